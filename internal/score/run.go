@@ -1,0 +1,130 @@
+package score
+
+import (
+	"fmt"
+	"regexp"
+)
+
+// FormatVersion is the version of the manifest and of the job message. A
+// program refuses one it does not know.
+const FormatVersion = 1
+
+// Names inside OUT.
+const (
+	ManifestName = "_manifest.json" // what was asked, of which model, the jobs
+	SuccessName  = "_SUCCESS"       // all of it is there and checked
+)
+
+var runID = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
+
+// ValidRunID reports whether id may be a run's id: a subject token and a file
+// name at once.
+func ValidRunID(id string) bool { return runID.MatchString(id) }
+
+// Manifest is what a person asked for and how it was cut. It is written once to
+// OUT/_manifest.json before the first job is queued; with the committed outputs
+// it is all that is needed to go on.
+type Manifest struct {
+	Version      int        `json:"version"`
+	Run          string     `json:"run"`
+	Created      string     `json:"created"` // RFC 3339, UTC
+	Program      string     `json:"program"` // version that planned it
+	Out          string     `json:"out"`     // absolute path, as workers see it
+	Inputs       []string   `json:"inputs"`  // as the person gave them
+	Options      Options    `json:"options"`
+	Model        Model      `json:"model"`
+	ConfigDigest string     `json:"config_digest"`
+	JobTokens    int64      `json:"job_tokens"` // target size of a job, estimated tokens
+	Files        []FilePlan `json:"files"`      // in order of Rel
+}
+
+// FilePlan is one input file and how it was cut, or why it could not be.
+type FilePlan struct {
+	Input Input `json:"input"`
+	// Rows in the file; 0 when Error is set or the file has none.
+	Rows int64 `json:"rows"`
+	// RowGroups in the file.
+	RowGroups int `json:"row_groups"`
+	// Cuts are the first rows of the file's jobs, ascending from 0; empty for a
+	// file without rows. Job i is rows Cuts[i] .. Cuts[i+1]-1 (Rows-1 for the last).
+	Cuts []int64 `json:"cuts,omitempty"`
+	// Tokens is the estimate for the whole file.
+	Tokens int64 `json:"estimated_tokens"`
+	// Error says why the file can't be scored; such a file has no jobs.
+	Error string `json:"error,omitempty"`
+}
+
+// Input is one file to score.
+type Input struct {
+	// Path is absolute, as workers see it.
+	Path string `json:"path"`
+	// Rel is the path relative to the input argument that named it, with
+	// slashes; it is unique in a run and decides where the scores go.
+	Rel string `json:"rel"`
+	// Size in bytes.
+	Size int64 `json:"size"`
+	// Version changes when the file does: an etag, or size and modification time.
+	Version string `json:"version"`
+}
+
+// Jobs lists the jobs of the whole manifest, in order of file and row.
+func (m *Manifest) Jobs() []Job {
+	var jobs []Job
+	for i := range m.Files {
+		jobs = append(jobs, m.FileJobs(i)...)
+	}
+	return jobs
+}
+
+// FileJobs lists the jobs of m.Files[i].
+func (m *Manifest) FileJobs(i int) []Job {
+	f := &m.Files[i]
+	jobs := make([]Job, 0, len(f.Cuts))
+	for c, first := range f.Cuts {
+		last := f.Rows - 1
+		if c+1 < len(f.Cuts) {
+			last = f.Cuts[c+1] - 1
+		}
+		jobs = append(jobs, NewJob(m, f.Input, first, last))
+	}
+	return jobs
+}
+
+// Validate checks a manifest that was read from a file: it is as hostile as any
+// other input.
+func (m *Manifest) Validate() error {
+	if m.Version != FormatVersion {
+		return fmt.Errorf("manifest version %d is not %d: it was written by another version of this program", m.Version, FormatVersion)
+	}
+	if !ValidRunID(m.Run) {
+		return fmt.Errorf("manifest: run id %q is not valid", m.Run)
+	}
+	if err := m.Options.Validate(); err != nil {
+		return fmt.Errorf("manifest: %w", err)
+	}
+	if d := ConfigDigest(m.Options, m.Model); d != m.ConfigDigest {
+		return fmt.Errorf("manifest: config digest is %s, its options give %s", m.ConfigDigest, d)
+	}
+	seen := make(map[string]bool, len(m.Files))
+	for _, f := range m.Files {
+		if err := ValidRel(f.Input.Rel); err != nil {
+			return fmt.Errorf("manifest: %w", err)
+		}
+		if seen[f.Input.Rel] {
+			return fmt.Errorf("manifest: file %q is there twice", f.Input.Rel)
+		}
+		seen[f.Input.Rel] = true
+		if f.Rows < 0 || f.Rows > MaxRow {
+			return fmt.Errorf("manifest: file %q has %d rows", f.Input.Rel, f.Rows)
+		}
+		if (f.Rows > 0 && f.Error == "") != (len(f.Cuts) > 0) {
+			return fmt.Errorf("manifest: file %q has %d rows and %d jobs", f.Input.Rel, f.Rows, len(f.Cuts))
+		}
+		for i, c := range f.Cuts {
+			if (i == 0 && c != 0) || (i > 0 && c <= f.Cuts[i-1]) || c >= f.Rows {
+				return fmt.Errorf("manifest: file %q: job boundaries are not ascending rows of the file", f.Input.Rel)
+			}
+		}
+	}
+	return nil
+}
