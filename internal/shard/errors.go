@@ -1,0 +1,18 @@
+package shard
+
+import "errors"
+
+// The sentinel errors. All but ErrInputChanged's file being put back are
+// permanent: a second try gives the same.
+var (
+	// ErrInputChanged: the file is no longer the one that was planned.
+	ErrInputChanged = errors.New("the file has changed since the run was planned")
+	// ErrCorrupt: the file's bytes are not valid parquet, or not what its footer says.
+	ErrCorrupt = errors.New("corrupt parquet file")
+	// ErrColumn: a column that was asked for is missing or has an unusable type.
+	ErrColumn = errors.New("unusable column")
+	// ErrConflict: another file with other content has the output's name.
+	ErrConflict = errors.New("another output has this name")
+	// ErrRows: what was written is not one score for each row of the job, in order.
+	ErrRows = errors.New("scores are not the job's rows")
+)
