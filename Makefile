@@ -1,0 +1,91 @@
+# surprisal. `make` lists the targets. Needed: Go, Rust (cargo) and a C compiler.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+LIB := .build/lib
+STAMP := .build/stamp
+TOOLS := .build/bin
+export CGO_ENABLED := 1
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -X main.version=$(VERSION)
+
+# The Rust half of the tokenizers module, at the version that go.mod names.
+TOKENIZERS := github.com/daulet/tokenizers
+TOKENIZERS_VERSION := $(shell awk '$$1 == "$(TOKENIZERS)" { print $$2 } $$2 == "$(TOKENIZERS)" { print $$3 }' go.mod)
+GEMM_SOURCES := $(shell find native/gemm -name target -prune -o -type f -print 2>/dev/null)
+GEMM := $(if $(GEMM_SOURCES),$(LIB)/libsurprisal_gemm.a)
+
+STATICCHECK_VERSION := v0.8.2
+STATICCHECK := $(TOOLS)/staticcheck-$(STATICCHECK_VERSION)
+
+DEMO := examples/demo
+GO_TEST_FLAGS ?= -timeout 30m
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: native
+native: $(LIB)/libtokenizers.a $(GEMM) ## build the static libraries that the worker links (once)
+
+.PHONY: build
+build: native ## build bin/dispatcher (no cgo) and bin/worker
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/dispatcher ./cmd/dispatcher
+	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/worker ./cmd/worker
+
+.PHONY: demo
+demo: build ## score the demo corpus with the demo model, on the CPU
+	rm -rf $(DEMO)/out
+	bin/dispatcher run --model $(DEMO)/model --out $(DEMO)/out $(DEMO)/corpus
+
+.PHONY: test
+test: native ## run every test
+	go test $(GO_TEST_FLAGS) ./...
+
+.PHONY: bench
+bench: native ## tokenizer and CPU engine speed
+	go test -run '^$$' -bench . -benchmem ./internal/model/...
+
+.PHONY: lint
+lint: native $(STATICCHECK) ## gofmt, go vet, staticcheck
+	@unformatted=$$(gofmt -l cmd internal); if [ -n "$$unformatted" ]; then echo "not formatted (gofmt -w):"; echo "$$unformatted"; exit 1; fi
+	go vet ./...
+	$(STATICCHECK) ./...
+
+.PHONY: clean
+clean: ## remove what was built, tools and native libraries too
+	rm -rf bin .build $(DEMO)/out
+
+# cargo reads the module cache, which is read-only, and writes below .build alone.
+$(LIB)/libtokenizers.a: $(STAMP)/tokenizers-$(TOKENIZERS_VERSION) | require-cargo
+	go mod download $(TOKENIZERS)
+	CARGO_TARGET_DIR=$(CURDIR)/.build/cargo/tokenizers cargo build --release --locked \
+		--manifest-path "$$(go list -m -f '{{.Dir}}' $(TOKENIZERS))/Cargo.toml"
+	mkdir -p $(LIB)
+	cp .build/cargo/tokenizers/release/libtokenizers.a $@.tmp
+	mv $@.tmp $@
+
+# A stamp is newer than the library only when the version has changed.
+$(STAMP)/tokenizers-$(TOKENIZERS_VERSION):
+	mkdir -p $(STAMP)
+	rm -f $(STAMP)/tokenizers-*
+	touch $@
+
+$(LIB)/libsurprisal_gemm.a: $(GEMM_SOURCES) | require-cargo
+	CARGO_TARGET_DIR=$(CURDIR)/.build/cargo/gemm cargo build --release --locked --manifest-path native/gemm/Cargo.toml
+	mkdir -p $(LIB)
+	cp .build/cargo/gemm/release/libsurprisal_gemm.a $@.tmp
+	mv $@.tmp $@
+
+.PHONY: require-cargo
+require-cargo:
+	@command -v cargo >/dev/null || { echo "cargo is not on PATH: install Rust, https://rustup.rs" >&2; exit 1; }
+
+$(STATICCHECK):
+	mkdir -p $(TOOLS)
+	GOBIN=$(CURDIR)/$(TOOLS) CGO_ENABLED=0 go install honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK_VERSION)
+	mv $(TOOLS)/staticcheck $@
