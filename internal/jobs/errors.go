@@ -1,0 +1,65 @@
+package jobs
+
+import (
+	"errors"
+	"strings"
+)
+
+// Errors that callers decide on. They are wrapped: use errors.Is.
+var (
+	// ErrUnreachable: no NATS server answers at the URLs given.
+	ErrUnreachable = errors.New("cannot reach NATS")
+	// ErrAuth: the server answers and refuses the credentials.
+	ErrAuth = errors.New("NATS refuses the credentials")
+	// ErrClosed: the connection was closed, by Close or for good by the server.
+	ErrClosed = errors.New("connection to NATS is closed")
+	// ErrNoJetStream: the server or the account has no JetStream.
+	ErrNoJetStream = errors.New("NATS server has no JetStream")
+	// ErrNotSetUp: the streams or the consumer are missing; a dispatcher makes them.
+	ErrNotSetUp = errors.New("queue is not set up")
+	// ErrDrift: a stream, bucket or consumer exists and is not as it should be.
+	// The error is a *DriftError.
+	ErrDrift = errors.New("queue is set up differently")
+	// ErrStoreInUse: another server runs on the store folder.
+	ErrStoreInUse = errors.New("queue store is in use")
+
+	// ErrEpochUsed: jobs were published under this epoch a short while ago and
+	// are gone from the queue since, so the server dropped them as duplicates.
+	// Submit them under a new epoch (NextEpoch).
+	ErrEpochUsed = errors.New("epoch was used before")
+
+	// ErrStalled is the cause of a lease's context when its progress stopped.
+	ErrStalled = errors.New("job makes no progress")
+	// ErrSettled: the lease was settled before.
+	ErrSettled = errors.New("lease is already settled")
+	// ErrSuperseded: the job was delivered again, to this or to another worker,
+	// so this lease may no longer decide what becomes of it.
+	ErrSuperseded = errors.New("job was delivered again since")
+	// ErrNotAcked: the job is recorded as done and its message could not be
+	// acked. Harmless: it is delivered again and found done.
+	ErrNotAcked = errors.New("done, but the message is not acked")
+
+	// ErrNoRun: there is no record of the run.
+	ErrNoRun = errors.New("no such run")
+	// ErrRunExists: there is a record of the run already.
+	ErrRunExists = errors.New("run exists already")
+	// ErrBadRecord: a bucket or stream holds something that is not a record of
+	// this program.
+	ErrBadRecord = errors.New("bad record")
+)
+
+// DriftError says in what an existing stream, bucket or consumer differs from
+// what this program would have made. It matches ErrDrift.
+type DriftError struct {
+	What  string   // "consumer workers of stream SURPRISAL_JOBS"
+	Diffs []string // "AckWait is 30s, want 1m0s"
+}
+
+// Error gives the differences and the remedy in one line.
+func (e *DriftError) Error() string {
+	return e.What + " is set up differently: " + strings.Join(e.Diffs, "; ") +
+		": drop the option, or delete it while no run is live"
+}
+
+// Is makes errors.Is(err, ErrDrift) true.
+func (e *DriftError) Is(target error) bool { return target == ErrDrift }
