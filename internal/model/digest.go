@@ -1,0 +1,146 @@
+package model
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Digest identifies the model in a checkpoint folder: "sha256:" and the SHA-256,
+// in hex, of the two lines
+//
+//	<SHA-256 of model-ckpt.pth>  model-ckpt.pth
+//	<SHA-256 of training_metadata.json>  training_metadata.json
+//
+// each ended by a newline, so that in the folder `sha256sum model-ckpt.pth
+// training_metadata.json | sha256sum` gives the same. The files' digests are
+// remembered in the user's cache folder, so that a file is read once; see
+// FileDigest.
+func Digest(ctx context.Context, dir string) (string, error) { return newDigester().folder(ctx, dir) }
+
+// FileDigest is "sha256:" and the SHA-256, in hex, of a regular file's bytes. It
+// is remembered under the user's cache folder and taken from there while path,
+// device, inode, size, modification and change time are the same. A cache that
+// can't be read or written costs time, never an error.
+func FileDigest(ctx context.Context, path string) (string, error) {
+	return newDigester().file(ctx, path)
+}
+
+const digestPrefix = "sha256:"
+
+// settleTime is how long a file must have been left alone for its digest to be
+// remembered: a change within the clock's grain of the last would not show.
+const settleTime = 2 * time.Second
+
+type digester struct {
+	cache digestCache
+	now   func() time.Time
+	reads int // files read through, for tests
+}
+
+func newDigester() *digester {
+	d := &digester{now: time.Now}
+	if base, err := os.UserCacheDir(); err == nil {
+		d.cache = digestCache{dir: filepath.Join(base, "surprisal", "digests")}
+	}
+	return d
+}
+
+func (d *digester) folder(ctx context.Context, dir string) (string, error) {
+	h := sha256.New()
+	for _, name := range []string{CheckpointName, MetadataName} {
+		sum, err := d.file(ctx, filepath.Join(dir, name))
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintf(h, "%s  %s\n", sum[len(digestPrefix):], name)
+	}
+	return digestPrefix + hex.EncodeToString(h.Sum(nil)), nil
+}
+
+func (d *digester) file(ctx context.Context, path string) (string, error) {
+	sum, err := d.digest(ctx, path)
+	if err != nil {
+		return "", fmt.Errorf("digest %s: %w", path, err)
+	}
+	return sum, nil
+}
+
+func (d *digester) digest(ctx context.Context, path string) (string, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	// Asked before opening: opening a pipe would block.
+	if st, err := os.Stat(path); err != nil {
+		return "", unwrapPath(err)
+	} else if !st.Mode().IsRegular() {
+		return "", errors.New("not a regular file")
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return "", unwrapPath(err)
+	}
+	defer f.Close()
+	key, err := identify(path, f)
+	if err != nil {
+		return "", err
+	}
+	if sum, ok := d.cache.get(key); ok {
+		return sum, nil
+	}
+	d.reads++
+	h := sha256.New()
+	buf := make([]byte, 1<<20)
+	for {
+		if err := ctx.Err(); err != nil {
+			return "", err
+		}
+		n, err := f.Read(buf)
+		h.Write(buf[:n])
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return "", unwrapPath(err)
+		}
+	}
+	after, err := identify(path, f)
+	if err != nil {
+		return "", err
+	}
+	if after != key {
+		return "", errors.New("the file changed while it was read")
+	}
+	sum := digestPrefix + hex.EncodeToString(h.Sum(nil))
+	if age := d.now().UnixNano() - max(key.MTime, key.CTime); age > int64(settleTime) {
+		d.cache.put(key, sum)
+	}
+	return sum, nil
+}
+
+// identify is what tells f from any other file and from itself after a change.
+func identify(path string, f *os.File) (fileKey, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return fileKey{}, err
+	}
+	return fileKey{Path: path, Device: uint64(st.Dev), Inode: st.Ino, Size: st.Size, MTime: st.Mtim.Nano(), CTime: st.Ctim.Nano()}, nil
+}
+
+// unwrapPath drops the path from an error that will be given it anyway.
+func unwrapPath(err error) error {
+	var p *os.PathError
+	if errors.As(err, &p) {
+		return p.Err
+	}
+	return err
+}

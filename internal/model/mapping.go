@@ -1,0 +1,92 @@
+package model
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// mapping is a file's bytes, read-only. Without pages (tests hand in plain
+// memory) the advice below does nothing.
+type mapping struct {
+	data  []byte
+	pages bool
+}
+
+// mapFile maps a regular file. The mapping outlives the descriptor.
+func mapFile(path string) (mapping, error) {
+	st, err := os.Stat(path)
+	if err != nil {
+		return mapping{}, err
+	}
+	if !st.Mode().IsRegular() {
+		return mapping{}, errors.New("not a regular file")
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return mapping{}, err
+	}
+	defer f.Close()
+	if st, err = f.Stat(); err != nil {
+		return mapping{}, err
+	}
+	if st.Size() == 0 {
+		return mapping{}, errors.New("the file is empty")
+	}
+	if int64(int(st.Size())) != st.Size() {
+		return mapping{}, fmt.Errorf("%d bytes can't be mapped on this machine", st.Size())
+	}
+	b, err := unix.Mmap(int(f.Fd()), 0, int(st.Size()), unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		return mapping{}, fmt.Errorf("map: %w", err)
+	}
+	return mapping{data: b, pages: true}, nil
+}
+
+func (m *mapping) unmap() error {
+	b := m.data
+	m.data = nil
+	if b == nil || !m.pages {
+		return nil
+	}
+	return unix.Munmap(b)
+}
+
+// populate brings the pages of b in at once, which is several times faster than
+// a fault at a time. It is advice: kernels before 5.14 don't know it.
+func (m *mapping) populate(b []byte) {
+	if p := pagesOf(b, false); m.pages && p != nil {
+		_ = unix.Madvise(p, unix.MADV_POPULATE_READ)
+	}
+}
+
+// release gives the pages that lie wholly within b back to the kernel. The bytes
+// stay readable: they come from the file again.
+func (m *mapping) release(b []byte) {
+	if p := pagesOf(b, true); m.pages && p != nil {
+		_ = unix.Madvise(p, unix.MADV_DONTNEED)
+	}
+}
+
+// pagesOf cuts b to page boundaries: inward, or only its start outward.
+func pagesOf(b []byte, inward bool) []byte {
+	if len(b) == 0 {
+		return nil
+	}
+	page := uintptr(os.Getpagesize())
+	start := uintptr(unsafe.Pointer(unsafe.SliceData(b)))
+	lead := start % page
+	if !inward {
+		// The mapping starts on a page, so that what precedes b on its page is ours.
+		return unsafe.Slice((*byte)(unsafe.Add(unsafe.Pointer(unsafe.SliceData(b)), -int(lead))), len(b)+int(lead))
+	}
+	skip := (page - lead) % page
+	if uintptr(len(b)) < skip+page {
+		return nil
+	}
+	b = b[skip:]
+	return b[:uintptr(len(b))/page*page]
+}
