@@ -1,7 +1,13 @@
 package jobs
 
 import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"surprisal/internal/score"
 )
@@ -40,10 +46,18 @@ type JobState struct {
 	// sequence and how often it had been delivered.
 	Seq      uint64 `json:"seq"`
 	Delivery uint64 `json:"delivery"`
+	// Queued is when the message was; with Seq it names the message even where
+	// the stream was made anew.
+	Queued time.Time `json:"queued,omitzero"`
+	// Lease is the random name of the lease on record: the one that may decide
+	// what becomes of the job.
+	Lease string `json:"lease,omitempty"`
 	// Failed and Lost count the attempts of this message that ended in Retry, and
 	// those whose worker never settled them.
 	Failed int `json:"failed,omitempty"`
 	Lost   int `json:"lost,omitempty"`
+	// Letter: a dead letter of this job or of an earlier message of it is kept.
+	Letter bool `json:"letter,omitempty"`
 	// Attempt is 1 for the first.
 	Attempt int       `json:"attempt"`
 	Worker  string    `json:"worker"`
@@ -56,102 +70,95 @@ type JobState struct {
 	Totals *Totals `json:"totals,omitempty"` // with StateDone only
 }
 
-// RunState is where a run is.
-type RunState string
-
-// The states of a run. Paused and cancelled have their place here; nothing sets
-// them yet.
 const (
-	RunPlanned   RunState = "planned"   // manifest written, jobs not all queued
-	RunRunning   RunState = "running"   // jobs queued
-	RunPaused    RunState = "paused"    //
-	RunComplete  RunState = "complete"  // every output is there and checked
-	RunFailed    RunState = "failed"    // jobs are dead, or the check failed
-	RunCancelled RunState = "cancelled" //
+	recordVersion = 1       // of every record in a bucket
+	maxError      = 2 << 10 // bytes of an error kept
 )
 
-// Final reports whether nothing happens to a run in this state by itself.
-func (s RunState) Final() bool {
-	return s == RunComplete || s == RunFailed || s == RunCancelled
+func (s JobState) key() string { return s.Run + "." + s.Job }
+
+// sameMessage reports whether s was written by a delivery of the same message.
+func (s JobState) sameMessage(t JobState) bool { return s.Seq == t.Seq && s.Queued.Equal(t.Queued) }
+
+// attempts is how many have counted against the message.
+func (s JobState) attempts() int { return s.Failed + s.Lost }
+
+// Encode gives the record's bytes.
+func (s JobState) Encode() ([]byte, error) {
+	s.Version, s.Error = recordVersion, clean(s.Error, maxError)
+	if s.Totals != nil && (math.IsNaN(s.Totals.SumNLL) || math.IsInf(s.Totals.SumNLL, 0)) {
+		t := *s.Totals
+		s.Error = fmt.Sprintf("sum_nll is %v", t.SumNLL) // JSON has no such number
+		t.SumNLL = 0
+		s.Totals = &t
+	}
+	b, err := json.Marshal(s)
+	if err != nil {
+		return nil, fmt.Errorf("encode state of job %s: %w", s.Job, err)
+	}
+	return b, nil
 }
 
-// RunRecord is a manifest's header without its files, and how the run fares:
-// bucket surprisal_runs, key <run>. The manifest itself is in OUT.
-type RunRecord struct {
-	Version int      `json:"v"`
-	ID      string   `json:"id"`
-	Created string   `json:"created"` // RFC 3339, UTC, as in the manifest
-	Program string   `json:"program"`
-	Out     string   `json:"out"`
-	Inputs  []string `json:"inputs"` // the first MaxRunInputs of them
-	// InputCount is how many there were.
-	InputCount   int           `json:"input_count"`
-	Options      score.Options `json:"options"`
-	Model        score.Model   `json:"model"`
-	ConfigDigest string        `json:"config_digest"`
-	Files        int           `json:"files"`
-	Jobs         int           `json:"jobs"`
-	Rows         int64         `json:"rows"`
-	Tokens       int64         `json:"estimated_tokens"`
-	State        RunState      `json:"state"`
-	// Epoch is the last that NextEpoch gave.
-	Epoch   uint64    `json:"epoch"`
-	Updated time.Time `json:"updated"`
-	// Error says why a run failed.
-	Error string `json:"error,omitempty"`
+// DecodeJobState reads a record, which may be anything.
+func DecodeJobState(b []byte) (JobState, error) {
+	var s JobState
+	if err := decodeRecord(b, &s, func() int { return s.Version }); err != nil {
+		return JobState{}, fmt.Errorf("job state: %w", err)
+	}
+	bad := func(what string, v any) (JobState, error) {
+		return JobState{}, fmt.Errorf("job state: %w: %s %v", ErrBadRecord, what, v)
+	}
+	switch {
+	case !score.ValidRunID(s.Run):
+		return bad("run", s.Run)
+	case !validToken(s.Job):
+		return bad("job", s.Job)
+	case !slices.Contains([]State{StateRunning, StateWaiting, StateFailed, StateDone, StateDead}, s.State):
+		return bad("state", s.State)
+	case s.Failed < 0 || s.Lost < 0 || s.Attempt < 0:
+		return bad("attempts", s.Attempt)
+	}
+	return s, nil
 }
 
-// WorkerRecord is a worker's sign of life: bucket surprisal_workers, key <id>. It
-// vanishes WorkerTTL after the last PutWorker.
-type WorkerRecord struct {
-	ID           string    `json:"id"` // [a-z0-9-], 1 to 63 characters
-	Host         string    `json:"host"`
-	PID          int       `json:"pid"`
-	Engine       string    `json:"engine"`
-	Device       string    `json:"device"`
-	Version      string    `json:"version"`
-	Started      time.Time `json:"started"`
-	Updated      time.Time `json:"updated"`
-	Jobs         []string  `json:"jobs,omitempty"` // in hand, "<run>.<job>"
-	JobsDone     int64     `json:"jobs_done"`
-	TokensDone   int64     `json:"tokens_done"`
-	TokensPerSec float64   `json:"tokens_per_second"`
-	Draining     bool      `json:"draining,omitempty"`
+func decodeRecord(b []byte, v any, version func() int) error {
+	if err := json.Unmarshal(b, v); err != nil {
+		return fmt.Errorf("%w: %w", ErrBadRecord, err)
+	}
+	if got := version(); got != recordVersion {
+		return fmt.Errorf("%w: version %d, this program knows %d", ErrBadRecord, got, recordVersion)
+	}
+	return nil
 }
 
-// WorkerTTL is how long a worker is listed after its last sign of life; PutWorker
-// is due every WorkerTTL/3.
-const WorkerTTL = 30 * time.Second
-
-// MaxRunInputs bounds the inputs kept in a run's record.
-const MaxRunInputs = 16
-
-// DeadLetter is kept when a job dies: stream SURPRISAL_DEAD, subject
-// surprisal.dead.<run>.<job>, the newest of each job.
-type DeadLetter struct {
-	Version int    `json:"v"`
-	Run     string `json:"run"` // as the message's subject has it
-	ID      string `json:"job"`
-	// Job is nil when the message was not a job; Raw has its first bytes then.
-	Job *score.Job `json:"message,omitempty"`
-	Raw []byte     `json:"raw,omitempty"`
-	// Reason in words for people.
-	Reason string `json:"reason"`
-	// Attempts that counted, and deliveries altogether.
-	Attempts   int       `json:"attempts"`
-	Deliveries uint64    `json:"deliveries"`
-	Seq        uint64    `json:"seq"`
-	Worker     string    `json:"worker,omitempty"` // empty: the dispatcher's finding
-	Time       time.Time `json:"time"`
+// validToken reports whether s can be a bucket key's and a subject's token.
+func validToken(s string) bool {
+	if s == "" || len(s) > 64 {
+		return false
+	}
+	return strings.IndexFunc(s, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_')
+	}) < 0
 }
 
-// QueueInfo is the work stream and its consumer at one moment.
-type QueueInfo struct {
-	Messages    uint64    // in the stream: waiting, in workers' hands or delayed
-	Bytes       uint64    //
-	Pending     uint64    // not delivered yet
-	AckPending  int       // in workers' hands, or delayed after a failed attempt
-	Redelivered int       // of these, delivered more than once
-	Waiting     int       // workers that wait for a job
-	Oldest      time.Time // when the oldest message was queued; zero when none is
+// clean makes s fit for a record or a log line: valid UTF-8, no control
+// characters, at most n bytes.
+func clean(s string, n int) string {
+	s = strings.ToValidUTF8(s, "\uFFFD")
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, s)
+	if len(s) <= n {
+		return s
+	}
+	for n -= len("…"); n > 0 && !utf8.RuneStart(s[n]); n-- {
+	}
+	return s[:n] + "…"
 }
+
+// recordable reports whether the record has a valid key: a message that is no job
+// may have come under any subject.
+func (s JobState) recordable() bool { return score.ValidRunID(s.Run) && validToken(s.Job) }

@@ -1,0 +1,342 @@
+package jobs
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
+)
+
+// requestTimeout bounds one JetStream request whose context has no deadline.
+const requestTimeout = 5 * time.Second
+
+// Config is how to reach NATS.
+type Config struct {
+	URLs      []string // "nats://host:4222"; user info in them is used and never shown
+	Name      string   // shown by the server's monitoring
+	Token     string
+	User      string
+	Password  string
+	CredsFile string
+	CAFile    string
+	CertFile  string
+	KeyFile   string
+	// Wait makes Connect try until ctx ends (workers). Otherwise it reports
+	// ErrUnreachable after one try of each server. Wrong credentials end both.
+	Wait    bool
+	Timeout time.Duration // of one try of one server; 3 s
+	Log     zerolog.Logger
+}
+
+func (c Config) withDefaults() Config {
+	if c.Name == "" {
+		c.Name = "surprisal"
+	}
+	if c.Timeout == 0 {
+		c.Timeout = 3 * time.Second
+	}
+	return c
+}
+
+// takeUserInfo moves user info out of the URLs, so that no error and no log line
+// of any layer can show it.
+func (c Config) takeUserInfo() (Config, error) {
+	urls := make([]string, 0, len(c.URLs))
+	for _, raw := range c.URLs {
+		raw = strings.TrimSpace(raw)
+		if raw == "" {
+			continue
+		}
+		if !strings.Contains(raw, "://") {
+			raw = "nats://" + raw
+		}
+		u, err := url.Parse(raw)
+		if err != nil || u.Host == "" {
+			// The parser's error repeats the URL.
+			return c, errors.New("a NATS URL is not of the form nats://host:port")
+		}
+		if !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme) {
+			return c, fmt.Errorf("NATS URL scheme %q is not one of nats, tls, ws, wss", u.Scheme)
+		}
+		if u.User != nil {
+			user, token, pass := u.User.Username(), "", ""
+			if p, ok := u.User.Password(); ok {
+				pass = p
+			} else {
+				user, token = "", user
+			}
+			if (c.Token != "" && c.Token != token) || (c.User != "" && (c.User != user || c.Password != pass)) {
+				return c, fmt.Errorf("NATS URL %s has other credentials than those given beside it", u.Host)
+			}
+			c.Token, c.User, c.Password, u.User = token, user, pass, nil
+		}
+		urls = append(urls, u.String())
+	}
+	c.URLs = urls
+	return c, nil
+}
+
+func (c Config) validate() error {
+	ways := 0
+	for _, s := range []string{c.Token, c.User, c.CredsFile} {
+		if s != "" {
+			ways++
+		}
+	}
+	switch {
+	case len(c.URLs) == 0:
+		return errors.New("no NATS URL")
+	case ways > 1:
+		return errors.New("token, user and credentials file exclude each other")
+	case (c.CertFile == "") != (c.KeyFile == ""):
+		return errors.New("a client certificate needs both its certificate file and its key file")
+	case c.Timeout < 0:
+		return fmt.Errorf("timeout %s is negative", c.Timeout)
+	}
+	return nil
+}
+
+// Client is a connection and what is done over it. Its methods may be called
+// from any goroutine.
+type Client struct {
+	cfg Config
+	nc  *nats.Conn
+	js  jetstream.JetStream
+	log zerolog.Logger
+
+	closed  chan struct{} // closed by nats.go's closed handler
+	closing chan struct{} // closed by Close
+	once    sync.Once
+	wg      sync.WaitGroup // heartbeats
+
+	mu  sync.Mutex
+	err error
+	kvs map[string]jetstream.KeyValue
+}
+
+// Connect connects.
+func Connect(ctx context.Context, cfg Config) (*Client, error) {
+	cfg, err := cfg.withDefaults().takeUserInfo()
+	if err == nil {
+		err = cfg.validate()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("connect to NATS: %w", err)
+	}
+	c := &Client{
+		cfg: cfg, log: cfg.Log, closed: make(chan struct{}), closing: make(chan struct{}),
+		kvs: make(map[string]jetstream.KeyValue),
+	}
+	if c.nc, err = c.dial(ctx); err != nil {
+		return nil, err
+	}
+	c.js, err = jetstream.New(c.nc, jetstream.WithDefaultTimeout(requestTimeout),
+		jetstream.WithPublishAsyncMaxPending(2*submitWindow), jetstream.WithPublishAsyncTimeout(submitTimeout))
+	if err != nil {
+		c.nc.Close()
+		return nil, fmt.Errorf("connect to NATS: %w", err)
+	}
+	c.log.Debug().Str("url", c.nc.ConnectedUrlRedacted()).Msg("connected to NATS")
+	return c, nil
+}
+
+// dial is nats.Connect with the first connection under ctx. nats.go's own
+// RetryOnFailedConnect would hand back a connection that is none yet.
+func (c *Client) dial(ctx context.Context) (*nats.Conn, error) {
+	at := strings.Join(c.cfg.URLs, ", ")
+	var lastSaid time.Time
+	for wait := 200 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
+		if err := ctx.Err(); err != nil {
+			return nil, fmt.Errorf("connect to NATS at %s: %w", at, err)
+		}
+		nc, err := nats.Connect(strings.Join(c.cfg.URLs, ","), c.options(ctx)...)
+		if err == nil {
+			return nc, nil
+		}
+		var cert *tls.CertificateVerificationError
+		switch {
+		case isAuthError(err):
+			return nil, fmt.Errorf("%w at %s: check the token or the user and password", ErrAuth, at)
+		case errors.As(err, &cert):
+			return nil, fmt.Errorf("connect to NATS at %s: %w", at, err)
+		case !isNetError(err):
+			// A file that is missing, a key that can't be read: waiting won't help.
+			return nil, fmt.Errorf("connect to NATS at %s: %w", at, err)
+		case !c.cfg.Wait:
+			return nil, fmt.Errorf("%w at %s: %w: is it running?", ErrUnreachable, at, err)
+		}
+		if time.Since(lastSaid) > 30*time.Second {
+			lastSaid = time.Now()
+			c.log.Warn().Err(err).Str("url", at).Msg("cannot reach NATS; trying on")
+		}
+		sleep(ctx, jitter(wait))
+	}
+}
+
+func (c *Client) options(ctx context.Context) []nats.Option {
+	o := []nats.Option{
+		nats.Name(c.cfg.Name), nats.Timeout(c.cfg.Timeout),
+		nats.MaxReconnects(-1),
+		nats.CustomReconnectDelay(func(n int) time.Duration {
+			return jitter(min(100*time.Millisecond<<min(n, 6), 5*time.Second))
+		}),
+		// A heartbeat or a Nak that waited out a broken connection would act on
+		// somebody else's delivery: callers see the error and decide.
+		nats.ReconnectBufSize(-1),
+		nats.PingInterval(20 * time.Second), nats.MaxPingsOutstanding(2),
+		nats.NoCallbacksAfterClientClose(),
+		nats.SetCustomDialer(&ctxDialer{first: ctx, timeout: c.cfg.Timeout}),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			c.log.Warn().Err(err).Msg("connection to NATS lost; reconnecting")
+		}),
+		nats.ReconnectHandler(func(nc *nats.Conn) {
+			c.log.Info().Str("url", nc.ConnectedUrlRedacted()).Msg("connected to NATS again")
+		}),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+			c.log.Warn().Err(err).Msg("NATS reports an error")
+		}),
+		nats.ClosedHandler(func(nc *nats.Conn) { c.closedForGood(nc.LastError()) }),
+	}
+	switch {
+	case c.cfg.Token != "":
+		o = append(o, nats.Token(c.cfg.Token))
+	case c.cfg.User != "":
+		o = append(o, nats.UserInfo(c.cfg.User, c.cfg.Password))
+	case c.cfg.CredsFile != "":
+		o = append(o, nats.UserCredentials(c.cfg.CredsFile))
+	}
+	if c.cfg.CAFile != "" {
+		o = append(o, nats.RootCAs(c.cfg.CAFile))
+	}
+	if c.cfg.CertFile != "" {
+		o = append(o, nats.ClientCert(c.cfg.CertFile, c.cfg.KeyFile))
+	}
+	return o
+}
+
+// closedForGood is called by nats.go once it gives up: the server came back and
+// refused the credentials twice.
+func (c *Client) closedForGood(err error) {
+	c.mu.Lock()
+	select {
+	case <-c.closed:
+		c.mu.Unlock()
+		return
+	default:
+	}
+	switch {
+	case isAuthError(err):
+		c.err = fmt.Errorf("%w after a reconnect: the server was started anew with others", ErrAuth)
+	case err != nil:
+		c.err = fmt.Errorf("%w: %w", ErrClosed, err)
+	default:
+		c.err = ErrClosed
+	}
+	err = c.err
+	close(c.closed)
+	c.mu.Unlock()
+	c.log.Error().Err(err).Msg("connection to NATS closed")
+}
+
+// Close closes the connection and waits for what it was doing. Leases in hand
+// are given up.
+func (c *Client) Close() {
+	c.once.Do(func() {
+		c.mu.Lock()
+		close(c.closing)
+		c.mu.Unlock()
+		c.wg.Wait()
+		if c.nc.IsConnected() {
+			_ = c.nc.FlushTimeout(time.Second) // the last Naks; without them AckWait does it
+		}
+		c.nc.Close()
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		select {
+		case <-c.closed:
+		default:
+			close(c.closed)
+		}
+	})
+}
+
+// spawn runs f in a goroutine that Close waits for, unless Close was called.
+func (c *Client) spawn(f func()) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	select {
+	case <-c.closing:
+		return false
+	default:
+	}
+	c.wg.Go(f)
+	return true
+}
+
+// Closed is closed when the connection is closed for good; Err says why.
+func (c *Client) Closed() <-chan struct{} { return c.closed }
+
+// Err is nil while the connection lives and after Close; ErrAuth when a server
+// came back with other credentials.
+func (c *Client) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
+
+// Connected reports whether a server answers now.
+func (c *Client) Connected() bool { return c.nc.IsConnected() }
+
+// URL of the server it is connected to, without secrets; empty when it is not.
+func (c *Client) URL() string { return c.nc.ConnectedUrlRedacted() }
+
+// ctxDialer lets the first connection's dial end with its context.
+type ctxDialer struct {
+	first   context.Context
+	timeout time.Duration
+	once    sync.Once
+}
+
+func (d *ctxDialer) Dial(network, address string) (net.Conn, error) {
+	ctx := context.Background()
+	d.once.Do(func() { ctx = d.first })
+	nd := net.Dialer{Timeout: d.timeout}
+	return nd.DialContext(ctx, network, address)
+}
+
+func isAuthError(err error) bool {
+	return errors.Is(err, nats.ErrAuthorization) || errors.Is(err, nats.ErrAuthExpired) ||
+		errors.Is(err, nats.ErrAuthRevoked) || errors.Is(err, nats.ErrAccountAuthExpired)
+}
+
+func isNetError(err error) bool {
+	var ne net.Error
+	return errors.As(err, &ne) || errors.Is(err, nats.ErrNoServers) || errors.Is(err, nats.ErrTimeout) ||
+		errors.Is(err, nats.ErrConnectionClosed) || errors.Is(err, nats.ErrStaleConnection)
+}
+
+// sleep waits for d or ctx.
+func sleep(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}
+
+// jitter spreads d over 0.75 d .. 1.25 d.
+func jitter(d time.Duration) time.Duration {
+	return d*3/4 + time.Duration(rand.Int64N(int64(d/2)+1))
+}

@@ -1,0 +1,84 @@
+package jobs
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"surprisal/internal/score"
+)
+
+// DeadLetter is kept when a job dies: stream SURPRISAL_DEAD, subject
+// surprisal.dead.<run>.<job>, the newest of each job.
+type DeadLetter struct {
+	Version int    `json:"v"`
+	Run     string `json:"run"` // as the message's subject has it
+	ID      string `json:"job"`
+	// Job is nil when the message was not a job; Raw has its first bytes then.
+	Job *score.Job `json:"message,omitempty"`
+	Raw []byte     `json:"raw,omitempty"`
+	// Reason in words for people.
+	Reason string `json:"reason"`
+	// Attempts that counted, and deliveries altogether.
+	Attempts   int       `json:"attempts"`
+	Deliveries uint64    `json:"deliveries"`
+	Seq        uint64    `json:"seq"`
+	Worker     string    `json:"worker,omitempty"` // empty: the dispatcher's finding
+	Time       time.Time `json:"time"`
+}
+
+// putLetter keeps a dead letter. Twice the same is once: a stream keeps the newest
+// of each subject.
+func (c *Client) putLetter(ctx context.Context, d DeadLetter) error {
+	d.Version, d.Time, d.Reason = recordVersion, time.Now().UTC(), clean(d.Reason, maxError)
+	d.Raw = d.Raw[:min(len(d.Raw), 4<<10)]
+	b, err := json.Marshal(d)
+	if err != nil {
+		return permanent(err)
+	}
+	_, err = c.js.Publish(ctx, deadSubject(d.Run, d.ID), b)
+	return err
+}
+
+// dropLetter removes the letter of a job that lives again.
+func (c *Client) dropLetter(ctx context.Context, run, job string) error {
+	s, err := c.js.Stream(ctx, DeadStream)
+	if err != nil {
+		return err
+	}
+	return s.Purge(ctx, jetstream.WithPurgeSubject(deadSubject(run, job)))
+}
+
+// Dead lists a run's dead letters, or all with run "", by run and job. The letter
+// of a job that was submitted again stays until that job is done.
+func (c *Client) Dead(ctx context.Context, run string) ([]DeadLetter, error) {
+	filter := deadSubjects
+	if run != "" {
+		if !score.ValidRunID(run) {
+			return nil, fmt.Errorf("list dead letters: %q is not a run id", run)
+		}
+		filter = deadSubject(run, "*")
+	}
+	var letters []DeadLetter
+	err := c.scan(ctx, DeadStream, filter, func(subject string, data []byte) error {
+		var d DeadLetter
+		if err := decodeRecord(data, &d, func() int { return d.Version }); err != nil {
+			c.log.Warn().Err(err).Str("subject", subject).Msg("dead letter skipped")
+			return nil
+		}
+		letters = append(letters, d)
+		return nil
+	})
+	if err != nil {
+		return nil, c.fail("list dead letters", err)
+	}
+	slices.SortFunc(letters, func(a, b DeadLetter) int {
+		return strings.Compare(a.Run+"."+a.ID, b.Run+"."+b.ID)
+	})
+	return letters, nil
+}

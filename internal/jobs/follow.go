@@ -1,0 +1,180 @@
+package jobs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+const (
+	followBatch = 256              // messages held at most
+	followWait  = 10 * time.Second // of one request
+)
+
+// errEnough stops follow without an error.
+var errEnough = errors.New("enough")
+
+// follower reads the newest message of each subject of a stream and then all that
+// follow, in order and without gaps, through reconnects. It differs from
+// KeyValue.Watch in that it pulls, so a slow reader costs the server nothing and
+// holds followBatch messages at most.
+type follower struct {
+	c       *Client
+	stream  string
+	filter  string
+	each    func(jetstream.Msg) error
+	current func() error // once all that was there is told
+
+	created time.Time // of the stream: made anew, its sequence starts again
+	next    uint64    // stream sequence to go on from; 0: from the newest of each
+	told    bool      // current was called
+}
+
+func (f *follower) run(ctx context.Context) error {
+	wait := 100 * time.Millisecond
+	for {
+		err := f.read(ctx)
+		switch {
+		case errors.Is(err, errEnough):
+			return nil
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case f.c.Err() != nil:
+			return f.c.Err()
+		case errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, jetstream.ErrStreamNotFound), isStop(err):
+			return err
+		case err == nil:
+			wait = 100 * time.Millisecond
+			continue
+		}
+		f.c.log.Debug().Err(err).Str("stream", f.stream).Msg("reading interrupted; going on from where it was")
+		sleep(ctx, jitter(wait))
+		wait = min(2*wait, 5*time.Second)
+	}
+}
+
+func isStop(err error) bool {
+	var stop stopError
+	return errors.As(err, &stop)
+}
+
+// read makes a consumer where the last one ended, and reads until it breaks.
+func (f *follower) read(ctx context.Context) error {
+	s, err := f.c.js.Stream(ctx, f.stream)
+	if err != nil {
+		return err
+	}
+	if created := s.CachedInfo().Created; !created.Equal(f.created) {
+		f.created, f.next = created, 0
+	}
+	cfg := jetstream.ConsumerConfig{
+		FilterSubject: f.filter, AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true, Replicas: 1,
+		InactiveThreshold: time.Minute, DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy,
+	}
+	if f.next > 0 {
+		cfg.DeliverPolicy, cfg.OptStartSeq = jetstream.DeliverByStartSequencePolicy, f.next
+	}
+	k, err := s.CreateConsumer(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer f.forget(ctx, s, k.CachedInfo().Name)
+	if k.CachedInfo().NumPending == 0 {
+		if err := f.tell(); err != nil {
+			return err
+		}
+	}
+	seen := uint64(0) // consumer sequence
+	for {
+		start := time.Now()
+		batch, err := k.Fetch(followBatch, jetstream.FetchMaxWait(followWait), jetstream.FetchHeartbeat(2*time.Second))
+		if err != nil {
+			return err
+		}
+		got, err := f.drain(ctx, batch, &seen)
+		if err != nil {
+			return err
+		}
+		// nats.go's own timer ended it, not the server: something may be lost.
+		if got < followBatch && time.Since(start) > followWait+900*time.Millisecond {
+			return errors.New("no answer from the server")
+		}
+	}
+}
+
+func (f *follower) drain(ctx context.Context, batch jetstream.MessageBatch, seen *uint64) (got int, err error) {
+	for {
+		var msg jetstream.Msg
+		select {
+		case <-ctx.Done():
+			return got, ctx.Err()
+		case msg = <-batch.Messages():
+		}
+		if msg == nil {
+			return got, batch.Error()
+		}
+		meta, err := msg.Metadata()
+		if err != nil {
+			return got, err
+		}
+		got++
+		*seen++
+		if meta.Sequence.Consumer != *seen {
+			return got, fmt.Errorf("message %d of the consumer is missing", *seen)
+		}
+		if err := f.each(msg); err != nil {
+			return got, permanent(err)
+		}
+		f.next = meta.Sequence.Stream + 1
+		if meta.NumPending == 0 {
+			if err := f.tell(); err != nil {
+				return got, err
+			}
+		}
+	}
+}
+
+func (f *follower) tell() error {
+	if f.told {
+		return nil
+	}
+	f.told = true
+	if err := f.current(); err != nil {
+		return permanent(err)
+	}
+	return nil
+}
+
+// forget deletes the consumer early; InactiveThreshold would do it too.
+func (f *follower) forget(ctx context.Context, s jetstream.Stream, name string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	if f.c.Connected() {
+		_ = s.DeleteConsumer(ctx, name)
+	}
+}
+
+// scan reads what a stream has now, the newest of each subject.
+func (c *Client) scan(ctx context.Context, stream, filter string, each func(subject string, data []byte) error) error {
+	f := &follower{
+		c: c, stream: stream, filter: filter,
+		each: func(m jetstream.Msg) error {
+			if deleted(m) {
+				return nil
+			}
+			return each(m.Subject(), m.Data())
+		},
+		current: func() error { return errEnough },
+	}
+	return f.run(ctx)
+}
+
+// deleted reports whether a bucket's message only says that its key is gone.
+func deleted(m jetstream.Msg) bool {
+	h := m.Headers()
+	return h.Get("KV-Operation") != "" || h.Get("Nats-Marker-Reason") != ""
+}

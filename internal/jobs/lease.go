@@ -1,0 +1,192 @@
+package jobs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
+
+	"surprisal/internal/score"
+)
+
+// Lease is one delivery of one job to this worker, heartbeaten from receipt until
+// it is settled, by exactly one of Done, Retry, Fail, Abandon and Decline. An
+// error of these leaves the job to redelivery after AckWait.
+type Lease struct {
+	Job     score.Job
+	Attempt int // 1 for the first
+	// Prior is what the record said before; its State is empty when there was
+	// none. StateDone: the job was done and its ack got lost; if the output is
+	// there, Done with its totals is all that is left.
+	Prior JobState
+
+	k        *Consumer
+	msg      jetstream.Msg
+	log      zerolog.Logger
+	id       string
+	received time.Time
+
+	ctx     context.Context
+	cancel  context.CancelCauseFunc
+	moved   atomic.Int64 // nanoseconds after received
+	settled atomic.Bool
+	halt    chan struct{}
+	halted  sync.Once
+	beats   sync.WaitGroup
+
+	state JobState // as this lease last wrote it
+}
+
+// Context ends with its parent, when the lease is settled, or with ErrStalled as
+// its cause when progress stopped. Heartbeats go on after the parent ended, until
+// the lease is settled.
+func (l *Lease) Context() context.Context { return l.ctx }
+
+// Progress says that the job moves: call it at each batch.
+func (l *Lease) Progress() { l.moved.Store(int64(time.Since(l.received))) }
+
+// start begins the heartbeats. AckWait runs from the delivery, so they do too. It
+// reports false where the client is closing.
+func (l *Lease) start(work context.Context) bool {
+	l.ctx, l.cancel = context.WithCancelCause(work)
+	l.halt = make(chan struct{})
+	l.beats.Add(1)
+	return l.k.c.spawn(func() {
+		defer l.beats.Done()
+		l.beat()
+	})
+}
+
+// stop ends the heartbeats and waits: one sent after a Nak would undo its delay.
+func (l *Lease) stop() {
+	l.halted.Do(func() { close(l.halt) })
+	l.beats.Wait()
+	l.cancel(context.Canceled)
+}
+
+func (l *Lease) beat() {
+	every := l.k.cfg.Heartbeat
+	timer := time.NewTimer(every)
+	defer timer.Stop()
+	for {
+		select {
+		case <-l.halt:
+			return
+		case <-l.k.c.closing:
+			l.cancel(ErrClosed)
+			return
+		case <-timer.C:
+		}
+		// A hung kernel leaves this goroutine alive: without progress the
+		// heartbeat would keep a job for ever that nobody does.
+		if still := time.Since(l.received) - time.Duration(l.moved.Load()); still > l.k.cfg.StallAfter {
+			l.log.Error().Dur("without_progress", still).Msg("job stalled; letting it go")
+			l.cancel(fmt.Errorf("%w for %s", ErrStalled, still.Round(time.Millisecond)))
+			return
+		}
+		next := every
+		if err := l.msg.InProgress(); err != nil {
+			l.log.Warn().Err(err).Msg("heartbeat not sent")
+			next = every / 4
+		}
+		timer.Reset(next)
+	}
+}
+
+// record writes that this worker has the job. A verdict is why nobody may have it
+// any more.
+func (l *Lease) record(ctx context.Context) (verdict string, err error) {
+	err = l.update(ctx, func(cur JobState, exists bool) (JobState, error) {
+		verdict = ""
+		next := l.state
+		l.Prior = JobState{}
+		if exists {
+			l.Prior = cur
+			next.Letter = cur.Letter || cur.State == StateDead
+		}
+		if exists && cur.sameMessage(next) {
+			next.Failed, next.Lost, next.Error = cur.Failed, cur.Lost, cur.Error
+			switch cur.State {
+			case StateRunning:
+				if cur.Delivery > next.Delivery && time.Since(l.received) >= l.k.top.AckWait {
+					return cur, ErrSuperseded // this process was frozen since the receipt
+				}
+				// Whoever had it neither did it nor gave it back.
+				next.Lost++
+				if next.Lost >= l.k.top.MaxLost {
+					verdict = fmt.Sprintf("%d workers vanished with it, the last was %s", next.Lost, cur.Worker)
+				}
+			case StateDead:
+				verdict = cur.Error // the letter was written and the Term got lost
+			}
+		}
+		next.Attempt = next.attempts() + 1
+		if verdict != "" {
+			next.Attempt--
+		}
+		l.Attempt = next.Attempt
+		return next, nil
+	})
+	if err != nil {
+		return "", fmt.Errorf("record start of job %s: %w", l.Job.ID, err)
+	}
+	return verdict, nil
+}
+
+// errKeep tells update to leave the record as it is.
+var errKeep = errors.New("keep the record")
+
+// update changes the job's record by compare and swap, trying through a broken
+// connection until ctx ends.
+func (l *Lease) update(ctx context.Context, change func(cur JobState, exists bool) (JobState, error)) error {
+	return again(ctx, func(ctx context.Context) error {
+		kv, err := l.k.c.bucket(ctx, JobBucket)
+		if err != nil {
+			return err
+		}
+		next, err := swapRecord(ctx, kv, l.state.key(), change)
+		if errors.Is(err, errKeep) {
+			return nil
+		}
+		if err == nil {
+			l.state = next
+		}
+		return err
+	})
+}
+
+func swapRecord(ctx context.Context, kv jetstream.KeyValue, key string, change func(JobState, bool) (JobState, error)) (JobState, error) {
+	var cur JobState
+	exists := false
+	entry, err := kv.Get(ctx, key)
+	switch {
+	case errors.Is(err, jetstream.ErrKeyNotFound):
+	case err != nil:
+		return cur, err
+	default:
+		// A record that can't be read counts as none and is written over.
+		if cur, err = DecodeJobState(entry.Value()); err == nil {
+			exists = true
+		}
+	}
+	next, err := change(cur, exists)
+	if err != nil {
+		return cur, permanent(err)
+	}
+	next.Updated = time.Now().UTC()
+	b, err := next.Encode()
+	if err != nil {
+		return cur, permanent(err)
+	}
+	if entry == nil {
+		_, err = kv.Create(ctx, key, b)
+	} else {
+		_, err = kv.Update(ctx, key, b, entry.Revision())
+	}
+	return next, err
+}

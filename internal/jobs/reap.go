@@ -1,0 +1,211 @@
+package jobs
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"surprisal/internal/score"
+)
+
+// sweepEvery is how often Reap looks for dead messages whose advisory was lost.
+const sweepEvery = time.Minute
+
+// advisory is the part of a MaxDeliver advisory that is used.
+type advisory struct {
+	Stream     string `json:"stream"`
+	Seq        uint64 `json:"stream_seq"`
+	Deliveries uint64 `json:"deliveries"`
+}
+
+// Reap turns jobs that hit MaxDeliver into dead letters, until ctx ends; it
+// returns ctx's cause then. Each dispatcher runs it; several share the work.
+//
+// MaxDeliver is the backstop: the server never delivers such a message again, yet
+// keeps it, and counts it neither as pending nor as pending ack. Left there it
+// would also keep its job from being submitted again.
+func (c *Client) Reap(ctx context.Context) error {
+	wait := 100 * time.Millisecond
+	var swept time.Time
+	for {
+		err := c.reapSome(ctx)
+		if err == nil && time.Since(swept) >= sweepEvery {
+			swept = time.Now()
+			err = c.sweep(ctx)
+		}
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case c.Err() != nil:
+			return c.Err()
+		case err == nil:
+			wait = 100 * time.Millisecond
+			continue
+		}
+		c.log.Debug().Err(err).Msg("reaping interrupted")
+		sleep(ctx, jitter(wait))
+		wait = min(2*wait, 10*time.Second)
+	}
+}
+
+// reapSome handles the advisories of one request.
+func (c *Client) reapSome(ctx context.Context) error {
+	if !c.Connected() {
+		return ErrUnreachable
+	}
+	k, err := c.js.Consumer(ctx, EventStream, ReapDurable)
+	if err != nil {
+		return err
+	}
+	fetch, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	batch, err := k.Fetch(16, jetstream.FetchContext(fetch), jetstream.FetchHeartbeat(5*time.Second))
+	if err != nil {
+		return err
+	}
+	for msg := range batch.Messages() {
+		var a advisory
+		if err := json.Unmarshal(msg.Data(), &a); err != nil || a.Stream != JobStream {
+			c.log.Warn().Err(err).Msg("advisory that is none")
+		} else if err := c.bury(ctx, a.Seq, a.Deliveries); err != nil {
+			c.log.Warn().Err(err).Uint64("seq", a.Seq).Msg("job that hit MaxDeliver not buried; trying again")
+			if err := msg.NakWithDelay(jitter(2 * time.Second)); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := msg.DoubleAck(ctx); err != nil {
+			return err
+		}
+	}
+	if err := batch.Error(); err != nil && !isEmpty(err) {
+		return err
+	}
+	return nil
+}
+
+// bury writes the dead letter and the record of a message that the server gave up
+// on, then deletes it.
+func (c *Client) bury(ctx context.Context, seq, deliveries uint64) error {
+	s, err := c.js.Stream(ctx, JobStream)
+	if err != nil {
+		return err
+	}
+	raw, err := s.GetMsg(ctx, seq)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return nil // acked at last, or buried
+	}
+	if err != nil {
+		return err
+	}
+	run, id := splitSubject(raw.Subject)
+	mine := JobState{Run: run, Job: id, State: StateDead, Seq: seq, Delivery: deliveries, Queued: raw.Time.UTC(), Letter: true}
+	d := DeadLetter{
+		Run: run, ID: id, Deliveries: deliveries, Seq: seq,
+		Reason: fmt.Sprintf("delivered %d times and never finished (MaxDeliver)", deliveries),
+	}
+	if job, err := score.DecodeJob(raw.Data); err == nil {
+		d.Job = &job
+	} else {
+		d.Raw = raw.Data
+	}
+	over := false // the record says that the message has had its end
+	if mine.recordable() {
+		cur, err := c.jobState(ctx, run, id)
+		switch {
+		case err == nil && cur.sameMessage(mine):
+			over = cur.State == StateDone || cur.State == StateDead
+			mine.Failed, mine.Lost, mine.Worker, mine.Started = cur.Failed, cur.Lost, cur.Worker, cur.Started
+			mine.Attempt, d.Attempts = cur.attempts(), cur.attempts()
+			if cur.Error != "" {
+				d.Reason += ": " + cur.Error
+			}
+		case err != nil && !errors.Is(err, jetstream.ErrKeyNotFound) && !errors.Is(err, ErrBadRecord):
+			return err
+		}
+	}
+	if !over {
+		if err := c.putLetter(ctx, d); err != nil {
+			return err
+		}
+		if mine.recordable() {
+			if err := c.recordDead(ctx, mine, d.Reason); err != nil {
+				return err
+			}
+		}
+		c.log.Error().Str("run", clean(run, 64)).Str("job", clean(id, 64)).Str("reason", d.Reason).Msg("job is dead")
+	}
+	if err := s.DeleteMsg(ctx, seq); err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
+		return err
+	}
+	return nil
+}
+
+func (c *Client) jobState(ctx context.Context, run, job string) (JobState, error) {
+	kv, err := c.bucket(ctx, JobBucket)
+	if err != nil {
+		return JobState{}, err
+	}
+	e, err := kv.Get(ctx, run+"."+job)
+	if err != nil {
+		return JobState{}, err
+	}
+	return DecodeJobState(e.Value())
+}
+
+func (c *Client) recordDead(ctx context.Context, mine JobState, reason string) error {
+	kv, err := c.bucket(ctx, JobBucket)
+	if err != nil {
+		return err
+	}
+	_, err = swapRecord(ctx, kv, mine.key(), func(cur JobState, exists bool) (JobState, error) {
+		if exists && cur.State == StateDone && cur.sameMessage(mine) {
+			return cur, errKeep
+		}
+		next := mine
+		next.Error = reason
+		return next, nil
+	})
+	if errors.Is(err, errKeep) {
+		return nil
+	}
+	return err
+}
+
+// sweep finds messages that hit MaxDeliver and whose advisory nobody kept. When
+// nothing is pending and nothing is in anybody's hands, what is left below the
+// last delivery is that.
+func (c *Client) sweep(ctx context.Context) error {
+	k, err := c.js.Consumer(ctx, JobStream, WorkDurable)
+	if err != nil {
+		return err
+	}
+	ki := k.CachedInfo()
+	if ki.NumPending > 0 || ki.NumAckPending > 0 {
+		return nil
+	}
+	s, err := c.js.Stream(ctx, JobStream)
+	if err != nil || s.CachedInfo().State.Msgs == 0 {
+		return err
+	}
+	for seq := s.CachedInfo().State.FirstSeq; seq <= ki.Delivered.Stream; seq++ {
+		raw, err := s.GetMsg(ctx, seq, jetstream.WithGetMsgSubject(jobSubjects))
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if seq = raw.Sequence; seq > ki.Delivered.Stream {
+			return nil
+		}
+		if err := c.bury(ctx, seq, uint64(k.CachedInfo().Config.MaxDeliver)); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,193 @@
+package jobs
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/rs/zerolog"
+)
+
+// serverStart bounds how long a server may take to read its store back.
+const serverStart = 60 * time.Second
+
+// ServerConfig sets the embedded server up.
+type ServerConfig struct {
+	StoreDir string         // where JetStream keeps its files; made if missing, 0700
+	Port     int            // 0: any free one. The same port and token let workers reconnect after a restart
+	Token    string         // empty: 32 random bytes, in hex
+	Log      zerolog.Logger // the zero Logger is silent
+}
+
+func (c ServerConfig) withDefaults() (ServerConfig, error) {
+	if c.Token == "" {
+		var b [32]byte
+		if _, err := rand.Read(b[:]); err != nil {
+			return c, fmt.Errorf("make a token: %w", err)
+		}
+		c.Token = hex.EncodeToString(b[:])
+	}
+	return c, nil
+}
+
+func (c ServerConfig) validate() error {
+	if c.StoreDir == "" {
+		return errors.New("no store folder")
+	}
+	if c.Port < 0 || c.Port > 65535 {
+		return fmt.Errorf("port %d is not within 0 and 65535", c.Port)
+	}
+	if len(c.Token) < 16 {
+		return fmt.Errorf("token of %d characters, want 16 or more", len(c.Token))
+	}
+	return nil
+}
+
+// Server is an embedded NATS server on the loopback interface. It keeps what it
+// has acked through a power cut: every write is synced.
+type Server struct {
+	ns     *server.Server
+	token  string
+	unlock func()
+	once   sync.Once
+}
+
+// StartServer starts it and waits until it takes connections, or ctx ends.
+func StartServer(ctx context.Context, cfg ServerConfig) (*Server, error) {
+	cfg, err := cfg.withDefaults()
+	if err == nil {
+		err = cfg.validate()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("start NATS server: %w", err)
+	}
+	if err := os.MkdirAll(cfg.StoreDir, 0o700); err != nil {
+		return nil, fmt.Errorf("start NATS server: %w", err)
+	}
+	unlock, err := lockFile(filepath.Join(cfg.StoreDir, "lock"))
+	if err != nil {
+		return nil, fmt.Errorf("start NATS server on %s: %w", cfg.StoreDir, err)
+	}
+	s := &Server{token: cfg.Token, unlock: unlock}
+	if err := s.start(ctx, cfg); err != nil {
+		s.Shutdown()
+		return nil, fmt.Errorf("start NATS server on %s: %w", cfg.StoreDir, err)
+	}
+	return s, nil
+}
+
+func (s *Server) start(ctx context.Context, cfg ServerConfig) error {
+	port := cfg.Port
+	if port == 0 {
+		port = server.RANDOM_PORT
+	}
+	opts := &server.Options{
+		ServerName: "surprisal", Host: "127.0.0.1", Port: port, Authorization: cfg.Token,
+		JetStream: true, StoreDir: cfg.StoreDir,
+		// NATS syncs every two minutes by default; jobs are coarse, so nothing is
+		// lost for it.
+		SyncAlways: true,
+		MaxPayload: 1 << 20,
+		NoSigs:     true, DisableJetStreamBanner: true,
+	}
+	ns, err := server.NewServer(opts)
+	if err != nil {
+		return err
+	}
+	s.ns = ns
+	log := &serverLog{log: cfg.Log}
+	ns.SetLoggerV2(log, cfg.Log.GetLevel() <= zerolog.TraceLevel, false, false)
+	// Start can block on a large store; it returns by itself once shut down.
+	started := make(chan struct{})
+	go func() {
+		defer close(started)
+		ns.Start()
+	}()
+	deadline := time.Now().Add(serverStart)
+	for !ns.ReadyForConnections(20 * time.Millisecond) {
+		fatal := log.fatal()
+		if err := ctx.Err(); err != nil {
+			fatal = err
+		} else if fatal == nil && time.Now().After(deadline) {
+			fatal = fmt.Errorf("not ready after %s", serverStart)
+		}
+		if fatal != nil {
+			s.stop()
+			<-started
+			return fatal
+		}
+	}
+	<-started
+	if !ns.JetStreamEnabled() {
+		return fmt.Errorf("%w: its store could not be opened", ErrNoJetStream)
+	}
+	return nil
+}
+
+// URL to connect to; it holds no secret.
+func (s *Server) URL() string {
+	return "nats://" + net.JoinHostPort("127.0.0.1", strconv.Itoa(s.Port()))
+}
+
+// Port it listens on.
+func (s *Server) Port() int {
+	if a, ok := s.ns.Addr().(*net.TCPAddr); ok {
+		return a.Port
+	}
+	return 0
+}
+
+// Token that clients need. Hand it over by environment or stdin, never argv.
+func (s *Server) Token() string { return s.token }
+
+// Shutdown stops the server and waits until its files are closed.
+func (s *Server) Shutdown() {
+	s.once.Do(func() {
+		s.stop()
+		s.unlock()
+	})
+}
+
+func (s *Server) stop() {
+	if s.ns != nil {
+		s.ns.Shutdown()
+		s.ns.WaitForShutdown()
+	}
+}
+
+// serverLog passes the server's log on. Its notices are our debug; a fatal error
+// ends Start's wait, never the process.
+type serverLog struct {
+	log zerolog.Logger
+	mu  sync.Mutex
+	err error
+}
+
+func (l *serverLog) Noticef(f string, v ...any) { l.log.Debug().Msgf("NATS server: "+f, v...) }
+func (l *serverLog) Debugf(f string, v ...any)  { l.log.Trace().Msgf("NATS server: "+f, v...) }
+func (l *serverLog) Tracef(string, ...any)      {}
+func (l *serverLog) Warnf(f string, v ...any)   { l.log.Warn().Msgf("NATS server: "+f, v...) }
+func (l *serverLog) Errorf(f string, v ...any)  { l.log.Warn().Msgf("NATS server: "+f, v...) }
+func (l *serverLog) Fatalf(f string, v ...any) {
+	l.log.Error().Msgf("NATS server: "+f, v...)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.err == nil {
+		l.err = fmt.Errorf(f, v...)
+	}
+}
+
+func (l *serverLog) fatal() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.err
+}

@@ -1,0 +1,231 @@
+package jobs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// settle runs how once, with the heartbeat still on; how stops it before it acks.
+func (l *Lease) settle(ctx context.Context, op string, how func(context.Context) error) error {
+	if !l.settled.CompareAndSwap(false, true) {
+		return fmt.Errorf("%s job %s: %w", op, l.Job.ID, ErrSettled)
+	}
+	defer l.stop()
+	ctx, cancel := context.WithTimeout(ctx, l.k.cfg.SettleTime)
+	defer cancel()
+	if err := how(ctx); err != nil {
+		return l.k.c.fail(op+" job "+l.Job.ID, err)
+	}
+	return nil
+}
+
+// Done: the output is committed. It records totals, then acks. Whoever holds the
+// job by now: the output is the same, so done is done. ErrNotAcked is harmless.
+func (l *Lease) Done(ctx context.Context, t Totals) error {
+	return l.settle(ctx, "finish", func(ctx context.Context) error {
+		letter := false
+		recErr := l.update(ctx, func(cur JobState, exists bool) (JobState, error) {
+			letter = exists && (cur.Letter || cur.State == StateDead)
+			if exists && cur.State == StateDone && cur.sameMessage(l.state) && cur.Lease != l.id {
+				return cur, errKeep
+			}
+			next := l.state
+			next.State, next.Totals, next.Error, next.Letter = StateDone, &t, "", false
+			return next, nil
+		})
+		if letter {
+			if err := l.k.c.dropLetter(ctx, l.state.Run, l.state.Job); err != nil {
+				l.log.Warn().Err(err).Msg("dead letter of a job now done not removed")
+			}
+		}
+		l.stop()
+		ackErr := again(ctx, func(ctx context.Context) error {
+			ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+			defer cancel()
+			err := l.msg.DoubleAck(ctx)
+			if errors.Is(err, jetstream.ErrMsgAlreadyAckd) {
+				return nil
+			}
+			return err
+		})
+		if ackErr != nil {
+			ackErr = fmt.Errorf("%w: %w", ErrNotAcked, ackErr)
+		}
+		if recErr != nil {
+			recErr = fmt.Errorf("record it: %w", recErr)
+		}
+		return errors.Join(recErr, ackErr)
+	})
+}
+
+// Retry: the attempt failed and another may do better. The last attempt allowed
+// makes the job dead. ErrSuperseded: the job has been delivered again since, and
+// that delivery decides.
+func (l *Lease) Retry(ctx context.Context, cause error) error {
+	return l.settle(ctx, "retry", func(ctx context.Context) error {
+		if l.state.Failed+1 >= l.k.top.MaxAttempts {
+			l.state.Failed++
+			return l.die(ctx, fmt.Sprintf("attempt %d of %d failed: %v", l.state.Failed, l.k.top.MaxAttempts, cause))
+		}
+		err := l.giveBack(ctx, StateFailed, func(s *JobState) { s.Failed, s.Error = s.Failed+1, cause.Error() })
+		if err != nil {
+			return err
+		}
+		delay := backoff(l.k.cfg.RetryDelay, l.k.cfg.RetryMax, l.state.Failed-1)
+		l.log.Warn().Err(cause).Int("attempt", l.Attempt).Dur("delay", delay).Msg("attempt failed; the job is tried again")
+		return l.nak(ctx, delay)
+	})
+}
+
+// Fail: no attempt can do better. The job is dead.
+func (l *Lease) Fail(ctx context.Context, cause error) error {
+	return l.settle(ctx, "fail", func(ctx context.Context) error {
+		l.state.Failed++
+		return l.die(ctx, cause.Error())
+	})
+}
+
+// Abandon gives the job back at once and uncounted, on drain.
+func (l *Lease) Abandon(ctx context.Context) error {
+	return l.settle(ctx, "give back", func(ctx context.Context) error {
+		if err := l.giveBack(ctx, StateWaiting, func(*JobState) {}); err != nil {
+			return err
+		}
+		return l.nak(ctx, jitter(l.k.cfg.BackDelay))
+	})
+}
+
+// Decline gives back, later and uncounted, a job that this worker can't do. The
+// delay grows with the deliveries, up to five minutes, so that a job nobody can
+// do neither spins nor comes near MaxDeliver in days.
+func (l *Lease) Decline(ctx context.Context, reason string) error {
+	return l.settle(ctx, "decline", func(ctx context.Context) error {
+		if err := l.giveBack(ctx, StateWaiting, func(s *JobState) { s.Error = "declined: " + reason }); err != nil {
+			return err
+		}
+		delay := backoff(l.k.cfg.BackDelay, 5*time.Minute, int(min(l.state.Delivery-1, 30)))
+		l.log.Info().Str("reason", reason).Dur("delay", delay).Msg("job declined")
+		return l.nak(ctx, delay)
+	})
+}
+
+// giveBack records that the job waits for another delivery, if this lease is
+// still the one on record: a Nak of an old delivery would take the job from
+// whoever holds it now.
+func (l *Lease) giveBack(ctx context.Context, state State, change func(*JobState)) error {
+	err := l.update(ctx, func(cur JobState, exists bool) (JobState, error) {
+		if exists && cur.Lease != l.id {
+			return cur, ErrSuperseded
+		}
+		next := l.state
+		next.State = state
+		change(&next)
+		return next, nil
+	})
+	l.stop()
+	return err
+}
+
+// die writes the dead letter, then the record, then terminates the message: cut
+// short anywhere, the next delivery goes on from there.
+func (l *Lease) die(ctx context.Context, reason string) error {
+	defer l.stop()
+	l.log.Error().Str("reason", clean(reason, maxError)).Msg("job is dead")
+	if l.Job.ID != "" {
+		// Somebody else's job by now? Then it is theirs to end.
+		err := l.update(ctx, func(cur JobState, exists bool) (JobState, error) {
+			if exists && cur.Lease != l.id {
+				return cur, ErrSuperseded
+			}
+			return cur, errKeep
+		})
+		if err != nil {
+			return err
+		}
+	}
+	letter := DeadLetter{
+		Run: l.state.Run, ID: l.state.Job, Reason: reason, Attempts: l.state.attempts(),
+		Deliveries: l.state.Delivery, Seq: l.state.Seq, Worker: l.k.cfg.Worker,
+	}
+	if l.Job.ID != "" {
+		letter.Job = &l.Job
+	} else {
+		letter.Raw = l.msg.Data()
+	}
+	err := again(ctx, func(ctx context.Context) error { return l.k.c.putLetter(ctx, letter) })
+	if err != nil {
+		return fmt.Errorf("write dead letter: %w", err)
+	}
+	if l.state.recordable() {
+		err = l.update(ctx, func(JobState, bool) (JobState, error) {
+			next := l.state
+			next.State, next.Error, next.Letter, next.Attempt = StateDead, reason, true, l.state.attempts()
+			return next, nil
+		})
+		if err != nil {
+			return fmt.Errorf("record it: %w", err)
+		}
+	}
+	l.stop()
+	return l.k.c.sure(ctx, func() error { return l.msg.TermWithReason(clean(reason, 256)) })
+}
+
+// nak gives the message back. The delay is never zero: a bare Nak is delivered
+// again at once, and MaxDeliver is used up in milliseconds.
+func (l *Lease) nak(ctx context.Context, delay time.Duration) error {
+	return l.k.c.sure(ctx, func() error { return l.msg.NakWithDelay(max(delay, time.Millisecond)) })
+}
+
+// sure sends what has no reply, and waits until the server has read it.
+func (c *Client) sure(ctx context.Context, send func() error) error {
+	return again(ctx, func(ctx context.Context) error {
+		if err := send(); err != nil && !errors.Is(err, jetstream.ErrMsgAlreadyAckd) {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+		defer cancel()
+		return c.nc.FlushWithContext(ctx)
+	})
+}
+
+// backoff doubles from d to most, jittered.
+func backoff(d, most time.Duration, n int) time.Duration {
+	for ; n > 0 && d < most; n-- {
+		d *= 2
+	}
+	return jitter(min(d, most))
+}
+
+// stopError ends again's tries.
+type stopError struct{ error }
+
+func (e stopError) Unwrap() error { return e.error }
+
+func permanent(err error) error { return stopError{err} }
+
+// again does what until it succeeds, fails for good, or ctx ends.
+func again(ctx context.Context, what func(context.Context) error) error {
+	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
+		err := what(ctx)
+		var stop stopError
+		switch {
+		case err == nil:
+			return nil
+		case errors.As(err, &stop):
+			return stop.error
+		case errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, jetstream.ErrMsgAlreadyAckd):
+			return err
+		case ctx.Err() != nil:
+			return err
+		}
+		sleep(ctx, jitter(wait))
+		if ctx.Err() != nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,177 @@
+package jobs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"surprisal/internal/score"
+)
+
+const (
+	submitWindow  = 1024             // publishes in flight
+	submitTimeout = 10 * time.Second // for one ack
+	submitTries   = 8                // of one job, about half a minute
+	// codePerSubject is the server's refusal of a second message on a subject.
+	codePerSubject jetstream.ErrorCode = 10077
+)
+
+// publish is one job on its way.
+type publish struct {
+	run, job string
+	data     []byte
+	tries    int
+	ack      jetstream.PubAckFuture
+	err      error // of handing it to the connection
+}
+
+type submission struct {
+	c               *Client
+	epoch           uint64
+	stream          jetstream.Stream // looked up at the first duplicate
+	flight          []*publish       // in the order published
+	queued, already int
+	used            int // dropped by the server as duplicates of jobs gone since
+}
+
+// Submit queues jobs. Each job's ack is checked: when err is nil all of them are
+// in the queue, queued by this call or already there. After an error the rest is
+// not, and submitting everything again is safe.
+//
+// epoch is of NextEpoch, a new one for each call. Under one used less than
+// Topology.Duplicates ago the server drops jobs that were acked since: that is
+// ErrEpochUsed, never silence.
+func (c *Client) Submit(ctx context.Context, jobs iter.Seq[score.Job], epoch uint64) (queued, already int, err error) {
+	s := &submission{c: c, epoch: epoch}
+	err = s.run(ctx, jobs)
+	if err == nil && s.used > 0 {
+		err = fmt.Errorf("%w: %d jobs were queued under epoch %d a moment ago and are gone: submit under a new one", ErrEpochUsed, s.used, epoch)
+	}
+	if err != nil {
+		return s.queued, s.already, c.fail(fmt.Sprintf("submit jobs (%d queued, %d already)", s.queued, s.already), err)
+	}
+	return s.queued, s.already, nil
+}
+
+func (s *submission) run(ctx context.Context, jobs iter.Seq[score.Job]) error {
+	for job := range jobs {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		data, err := job.Encode() // validates the ids, so that the subject is one
+		if err != nil {
+			return err
+		}
+		for len(s.flight) >= submitWindow {
+			if err := s.settleOldest(ctx); err != nil {
+				return err
+			}
+		}
+		p := &publish{run: job.Run, job: job.ID, data: data}
+		s.send(p)
+		s.flight = append(s.flight, p)
+	}
+	for len(s.flight) > 0 {
+		if err := s.settleOldest(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *submission) send(p *publish) {
+	p.tries++
+	msg := nats.NewMsg(jobSubject(p.run, p.job))
+	msg.Data = p.data
+	msg.Header.Set(jetstream.MsgIDHeader, p.run+"/"+p.job+"/"+strconv.FormatUint(s.epoch, 10))
+	p.ack, p.err = s.c.js.PublishMsgAsync(msg, jetstream.WithStallWait(submitTimeout))
+}
+
+// settleOldest waits for the oldest publish, and sends it again where that helps.
+func (s *submission) settleOldest(ctx context.Context) error {
+	p := s.flight[0]
+	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 10*time.Second) {
+		ack, err := p.wait(ctx)
+		if err == nil {
+			err = s.count(ctx, p, ack)
+		}
+		var api *jetstream.APIError
+		switch {
+		case err == nil:
+			s.flight[0] = nil
+			s.flight = s.flight[1:]
+			return nil
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case errors.As(err, &api) && api.ErrorCode == codePerSubject:
+			s.already++
+			s.flight[0] = nil
+			s.flight = s.flight[1:]
+			return nil
+		case errors.As(err, &api) && api.Code < 500, errors.Is(err, nats.ErrConnectionClosed), p.tries >= submitTries:
+			return fmt.Errorf("job %s of run %s, try %d: %w", p.job, p.run, p.tries, err)
+		}
+		s.c.log.Warn().Err(err).Str("job", p.job).Int("try", p.tries).Msg("job not queued; trying again")
+		sleep(ctx, jitter(wait))
+		s.send(p) // under the same message id: a lost ack does not queue it twice
+	}
+}
+
+func (p *publish) wait(ctx context.Context) (*jetstream.PubAck, error) {
+	if p.err != nil {
+		return nil, p.err
+	}
+	select {
+	case ack := <-p.ack.Ok():
+		return ack, nil
+	case err := <-p.ack.Err():
+		return nil, err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// count books an ack. A duplicate says only that the message id was seen: by an
+// earlier try of ours, or by an earlier submission whose message may be gone.
+func (s *submission) count(ctx context.Context, p *publish, ack *jetstream.PubAck) error {
+	if !ack.Duplicate || p.tries > 1 {
+		s.queued++
+		return nil
+	}
+	if s.stream == nil {
+		st, err := s.c.js.Stream(ctx, JobStream)
+		if err != nil {
+			return err
+		}
+		s.stream = st
+	}
+	_, err := s.stream.GetLastMsgForSubject(ctx, jobSubject(p.run, p.job))
+	switch {
+	case errors.Is(err, jetstream.ErrMsgNotFound):
+		s.used++
+	case err != nil:
+		return err
+	default:
+		s.already++
+	}
+	return nil
+}
+
+// PurgeRun removes a run's jobs from the queue, those in workers' hands included
+// (they finish, and their acks mean nothing). Records and dead letters stay.
+func (c *Client) PurgeRun(ctx context.Context, run string) error {
+	if !score.ValidRunID(run) {
+		return fmt.Errorf("purge run: %q is not a run id", run)
+	}
+	s, err := c.js.Stream(ctx, JobStream)
+	if err == nil {
+		err = s.Purge(ctx, jetstream.WithPurgeSubject(jobSubject(run, "*")))
+	}
+	return c.fail("purge run "+run, err)
+}

@@ -1,0 +1,463 @@
+package jobs
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// One test for each trap of long jobs on JetStream, named after it.
+
+func TestTrapPrefetch(t *testing.T) {
+	r := newRig(t, Topology{})
+	r.submit(makeJobs("run", 50), 1, 50, 0)
+	a, _ := r.worker(quick("a"))
+	b, _ := r.worker(quick("b"))
+	r.next(a)
+	if q := r.queue(); q.AckPending != 1 || q.Pending != 49 {
+		t.Fatalf("a worker that asked for one job holds %d; %d are left", q.AckPending, q.Pending)
+	}
+	for range 49 {
+		r.ok(r.next(b).Done(r.ctx, Totals{}))
+	}
+	// Nor does the server let anyone take more at once.
+	h, err := r.c.js.Consumer(r.ctx, JobStream, WorkDurable)
+	r.ok(err)
+	batch, err := h.Fetch(50, jetstream.FetchMaxWait(time.Second))
+	r.ok(err)
+	for range batch.Messages() {
+		t.Fatal("a request for 50 jobs got one")
+	}
+	if batch.Error() == nil {
+		t.Fatal("a request for 50 jobs was not refused")
+	}
+}
+
+func TestTrapAckWaitRunsFromDelivery(t *testing.T) {
+	r := newRig(t, Topology{AckWait: 600 * time.Millisecond})
+	r.submit(makeJobs("run", 1), 1, 1, 0)
+	a, _ := r.worker(quick("a"))
+	b, _ := r.worker(quick("b"))
+	l := r.next(a)
+	// The worker has not called the lease at all: it is heartbeaten from receipt.
+	r.none(b, 2*time.Second)
+	r.ok(l.Done(r.ctx, Totals{}))
+	r.empty()
+}
+
+func TestTrapWorkerVanishes(t *testing.T) {
+	r := newRig(t, Topology{AckWait: 500 * time.Millisecond})
+	js := makeJobs("run", 1)
+	r.submit(js, 1, 1, 0)
+	a, _ := r.worker(quick("a"))
+	b, _ := r.worker(quick("b"))
+	vanish(r.next(a))
+	start := time.Now()
+	l := r.next(b)
+	if d := time.Since(start); d < 300*time.Millisecond {
+		t.Fatalf("redelivered after %s, before AckWait", d)
+	}
+	if l.Attempt != 2 || l.Prior.Worker != "a" {
+		t.Fatalf("attempt %d after %q, want 2 after a", l.Attempt, l.Prior.Worker)
+	}
+	r.wantState(js[0], StateRunning, 0, 1)
+	r.ok(l.Done(r.ctx, Totals{Documents: 10}))
+	if s := r.wantState(js[0], StateDone, 0, 1); s.Totals.Documents != 10 || s.Worker != "b" {
+		t.Fatalf("state %+v", s)
+	}
+	r.empty()
+}
+
+func TestTrapBackOffReplacesAckWait(t *testing.T) {
+	r := newRig(t, Topology{AckWait: 30 * time.Second})
+	h, err := r.c.js.Consumer(r.ctx, JobStream, WorkDurable)
+	r.ok(err)
+	if cfg := h.CachedInfo().Config; len(cfg.BackOff) != 0 || cfg.AckWait != 30*time.Second {
+		t.Fatalf("BackOff %v, AckWait %s", cfg.BackOff, cfg.AckWait)
+	}
+}
+
+func TestTrapBareNak(t *testing.T) {
+	r := newRig(t, Topology{MaxAttempts: 3})
+	js := makeJobs("run", 1)
+	r.submit(js, 1, 1, 0)
+	cfg := quick("a")
+	cfg.RetryDelay = 400 * time.Millisecond
+	k, _ := r.worker(cfg)
+	for i, least := range []time.Duration{300 * time.Millisecond, 600 * time.Millisecond} {
+		l := r.next(k)
+		if l.Attempt != i+1 {
+			t.Fatalf("attempt %d, want %d", l.Attempt, i+1)
+		}
+		r.ok(l.Retry(r.ctx, errBoom))
+		r.wantState(js[0], StateFailed, i+1, 0)
+		r.none(k, least-50*time.Millisecond) // 0.75 of the delay, doubled each time
+	}
+	r.ok(r.next(k).Retry(r.ctx, errBoom))
+	if s := r.wantState(js[0], StateDead, 3, 0); s.Error != "attempt 3 of 3 failed: boom" {
+		t.Fatalf("error %q", s.Error)
+	}
+	d := r.dead("run")
+	if len(d) != 1 || d[0].ID != js[0].ID || d[0].Attempts != 3 || d[0].Job == nil || d[0].Reason != "attempt 3 of 3 failed: boom" {
+		t.Fatalf("dead letters %+v", d)
+	}
+	r.empty()
+}
+
+func TestTrapDelayedNaksHoldAckPending(t *testing.T) {
+	r := newRig(t, Topology{MaxAckPending: 2})
+	r.submit(makeJobs("run", 3), 1, 3, 0)
+	var log logBuf
+	cfg := quick("a")
+	cfg.Log, cfg.RetryDelay, cfg.IdleAfter = log.logger(), time.Second, 100*time.Millisecond
+	k, _ := r.worker(cfg)
+	r.ok(r.next(k).Retry(r.ctx, errBoom))
+	r.ok(r.next(k).Retry(r.ctx, errBoom))
+	r.none(k, 600*time.Millisecond) // the third waits behind two that are delayed
+	if !log.has("MaxAckPending") {
+		t.Fatalf("the worker does not say why it idles:\n%s", &log)
+	}
+	for range 3 {
+		r.ok(r.next(k).Done(r.ctx, Totals{}))
+	}
+	if d := (Topology{}).withDefaults().MaxAckPending; d < 16384 {
+		t.Fatalf("default MaxAckPending %d is not well above workers × jobs held or delayed", d)
+	}
+}
+
+func TestTrapHeartbeatLost(t *testing.T) {
+	r := newRig(t, Topology{AckWait: time.Second})
+	r.submit(makeJobs("run", 1), 1, 1, 0)
+	cfg := quick("a")
+	cfg.Heartbeat = 500 * time.Millisecond
+	if _, err := r.c.NewConsumer(r.ctx, cfg); err == nil {
+		t.Fatal("a heartbeat of AckWait/2 was taken")
+	}
+	k, _ := r.worker(quick("a"))
+	if k.cfg.Heartbeat > k.top.AckWait/3 {
+		t.Fatalf("heartbeat %s, AckWait %s", k.cfg.Heartbeat, k.top.AckWait)
+	}
+	// Two heartbeats in three may get lost: acting on the third alone is enough.
+	if 3*k.cfg.Heartbeat > k.top.AckWait+time.Millisecond {
+		t.Fatal("one lost heartbeat loses the job")
+	}
+}
+
+func TestTrapHeartbeatLies(t *testing.T) {
+	r := newRig(t, Topology{AckWait: 600 * time.Millisecond})
+	js := makeJobs("run", 1)
+	r.submit(js, 1, 1, 0)
+	cfg := quick("hung")
+	cfg.StallAfter = 800 * time.Millisecond
+	a, _ := r.worker(cfg)
+	b, _ := r.worker(quick("b"))
+	l := r.next(a)
+	for range 8 { // progress keeps it
+		time.Sleep(200 * time.Millisecond)
+		l.Progress()
+	}
+	if l.Context().Err() != nil {
+		t.Fatal("a job that moves was let go")
+	}
+	got := r.next(b) // then the kernel hangs
+	if got.Attempt != 2 || got.Prior.Worker != "hung" {
+		t.Fatalf("attempt %d after %q", got.Attempt, got.Prior.Worker)
+	}
+	r.is(context.Cause(l.Context()), ErrStalled)
+	// Its worker, awake again, may no longer send the job away from b.
+	r.is(l.Retry(r.ctx, context.Cause(l.Context())), ErrSuperseded)
+	r.wantState(js[0], StateRunning, 0, 1)
+	r.none(a, 700*time.Millisecond)
+	r.ok(got.Done(r.ctx, Totals{}))
+	r.empty()
+}
+
+func TestTrapStalledJobIsRetried(t *testing.T) {
+	r := newRig(t, Topology{AckWait: 5 * time.Second})
+	js := makeJobs("run", 1)
+	r.submit(js, 1, 1, 0)
+	cfg := quick("a")
+	cfg.Heartbeat, cfg.StallAfter = 50*time.Millisecond, 200*time.Millisecond
+	k, _ := r.worker(cfg)
+	l := r.next(k)
+	<-l.Context().Done()
+	r.ok(l.Retry(r.ctx, context.Cause(l.Context())))
+	r.wantState(js[0], StateFailed, 1, 0)
+	r.ok(r.next(k).Done(r.ctx, Totals{}))
+}
+
+func TestTrapAckIsNoFence(t *testing.T) {
+	r := newRig(t, Topology{AckWait: 400 * time.Millisecond})
+	js := makeJobs("run", 1)
+	r.submit(js, 1, 1, 0)
+	a, _ := r.worker(quick("zombie"))
+	b, _ := r.worker(quick("b"))
+	zombie := r.next(a)
+	zombie.halted.Do(func() { close(zombie.halt) }) // frozen: no heartbeats, not settled
+	zombie.beats.Wait()
+	l := r.next(b)
+	r.ok(zombie.Done(r.ctx, Totals{Documents: 10, SumNLL: 1.5})) // the server takes its ack
+	r.empty()
+	r.ok(l.Done(r.ctx, Totals{Documents: 10, SumNLL: 1.5})) // and the rightful holder's
+	if s := r.wantState(js[0], StateDone, 0, 0); s.Totals.SumNLL != 1.5 {
+		t.Fatalf("totals %+v", s.Totals)
+	}
+	r.none(b, 500*time.Millisecond)
+}
+
+func TestTrapMaxDeliverKeepsTheMessage(t *testing.T) {
+	r := newRig(t, Topology{AckWait: 300 * time.Millisecond, MaxDeliver: 2})
+	js := makeJobs("run", 1)
+	r.submit(js, 1, 1, 0)
+	k, _ := r.worker(quick("a"))
+	vanish(r.next(k))
+	vanish(r.next(k))
+	r.none(k, 700*time.Millisecond)
+	if q := r.queue(); q.Messages != 1 || q.Pending != 0 || q.AckPending != 0 {
+		t.Fatalf("the trap is gone: %+v", q)
+	}
+	ctx, cancel := context.WithCancel(r.ctx)
+	done := make(chan error, 1)
+	go func() { done <- r.c.Reap(ctx) }()
+	r.until("a dead letter", func() bool { return len(r.dead("run")) == 1 })
+	r.empty()
+	d := r.dead("")[0]
+	if d.ID != js[0].ID || d.Job == nil || d.Deliveries != 2 || d.Worker != "" {
+		t.Fatalf("dead letter %+v", d)
+	}
+	r.wantState(js[0], StateDead, 0, 1)
+	r.submit(js, 2, 1, 0) // and a person can submit it again
+	r.ok(r.next(k).Done(r.ctx, Totals{}))
+	r.wantState(js[0], StateDone, 0, 0)
+	if d := r.dead("run"); len(d) != 0 {
+		t.Fatalf("the letter of a job that is done stayed: %+v", d)
+	}
+	cancel()
+	r.is(<-done, context.Canceled)
+}
+
+func TestTrapMaxDeliverAdvisoryLost(t *testing.T) {
+	r := newRig(t, Topology{AckWait: 300 * time.Millisecond, MaxDeliver: 1})
+	js := makeJobs("run", 3)
+	r.submit(js, 1, 3, 0)
+	k, _ := r.worker(quick("a"))
+	vanish(r.next(k))
+	r.ok(r.next(k).Done(r.ctx, Totals{}))
+	vanish(r.next(k))
+	r.until("MaxDeliver", func() bool { q := r.queue(); return q.Messages == 2 && q.AckPending == 0 })
+	r.ok(r.c.js.DeleteStream(r.ctx, EventStream))
+	r.ok(r.c.Setup(r.ctx, Topology{}))
+	r.ok(r.c.sweep(r.ctx))
+	r.empty()
+	if d := r.dead("run"); len(d) != 2 {
+		t.Fatalf("dead letters %+v", d)
+	}
+}
+
+func TestTrapJobKillsItsWorkers(t *testing.T) {
+	r := newRig(t, Topology{AckWait: 200 * time.Millisecond, MaxLost: 3})
+	js := makeJobs("run", 1)
+	r.submit(js, 1, 1, 0)
+	k, _ := r.worker(quick("a"))
+	for i := range 3 {
+		l := r.next(k)
+		if l.Attempt != i+1 {
+			t.Fatalf("attempt %d, want %d", l.Attempt, i+1)
+		}
+		vanish(l)
+	}
+	r.none(k, 600*time.Millisecond)
+	r.wantState(js[0], StateDead, 0, 3)
+	if d := r.dead("run"); len(d) != 1 || d[0].Attempts != 3 {
+		t.Fatalf("dead letters %+v", d)
+	}
+	r.empty()
+}
+
+func TestTrapDrainsAreNotAttempts(t *testing.T) {
+	r := newRig(t, Topology{MaxAttempts: 2, MaxLost: 2})
+	js := makeJobs("run", 1)
+	r.submit(js, 1, 1, 0)
+	k, _ := r.worker(quick("a"))
+	for range 6 {
+		l := r.next(k)
+		if l.Attempt != 1 {
+			t.Fatalf("attempt %d, want 1", l.Attempt)
+		}
+		r.ok(l.Abandon(r.ctx))
+		r.wantState(js[0], StateWaiting, 0, 0)
+	}
+	start := time.Now()
+	l := r.next(k)
+	if d := time.Since(start); d > 2*time.Second {
+		t.Fatalf("a job given back waited %s", d)
+	}
+	r.ok(l.Decline(r.ctx, "needs cuda"))
+	if s := r.wantState(js[0], StateWaiting, 0, 0); s.Error != "declined: needs cuda" {
+		t.Fatalf("error %q", s.Error)
+	}
+	r.none(k, 300*time.Millisecond)
+	r.ok(r.next(k).Done(r.ctx, Totals{}))
+}
+
+func TestTrapWorkQueueHasOneConsumer(t *testing.T) {
+	r := newRig(t, Topology{})
+	_, err := r.c.js.CreateConsumer(r.ctx, JobStream, jetstream.ConsumerConfig{Durable: "second", AckPolicy: jetstream.AckExplicitPolicy})
+	var api *jetstream.APIError
+	if !errors.As(err, &api) || api.ErrorCode != 10099 {
+		t.Fatalf("got %v, want error code 10099", err)
+	}
+	// So what people browse is on streams of its own.
+	for _, name := range []string{DeadStream, EventStream} {
+		s, err := r.c.js.Stream(r.ctx, name)
+		r.ok(err)
+		if s.CachedInfo().Config.Retention != jetstream.LimitsPolicy {
+			t.Fatalf("%s has retention %v", name, s.CachedInfo().Config.Retention)
+		}
+	}
+}
+
+func TestTrapDedupeWindow(t *testing.T) {
+	r := newRig(t, Topology{})
+	js := makeJobs("run", 4)
+	r.submit(js, 1, 4, 0)
+	r.submit(js, 1, 0, 4) // inside the window, same id
+	k, _ := r.worker(quick("a"))
+	gone := r.next(k)
+	r.ok(gone.Done(r.ctx, Totals{}))
+	// The same epoch again: the server would drop the job, and we say so.
+	q, a, err := r.c.Submit(r.ctx, slices.Values(js), 1)
+	r.is(err, ErrEpochUsed)
+	if q != 0 || a != 3 {
+		t.Fatalf("%d queued, %d already; want 0, 3", q, a)
+	}
+	r.submit(js, 2, 1, 3) // a new one is taken
+	if q := r.queue(); q.Messages != 4 {
+		t.Fatalf("%d messages, want 4", q.Messages)
+	}
+}
+
+func TestTrapDedupeForgets(t *testing.T) {
+	r := newRig(t, Topology{Duplicates: 200 * time.Millisecond})
+	js := makeJobs("run", 4)
+	r.submit(js, 1, 4, 0)
+	time.Sleep(600 * time.Millisecond)
+	r.submit(js, 1, 0, 4) // the per-subject limit holds on
+	if q := r.queue(); q.Messages != 4 {
+		t.Fatalf("%d messages, want 4", q.Messages)
+	}
+}
+
+func TestTrapPerSubjectLimit(t *testing.T) {
+	r := newRig(t, Topology{})
+	js := makeJobs("run", 2)
+	r.submit(js, 1, 2, 0)
+	r.submit(js, 2, 0, 2) // 10077
+	k, _ := r.worker(quick("a"))
+	l := r.next(k)
+	r.submit(js, 3, 0, 2) // one of them in a worker's hands
+	r.ok(l.Done(r.ctx, Totals{}))
+	r.submit(js, 4, 1, 1) // accepted again once acked
+}
+
+func TestTrapUpdateRewritesALiveDurable(t *testing.T) {
+	r := newRig(t, Topology{AckWait: 20 * time.Second, MaxAttempts: 3})
+	r.submit(makeJobs("run", 2), 1, 2, 0)
+	k, _ := r.worker(quick("a"))
+	l := r.next(k)
+	get := func() jetstream.ConsumerConfig {
+		h, err := r.c.js.Consumer(r.ctx, JobStream, WorkDurable)
+		r.ok(err)
+		return h.CachedInfo().Config
+	}
+	r.ok(r.c.Setup(r.ctx, Topology{}))                          // as it is
+	r.ok(r.c.Setup(r.ctx, Topology{AckWait: 20 * time.Second})) // the same
+	for _, top := range []Topology{{AckWait: 30 * time.Second}, {MaxAttempts: 7}, {MaxDeliver: 9}, {MaxAckPending: 9}, {Duplicates: time.Minute}} {
+		err := r.c.Setup(r.ctx, top)
+		r.is(err, ErrDrift)
+		var d *DriftError
+		if !errors.As(err, &d) || len(d.Diffs) == 0 {
+			t.Fatalf("%v does not say what differs", err)
+		}
+	}
+	if cfg := get(); cfg.AckWait != 20*time.Second || cfg.MaxDeliver != 1000 {
+		t.Fatalf("the consumer was changed: %+v", cfg)
+	}
+	top, err := r.c.Check(r.ctx)
+	r.ok(err)
+	if top.MaxAttempts != 3 || top.AckWait != 20*time.Second {
+		t.Fatalf("topology %+v", top)
+	}
+	r.ok(l.Done(r.ctx, Totals{}))
+	// Changed by someone else, a worker refuses it.
+	cfg := get()
+	cfg.MaxAckPending, cfg.Metadata[metaMonitorAcks] = 5, "7"
+	_, err = r.c.js.UpdateConsumer(r.ctx, JobStream, cfg)
+	r.ok(err)
+	_, err = r.c.NewConsumer(r.ctx, quick("b"))
+	r.is(err, ErrDrift)
+}
+
+func TestTrapSilenceWithMessagesPending(t *testing.T) {
+	r := newRig(t, Topology{})
+	r.submit(makeJobs("run", 1), 1, 1, 0)
+	var log logBuf
+	cfg := quick("a")
+	cfg.Log, cfg.IdleAfter = log.logger(), 200*time.Millisecond
+	k, c := r.worker(cfg)
+	stalled := true
+	k.fetch = func(ctx context.Context) (jetstream.Msg, error) {
+		if stalled && log.has("reconnecting") && c.nc.Stats().Reconnects > 0 {
+			stalled = false
+		}
+		if stalled {
+			sleep(ctx, 50*time.Millisecond)
+			return nil, jetstream.ErrNoMessages
+		}
+		return k.fetchOne(ctx)
+	}
+	r.ok(r.next(k).Done(r.ctx, Totals{}))
+	if !log.has("taking a new handle") || !log.has("reconnecting") {
+		t.Fatalf("log:\n%s", &log)
+	}
+}
+
+func TestTrapSyncInterval(t *testing.T) {
+	r := newRig(t, Topology{})
+	v, err := r.srv.ns.Varz(nil)
+	r.ok(err)
+	if !v.JetStream.Config.SyncAlways {
+		t.Fatal("the server does not sync every write")
+	}
+}
+
+func TestTrapQueueIsDisposable(t *testing.T) {
+	r := newRig(t, Topology{})
+	js := makeJobs("run", 3)
+	r.submit(js, 1, 3, 0)
+	k, _ := r.worker(quick("a"))
+	r.ok(r.next(k).Done(r.ctx, Totals{}))
+	for _, s := range []string{JobStream, DeadStream, EventStream, "KV_" + JobBucket, "KV_" + RunBucket, "KV_" + WorkerBucket} {
+		r.ok(r.c.js.DeleteStream(r.ctx, s))
+	}
+	// The dispatcher starts from nothing with what has no output yet; the worker
+	// that waited through it goes on.
+	got := make(chan *Lease)
+	go func() {
+		l, err := k.Next(r.ctx, r.ctx)
+		if err != nil {
+			t.Error(err)
+		}
+		got <- l
+	}()
+	time.Sleep(200 * time.Millisecond)
+	r.ok(r.c.Setup(r.ctx, Topology{}))
+	r.submit(js[1:], 1, 2, 0)
+	r.ok((<-got).Done(r.ctx, Totals{}))
+	r.ok(r.next(k).Done(r.ctx, Totals{}))
+	r.empty()
+}

@@ -1,0 +1,60 @@
+package jobs
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"surprisal/internal/score"
+)
+
+// WatchRun calls state for the newest record of each of the run's jobs, current
+// once they are all told, then state for each change, until ctx ends; it returns
+// ctx's cause then. A record may be told twice. It holds a few hundred records at
+// most, goes on through reconnects, and waits for state, which may take its time.
+func (c *Client) WatchRun(ctx context.Context, run string, state func(JobState), current func()) error {
+	if !score.ValidRunID(run) {
+		return fmt.Errorf("watch run: %q is not a run id", run)
+	}
+	f := &follower{
+		c: c, stream: "KV_" + JobBucket, filter: "$KV." + JobBucket + "." + run + ".*",
+		each: func(m jetstream.Msg) error {
+			if deleted(m) {
+				return nil
+			}
+			s, err := DecodeJobState(m.Data())
+			if err != nil {
+				c.log.Warn().Err(err).Str("subject", m.Subject()).Msg("record skipped")
+				return nil
+			}
+			state(s)
+			return nil
+		},
+		current: func() error {
+			if current != nil {
+				current()
+			}
+			return nil
+		},
+	}
+	return c.fail("watch run "+run, f.run(ctx))
+}
+
+// JobStates lists the newest record of each of the run's jobs, through state. A
+// job that no worker has taken has none.
+func (c *Client) JobStates(ctx context.Context, run string, state func(JobState)) error {
+	if !score.ValidRunID(run) {
+		return fmt.Errorf("list jobs: %q is not a run id", run)
+	}
+	err := c.scan(ctx, "KV_"+JobBucket, "$KV."+JobBucket+"."+run+".*", func(subject string, data []byte) error {
+		s, err := DecodeJobState(data)
+		if err != nil {
+			c.log.Warn().Err(err).Str("subject", subject).Msg("record skipped")
+			return nil
+		}
+		state(s)
+		return nil
+	})
+	return c.fail("list jobs of run "+run, err)
+}

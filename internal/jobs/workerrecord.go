@@ -1,0 +1,84 @@
+package jobs
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// WorkerRecord is a worker's sign of life: bucket surprisal_workers, key <id>. It
+// vanishes WorkerTTL after the last PutWorker.
+type WorkerRecord struct {
+	Format       int       `json:"v"`  // of the record; set by PutWorker
+	ID           string    `json:"id"` // 1 to 64 of a-z, A-Z, 0-9, - and _
+	Host         string    `json:"host"`
+	PID          int       `json:"pid"`
+	Engine       string    `json:"engine"`
+	Device       string    `json:"device"`
+	Version      string    `json:"version"`
+	Started      time.Time `json:"started"`
+	Updated      time.Time `json:"updated"`
+	Jobs         []string  `json:"jobs,omitempty"` // in hand, "<run>.<job>"
+	JobsDone     int64     `json:"jobs_done"`
+	TokensDone   int64     `json:"tokens_done"`
+	TokensPerSec float64   `json:"tokens_per_second"`
+	Draining     bool      `json:"draining,omitempty"`
+}
+
+// WorkerTTL is how long a worker is listed after its last sign of life; PutWorker
+// is due every WorkerTTL/3.
+const WorkerTTL = 30 * time.Second
+
+// PutWorker records a worker's sign of life.
+func (c *Client) PutWorker(ctx context.Context, w WorkerRecord) error {
+	if !validToken(w.ID) {
+		return fmt.Errorf("record worker: id %q: want 1 to 64 of a-z, A-Z, 0-9, - and _", clean(w.ID, 80))
+	}
+	w.Format, w.Updated = recordVersion, time.Now().UTC()
+	b, err := json.Marshal(w)
+	if err != nil {
+		return fmt.Errorf("record worker: %w", err)
+	}
+	kv, err := c.bucket(ctx, WorkerBucket)
+	if err == nil {
+		_, err = kv.Put(ctx, w.ID, b)
+	}
+	return c.fail("record worker "+w.ID, err)
+}
+
+// RemoveWorker removes the record, on a clean stop.
+func (c *Client) RemoveWorker(ctx context.Context, id string) error {
+	kv, err := c.bucket(ctx, WorkerBucket)
+	if err == nil {
+		err = kv.Delete(ctx, id)
+	}
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return nil
+	}
+	return c.fail("remove worker "+id, err)
+}
+
+// Workers lists the workers alive, by id.
+func (c *Client) Workers(ctx context.Context) ([]WorkerRecord, error) {
+	var workers []WorkerRecord
+	err := c.scan(ctx, "KV_"+WorkerBucket, "$KV."+WorkerBucket+".*", func(subject string, data []byte) error {
+		var w WorkerRecord
+		if err := decodeRecord(data, &w, func() int { return w.Format }); err != nil {
+			c.log.Warn().Err(err).Str("subject", subject).Msg("record skipped")
+			return nil
+		}
+		workers = append(workers, w)
+		return nil
+	})
+	if err != nil {
+		return nil, c.fail("list workers", err)
+	}
+	slices.SortFunc(workers, func(a, b WorkerRecord) int { return strings.Compare(a.ID, b.ID) })
+	return workers, nil
+}
