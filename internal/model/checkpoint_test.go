@@ -277,3 +277,26 @@ func TestOpenMissing(t *testing.T) {
 		t.Error("an empty config was taken")
 	}
 }
+
+// Small files that ask for much: each opcode may cost a few hundred bytes, and an
+// error may print all of a value.
+func TestPickleBombs(t *testing.T) {
+	const n = 1<<18 - 100
+	long := "X\xff\x00\x00\x00" + strings.Repeat("y", 255) + "q\x00"
+	for name, text := range map[string]string{
+		"marks":      strings.Repeat("(", n) + ".",
+		"dicts":      strings.Repeat("}", n) + ".",
+		"tuples":     strings.Repeat("(t", n/2) + ".",
+		"ordered":    "ccollections\nOrderedDict\nq\x00" + strings.Repeat("h\x00)R", n/3) + ".",
+		"references": "(" + long + strings.Repeat("h\x00", n) + "t)R.",
+		"attributes": "ccollections\nOrderedDict\n)R}q\x00(" + strings.Repeat("K\x01N", n/3) + "u" + strings.Repeat("h\x00b", n/9) + ".",
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := filepath.Join(t.TempDir(), "bomb.pth")
+			if err := os.WriteFile(f, []byte("\x80\x02"+text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			refused(t, f, "")
+		})
+	}
+}

@@ -12,7 +12,7 @@ import (
 const (
 	maxPickle      = 64 << 20 // bytes
 	maxPickleOps   = 1 << 18
-	maxPickleStr   = 256     // bytes kept of a string; no tensor's name is as long
+	maxPickleStr   = 128     // bytes kept of a string; a name with its prefixes takes about 80
 	maxPickleBuild = 1 << 26 // BUILD opcodes times opcodes: each may walk a whole dict
 )
 
