@@ -22,9 +22,10 @@ import (
 )
 
 const (
-	// defaultMaxTokens: activations of the demo's size stay in a shared cache,
-	// and there are tiles for tens of cores.
+	// defaultMaxTokens is enough for a rate that larger batches don't better;
+	// with many cores, each has defaultRows of a batch at least.
 	defaultMaxTokens = 2048
+	defaultRows      = 128
 	maxMaxTokens     = 1 << 20
 	// maxTile rows amortise the packing of a weight panel; their activations
 	// stay in a second-level cache.
@@ -42,8 +43,8 @@ type Config struct {
 	// Threads is the number of cores used, 0 all that the process may use.
 	Threads int
 	// MaxTokens is a batch's token budget, a multiple of score.SplitMultiple; 0
-	// is 2048. Work buffers are 4 (3 (H K + HV V) + 3 H K + …) bytes a token: 84 KB for
-	// the 1.3 B model.
+	// is 2048, or 128 a thread. Work buffers take about 4 (6 H K + 2 HV V + D) bytes
+	// of each: 76 KB for the 1.3 B model.
 	MaxTokens int
 }
 
@@ -55,7 +56,7 @@ func (c Config) withDefaults(m model.Config) Config {
 		c.Threads = runtime.GOMAXPROCS(0)
 	}
 	if c.MaxTokens == 0 {
-		c.MaxTokens = defaultMaxTokens
+		c.MaxTokens = max(defaultMaxTokens, roundUp(c.Threads*defaultRows, score.SplitMultiple))
 	}
 	return c
 }
@@ -98,6 +99,7 @@ type Engine struct {
 	ldk     int
 	ldWide  int
 	workers []worker
+	clock   stageClock
 
 	lock   sync.Mutex // held by Forward and Close
 	closed bool

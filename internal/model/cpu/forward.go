@@ -30,28 +30,34 @@ func (e *Engine) Forward(ctx context.Context, b *score.Batch) error {
 	defer dropStates(b.States)
 	t := len(b.IDs)
 	e.plotWalk(b)
-	e.tiles(t, func(w *worker, first, last int) {
-		e.embed(b, first, last)
-		e.project(w, 0, first, last)
+	e.stage(project, func() {
+		e.tiles(t, func(w *worker, first, last int) {
+			e.embed(b, first, last)
+			e.project(w, 0, first, last)
+		})
 	})
 	for l := range e.layers {
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("forward: before layer %d of %d: %w", l, len(e.layers), err)
 		}
-		e.tiles(t, func(_ *worker, first, last int) { e.prepare(b, l, first, last) })
-		e.keepInputs(b, l)
-		e.walk(b, l)
-		e.tiles(t, func(w *worker, first, last int) {
-			e.finish(w, l, first, last)
-			if l+1 < len(e.layers) {
-				e.project(w, l+1, first, last)
-			}
+		e.stage(prepare, func() {
+			e.tiles(t, func(_ *worker, first, last int) { e.prepare(b, l, first, last) })
+			e.keepInputs(b, l)
+		})
+		e.stage(walk, func() { e.walk(b, l) })
+		e.stage(finish, func() {
+			e.tiles(t, func(w *worker, first, last int) {
+				e.finish(w, l, first, last)
+				if l+1 < len(e.layers) {
+					e.project(w, l+1, first, last)
+				}
+			})
 		})
 	}
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("forward: before the head: %w", err)
 	}
-	e.loss(b)
+	e.stage(loss, func() { e.loss(b) })
 	return nil
 }
 

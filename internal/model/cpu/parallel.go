@@ -3,7 +3,30 @@ package cpu
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 )
+
+// The stages of Forward; finish is followed by the next layer's project.
+const (
+	project = iota
+	prepare
+	walk
+	finish
+	loss
+	stages
+)
+
+var stageNames = [stages]string{"project", "prepare", "walk", "finish", "loss"}
+
+// stageClock is the time spent in each stage, for benchmarks.
+type stageClock [stages]time.Duration
+
+// stage runs one stage and adds its time to the clock.
+func (e *Engine) stage(s int, run func()) {
+	start := time.Now()
+	run()
+	e.clock[s] += time.Since(start)
+}
 
 // parallel runs do for tasks 0..n-1 on the engine's workers and waits for all.
 // Tasks are taken in order, by whoever is free; the worker's number picks its

@@ -12,10 +12,10 @@
 #include <stdint.h>
 #include <string.h>
 
-#if defined(__x86_64__) && defined(__linux__) && defined(__GLIBC__) && !defined(__clang__) && __GNUC__ >= 12
+#if defined(__x86_64__) && defined(__linux__) && defined(__GLIBC__) && !defined(__clang__) && __GNUC__ >= 12 && !defined(SP_ONE_VERSION)
 #define SP_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
-#define SP_CLONES // one version, for the instruction set that the build asks for
+#define SP_CLONES // one version, for the instruction set that the build asks for (CGO_CFLAGS)
 #endif
 #define SP_INLINE static inline __attribute__((always_inline))
 

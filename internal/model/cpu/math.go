@@ -1,0 +1,18 @@
+package cpu
+
+/*
+#include "kernels.h"
+*/
+import "C"
+
+// The functions that the kernels use on vectors.
+const (
+	fnExp = iota
+	fnSigmoid
+	fnSilu
+	fnSoftplus
+)
+
+// mapped applies one of them to x in place, as the kernels do; for tests, which
+// may not call C themselves.
+func mapped(fn int, x []float32) { C.sp_map(C.int32_t(fn), ptr(x), C.int64_t(len(x))) }
