@@ -1,0 +1,5 @@
+package shard
+
+const arrowSchemaKey = "ARROW:schema"
+
+func arrowSchema(c *Columns, perToken bool) string { return "" }

@@ -1,0 +1,225 @@
+package shard
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"surprisal/internal/score"
+)
+
+// Names of hidden temporaries: .rows-<run>.<unique>.tmp
+const (
+	tempPrefix = ".rows-"
+	tempSuffix = ".tmp"
+)
+
+// outDir is a run's output folder. Everything goes through os.Root, so that no
+// name and no link inside it leads out of it.
+type outDir struct {
+	dir  string
+	root *os.Root
+}
+
+func openOut(dir string) (*outDir, error) {
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return nil, err
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	return &outDir{dir: dir, root: root}, nil
+}
+
+func (o *outDir) close() error            { return o.root.Close() }
+func (o *outDir) path(name string) string { return filepath.Join(o.dir, filepath.FromSlash(name)) }
+
+// remove removes a file; that it is gone already is no error.
+func (o *outDir) remove(name string) error {
+	if err := o.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// temporary makes the hidden file that becomes job.Output.
+func (o *outDir) temporary(job score.Job) (*os.File, string, error) {
+	dir := path.Dir(job.Output)
+	if err := o.mkdirAll(dir); err != nil {
+		return nil, "", err
+	}
+	return o.create(dir, tempPrefix+job.Run)
+}
+
+func (o *outDir) create(dir, prefix string) (*os.File, string, error) {
+	name := path.Join(dir, prefix+"."+rand.Text()+tempSuffix)
+	f, err := o.root.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o666)
+	return f, name, err
+}
+
+// mkdirAll makes dir and sees to it that a crash does not lose it.
+func (o *outDir) mkdirAll(dir string) error {
+	if _, err := o.root.Stat(dir); err == nil {
+		return nil
+	}
+	if err := o.root.MkdirAll(dir, 0o777); err != nil {
+		return err
+	}
+	for p := path.Dir(dir); ; p = path.Dir(p) {
+		if err := o.syncDir(p); err != nil {
+			return err
+		}
+		if p == "." {
+			return nil
+		}
+	}
+}
+
+// syncDir makes a folder's entries last. Some file systems can't; they say EINVAL
+// or ENOTSUP and make entries last by themselves.
+func (o *outDir) syncDir(dir string) error {
+	d, err := o.root.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if err := d.Sync(); err != nil && !unsupported(err) && !errors.Is(err, errInvalid) {
+		return err
+	}
+	return nil
+}
+
+// publish gives the synced temporary its name, which it never takes from
+// another file that can be read.
+func (o *outDir) publish(temp, name string, c Committed) (Committed, error) {
+	// Twice: a broken file in the way is removed once.
+	for range 2 {
+		err := o.link(temp, name)
+		if err == nil {
+			return c, o.syncDir(path.Dir(name))
+		}
+		if !errors.Is(err, fs.ErrExist) {
+			return c, err
+		}
+		there, err := o.inspect(name)
+		switch {
+		case errors.Is(err, errNotParquet):
+			if err := o.remove(name); err != nil {
+				return c, err
+			}
+			continue
+		case err != nil:
+			return c, fmt.Errorf("%w: %s: %w", ErrConflict, o.path(name), err)
+		case there.Job != c.Job || there.ConfigDigest != c.ConfigDigest:
+			return c, fmt.Errorf("%w: %s is of job %s with %s, this is job %s with %s",
+				ErrConflict, o.path(name), there.Job, there.ConfigDigest, c.Job, c.ConfigDigest)
+		case there.Digest != c.Digest:
+			return c, fmt.Errorf("%w: %s has scores of digest %s (%s on %s), this attempt %s (%s on %s)", ErrConflict,
+				o.path(name), there.Digest, there.Metadata.Engine, there.Metadata.Device, c.Digest, c.Metadata.Engine, c.Metadata.Device)
+		}
+		there.Existed = true
+		// The other attempt may have crashed between its link and its sync.
+		return there, o.syncDir(path.Dir(name))
+	}
+	return c, fmt.Errorf("%w: %s comes back each time it is removed", ErrConflict, o.path(name))
+}
+
+// link publishes without overwriting. Where hard links are not supported, a
+// rename after a look has to do: a race is then between two attempts at one
+// job, whose scores are the same.
+func (o *outDir) link(temp, name string) error {
+	err := o.root.Link(temp, name)
+	if err != nil && unsupported(err) {
+		if _, err := o.root.Lstat(name); err == nil {
+			return &fs.PathError{Op: "rename", Path: name, Err: fs.ErrExist}
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return o.root.Rename(temp, name)
+	}
+	return err
+}
+
+func (o *outDir) inspect(name string) (Committed, error) {
+	st, err := o.root.Lstat(name)
+	if err != nil {
+		return Committed{}, err
+	}
+	if !st.Mode().IsRegular() {
+		return Committed{}, fmt.Errorf("it is not a regular file")
+	}
+	f, err := o.root.Open(name)
+	if err != nil {
+		return Committed{}, err
+	}
+	defer f.Close()
+	c, err := inspect(f, st.Size())
+	c.Path = o.path(name)
+	return c, err
+}
+
+// writeFile writes a small file whole or not at all. Without replace an
+// existing one stays and the error wraps fs.ErrExist.
+func (o *outDir) writeFile(name string, body []byte, replace bool) (err error) {
+	f, temp, err := o.create(".", tempPrefix+"root")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, o.remove(temp)) }()
+	if _, err = f.Write(body); err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if replace {
+		err = o.root.Rename(temp, name)
+	} else {
+		err = o.link(temp, name)
+	}
+	if err != nil {
+		return err
+	}
+	return o.syncDir(".")
+}
+
+// RemoveTemporaries removes the hidden temporaries of run (of any run when
+// empty) in out that are older than age, and says how many. age must be longer
+// than a job takes: a worker that is alive may be writing the younger ones.
+func RemoveTemporaries(out, run string, age time.Duration) (int, error) {
+	n := 0
+	before := time.Now().Add(-age)
+	err := filepath.WalkDir(out, func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			return err
+		}
+		name := d.Name()
+		if !d.Type().IsRegular() || !strings.HasPrefix(name, tempPrefix) || !strings.HasSuffix(name, tempSuffix) ||
+			(run != "" && !strings.HasPrefix(name, tempPrefix+run+".")) {
+			return nil
+		}
+		st, err := d.Info()
+		if err != nil || st.ModTime().After(before) {
+			return nil // gone, or young
+		}
+		if err := os.Remove(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		n++
+		return nil
+	})
+	if err != nil {
+		return n, fmt.Errorf("remove temporaries of %s: %w", out, err)
+	}
+	return n, nil
+}

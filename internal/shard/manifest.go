@@ -1,0 +1,113 @@
+package shard
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"surprisal/internal/score"
+)
+
+// MaxManifestBytes bounds a manifest; it is checked before one is read.
+const MaxManifestBytes = 1 << 30
+
+// WriteManifest writes out/_manifest.json whole or not at all, and only once:
+// when there is one, it stays and the error wraps fs.ErrExist.
+func WriteManifest(out string, m *score.Manifest) error {
+	return writeManifest(out, m, false)
+}
+
+// ReplaceManifest writes out/_manifest.json over the one that is there, when a
+// run takes in files that came later.
+func ReplaceManifest(out string, m *score.Manifest) error {
+	return writeManifest(out, m, true)
+}
+
+func writeManifest(out string, m *score.Manifest, replace bool) error {
+	if err := m.Validate(); err != nil {
+		return fmt.Errorf("write manifest: %w", err)
+	}
+	b, err := json.MarshalIndent(m, "", " ")
+	if err != nil {
+		return fmt.Errorf("write manifest: %w", err)
+	}
+	if len(b) >= MaxManifestBytes {
+		return fmt.Errorf("write manifest: %d bytes, more than %d: split the inputs over several runs", len(b), MaxManifestBytes)
+	}
+	return writeRoot(out, score.ManifestName, append(b, '\n'), replace)
+}
+
+// ReadManifest reads and validates out/_manifest.json; the error wraps
+// fs.ErrNotExist when there is none.
+func ReadManifest(out string) (*score.Manifest, error) {
+	path := filepath.Join(out, score.ManifestName)
+	m, err := readManifest(path)
+	if err != nil {
+		return nil, fmt.Errorf("read manifest %s: %w", path, err)
+	}
+	return m, nil
+}
+
+func readManifest(path string) (*score.Manifest, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() || st.Size() > MaxManifestBytes {
+		return nil, fmt.Errorf("%d bytes, at most %d are read", st.Size(), MaxManifestBytes)
+	}
+	b, err := io.ReadAll(io.LimitReader(f, MaxManifestBytes))
+	if err != nil {
+		return nil, err
+	}
+	// The version first, so that another program's manifest says so rather than
+	// which of its fields is unknown.
+	var v struct {
+		Version int `json:"version"`
+	}
+	if err := json.Unmarshal(b, &v); err != nil {
+		return nil, err
+	}
+	m := new(score.Manifest)
+	d := json.NewDecoder(bytes.NewReader(b))
+	if v.Version == score.FormatVersion {
+		d.DisallowUnknownFields()
+	}
+	if err := d.Decode(m); err != nil {
+		return nil, err
+	}
+	return m, m.Validate()
+}
+
+// WriteSuccess writes out/_SUCCESS, replacing one that is there.
+func WriteSuccess(out string, body []byte) error {
+	return writeRoot(out, score.SuccessName, body, true)
+}
+
+// RemoveSuccess removes out/_SUCCESS; there being none is no error.
+func RemoveSuccess(out string) error {
+	if err := os.Remove(filepath.Join(out, score.SuccessName)); err != nil && !os.IsNotExist(err) {
+		return fmt.Errorf("remove %s: %w", score.SuccessName, err)
+	}
+	return nil
+}
+
+func writeRoot(out, name string, body []byte, replace bool) error {
+	o, err := openOut(out)
+	if err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	defer o.close()
+	if err := o.writeFile(name, body, replace); err != nil {
+		return fmt.Errorf("write %s: %w", filepath.Join(out, name), err)
+	}
+	return nil
+}

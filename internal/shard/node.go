@@ -1,0 +1,214 @@
+package shard
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"reflect"
+
+	"github.com/parquet-go/parquet-go"
+	"github.com/parquet-go/parquet-go/compress"
+	"github.com/parquet-go/parquet-go/deprecated"
+	"github.com/parquet-go/parquet-go/encoding"
+	"github.com/parquet-go/parquet-go/encoding/thrift"
+	"github.com/parquet-go/parquet-go/format"
+)
+
+// node is a field of a score file's schema. The library's own groups sort their
+// fields by name; these keep the order they are given in.
+type node struct {
+	name   string
+	typ    parquet.Type
+	rep    format.FieldRepetitionType
+	leaf   bool
+	id     int
+	fields []parquet.Field
+	exact  bool // typ is an exactType, whose order of values is not known
+}
+
+func (n *node) ID() int                             { return n.id }
+func (n *node) String() string                      { return n.name }
+func (n *node) Type() parquet.Type                  { return n.typ }
+func (n *node) Optional() bool                      { return n.rep == format.Optional }
+func (n *node) Repeated() bool                      { return n.rep == format.Repeated }
+func (n *node) Required() bool                      { return n.rep == format.Required }
+func (n *node) Leaf() bool                          { return n.leaf }
+func (n *node) Fields() []parquet.Field             { return n.fields }
+func (n *node) Encoding() encoding.Encoding         { return &parquet.Plain }
+func (n *node) Compression() compress.Codec         { return nil }
+func (n *node) GoType() reflect.Type                { return reflect.TypeFor[any]() }
+func (n *node) Name() string                        { return n.name }
+func (n *node) Value(v reflect.Value) reflect.Value { return v }
+
+var groupType = parquet.Group{}.Type()
+
+func leafNode(name string, t parquet.Type, rep format.FieldRepetitionType) *node {
+	return &node{name: name, typ: t, rep: rep, leaf: true}
+}
+
+// listNode is a three-level list that may be null, as Arrow writes it.
+func listNode(name string, t parquet.Type) *node {
+	el := leafNode("element", t, format.Optional)
+	rep := &node{name: "list", typ: groupType, rep: format.Repeated, fields: []parquet.Field{el}}
+	return &node{name: name, typ: parquet.List(parquet.Leaf(t)).Type(), rep: format.Optional, fields: []parquet.Field{rep}}
+}
+
+// ownNodes are the score file's own columns, in the order of score.OutputColumns.
+func ownNodes(perToken bool) []*node {
+	text := parquet.String().Type()
+	n := []*node{
+		leafNode("row", parquet.Int64Type, format.Required),
+		leafNode("n_tokens", parquet.Int64Type, format.Required),
+		leafNode("n_bytes", parquet.Int64Type, format.Optional),
+		leafNode("sum_nll", parquet.DoubleType, format.Required),
+		leafNode("perplexity", parquet.DoubleType, format.Optional),
+		leafNode("bits_per_byte", parquet.DoubleType, format.Optional),
+		leafNode("n_top1", parquet.Int64Type, format.Required),
+		leafNode("truncated", parquet.BooleanType, format.Required),
+		leafNode("error", text, format.Optional),
+	}
+	if perToken {
+		n = append(n, listNode("token_ids", parquet.Int32Type), listNode("token_nll", parquet.FloatType))
+	}
+	return n
+}
+
+// outputSchema is the kept columns with the input's types, then our own.
+func outputSchema(cols *Columns, perToken bool) (*node, error) {
+	root := &node{name: "schema", typ: groupType}
+	kept, err := keptNodes(cols.elements)
+	if err != nil {
+		return nil, err
+	}
+	for _, k := range kept {
+		root.fields = append(root.fields, k)
+	}
+	for _, o := range ownNodes(perToken) {
+		root.fields = append(root.fields, o)
+	}
+	return root, nil
+}
+
+// keptNodes makes nodes that write what the elements describe. The library
+// turns schema elements into types only for a file, so it is shown one of these
+// columns and no rows.
+func keptNodes(elements []*element) ([]*node, error) {
+	if len(elements) == 0 {
+		return nil, nil
+	}
+	root := format.SchemaElement{Name: "schema"}
+	root.NumChildren.Set(int32(len(elements)))
+	meta := format.FileMetaData{Version: 1, Schema: []format.SchemaElement{root}, RowGroups: []format.RowGroup{}}
+	for _, e := range elements {
+		meta.Schema = e.appendTo(meta.Schema)
+	}
+	var nodes []*node
+	err := recovered(func() error {
+		b, err := thrift.Marshal(new(thrift.CompactProtocol), &meta)
+		if err != nil {
+			return err
+		}
+		file := append([]byte("PAR1"), b...)
+		file = binary.LittleEndian.AppendUint32(file, uint32(len(b)))
+		file = append(file, "PAR1"...)
+		f, err := parquet.OpenFile(bytes.NewReader(file), int64(len(file)))
+		if err != nil {
+			return err
+		}
+		for i, c := range f.Root().Columns() {
+			nodes = append(nodes, newNode(elements[i], c))
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("kept columns: %w", err)
+	}
+	return nodes, nil
+}
+
+func (e *element) appendTo(s []format.SchemaElement) []format.SchemaElement {
+	s = append(s, e.se)
+	for _, c := range e.children {
+		s = c.appendTo(s)
+	}
+	return s
+}
+
+func newNode(e *element, c *parquet.Column) *node {
+	n := &node{name: e.se.Name, typ: c.Type(), rep: e.repetition(), leaf: e.leaf != nil, id: int(e.se.FieldID)}
+	if n.leaf && !sameType(n.typ, e) {
+		n.typ, n.exact = exactType{physicalType(e.leaf), e.se}, true
+	}
+	for i, c := range c.Columns() {
+		n.fields = append(n.fields, newNode(e.children[i], c))
+	}
+	return n
+}
+
+// sameType tells whether the library would write the element's type as it was.
+func sameType(t parquet.Type, e *element) bool {
+	if t.Kind() != e.leaf.kind || (e.leaf.fixedLen > 0 && t.Length() != e.leaf.fixedLen) {
+		return false
+	}
+	lt := t.LogicalType()
+	if e.se.LogicalType.Value == nil {
+		return lt == nil || e.se.ConvertedType.Valid
+	}
+	return lt != nil && reflect.DeepEqual(lt.Value, e.se.LogicalType.Value)
+}
+
+func physicalType(l *leaf) parquet.Type {
+	switch l.kind {
+	case parquet.Boolean:
+		return parquet.BooleanType
+	case parquet.Int32:
+		return parquet.Int32Type
+	case parquet.Int64:
+		return parquet.Int64Type
+	case parquet.Int96:
+		return parquet.Int96Type
+	case parquet.Float:
+		return parquet.FloatType
+	case parquet.Double:
+		return parquet.DoubleType
+	case parquet.ByteArray:
+		return parquet.ByteArrayType
+	}
+	return parquet.FixedLenByteArrayType(l.fixedLen)
+}
+
+// exactType is a physical type with annotations that the library does not know
+// (or would change) carried over as they are.
+type exactType struct {
+	parquet.Type
+	se format.SchemaElement
+}
+
+func (t exactType) LogicalType() *format.LogicalType {
+	if t.se.LogicalType.Value == nil {
+		return nil
+	}
+	return &t.se.LogicalType
+}
+
+func (t exactType) ConvertedType() *deprecated.ConvertedType {
+	if !t.se.ConvertedType.Valid {
+		return nil
+	}
+	return &t.se.ConvertedType.V
+}
+
+// exactPaths lists the leaves below n whose values have an order that we do not
+// know: they get no minimum and maximum.
+func (n *node) exactPaths(prefix []string) [][]string {
+	var paths [][]string
+	for _, f := range n.fields {
+		c := f.(*node)
+		path := append(append([]string(nil), prefix...), c.name)
+		if c.exact {
+			paths = append(paths, path)
+		}
+		paths = append(paths, c.exactPaths(path)...)
+	}
+	return paths
+}

@@ -1,0 +1,284 @@
+package shard
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"math"
+	"os"
+
+	"github.com/parquet-go/parquet-go"
+	"github.com/parquet-go/parquet-go/deprecated"
+
+	"surprisal/internal/score"
+)
+
+// Kept are one row's values of the kept columns.
+type Kept struct {
+	values []parquet.Value // leaf by leaf, with levels
+}
+
+// Columns are the kept columns' types, as the input has them.
+type Columns struct {
+	elements []*element
+	leaves   []*leaf
+	// arrow is the input's ARROW:schema, empty when it has none, and names are
+	// all of the input's top-level columns: Arrow's schema is in their order.
+	arrow string
+	names []string
+}
+
+// Row is one input row.
+type Row struct {
+	// Index is the row's index in the file.
+	Index int64
+	// Text is the text column's bytes, not checked to be UTF-8. Empty for ids.
+	Text string
+	// IDs are the ids column's values; nil for text, not nil for an empty list.
+	IDs []int32
+	// Null: the text or the list of ids is null.
+	Null bool
+	// Problem is empty, or why the row's ids can't be used: one is null or does
+	// not fit 32 bits. IDs is nil then.
+	Problem string
+	// Kept goes to Writer.Write unchanged.
+	Kept Kept
+}
+
+// Reader reads a job's rows, one after another, and holds one page a column.
+type Reader struct {
+	job     score.Job
+	file    *os.File
+	text    *column
+	ids     *column
+	idsCol  *idsColumn
+	kept    []*column
+	columns *Columns
+	next    int64
+	err     error
+}
+
+// OpenRange opens the job's rows. An error wraps ErrInputChanged, ErrCorrupt or
+// ErrColumn when that is what is wrong. The caller must Close the reader.
+func OpenRange(ctx context.Context, job score.Job) (*Reader, error) {
+	r, err := openRange(ctx, job)
+	if err != nil {
+		return nil, fmt.Errorf("open rows %d to %d of %s: %w", job.First, job.Last, job.Input.Path, err)
+	}
+	return r, nil
+}
+
+func openRange(ctx context.Context, job score.Job) (*Reader, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	f, err := openInput(job.Input)
+	if err != nil {
+		return nil, err
+	}
+	r := &Reader{job: job, file: f, next: job.First}
+	if err := r.open(ctx, f, job.Input.Size); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return r, nil
+}
+
+func (r *Reader) open(ctx context.Context, f io.ReaderAt, size int64) error {
+	foot, err := readFooter(f, size)
+	if err != nil {
+		return err
+	}
+	if r.job.First < 0 || r.job.First > r.job.Last || r.job.Last >= foot.rows {
+		return corruptf("the file has %d rows", foot.rows)
+	}
+	if r.job.Options.IDsColumn != "" {
+		if r.idsCol, err = foot.idsLeaf(r.job.Options.IDsColumn); err != nil {
+			return err
+		}
+		r.ids = newColumn(ctx, f, foot, r.idsCol.leaf, r.job.First)
+	} else {
+		l, err := foot.textLeaf(r.job.Options.TextColumn)
+		if err != nil {
+			return err
+		}
+		r.text = newColumn(ctx, f, foot, l, r.job.First)
+	}
+	r.columns, err = newColumns(foot, r.job.Options)
+	if err != nil {
+		return err
+	}
+	for _, l := range r.columns.leaves {
+		r.kept = append(r.kept, newColumn(ctx, f, foot, l, r.job.First))
+	}
+	return nil
+}
+
+func newColumns(foot *footer, o score.Options) (*Columns, error) {
+	c := &Columns{}
+	var err error
+	if c.elements, err = foot.keptElements(o.Keep, ownNames(o.PerToken)); err != nil {
+		return nil, err
+	}
+	for _, e := range c.elements {
+		c.leaves = e.appendLeaves(c.leaves)
+	}
+	c.arrow, _ = foot.lookup(arrowSchemaKey)
+	for _, e := range foot.schema.children {
+		c.names = append(c.names, e.se.Name)
+	}
+	return c, nil
+}
+
+// ownNames are the names of the columns that a score file has of its own.
+func ownNames(perToken bool) []string {
+	if perToken {
+		return score.OutputColumns
+	}
+	return score.OutputColumns[:len(score.OutputColumns)-2]
+}
+
+// Columns are the kept columns, for Create.
+func (r *Reader) Columns() *Columns { return r.columns }
+
+// Next gives the next row, which stays valid, or io.EOF after the job's last.
+func (r *Reader) Next() (Row, error) {
+	if r.err != nil {
+		return Row{}, r.err
+	}
+	row, err := r.row()
+	if err != nil {
+		if err != io.EOF {
+			err = fmt.Errorf("read row %d of %s: %w", r.next, r.job.Input.Path, err)
+		}
+		r.err = err
+		return Row{}, err
+	}
+	r.next++
+	return row, nil
+}
+
+func (r *Reader) row() (Row, error) {
+	if r.next > r.job.Last {
+		// What was read is the planned file only if it was not written meanwhile.
+		if r.file != nil {
+			if err := checkUnchanged(r.file, r.job.Input); err != nil {
+				return Row{}, err
+			}
+		}
+		return Row{}, io.EOF
+	}
+	row := Row{Index: r.next}
+	var err error
+	if r.text != nil {
+		err = r.text.row(func(e entry) error {
+			row.Null = e.val == nil && e.def < r.text.leaf.maxDef
+			row.Text = string(e.val)
+			return nil
+		})
+	} else {
+		err = r.readIDs(&row)
+	}
+	for i := 0; i < len(r.kept) && err == nil; i++ {
+		c := r.kept[i]
+		err = c.row(func(e entry) error {
+			row.Kept.values = append(row.Kept.values, toValue(c.leaf, e, i))
+			return nil
+		})
+	}
+	if err == io.EOF {
+		err = corruptf("the file ends before its row")
+	}
+	return row, err
+}
+
+func (r *Reader) readIDs(row *Row) error {
+	l := r.idsCol.leaf
+	row.IDs = []int32{}
+	err := r.ids.row(func(e entry) error {
+		switch {
+		case e.def < r.idsCol.listDef:
+			row.Null = true
+		case e.def == r.idsCol.listDef: // an empty list
+		case e.def < l.maxDef:
+			row.Problem = "a token id is null"
+		default:
+			id, ok := idValue(e.val, r.idsCol.unsigned)
+			if !ok {
+				row.Problem = fmt.Sprintf("token id %s does not fit 32 bits", idText(e.val, r.idsCol.unsigned))
+			}
+			row.IDs = append(row.IDs, id)
+		}
+		return nil
+	})
+	if row.Null || row.Problem != "" {
+		row.IDs = nil
+	}
+	return err
+}
+
+func idValue(b []byte, unsigned bool) (int32, bool) {
+	if len(b) == 4 {
+		v := int32(binary.LittleEndian.Uint32(b))
+		return v, !unsigned || v >= 0
+	}
+	v := int64(binary.LittleEndian.Uint64(b))
+	if unsigned && v < 0 {
+		return 0, false
+	}
+	return int32(v), v >= math.MinInt32 && v <= math.MaxInt32
+}
+
+func idText(b []byte, unsigned bool) string {
+	switch {
+	case len(b) == 4:
+		return fmt.Sprint(binary.LittleEndian.Uint32(b))
+	case unsigned:
+		return fmt.Sprint(binary.LittleEndian.Uint64(b))
+	}
+	return fmt.Sprint(int64(binary.LittleEndian.Uint64(b)))
+}
+
+// toValue makes the value that the parquet writer takes for an entry of the
+// output's column i. Bytes are copied: they outlive their page.
+func toValue(l *leaf, e entry, i int) parquet.Value {
+	var v parquet.Value
+	if e.def == l.maxDef {
+		switch b := e.val; l.kind {
+		case parquet.Boolean:
+			v = parquet.BooleanValue(b[0] != 0)
+		case parquet.Int32:
+			v = parquet.Int32Value(int32(binary.LittleEndian.Uint32(b)))
+		case parquet.Int64:
+			v = parquet.Int64Value(int64(binary.LittleEndian.Uint64(b)))
+		case parquet.Int96:
+			v = parquet.Int96Value(deprecated.Int96{
+				binary.LittleEndian.Uint32(b), binary.LittleEndian.Uint32(b[4:]), binary.LittleEndian.Uint32(b[8:]),
+			})
+		case parquet.Float:
+			v = parquet.FloatValue(math.Float32frombits(binary.LittleEndian.Uint32(b)))
+		case parquet.Double:
+			v = parquet.DoubleValue(math.Float64frombits(binary.LittleEndian.Uint64(b)))
+		case parquet.ByteArray:
+			v = parquet.ByteArrayValue(bytes.Clone(b))
+		default:
+			v = parquet.FixedLenByteArrayValue(bytes.Clone(b))
+		}
+	}
+	return v.Level(int(e.rep), int(e.def), i)
+}
+
+// Close gives the file back.
+func (r *Reader) Close() error {
+	if r.err == nil {
+		r.err = os.ErrClosed
+	}
+	if r.file == nil {
+		return nil
+	}
+	f := r.file
+	r.file = nil
+	return f.Close()
+}

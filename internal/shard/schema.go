@@ -1,0 +1,368 @@
+package shard
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/parquet-go/parquet-go"
+	"github.com/parquet-go/parquet-go/deprecated"
+	"github.com/parquet-go/parquet-go/format"
+)
+
+const (
+	maxSchemaDepth   = 64
+	maxFixedLen      = 1 << 20
+	maxColumnsListed = 30
+)
+
+// element is a node of a file's schema.
+type element struct {
+	se       format.SchemaElement
+	children []*element
+	leaf     *leaf // nil for a group
+	maxDef   uint8
+	maxRep   uint8
+}
+
+// leaf is a column of values.
+type leaf struct {
+	path           string // dotted, for messages
+	index          int    // among the file's leaves
+	kind           parquet.Kind
+	fixedLen       int // of FIXED_LEN_BYTE_ARRAY
+	maxRep, maxDef uint8
+}
+
+func (e *element) optional() bool { return e.repetition() == format.Optional }
+func (e *element) repeated() bool { return e.repetition() == format.Repeated }
+
+func (e *element) repetition() format.FieldRepetitionType {
+	if !e.se.RepetitionType.Valid {
+		return format.Required
+	}
+	return e.se.RepetitionType.V
+}
+
+func buildSchema(elems []format.SchemaElement) (*element, []*leaf, error) {
+	if len(elems) == 0 {
+		return nil, nil, corruptf("footer: no schema")
+	}
+	b := schemaBuilder{elems: elems}
+	root, err := b.next(nil, 0)
+	if err != nil {
+		return nil, nil, corruptf("footer: schema: %w", err)
+	}
+	if b.at != len(elems) {
+		return nil, nil, corruptf("footer: schema: %d elements belong to no group", len(elems)-b.at)
+	}
+	if root.leaf != nil {
+		return nil, nil, corruptf("footer: schema: the root is no group")
+	}
+	return root, b.leaves, nil
+}
+
+type schemaBuilder struct {
+	elems  []format.SchemaElement
+	at     int
+	leaves []*leaf
+	path   []string
+}
+
+func (b *schemaBuilder) next(parent *element, depth int) (*element, error) {
+	if b.at >= len(b.elems) {
+		return nil, fmt.Errorf("a group has fewer children than it claims")
+	}
+	if depth > maxSchemaDepth {
+		return nil, fmt.Errorf("nested more than %d deep", maxSchemaDepth)
+	}
+	e := &element{se: b.elems[b.at]}
+	b.at++
+	if parent != nil {
+		e.maxDef, e.maxRep = parent.maxDef, parent.maxRep
+		switch e.repetition() {
+		case format.Required:
+		case format.Optional:
+			e.maxDef++
+		case format.Repeated:
+			e.maxDef++
+			e.maxRep++
+		default:
+			return nil, fmt.Errorf("column %q: repetition %d", e.se.Name, e.repetition())
+		}
+		b.path = append(b.path, e.se.Name)
+		defer func() { b.path = b.path[:len(b.path)-1] }()
+	}
+	if e.se.Type.Valid {
+		return e, b.leaf(e)
+	}
+	n := 0
+	if e.se.NumChildren.Valid {
+		n = int(e.se.NumChildren.V)
+	}
+	if n < 0 || n > len(b.elems)-b.at {
+		return nil, fmt.Errorf("column %q: %d children", e.se.Name, n)
+	}
+	for range n {
+		c, err := b.next(e, depth+1)
+		if err != nil {
+			return nil, err
+		}
+		e.children = append(e.children, c)
+	}
+	return e, nil
+}
+
+func (b *schemaBuilder) leaf(e *element) error {
+	l := &leaf{
+		path: strings.Join(b.path, "."), index: len(b.leaves), kind: parquet.Kind(e.se.Type.V),
+		maxRep: e.maxRep, maxDef: e.maxDef,
+	}
+	if e.se.Type.V < format.Boolean || e.se.Type.V > format.FixedLenByteArray {
+		return fmt.Errorf("column %q: physical type %d", l.path, e.se.Type.V)
+	}
+	if l.kind == parquet.FixedLenByteArray {
+		if l.fixedLen = int(e.se.TypeLength.V); l.fixedLen < 1 || l.fixedLen > maxFixedLen {
+			return fmt.Errorf("column %q: %d bytes a value", l.path, l.fixedLen)
+		}
+	}
+	if len(b.leaves) >= maxSchemaLeaves {
+		return fmt.Errorf("more than %d columns", maxSchemaLeaves)
+	}
+	e.leaf = l
+	b.leaves = append(b.leaves, l)
+	return nil
+}
+
+// top finds a top-level column.
+func (f *footer) top(name string) (*element, error) {
+	var found *element
+	for _, c := range f.schema.children {
+		if c.se.Name != name {
+			continue
+		}
+		if found != nil {
+			return nil, f.columnErr("column %q is there twice", name)
+		}
+		found = c
+	}
+	if found == nil {
+		if i := strings.IndexByte(name, '.'); i > 0 && f.has(name[:i]) {
+			return nil, f.columnErr("column %q: fields of nested columns can't be named, only whole top-level columns", name)
+		}
+		return nil, f.columnErr("no column %q", name)
+	}
+	return found, nil
+}
+
+func (f *footer) has(name string) bool {
+	for _, c := range f.schema.children {
+		if c.se.Name == name {
+			return true
+		}
+	}
+	return false
+}
+
+func (f *footer) columnErr(form string, a ...any) error {
+	return fmt.Errorf("%w: %s; the file has %s", ErrColumn, fmt.Sprintf(form, a...), f.describe())
+}
+
+// describe lists the top-level columns with their types.
+func (f *footer) describe() string {
+	var s []string
+	for i, c := range f.schema.children {
+		if i == maxColumnsListed {
+			s = append(s, fmt.Sprintf("and %d more", len(f.schema.children)-i))
+			break
+		}
+		s = append(s, fmt.Sprintf("%q %s", c.se.Name, c.typeName(0)))
+	}
+	if len(s) == 0 {
+		return "no columns"
+	}
+	return strings.Join(s, ", ")
+}
+
+// typeName says an element's type in words for people.
+func (e *element) typeName(depth int) string {
+	if e.leaf == nil {
+		if depth > 3 {
+			return "…"
+		}
+		if list := e.listElement(); list != nil {
+			return "list<" + list.typeName(depth+1) + ">"
+		}
+		if e.annotated(deprecated.Map, func(v any) bool { _, ok := v.(*format.MapType); return ok }) {
+			return "map"
+		}
+		var s []string
+		for i, c := range e.children {
+			if i == 8 {
+				s = append(s, "…")
+				break
+			}
+			s = append(s, c.se.Name+": "+c.typeName(depth+1))
+		}
+		return "struct<" + strings.Join(s, ", ") + ">"
+	}
+	name := strings.ToLower(e.leaf.kind.String())
+	switch v := e.se.LogicalType.Value.(type) {
+	case nil:
+		if e.se.ConvertedType.Valid {
+			if e.se.ConvertedType.V == deprecated.UTF8 {
+				return "string"
+			}
+			name += fmt.Sprintf(" (converted type %d)", e.se.ConvertedType.V)
+		}
+	case *format.StringType:
+		return "string"
+	default:
+		name += " (" + strings.ToLower(v.String()) + ")"
+	}
+	if e.repeated() {
+		return "repeated " + name
+	}
+	return name
+}
+
+func (e *element) annotated(ct deprecated.ConvertedType, is func(any) bool) bool {
+	return is(e.se.LogicalType.Value) || (e.se.ConvertedType.Valid && e.se.ConvertedType.V == ct)
+}
+
+// listElement gives the element of a LIST column, in the standard three-level
+// form, in the legacy two-level one and as a bare repeated field; nil if e is
+// no list.
+func (e *element) listElement() *element {
+	if e.leaf != nil {
+		if e.repeated() {
+			return e
+		}
+		return nil
+	}
+	if len(e.children) != 1 || !e.children[0].repeated() ||
+		!e.annotated(deprecated.List, func(v any) bool { _, ok := v.(*format.ListType); return ok }) {
+		return nil
+	}
+	rep := e.children[0]
+	if rep.leaf != nil || len(rep.children) != 1 || rep.se.Name == "array" || rep.se.Name == e.se.Name+"_tuple" {
+		return rep // the repeated field is the element itself
+	}
+	return rep.children[0]
+}
+
+// textLeaf finds the text column and checks that it holds text.
+func (f *footer) textLeaf(name string) (*leaf, error) {
+	e, err := f.top(name)
+	if err != nil {
+		return nil, err
+	}
+	bad := func() (*leaf, error) {
+		return nil, f.columnErr("text column %q is a %s, it must be a string or binary column", name, e.typeName(0))
+	}
+	if e.leaf == nil || e.repeated() || e.leaf.kind != parquet.ByteArray {
+		return bad()
+	}
+	switch e.se.LogicalType.Value.(type) {
+	case *format.StringType, *format.JsonType:
+	case nil:
+		if ct := e.se.ConvertedType; ct.Valid && ct.V != deprecated.UTF8 && ct.V != deprecated.Json {
+			return bad()
+		}
+	default:
+		return bad()
+	}
+	return e.leaf, nil
+}
+
+// idsColumn is a column of lists of token ids.
+type idsColumn struct {
+	leaf     *leaf
+	listDef  uint8 // definition level of a list that is there, empty or not
+	unsigned bool
+}
+
+func (f *footer) idsLeaf(name string) (*idsColumn, error) {
+	e, err := f.top(name)
+	if err != nil {
+		return nil, err
+	}
+	bad := func() (*idsColumn, error) {
+		return nil, f.columnErr("ids column %q is a %s, it must be a list of int32 or int64", name, e.typeName(0))
+	}
+	el := e.listElement()
+	if el == nil || el.leaf == nil || el.leaf.maxRep != 1 || (el.leaf.kind != parquet.Int32 && el.leaf.kind != parquet.Int64) {
+		return bad()
+	}
+	c := &idsColumn{leaf: el.leaf}
+	if e.optional() {
+		c.listDef = 1
+	}
+	switch v := el.se.LogicalType.Value.(type) {
+	case nil:
+		if el.se.ConvertedType.Valid {
+			switch el.se.ConvertedType.V {
+			case deprecated.Uint8, deprecated.Uint16, deprecated.Uint32, deprecated.Uint64:
+				c.unsigned = true
+			case deprecated.Int8, deprecated.Int16, deprecated.Int32, deprecated.Int64:
+			default:
+				return bad()
+			}
+		}
+	case *format.IntType:
+		c.unsigned = !v.IsSigned
+	default:
+		return bad()
+	}
+	return c, nil
+}
+
+// keptElements are the columns that keep names: nil is "id, if it is there",
+// ["*"] is all. own are the output's own columns, which they must not clash with.
+func (f *footer) keptElements(keep, own []string) ([]*element, error) {
+	clash := func(name string) bool {
+		for _, o := range own {
+			if o == name {
+				return true
+			}
+		}
+		return false
+	}
+	switch {
+	case keep == nil:
+		if !f.has("id") {
+			return nil, nil
+		}
+		keep = []string{"id"}
+	case len(keep) == 1 && keep[0] == "*":
+		keep = nil
+		for _, c := range f.schema.children {
+			if clash(c.se.Name) {
+				return nil, f.columnErr("all columns are to be kept, but the output has a column %q of its own: name the columns to keep", c.se.Name)
+			}
+			keep = append(keep, c.se.Name)
+		}
+	}
+	var kept []*element
+	for _, name := range keep {
+		if clash(name) {
+			return nil, f.columnErr("column %q can't be kept: the output has one of that name", name)
+		}
+		e, err := f.top(name)
+		if err != nil {
+			return nil, err
+		}
+		kept = append(kept, e)
+	}
+	return kept, nil
+}
+
+// appendLeaves lists the leaves below e, in order.
+func (e *element) appendLeaves(l []*leaf) []*leaf {
+	if e.leaf != nil {
+		return append(l, e.leaf)
+	}
+	for _, c := range e.children {
+		l = c.appendLeaves(l)
+	}
+	return l
+}

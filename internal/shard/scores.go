@@ -1,0 +1,95 @@
+package shard
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"math"
+	"os"
+
+	"github.com/parquet-go/parquet-go"
+
+	"surprisal/internal/score"
+)
+
+// scoreColumns are the columns that ReadScores reads and how.
+var scoreColumns = []struct {
+	name string
+	kind parquet.Kind
+	set  func(*score.Score, []byte)
+}{
+	{"row", parquet.Int64, func(s *score.Score, b []byte) { s.Row = i64(b) }},
+	{"n_tokens", parquet.Int64, func(s *score.Score, b []byte) { s.Tokens = i64(b) }},
+	{"n_bytes", parquet.Int64, func(s *score.Score, b []byte) { s.Bytes = i64(b) }},
+	{"sum_nll", parquet.Double, func(s *score.Score, b []byte) { s.SumNLL = math.Float64frombits(uint64(i64(b))) }},
+	{"n_top1", parquet.Int64, func(s *score.Score, b []byte) { s.Top1 = i64(b) }},
+	{"truncated", parquet.Boolean, func(s *score.Score, b []byte) { s.Truncated = b[0] != 0 }},
+	{"error", parquet.ByteArray, func(s *score.Score, b []byte) { s.Error = string(b) }},
+}
+
+func i64(b []byte) int64 { return int64(binary.LittleEndian.Uint64(b)) }
+
+// ReadScores streams a score file's scores in order, without token_ids and
+// token_nll. Rows that are not the file's own range in order are ErrCorrupt.
+func ReadScores(ctx context.Context, path string, do func(score.Score) error) error {
+	if err := readScores(ctx, path, do); err != nil {
+		return fmt.Errorf("read scores of %s: %w", path, err)
+	}
+	return nil
+}
+
+func readScores(ctx context.Context, path string, do func(score.Score) error) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	c, err := inspect(f, st.Size())
+	if err != nil {
+		return err
+	}
+	foot, err := readFooter(f, st.Size())
+	if err != nil {
+		return err
+	}
+	var cols []*column
+	for _, sc := range scoreColumns {
+		e, err := foot.top(sc.name)
+		if err != nil {
+			return err
+		}
+		if e.leaf == nil || e.leaf.kind != sc.kind || e.repeated() {
+			return foot.columnErr("column %q is a %s", sc.name, e.typeName(0))
+		}
+		cols = append(cols, newColumn(ctx, f, foot, e.leaf, 0))
+	}
+	for row := c.First; row <= c.Last; row++ {
+		s := score.Score{Bytes: -1}
+		for i, col := range cols {
+			err := col.row(func(e entry) error {
+				if e.def == col.leaf.maxDef {
+					scoreColumns[i].set(&s, e.val)
+				}
+				return nil
+			})
+			if err == io.EOF {
+				err = corruptf("the file ends before row %d", row)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		if s.Row != row {
+			return corruptf("row %d where %d belongs", s.Row, row)
+		}
+		if err := do(s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
