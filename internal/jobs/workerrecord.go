@@ -15,20 +15,28 @@ import (
 // WorkerRecord is a worker's sign of life: bucket surprisal_workers, key <id>. It
 // vanishes WorkerTTL after the last PutWorker.
 type WorkerRecord struct {
-	Format       int       `json:"v"`  // of the record; set by PutWorker
-	ID           string    `json:"id"` // 1 to 64 of a-z, A-Z, 0-9, - and _
-	Host         string    `json:"host"`
-	PID          int       `json:"pid"`
-	Engine       string    `json:"engine"`
-	Device       string    `json:"device"`
-	Version      string    `json:"version"`
-	Started      time.Time `json:"started"`
-	Updated      time.Time `json:"updated"`
-	Jobs         []string  `json:"jobs,omitempty"` // in hand, "<run>.<job>"
-	JobsDone     int64     `json:"jobs_done"`
-	TokensDone   int64     `json:"tokens_done"`
-	TokensPerSec float64   `json:"tokens_per_second"`
-	Draining     bool      `json:"draining,omitempty"`
+	Format       int           `json:"v"`  // of the record; set by PutWorker
+	ID           string        `json:"id"` // 1 to 64 of a-z, A-Z, 0-9, - and _
+	Host         string        `json:"host"`
+	PID          int           `json:"pid"`
+	Engine       string        `json:"engine"`
+	Device       string        `json:"device"`
+	Version      string        `json:"version"`
+	Started      time.Time     `json:"started"`
+	Updated      time.Time     `json:"updated"`
+	Progress     []JobProgress `json:"progress,omitempty"` // of the jobs in hand
+	JobsDone     int64         `json:"jobs_done"`
+	TokensDone   int64         `json:"tokens_done"`
+	TokensPerSec float64       `json:"tokens_per_second"`
+	Draining     bool          `json:"draining,omitempty"`
+}
+
+// JobProgress is how far a worker has come with a job in hand.
+type JobProgress struct {
+	Run       string `json:"run"`
+	Job       string `json:"job"`
+	Documents int64  `json:"documents"`
+	Tokens    int64  `json:"tokens"`
 }
 
 // WorkerTTL is how long a worker is listed after its last sign of life; PutWorker

@@ -1,0 +1,102 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/schollz/progressbar/v3"
+	"golang.org/x/term"
+
+	"surprisal/internal/dispatch"
+)
+
+// meter shows progress: a bar at a terminal, log lines elsewhere. Log lines
+// written through it don't run into the bar.
+type meter struct {
+	mu   sync.Mutex
+	out  *os.File
+	bar  bool
+	pb   *progressbar.ProgressBar
+	last time.Time // of the last log line
+}
+
+func newMeter(out *os.File) *meter {
+	return &meter{out: out, bar: term.IsTerminal(int(out.Fd())), last: time.Now()}
+}
+
+// lineEvery is how often progress is logged where there is no terminal.
+const lineEvery = 10 * time.Second
+
+// Show draws p.
+func (m *meter) Show(p dispatch.Progress, log zerolog.Logger) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.bar {
+		if time.Since(m.last) < lineEvery {
+			return
+		}
+		m.last = time.Now()
+		m.mu.Unlock() // the log comes back through Write
+		e := log.Info().Int("jobs", p.Jobs).Int("done", p.Done).Int("dead", p.Dead).Int("workers", p.Workers).
+			Int64("documents", p.Documents).Int64("rows", p.Rows).Int64("tokens", p.Tokens).Float64("tokens_per_s", p.Rate)
+		if p.Left >= 0 {
+			e = e.Dur("left", p.Left.Round(time.Second))
+		}
+		if p.Waiting != "" {
+			e = e.Str("waiting", p.Waiting)
+		}
+		e.Msg("progress")
+		m.mu.Lock()
+		return
+	}
+	if m.pb == nil {
+		m.pb = progressbar.NewOptions64(max(p.Rows, 1), progressbar.OptionSetWriter(m.out), progressbar.OptionSetWidth(24),
+			progressbar.OptionSetPredictTime(false), progressbar.OptionSetElapsedTime(false), progressbar.OptionFullWidth(),
+			progressbar.OptionSetTheme(progressbar.ThemeUnicode), progressbar.OptionUseANSICodes(true))
+	}
+	left := "starting"
+	if p.Left >= 0 {
+		left = p.Left.Round(time.Second).String() + " left"
+	}
+	line := fmt.Sprintf("jobs %d/%d  documents %s/%s  %s tokens/s  %s", p.Done, p.Jobs, count(p.Documents), count(p.Rows), count(int64(p.Rate)), left)
+	if p.Dead > 0 {
+		line += fmt.Sprintf("  %d dead", p.Dead)
+	}
+	m.pb.Describe(line)
+	_ = m.pb.Set64(min(p.Documents, max(p.Rows, 1))) // a bar that can't be drawn is no reason to stop
+}
+
+// Write passes a log line on, above the bar.
+func (m *meter) Write(b []byte) (int, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.pb != nil {
+		_ = m.pb.Clear()
+	}
+	return m.out.Write(b)
+}
+
+// Close ends the bar's line.
+func (m *meter) Close() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.pb != nil {
+		_ = m.pb.Clear()
+		m.pb = nil
+	}
+}
+
+var _ io.Writer = (*meter)(nil)
+
+// count writes n with thousands separated.
+func count(n int64) string {
+	s := fmt.Sprint(n)
+	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}

@@ -1,0 +1,232 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sort"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"surprisal/internal/dispatch"
+	"surprisal/internal/jobs"
+)
+
+func newSubmit(l life) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "submit --nats URL --model DIR --out DIR INPUT...",
+		Short: "Queue a corpus for the workers of a NATS server and print the run's id",
+		Long: `Queue a corpus for the workers of a NATS server and print the run's id.
+
+Model, inputs and OUT are named by path: workers must see them at the same paths.
+Submitting the same command again queues only what OUT does not hold yet.`,
+		Example: `  dispatcher submit --nats nats://queue:4222 --model /models/gdn2_kla_1.3B --out /scores/fw /data/fineweb
+  RUN=$(dispatcher submit ... ) && dispatcher wait $RUN`,
+		Args: cobra.MinimumNArgs(1),
+	}
+	requestFlags(cmd)
+	natsFlags(cmd)
+	f := cmd.Flags()
+	f.Int("replicas", 0, "replicas of the queue when it is first made: 1, or 3 on a cluster")
+	f.Duration("ack-wait", 0, "when a silent worker's job is given to another (default 60s), when the queue is first made")
+	f.Bool("json", false, "print as JSON")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		req, err := request(cmd, args)
+		if err != nil {
+			return err
+		}
+		replicas, _ := f.GetInt("replicas") // made above
+		ackWait, _ := f.GetDuration("ack-wait")
+		asJSON, _ := f.GetBool("json")
+		log, _, _, err := logger(cmd, os.Stderr, os.Stderr, true)
+		if err != nil {
+			return err
+		}
+		client, err := connect(cmd, log)
+		if err != nil {
+			return err
+		}
+		defer client.Close()
+		s, err := dispatch.Begin(l.drain, req, log)
+		if err != nil {
+			return err
+		}
+		defer s.Release()
+		if err := s.Queue(l.drain, client, jobs.Topology{Replicas: replicas, AckWait: ackWait}); err != nil {
+			return err
+		}
+		failed := 0
+		for _, file := range s.Manifest.Files {
+			if file.Error != "" {
+				failed++
+				fmt.Fprintf(os.Stderr, "failed file %s: %s\n", file.Input.Rel, oneLine(file.Error))
+			}
+		}
+		if asJSON {
+			return printJSON(cmd.OutOrStdout(), map[string]any{
+				"run": s.Manifest.Run, "jobs": len(s.Manifest.Jobs()), "queued": s.Queued,
+				"committed": len(s.Committed.Jobs), "failed_files": failed, "out": s.Manifest.Out,
+			})
+		}
+		_, err = fmt.Fprintln(cmd.OutOrStdout(), s.Manifest.Run)
+		return err
+	}
+	return cmd
+}
+
+func newWait(l life) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "wait RUN",
+		Short: "Watch a submitted run until it is complete and checked",
+		Long: `Watch a submitted run until every job is committed or dead, check OUT against the
+manifest, write _SUCCESS and print the summary. Any number may wait; a wait that
+is interrupted changes nothing.`,
+		Example: "  dispatcher wait --nats nats://queue:4222 20261123-084512-k3f9ab",
+		Args:    cobra.ExactArgs(1),
+	}
+	natsFlags(cmd)
+	cmd.Flags().Bool("json", false, "print the summary as JSON")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		asJSON, _ := cmd.Flags().GetBool("json")
+		meter := newMeter(os.Stderr)
+		defer meter.Close()
+		log, _, _, err := logger(cmd, os.Stderr, meter, meter.bar)
+		if err != nil {
+			return err
+		}
+		client, err := connect(cmd, log)
+		if err != nil {
+			return err
+		}
+		defer client.Close()
+		sum, err := dispatch.Wait(l.drain, client, args[0], func(p dispatch.Progress) { meter.Show(p, log) }, log)
+		meter.Close()
+		if l.drain.Err() != nil && sum == nil {
+			return fmt.Errorf("stopped waiting; the run goes on: %w", dispatch.ErrInterrupted)
+		}
+		return finish(cmd.OutOrStdout(), sum, err, asJSON)
+	}
+	return cmd
+}
+
+func newList(l life) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "list",
+		Short:   "List the runs that a NATS server knows",
+		Example: "  dispatcher list --nats nats://queue:4222 --json",
+		Args:    cobra.NoArgs,
+	}
+	natsFlags(cmd)
+	cmd.Flags().Bool("json", false, "print as JSON")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return printRuns(cmd, l) }
+	return cmd
+}
+
+// printRuns prints each run's record.
+func printRuns(cmd *cobra.Command, l life) error {
+	asJSON, _ := cmd.Flags().GetBool("json")
+	log, _, _, err := logger(cmd, os.Stderr, os.Stderr, true)
+	if err != nil {
+		return err
+	}
+	client, err := connect(cmd, log)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	runs, err := client.Runs(l.drain)
+	if err != nil && !errors.Is(err, jobs.ErrNotSetUp) {
+		return err
+	}
+	if asJSON {
+		if runs == nil {
+			runs = []jobs.RunRecord{}
+		}
+		return printJSON(cmd.OutOrStdout(), runs)
+	}
+	t := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "RUN\tSTATE\tFILES\tJOBS\tROWS\tEST. TOKENS\tCREATED\tOUT")
+	for _, r := range runs {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.ID, r.State, count(int64(r.Files)), count(int64(r.Jobs)),
+			count(r.Rows), count(r.Tokens), r.Created, r.Out)
+	}
+	return t.Flush()
+}
+
+func newStatus(l life) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "status [RUN]",
+		Short: "Show how a run stands, or all runs, the queue and the workers",
+		Example: `  dispatcher status --nats nats://queue:4222
+  dispatcher status --nats nats://queue:4222 20261123-084512-k3f9ab --json`,
+		Args: cobra.MaximumNArgs(1),
+	}
+	natsFlags(cmd)
+	cmd.Flags().Bool("json", false, "print as JSON")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		asJSON, _ := cmd.Flags().GetBool("json")
+		log, _, _, err := logger(cmd, os.Stderr, os.Stderr, true)
+		if err != nil {
+			return err
+		}
+		client, err := connect(cmd, log)
+		if err != nil {
+			return err
+		}
+		defer client.Close()
+		run := ""
+		if len(args) == 1 {
+			run = args[0]
+		}
+		st, err := dispatch.GetStatus(l.drain, client, run)
+		if err != nil {
+			return err
+		}
+		if asJSON {
+			return printJSON(cmd.OutOrStdout(), st)
+		}
+		return printStatus(cmd, st)
+	}
+	return cmd
+}
+
+func printStatus(cmd *cobra.Command, st *dispatch.Status) error {
+	t := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+	for _, r := range st.Runs {
+		fmt.Fprintf(t, "run\t%s  %s\n", r.Run.ID, r.Run.State)
+		fmt.Fprintf(t, "  scores\t%s\n", r.Run.Out)
+		fmt.Fprintf(t, "  jobs\t%s", count(int64(r.Run.Jobs)))
+		states := make([]string, 0, len(r.Jobs))
+		for s := range r.Jobs {
+			states = append(states, string(s))
+		}
+		sort.Strings(states)
+		for _, s := range states {
+			fmt.Fprintf(t, "  %s %s", count(int64(r.Jobs[jobs.State(s)])), s)
+		}
+		fmt.Fprintf(t, "\n  documents\t%s of %s\n  tokens\t%s of about %s\n", count(r.Documents), count(r.Run.Rows), count(r.Tokens), count(r.Run.Tokens))
+		for _, d := range r.Dead {
+			fmt.Fprintf(t, "  dead\t%s: %s\n", d.ID, oneLine(d.Reason))
+		}
+	}
+	q := st.Queue
+	fmt.Fprintf(t, "queue\t%s jobs: %s waiting, %s in hand or delayed", count(int64(q.Messages)), count(int64(q.Pending)), count(int64(q.AckPending)))
+	if !q.Oldest.IsZero() {
+		fmt.Fprintf(t, "; oldest %s", time.Since(q.Oldest).Round(time.Second))
+	}
+	fmt.Fprintln(t)
+	fmt.Fprintf(t, "workers\t%d\n", len(st.Workers))
+	for _, w := range st.Workers {
+		state := "idle"
+		if len(w.Progress) > 0 {
+			state = fmt.Sprintf("%d in hand", len(w.Progress))
+		}
+		if w.Draining {
+			state += ", draining"
+		}
+		fmt.Fprintf(t, "  %s\t%s on %s, %s, %s tokens/s\n", w.ID, w.Engine, w.Host, state, count(int64(w.TokensPerSec)))
+	}
+	return t.Flush()
+}

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"surprisal/internal/dispatch"
+	"surprisal/internal/score"
+)
+
+// printSummary prints what a run came to.
+func printSummary(w io.Writer, s *dispatch.Summary, asJSON bool) error {
+	if asJSON {
+		return printJSON(w, s)
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	line := func(name, format string, a ...any) { fmt.Fprintf(t, "%s\t%s\n", name, fmt.Sprintf(format, a...)) }
+	fmt.Fprintln(t)
+	line("run", "%s", s.Run)
+	line("documents", "%s", count(s.Documents))
+	line("tokens", "%s", count(s.Tokens))
+	if s.ScoredTokens > 0 {
+		took := time.Duration(s.Seconds * float64(time.Second)).Round(100 * time.Millisecond)
+		line("speed", "%s tokens/s (%s tokens in %s, loading included)", count(int64(s.TokensPerSec)), count(s.ScoredTokens), took)
+	} else if s.Documents > 0 {
+		line("speed", "nothing was left to score")
+	}
+	if p := s.Perplexity; p != nil {
+		line("perplexity", "p5 %s   p25 %s   median %s   p75 %s   p95 %s", num(p["p5"]), num(p["p25"]), num(p["p50"]), num(p["p75"]), num(p["p95"]))
+		of := fmt.Sprintf("perplexity %s", num(s.CorpusPerplexity))
+		if s.BitsPerByte > 0 {
+			of += fmt.Sprintf(", %.3f bits per byte", s.BitsPerByte)
+		}
+		line("all text", "%s", of)
+	}
+	if s.Truncated > 0 {
+		line("truncated", "%s documents", count(s.Truncated))
+	}
+	line("failed rows", "%s", count(s.FailedRows))
+	for i, r := range s.RowErrors {
+		if i == 5 {
+			line("", "and %d other reasons", len(s.RowErrors)-i)
+			break
+		}
+		line("", "%s × %s", count(r.Rows), r.Error)
+	}
+	line("failed files", "%d", len(s.FailedFiles))
+	for _, f := range s.FailedFiles {
+		line("", "%s: %s", f.File, oneLine(f.Error))
+	}
+	if len(s.DeadJobs) > 0 {
+		line("dead jobs", "%d of %d", len(s.DeadJobs), s.Jobs)
+	}
+	for i, d := range s.DeadJobs {
+		if i == 20 {
+			line("", "and %d more", len(s.DeadJobs)-i)
+			break
+		}
+		line("", "%s rows %d-%d: %s", d.File, d.First, d.Last, oneLine(d.Reason))
+	}
+	line("scores", "%s", s.Out)
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	if s.Complete {
+		_, err := fmt.Fprintf(w, "\ncomplete: every row has its score or its reason (%s)\n", filepath.Join(s.Out, score.SuccessName))
+		return err
+	}
+	_, err := fmt.Fprintf(w, "\nNOT complete: no %s was written; the same command again retries what is missing\n", score.SuccessName)
+	return err
+}
+
+// num writes a perplexity with about three digits.
+func num(v float64) string {
+	switch {
+	case v >= 1e6:
+		return fmt.Sprintf("%.3g", v)
+	case v >= 100:
+		return count(int64(v + .5))
+	default:
+		return fmt.Sprintf("%.3g", v)
+	}
+}
+
+func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
+
+func printJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}

@@ -1,0 +1,209 @@
+// Command worker takes scoring jobs from a NATS queue, one process a GPU.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"golang.org/x/term"
+
+	"surprisal/internal/jobs"
+	"surprisal/internal/score"
+	"surprisal/internal/worker"
+)
+
+// version is stamped by the build.
+var version = "dev"
+
+// Exit codes.
+const (
+	exitFailed      = 1
+	exitUsage       = 2
+	exitInterrupted = 130
+)
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+func run(args []string) int {
+	work, abort := context.WithCancel(context.Background())
+	defer abort()
+	fetch, drain := context.WithCancel(work)
+	defer drain()
+	signals := make(chan os.Signal, 2) // one to drain, one to abort
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(signals)
+	go func() { // lives as long as the process
+		<-signals
+		drain()
+		<-signals
+		abort()
+	}()
+	root := newRoot(fetch, work)
+	root.SetArgs(args)
+	err := root.ExecuteContext(work)
+	var use usageError
+	switch {
+	case err == nil && work.Err() != nil:
+		return exitInterrupted
+	case err == nil:
+		return 0
+	case errors.Is(err, context.Canceled) && (fetch.Err() != nil):
+		return exitInterrupted
+	}
+	fmt.Fprintln(os.Stderr, "error:", err)
+	if errors.As(err, &use) || errors.Is(err, worker.ErrEngine) || errors.Is(err, jobs.ErrAuth) {
+		return exitUsage
+	}
+	return exitFailed
+}
+
+// usageError is wrong flags or environment.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+func newRoot(fetch, work context.Context) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "worker --nats URL",
+		Short: "Take scoring jobs from a NATS queue",
+		Long: `Take scoring jobs from a NATS queue, of any run, until told to stop.
+
+SIGTERM or Ctrl-C drains: no more jobs are taken, those in hand are finished, or
+given back after --drain-timeout. A second signal stops at once. What is killed
+in whatever way is scored by another worker.
+
+Every flag can be set in the environment as SURPRISAL_<NAME>; token and password
+only there: SURPRISAL_NATS_TOKEN, SURPRISAL_NATS_USER, SURPRISAL_NATS_PASSWORD.`,
+		Example: `  worker --nats nats://queue:4222
+  SURPRISAL_NATS_TOKEN=... worker --nats tls://queue:4222 --nats-ca ca.pem --engine cpu --threads 8`,
+		Args:          cobra.NoArgs,
+		Version:       version,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.String("nats", "", "URL of the NATS server, or several, comma-separated")
+	f.String("nats-creds", "", "credentials file (NKey/JWT)")
+	f.String("nats-ca", "", "CA certificate that signs the server's")
+	f.String("nats-cert", "", "client certificate, for mutual TLS")
+	f.String("nats-key", "", "the client certificate's key")
+	f.String("engine", string(score.EngineAuto), "auto, cpu or cuda; jobs that ask for another are left to others")
+	f.String("tokenizer", "", "tokenizer.json to use instead of the path that jobs name; its bytes must be the same")
+	f.Int("threads", 0, "cores for tokenizing and the CPU engine (default all)")
+	f.Int("batch-tokens", 0, "token budget of a batch (default the engine's)")
+	f.Int("in-flight", 0, "jobs in hand at most (default 4)")
+	f.Duration("drain-timeout", 0, "how long a drain may take before jobs are given back (default 20s)")
+	f.Duration("stall-after", 0, "a job without progress for so long is given up, and the worker ends (default 10m)")
+	f.String("id", "", "the worker's id, unique in the cluster (default host, pid and a random part)")
+	f.String("log-format", "auto", "auto, console or json; auto: console at a terminal")
+	f.String("log-level", "info", "debug, info, warn or error")
+	f.Bool("end-with-stdin", false, "end when stdin closes, as it does when a parent process ends")
+	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error { return fromEnvironment(cmd) }
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return serve(cmd, fetch, work) }
+	cmd.AddCommand(&cobra.Command{
+		Use:   "engines",
+		Short: "Print the engines that this program has on this machine, best first, as JSON",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]any{"engines": worker.Engines(), "version": version})
+		},
+	})
+	return cmd
+}
+
+// fromEnvironment sets the flags that the command line did not.
+func fromEnvironment(cmd *cobra.Command) error {
+	var first error
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		name := "SURPRISAL_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+		if v, ok := os.LookupEnv(name); ok && !f.Changed && first == nil {
+			if err := cmd.Flags().Set(f.Name, v); err != nil {
+				first = usageError{fmt.Errorf("%s: %w", name, err)}
+			}
+		}
+	})
+	return first
+}
+
+func serve(cmd *cobra.Command, fetch, work context.Context) error {
+	f := cmd.Flags()
+	str := func(name string) string { s, _ := f.GetString(name); return s } // newRoot made them all
+	num := func(name string) int { n, _ := f.GetInt(name); return n }
+	dur := func(name string) time.Duration { d, _ := f.GetDuration(name); return d }
+	log, err := logger(str("log-format"), str("log-level"))
+	if err != nil {
+		return err
+	}
+	nats := jobs.ConfigFromEnv(os.Getenv)
+	if u := str("nats"); u != "" {
+		nats.URLs = strings.Split(u, ",")
+	}
+	if len(nats.URLs) == 0 {
+		return usageError{errors.New("no NATS server is named: give --nats URL or set SURPRISAL_NATS_URL")}
+	}
+	for flag, dst := range map[string]*string{
+		"nats-creds": &nats.CredsFile, "nats-ca": &nats.CAFile, "nats-cert": &nats.CertFile, "nats-key": &nats.KeyFile,
+	} {
+		if s := str(flag); s != "" {
+			*dst = s
+		}
+	}
+	if end, _ := f.GetBool("end-with-stdin"); end {
+		go func() { // lives as long as the process
+			_, _ = io.Copy(io.Discard, os.Stdin)
+			// The parent is gone, and the queue with it: nothing in hand can be acked.
+			log.Warn().Msg("parent process ended: this worker ends too")
+			os.Exit(exitInterrupted)
+		}()
+	}
+	cfg := worker.Config{
+		ID: str("id"), Engine: score.EngineKind(str("engine")), Tokenizer: str("tokenizer"),
+		Threads: num("threads"), BatchTokens: num("batch-tokens"), InFlight: num("in-flight"),
+		DrainTimeout: dur("drain-timeout"), StallAfter: dur("stall-after"), Program: version, Log: log,
+		Stalled: func(err error) {
+			log.Error().Err(err).Msg("no progress: this worker ends")
+			os.Exit(exitFailed)
+		},
+	}
+	nats.Name, nats.Wait, nats.Log = "surprisal worker", true, log
+	client, err := jobs.Connect(fetch, nats)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	w, err := worker.New(client, cfg)
+	if err != nil {
+		return err
+	}
+	return w.Run(fetch, work)
+}
+
+func logger(format, level string) (zerolog.Logger, error) {
+	lv, err := zerolog.ParseLevel(level)
+	if err != nil {
+		return zerolog.Logger{}, usageError{fmt.Errorf("--log-level %q is not one of debug, info, warn, error", level)}
+	}
+	tty := term.IsTerminal(int(os.Stderr.Fd()))
+	var out io.Writer = os.Stderr
+	switch {
+	case format == "console" || (format == "auto" && tty):
+		out = zerolog.ConsoleWriter{Out: os.Stderr, TimeFormat: time.TimeOnly, NoColor: !tty}
+	case format == "json" || format == "auto":
+	default:
+		return zerolog.Logger{}, usageError{fmt.Errorf("--log-format %q is not one of auto, console, json", format)}
+	}
+	return zerolog.New(out).Level(lv).With().Timestamp().Logger(), nil
+}

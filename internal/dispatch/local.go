@@ -1,0 +1,303 @@
+package dispatch
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+
+	"surprisal/internal/jobs"
+	"surprisal/internal/score"
+)
+
+// Local runs a whole run on this machine: a NATS server in this process, worker
+// processes beside it, all gone when it ends.
+type Local struct {
+	Workers   int      // processes; default one a GPU, or one for the CPU
+	WorkerBin string   // the worker program; default beside this one, else on PATH
+	Args      []string // further arguments for each worker
+	WorkerLog io.Writer
+	Report    func(Progress)
+	Draining  func() // told when a drain begins
+	Log       zerolog.Logger
+}
+
+// ErrInterrupted: a drain was asked for and the run is not complete. What is
+// committed stays; the same request goes on from there.
+var ErrInterrupted = errors.New("interrupted")
+
+// Run plans req, scores what OUT does not hold and adds up. When drain ends,
+// workers finish what they have in hand and Run returns ErrInterrupted; when ctx
+// ends, everything stops at once.
+func (l *Local) Run(drain, ctx context.Context, req Request) (*Summary, error) {
+	started := time.Now()
+	bin, err := findWorker(l.WorkerBin)
+	if err != nil {
+		return nil, err
+	}
+	have, err := askEngines(ctx, bin)
+	if err != nil {
+		return nil, err
+	}
+	req.AutoEngine = have.best()
+	s, err := Begin(ctx, req, l.Log)
+	if err != nil {
+		return nil, err
+	}
+	defer s.Release()
+	if e := s.Manifest.Options.Engine; !have.has(e) {
+		return nil, usage("--engine %s: the worker program has only %v on this machine", e, have.Engines)
+	}
+	before := s.Committed.Totals
+	m := s.Manifest
+	committed, dead := s.Committed, []DeadJob(nil)
+	if left := pending(m, s.Committed); len(left) > 0 {
+		l.Log.Info().Str("run", m.Run).Str("engine", string(m.Options.Engine)).Int("files", len(m.Files)).
+			Int("jobs", len(m.Jobs())).Int("committed", len(s.Committed.Jobs)).Msg("run begins")
+		committed, dead, err = l.score(drain, ctx, bin, s)
+		if err != nil && !errors.Is(err, ErrInterrupted) {
+			return nil, err
+		}
+	}
+	interrupted := errors.Is(err, ErrInterrupted)
+	if interrupted {
+		if committed, err = Reconcile(ctx, m); err != nil {
+			return nil, err
+		}
+	}
+	sum, err := Summarize(ctx, m, committed, dead, before, time.Since(started))
+	if err != nil {
+		return nil, err
+	}
+	if err := Finish(m, sum); err != nil {
+		return nil, err
+	}
+	if interrupted && !sum.Complete {
+		return sum, ErrInterrupted
+	}
+	return sum, nil
+}
+
+// score runs server, workers and watch until every job is committed or dead.
+func (l *Local) score(drain, ctx context.Context, bin string, s *Submitted) (*Committed, []DeadJob, error) {
+	// The queue is disposable: a run that is cut off is taken up from its
+	// manifest and its files.
+	dir, err := os.MkdirTemp("", "surprisal-queue-")
+	if err != nil {
+		return nil, nil, fmt.Errorf("make the queue's folder: %w", err)
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	server, err := jobs.StartServer(ctx, jobs.ServerConfig{StoreDir: dir, Log: l.Log.Level(zerolog.WarnLevel)})
+	if err != nil {
+		return nil, nil, err
+	}
+	defer server.Shutdown()
+	conn := jobs.Config{URLs: []string{server.URL()}, Token: server.Token(), Name: "surprisal dispatcher", Log: l.Log}
+	client, err := jobs.Connect(ctx, conn)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer client.Close()
+	if err := s.Queue(ctx, client, jobs.Topology{}); err != nil {
+		return nil, nil, err
+	}
+	workers := max(l.Workers, 1)
+	if n := s.Queued; workers > n {
+		workers = n
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stop, stopWorkers := context.WithCancel(drain)
+	defer stopWorkers()
+	g, gctx := errgroup.WithContext(ctx)
+	var committed *Committed
+	var dead []DeadJob
+	drained := make(chan struct{}) // closed when all workers have ended after a drain
+	crew, cctx := errgroup.WithContext(gctx)
+	for i := range workers {
+		crew.Go(func() error { return l.supervise(stop, cctx, command{bin, s.Manifest.Options.Engine, i, conn.Environ()}) })
+	}
+	g.Go(func() error {
+		defer close(drained)
+		return crew.Wait()
+	})
+	watchCtx, endWatch := context.WithCancelCause(gctx)
+	defer endWatch(nil)
+	g.Go(func() error {
+		defer stopWorkers()
+		w := newWatch(client, s.Manifest, s.Committed, l.Report, l.Log)
+		var err error
+		committed, dead, err = w.run(watchCtx)
+		return err
+	})
+	g.Go(func() error {
+		select {
+		case <-drain.Done():
+		case <-watchCtx.Done():
+			return nil
+		case <-drained:
+			return nil
+		}
+		l.Draining()
+		select {
+		case <-drained:
+		case <-gctx.Done():
+		}
+		endWatch(ErrInterrupted)
+		return nil
+	})
+	err = g.Wait()
+	if committed != nil && err == nil {
+		return committed, dead, nil
+	}
+	if drain.Err() != nil && (err == nil || errors.Is(err, ErrInterrupted) || errors.Is(err, context.Canceled)) {
+		return nil, nil, ErrInterrupted
+	}
+	if err == nil {
+		err = errors.New("the workers ended before the run did")
+	}
+	return nil, nil, err
+}
+
+// command is one worker process to run.
+type command struct {
+	bin    string
+	engine score.EngineKind
+	slot   int
+	env    []string // how to reach the queue; a command line would show the token
+}
+
+// A worker that ends by itself this often without having lived for a while is
+// not started again.
+const (
+	maxDeaths  = 5
+	shortLived = 30 * time.Second
+)
+
+// supervise keeps one worker process alive until stop ends, then waits for it.
+func (l *Local) supervise(stop, ctx context.Context, c command) error {
+	deaths := 0
+	for {
+		started := time.Now()
+		err := l.worker(stop, ctx, c)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case stop.Err() != nil:
+			if err != nil {
+				l.Log.Warn().Err(err).Int("slot", c.slot).Msg("a worker ended badly while it drained")
+			}
+			return nil
+		case err == nil:
+			err = errors.New("it ended without being told to")
+		}
+		var exit *exec.ExitError
+		if errors.As(err, &exit) && exit.ExitCode() == 2 {
+			return fmt.Errorf("worker: wrong usage or environment, see its message above")
+		}
+		if time.Since(started) > shortLived {
+			deaths = 0
+		}
+		if deaths++; deaths >= maxDeaths {
+			return fmt.Errorf("worker %d died %d times in a row: %w", c.slot, deaths, err)
+		}
+		l.Log.Error().Err(err).Int("slot", c.slot).Int("deaths", deaths).Msg("a worker died: starting another")
+		select {
+		case <-time.After(time.Duration(deaths) * 200 * time.Millisecond):
+		case <-stop.Done():
+		case <-ctx.Done():
+		}
+	}
+}
+
+// worker runs one worker process. It is its own process group, so that a Ctrl-C
+// at the terminal reaches it through stop alone; it watches its stdin, which
+// closes when this process ends in whatever way, and ends then.
+func (l *Local) worker(stop, ctx context.Context, c command) error {
+	cmd := exec.Command(c.bin, append([]string{"--end-with-stdin", "--engine", string(c.engine)}, l.Args...)...)
+	cmd.Env = append(os.Environ(), c.env...)
+	cmd.Stdout, cmd.Stderr = l.WorkerLog, l.WorkerLog
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		return fmt.Errorf("start worker: %w", err)
+	}
+	defer func() { _ = stdin.Close() }()
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start worker: %w", err)
+	}
+	// Signals to a process that has ended fail, which is what was wanted.
+	defer context.AfterFunc(stop, func() { _ = cmd.Process.Signal(syscall.SIGTERM) })()
+	defer context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() })()
+	return cmd.Wait()
+}
+
+// findWorker finds the worker program.
+func findWorker(bin string) (string, error) {
+	if bin != "" {
+		if _, err := exec.LookPath(bin); err != nil {
+			return "", usage("--worker-bin: %w", err)
+		}
+		return bin, nil
+	}
+	if self, err := os.Executable(); err == nil {
+		beside := filepath.Join(filepath.Dir(self), "worker")
+		if st, err := os.Stat(beside); err == nil && st.Mode().IsRegular() {
+			return beside, nil
+		}
+	}
+	if p, err := exec.LookPath("surprisal-worker"); err == nil {
+		return p, nil
+	}
+	return "", usage("no worker program beside this one nor surprisal-worker on PATH: build it with make build, or name it with --worker-bin")
+}
+
+// engines is what `worker engines` prints.
+type engines struct {
+	Engines []score.EngineKind `json:"engines"` // best first
+}
+
+func (e engines) has(k score.EngineKind) bool {
+	for _, h := range e.Engines {
+		if h == k {
+			return true
+		}
+	}
+	return false
+}
+
+func (e engines) best() score.EngineKind {
+	if len(e.Engines) == 0 {
+		return score.EngineCPU
+	}
+	return e.Engines[0]
+}
+
+// askEngines asks the worker program what it and this machine have.
+func askEngines(ctx context.Context, bin string) (engines, error) {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, bin, "engines").Output()
+	if err != nil {
+		var exit *exec.ExitError
+		if errors.As(err, &exit) && len(exit.Stderr) > 0 {
+			err = fmt.Errorf("%w: %s", err, strings.TrimSpace(string(exit.Stderr)))
+		}
+		return engines{}, usage("%s does not run: %w", bin, err)
+	}
+	var e engines
+	if err := json.Unmarshal(out, &e); err != nil || len(e.Engines) == 0 {
+		return e, usage("%s is not a worker of this program: it printed %.80q", bin, out)
+	}
+	return e, nil
+}

@@ -1,0 +1,34 @@
+package dispatch
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// lockName is hidden, so that no reader of OUT takes it for data.
+const lockName = ".surprisal.lock"
+
+// lockOut keeps two dispatchers of one machine (or of one NFS server) from
+// working on one OUT. The kernel drops the lock when the process ends, however
+// it ends.
+func lockOut(out string) (unlock func(), err error) {
+	if err := os.MkdirAll(out, 0o777); err != nil {
+		return nil, usage("--out: %w", err)
+	}
+	f, err := os.OpenFile(filepath.Join(out, lockName), os.O_RDWR|os.O_CREATE, 0o666)
+	if err != nil {
+		return nil, usage("--out: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		_ = f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, usage("--out %s: another dispatcher is working on it: wait for it, or stop it", out)
+		}
+		return nil, fmt.Errorf("lock %s: %w", out, err)
+	}
+	return func() { _ = f.Close() }, nil
+}

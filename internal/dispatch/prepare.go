@@ -1,0 +1,223 @@
+package dispatch
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"surprisal/internal/model"
+	"surprisal/internal/score"
+	"surprisal/internal/shard"
+)
+
+// Request is what a person asks for.
+type Request struct {
+	Inputs    []string // files, folders, globs
+	Out       string
+	ModelDir  string
+	Tokenizer string // a tokenizer.json elsewhere than in ModelDir
+	// Options may leave MaxLength 0 (the model's block_size) and Engine auto.
+	Options score.Options
+	// AutoEngine is what engine auto becomes for a run that begins here, if set;
+	// otherwise each worker decides.
+	AutoEngine score.EngineKind
+	JobTokens  int64
+	Program    string // version
+}
+
+// defaultBlockSize is L for a checkpoint that doesn't tell its training length.
+const defaultBlockSize = 4096
+
+// DefaultJobTokens is the target size of a job.
+const DefaultJobTokens = 4_000_000
+
+// Plan says what a run would score. It touches nothing. When OUT already holds
+// this run's manifest, files planned before keep their cuts, files that failed
+// are looked at again and new files are added; known is that manifest.
+func Plan(ctx context.Context, req Request) (m, known *score.Manifest, err error) {
+	m = &score.Manifest{
+		Version: score.FormatVersion, Created: time.Now().UTC().Format(time.RFC3339),
+		Program: req.Program, Options: req.Options, JobTokens: req.JobTokens,
+	}
+	if m.JobTokens <= 0 {
+		m.JobTokens = DefaultJobTokens
+	}
+	if req.Out != "" {
+		if m.Out, err = filepath.Abs(req.Out); err != nil {
+			return nil, nil, usage("--out %s: %w", req.Out, err)
+		}
+		known, err = shard.ReadManifest(m.Out)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, nil, usage("%s: %w", m.Out, err)
+		}
+	}
+	for _, in := range req.Inputs {
+		abs, err := filepath.Abs(in)
+		if err != nil {
+			return nil, nil, usage("input %s: %w", in, err)
+		}
+		m.Inputs = append(m.Inputs, abs)
+	}
+	if err := resolveModel(ctx, req, m); err != nil {
+		return nil, nil, err
+	}
+	if m.Options.Engine == score.EngineAuto {
+		switch {
+		case known != nil: // what began on one engine goes on with it
+			m.Options.Engine = known.Options.Engine
+		case req.AutoEngine != "":
+			m.Options.Engine = req.AutoEngine
+		}
+	}
+	if err := m.Options.Validate(); err != nil {
+		return nil, nil, &UsageError{err}
+	}
+	m.ConfigDigest = score.ConfigDigest(m.Options, m.Model)
+	if known != nil {
+		if err := sameRun(known, m); err != nil {
+			return nil, nil, err
+		}
+		m.Run, m.Created, m.Program, m.JobTokens = known.Run, known.Created, known.Program, known.JobTokens
+	} else {
+		m.Run = newRunID()
+	}
+	inputs, problems, err := shard.Discover(req.Inputs, m.Out)
+	if err != nil {
+		return nil, nil, &UsageError{err}
+	}
+	if m.Files, err = planFiles(ctx, inputs, m, known); err != nil {
+		return nil, nil, err
+	}
+	for _, p := range problems {
+		m.Files = append(m.Files, score.FilePlan{
+			Input: score.Input{Path: p.Path, Rel: problemRel(p.Path)}, Error: p.Err.Error(),
+		})
+	}
+	slices.SortFunc(m.Files, func(a, b score.FilePlan) int { return strings.Compare(a.Input.Rel, b.Input.Rel) })
+	if err := m.Validate(); err != nil {
+		return nil, nil, err
+	}
+	return m, known, nil
+}
+
+// problemRel names a path that Discover could not look into.
+func problemRel(path string) string { return strings.TrimPrefix(filepath.ToSlash(path), "/") }
+
+func newRunID() string {
+	return time.Now().UTC().Format("20060102-150405") + "-" + strings.ToLower(rand.Text()[:6])
+}
+
+// resolveModel fills m.Model and the options that the model decides.
+func resolveModel(ctx context.Context, req Request, m *score.Manifest) error {
+	dir, err := filepath.Abs(req.ModelDir)
+	if err != nil || req.ModelDir == "" {
+		return usage("no model is named: give --model DIR, a folder with model-ckpt.pth and training_metadata.json")
+	}
+	cfg, err := model.LoadConfig(dir)
+	if err != nil {
+		return usage("--model %s: %w", req.ModelDir, err)
+	}
+	if m.Options.MaxLength == 0 {
+		if m.Options.MaxLength = cfg.BlockSize; m.Options.MaxLength <= 0 {
+			m.Options.MaxLength = defaultBlockSize
+		}
+	}
+	m.Model = score.Model{Dir: dir, Name: cfg.Name}
+	if m.Model.Digest, err = model.Digest(ctx, dir); err != nil {
+		return inputOrCancel(ctx, "--model %s: %w", req.ModelDir, err)
+	}
+	if m.Options.IDsColumn != "" {
+		return nil
+	}
+	tok := req.Tokenizer
+	if tok == "" {
+		tok = filepath.Join(dir, "tokenizer.json")
+	}
+	if tok, err = filepath.Abs(tok); err != nil {
+		return usage("--tokenizer %s: %w", req.Tokenizer, err)
+	}
+	if _, err := os.Stat(tok); err != nil {
+		if req.Tokenizer == "" {
+			return usage("--model %s has no tokenizer.json: name one with --tokenizer FILE, or score ready-made ids with --ids-column", req.ModelDir)
+		}
+		return usage("--tokenizer %s: %w", req.Tokenizer, err)
+	}
+	m.Model.Tokenizer = tok
+	if m.Model.TokenizerDigest, err = model.FileDigest(ctx, tok); err != nil {
+		return inputOrCancel(ctx, "--tokenizer %s: %w", tok, err)
+	}
+	return nil
+}
+
+func inputOrCancel(ctx context.Context, format string, a ...any) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return usage(format, a...)
+}
+
+// sameRun refuses to put scores of one kind beside another's.
+func sameRun(known, m *score.Manifest) error {
+	what := ""
+	switch {
+	case known.Model.Digest != m.Model.Digest:
+		what = "another model (" + known.Model.Dir + ")"
+	case known.Model.TokenizerDigest != m.Model.TokenizerDigest:
+		what = "another tokenizer"
+	case known.ConfigDigest != m.ConfigDigest:
+		what = "other options (see options in " + filepath.Join(m.Out, score.ManifestName) + ")"
+	case !slices.Equal(known.Inputs, m.Inputs):
+		what = "other inputs (" + strings.Join(known.Inputs, " ") + ")"
+	default:
+		return nil
+	}
+	return usage("--out %s holds run %s, made with %s: name another --out, or remove that folder", m.Out, known.Run, what)
+}
+
+// planFiles plans inputs, several at a time, keeping what known has.
+func planFiles(ctx context.Context, inputs []score.Input, m, known *score.Manifest) ([]score.FilePlan, error) {
+	before := map[string]*score.FilePlan{}
+	if known != nil {
+		for i := range known.Files {
+			before[known.Files[i].Input.Rel] = &known.Files[i]
+		}
+	}
+	files := make([]score.FilePlan, len(inputs))
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(4 * runtime.GOMAXPROCS(0)) // footers: waiting for the disk, mostly
+	for i, in := range inputs {
+		if k := before[in.Rel]; k != nil && k.Error == "" {
+			if k.Input != in {
+				return nil, usage("input %s has changed since run %s began (%s holds scores of what it was): name another --out", in.Path, known.Run, m.Out)
+			}
+			files[i] = *k
+			delete(before, in.Rel)
+			continue
+		}
+		delete(before, in.Rel)
+		g.Go(func() (err error) {
+			files[i], err = shard.Plan(gctx, in, shard.PlanOptions{Options: m.Options, JobTokens: m.JobTokens})
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, fmt.Errorf("plan: %w", err)
+	}
+	// What is gone now may have been scored before; what has not will say so.
+	for _, k := range before {
+		if k.Error == "" {
+			files = append(files, *k)
+		}
+	}
+	return files, nil
+}

@@ -1,0 +1,318 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+
+	"surprisal/internal/jobs"
+	"surprisal/internal/score"
+)
+
+// Progress is how far a run has come. It is for people: results come from
+// committed files.
+type Progress struct {
+	Jobs, Done, Dead, Running int
+	// Rows of all jobs, and documents scored so far.
+	Rows, Documents int64
+	// Tokens scored so far, those committed before this command began among them.
+	Tokens int64
+	// Rate in tokens/s over the last seconds; Left is negative while unknown.
+	Rate    float64
+	Left    time.Duration
+	Elapsed time.Duration
+	// Waiting is what nobody works on and why, if a job says so.
+	Waiting string
+	Workers int
+}
+
+// DeadJob is a job that no worker takes again until it is submitted anew.
+type DeadJob struct {
+	Job    string `json:"job"`
+	File   string `json:"file"`
+	First  int64  `json:"first"`
+	Last   int64  `json:"last"`
+	Reason string `json:"reason"`
+}
+
+// watch follows a run's jobs until each is committed or dead.
+type watch struct {
+	client   *jobs.Client
+	m        *score.Manifest
+	byID     map[string]score.Job
+	report   func(Progress)
+	log      zerolog.Logger
+	started  time.Time
+	rows     int64
+	before   progressSum // committed before this watch began
+	left     map[string]*jobs.JobState
+	terminal int
+	rates    rateWindow
+	resent   int
+}
+
+type progressSum struct{ documents, tokens int64 }
+
+func newWatch(client *jobs.Client, m *score.Manifest, c *Committed, report func(Progress), log zerolog.Logger) *watch {
+	w := &watch{
+		client: client, m: m, byID: map[string]score.Job{}, report: report, log: log, started: time.Now(),
+		before: progressSum{c.Totals.Documents, c.Totals.Tokens}, left: map[string]*jobs.JobState{},
+	}
+	for _, j := range m.Jobs() {
+		w.rows += j.Rows()
+		if !c.Jobs[j.ID] {
+			w.byID[j.ID], w.left[j.ID] = j, nil
+		}
+	}
+	return w
+}
+
+const (
+	tick = 500 * time.Millisecond
+	// quiet is how long nothing may change while the queue is empty until OUT is
+	// looked at: an event may be lost, a committed file is not.
+	quiet = 5 * time.Second
+	// maxResend bounds how often jobs are queued again that the queue lost or whose
+	// files vanished.
+	maxResend = 3
+)
+
+// run returns the dead jobs once every other one is committed.
+func (w *watch) run(ctx context.Context) (*Committed, []DeadJob, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	states := make(chan jobs.JobState, 256) // a burst of them, while a tick is drawn
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return w.client.Reap(ctx) })
+	g.Go(func() error {
+		return w.client.WatchRun(ctx, w.m.Run, func(s jobs.JobState) {
+			select {
+			case states <- s:
+			case <-ctx.Done():
+			}
+		}, func() {})
+	})
+	var committed *Committed
+	var dead []DeadJob
+	g.Go(func() (err error) {
+		defer cancel() // ends the others
+		committed, dead, err = w.follow(ctx, states)
+		return err
+	})
+	err := g.Wait()
+	if committed != nil && (err == nil || errors.Is(err, context.Canceled)) {
+		return committed, dead, nil
+	}
+	return nil, nil, err
+}
+
+func (w *watch) follow(ctx context.Context, states <-chan jobs.JobState) (*Committed, []DeadJob, error) {
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	changed, show := time.Now(), w.before
+	for {
+		finished := w.terminal == len(w.left)
+		if !finished {
+			select {
+			case s := <-states:
+				w.take(s)
+				changed = time.Now()
+				continue
+			case <-ticker.C:
+				show = w.draw(ctx, show)
+				idle, err := w.idle(ctx, changed)
+				if err != nil || !idle {
+					continue // no answer now: the next tick asks again
+				}
+				changed = time.Now()
+			case <-ctx.Done():
+				return nil, nil, context.Cause(ctx)
+			}
+		}
+		c, err := Reconcile(ctx, w.m)
+		if err != nil {
+			return nil, nil, err
+		}
+		lost := w.settle(c)
+		if len(lost) == 0 {
+			w.draw(ctx, show)
+			return c, w.dead(c), nil
+		}
+		if w.resent++; w.resent > maxResend {
+			return nil, nil, fmt.Errorf("%d jobs of run %s are neither committed, dead nor queued, after %d tries (one is rows %d-%d of %s)",
+				len(lost), w.m.Run, maxResend, lost[0].First, lost[0].Last, lost[0].Input.Rel)
+		}
+		w.log.Warn().Int("jobs", len(lost)).Msg("jobs were lost by the queue, or their files are gone: queued again")
+		if err := submit(ctx, w.client, w.m.Run, lost); err != nil {
+			return nil, nil, err
+		}
+		changed = time.Now()
+	}
+}
+
+// idle: nothing has changed for a while and the queue has nothing either.
+func (w *watch) idle(ctx context.Context, changed time.Time) (bool, error) {
+	if time.Since(changed) < quiet {
+		return false, nil
+	}
+	q, err := w.client.Queue(ctx)
+	if err != nil {
+		return false, err
+	}
+	return q.Messages == 0, nil
+}
+
+// take notes a job's newest state.
+func (w *watch) take(s jobs.JobState) {
+	old, ours := w.left[s.Job]
+	if !ours {
+		return
+	}
+	if isTerminal(old) {
+		w.terminal--
+	}
+	w.left[s.Job] = &s
+	if isTerminal(&s) {
+		w.terminal++
+	}
+	j := w.byID[s.Job]
+	e := w.log.Info()
+	switch s.State {
+	case jobs.StateRunning:
+		e = w.log.Debug()
+	case jobs.StateFailed, jobs.StateWaiting:
+		e = w.log.Warn()
+	case jobs.StateDead:
+		e = w.log.Error()
+	}
+	e = e.Str("run", s.Run).Str("job", s.Job).Str("file", j.Input.Rel).Int64("first", j.First).Int64("last", j.Last).
+		Str("worker", s.Worker).Int("attempt", s.Attempt)
+	if s.Totals != nil {
+		e = e.Int64("documents", s.Totals.Documents).Int64("tokens", s.Totals.Tokens).Int64("failed_rows", s.Totals.Failed)
+	}
+	if s.Error != "" {
+		e = e.Str("error", s.Error)
+	}
+	e.Msg("job " + string(s.State))
+}
+
+func isTerminal(s *jobs.JobState) bool {
+	return s != nil && (s.State == jobs.StateDone || s.State == jobs.StateDead)
+}
+
+// settle takes over what OUT says and returns the jobs that are neither
+// committed nor dead nor anybody's.
+func (w *watch) settle(c *Committed) []score.Job {
+	var lost []score.Job
+	w.terminal = 0
+	for id, s := range w.left {
+		switch {
+		case c.Jobs[id]:
+			if !isTerminal(s) || s.State == jobs.StateDead {
+				w.left[id] = &jobs.JobState{Job: id, State: jobs.StateDone}
+			}
+			w.terminal++
+		case s != nil && s.State == jobs.StateDead:
+			w.terminal++
+		default:
+			lost = append(lost, w.byID[id])
+			w.left[id] = nil
+		}
+	}
+	slices.SortFunc(lost, compareJobs)
+	return lost
+}
+
+func compareJobs(a, b score.Job) int {
+	if a.Input.Rel != b.Input.Rel {
+		if a.Input.Rel < b.Input.Rel {
+			return -1
+		}
+		return 1
+	}
+	return int(a.First - b.First)
+}
+
+func (w *watch) dead(c *Committed) []DeadJob {
+	var lost []score.Job
+	for id := range w.left {
+		if !c.Jobs[id] {
+			lost = append(lost, w.byID[id])
+		}
+	}
+	slices.SortFunc(lost, compareJobs)
+	dead := make([]DeadJob, len(lost))
+	for i, j := range lost {
+		dead[i] = DeadJob{Job: j.ID, File: j.Input.Rel, First: j.First, Last: j.Last, Reason: w.left[j.ID].Error}
+	}
+	return dead
+}
+
+// draw reports progress: what is committed and what workers say of jobs in hand.
+// What was shown never shrinks while a job passes from hand to file.
+func (w *watch) draw(ctx context.Context, shown progressSum) progressSum {
+	p := Progress{Jobs: len(w.m.Jobs()), Rows: w.rows, Elapsed: time.Since(w.started), Left: -1}
+	p.Done = p.Jobs - len(w.left)
+	now := w.before
+	for _, s := range w.left {
+		switch {
+		case s == nil:
+		case s.State == jobs.StateDone:
+			p.Done++
+			if s.Totals != nil {
+				now.documents += s.Totals.Documents
+				now.tokens += s.Totals.Tokens
+			}
+		case s.State == jobs.StateDead:
+			p.Dead++
+		case s.State == jobs.StateRunning:
+			p.Running++
+		case s.Error != "":
+			p.Waiting = s.Error
+		}
+	}
+	if workers, err := w.client.Workers(ctx); err == nil {
+		p.Workers = len(workers)
+		for _, wr := range workers {
+			for _, h := range wr.Progress {
+				if s, ours := w.left[h.Job]; ours && h.Run == w.m.Run && !isTerminal(s) {
+					now.documents += h.Documents
+					now.tokens += h.Tokens
+				}
+			}
+		}
+	}
+	now.documents, now.tokens = max(now.documents, shown.documents), max(now.tokens, shown.tokens)
+	p.Documents, p.Tokens = now.documents, now.tokens
+	p.Rate = w.rates.add(now.tokens)
+	if docs := now.documents - w.before.documents; docs > 0 {
+		perDoc := p.Elapsed.Seconds() / float64(docs)
+		p.Left = time.Duration(perDoc * float64(w.rows-now.documents) * float64(time.Second))
+	}
+	w.report(p)
+	return now
+}
+
+// rateWindow is tokens/s over the last ten seconds.
+type rateWindow struct {
+	at     []time.Time
+	tokens []int64
+}
+
+func (r *rateWindow) add(tokens int64) float64 {
+	now := time.Now()
+	r.at, r.tokens = append(r.at, now), append(r.tokens, tokens)
+	for len(r.at) > 2 && now.Sub(r.at[0]) > 10*time.Second {
+		r.at, r.tokens = r.at[1:], r.tokens[1:]
+	}
+	dt := now.Sub(r.at[0]).Seconds()
+	if dt <= 0 {
+		return 0
+	}
+	return float64(tokens-r.tokens[0]) / dt
+}

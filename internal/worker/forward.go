@@ -1,0 +1,108 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+)
+
+// forward scores batches in order, gives each document its part and passes
+// finished tasks to commit. It is the only caller of the engine. It closes done.
+func (s *session) forward(ctx context.Context, in <-chan *packed, free chan<- *packed, done chan<- *task) error {
+	defer close(done)
+	for {
+		var p *packed
+		var ok bool
+		select {
+		case p, ok = <-in:
+			if !ok {
+				return nil
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if len(p.batch.IDs) > 0 {
+			if err := s.model.engine.Forward(ctx, &p.batch); err != nil {
+				return s.engineFailed(p, err)
+			}
+		}
+		for i := range p.steps {
+			st := &p.steps[i]
+			if st.end == nil {
+				s.w.tokensDone.Add(int64(st.n - st.skip))
+				st.take(p.batch.NLL, p.batch.Top1)
+				continue
+			}
+			select {
+			case done <- st.end:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		select {
+		case free <- p:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// engineFailed says what the engine failed on. It may be what broke it, so those
+// jobs count an attempt.
+func (s *session) engineFailed(p *packed, err error) error {
+	for i := range p.steps {
+		if st := &p.steps[i]; st.doc != nil && !slices.Contains(s.failed, st.doc.task) {
+			s.failed = append(s.failed, st.doc.task)
+		}
+	}
+	ids := make([]string, len(s.failed))
+	for i, t := range s.failed {
+		ids[i] = t.job.ID
+	}
+	info := s.model.engine.Info()
+	return fmt.Errorf("%s engine on %s: batch of %d tokens in %d sequences (jobs %s): %w", info.Kind, info.Device,
+		len(p.batch.IDs), len(p.batch.CuSeqlens)-1, strings.Join(ids, " "), err)
+}
+
+// take adds the step's part of a batch to its document. Sums run in token order
+// in float64, so that they don't depend on where the document was split.
+func (s *step) take(nll []float32, top1 []bool) {
+	d := s.doc
+	sc := &d.score
+	perToken := d.task.job.Options.PerToken
+	for i := s.off + s.skip; i < s.off+s.n; i++ {
+		v := nll[i]
+		if math.IsNaN(float64(v)) || math.IsInf(float64(v), 0) {
+			sc.Error = fmt.Sprintf("the model gave a score that is not finite at token %d", sc.Tokens+1)
+		}
+		sc.SumNLL += float64(v)
+		sc.Tokens++
+		if top1[i] {
+			sc.Top1++
+		}
+		if perToken {
+			sc.TokenNLL = append(sc.TokenNLL, v)
+		}
+	}
+	if l := d.task.lease; l != nil { // nil in tests of packing alone
+		l.Progress()
+	}
+	d.task.tokens.Add(int64(s.n - s.skip))
+	if s.release != nil {
+		s.release.Release()
+	}
+	if !s.last {
+		return
+	}
+	t := d.task
+	if sc.Error != "" {
+		sc.Tokens, sc.SumNLL, sc.Top1, sc.TokenNLL = 0, 0, 0, nil
+	} else if perToken && len(d.ids) > 0 {
+		sc.TokenIDs = d.ids[:sc.Tokens+1]
+	}
+	t.rows = append(t.rows, row{score: *sc, kept: d.kept})
+	t.documents.Add(1)
+	s.doc, d.ids = nil, nil
+}

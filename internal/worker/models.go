@@ -1,0 +1,190 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"surprisal/internal/model"
+	"surprisal/internal/model/cpu"
+	"surprisal/internal/model/tokenizer"
+	"surprisal/internal/score"
+)
+
+// ErrEngine: a job or a person asks for an engine that this worker lacks.
+var ErrEngine = errors.New("engine is not available")
+
+// resolveEngine says which engine auto is here, and refuses one that is not here.
+func resolveEngine(k score.EngineKind) (score.EngineKind, error) {
+	switch k {
+	case score.EngineAuto, score.EngineCPU:
+		return score.EngineCPU, nil
+	case score.EngineCUDA:
+		return "", fmt.Errorf("%w: this worker was built without CUDA: use --engine cpu", ErrEngine)
+	}
+	return "", fmt.Errorf("%w: %q is not one of auto, cpu, cuda", ErrEngine, k)
+}
+
+// Engines lists the engines that this program and machine have, best first.
+func Engines() []score.EngineKind { return []score.EngineKind{score.EngineCPU} }
+
+// loaded is an engine with a model in it and what goes before it.
+type loaded struct {
+	engine    Engine
+	tokenizer *tokenizer.Tokenizer // nil when ready-made ids are scored
+	engineKey engineKey
+	tokKey    tokenizerKey
+}
+
+type engineKey struct {
+	digest     string
+	queryScale float64
+}
+
+type tokenizerKey struct {
+	digest  string
+	special score.SpecialMode
+}
+
+func keysOf(j *score.Job) (engineKey, tokenizerKey) {
+	e := engineKey{j.Model.Digest, j.Options.QueryScale}
+	if j.Options.IDsColumn != "" {
+		return e, tokenizerKey{}
+	}
+	return e, tokenizerKey{j.Model.TokenizerDigest, j.Options.Special}
+}
+
+// serves tells whether j can be scored with what is loaded.
+func (l *loaded) serves(j *score.Job) bool {
+	e, t := keysOf(j)
+	return e == l.engineKey && (t == tokenizerKey{} || t == l.tokKey) && engineFits(j, l.engine.Info().Kind) == nil
+}
+
+func engineFits(j *score.Job, have score.EngineKind) error {
+	if want := j.Options.Engine; want != score.EngineAuto && want != have {
+		return fmt.Errorf("%w: the job asks for %s, this worker has %s", ErrEngine, want, have)
+	}
+	return nil
+}
+
+// models keeps the last model loaded: runs score one model for long.
+type models struct {
+	cfg  Config
+	kind score.EngineKind
+	log  zerolog.Logger
+	cur  *loaded
+	info atomic.Pointer[score.EngineInfo] // for describe, from any goroutine
+}
+
+// describe tells the engine's kind, and its device once a model is loaded.
+func (m *models) describe() (engine, device string) {
+	if i := m.info.Load(); i != nil {
+		device = i.Device
+	}
+	return string(m.kind), device
+}
+
+// load gives what j needs, which may be what is loaded already. The model's and
+// the tokenizer's bytes must be those that the job names.
+func (m *models) load(ctx context.Context, j *score.Job) (*loaded, error) {
+	if err := engineFits(j, m.kind); err != nil {
+		return nil, err
+	}
+	ek, tk := keysOf(j)
+	if m.cur == nil || m.cur.engineKey != ek {
+		m.close()
+		e, err := m.openEngine(ctx, j)
+		if err != nil {
+			return nil, fmt.Errorf("load model %s: %w", j.Model.Dir, err)
+		}
+		info := e.Info()
+		m.info.Store(&info)
+		m.cur = &loaded{engine: e, engineKey: ek}
+	}
+	if tk != (tokenizerKey{}) && tk != m.cur.tokKey {
+		if m.cur.tokenizer != nil {
+			m.cur.tokenizer.Close()
+			m.cur.tokenizer, m.cur.tokKey = nil, tokenizerKey{}
+		}
+		t, err := m.openTokenizer(ctx, j)
+		if err != nil {
+			return nil, fmt.Errorf("load tokenizer: %w", err)
+		}
+		m.cur.tokenizer, m.cur.tokKey = t, tk
+	}
+	return m.cur, nil
+}
+
+func (m *models) openEngine(ctx context.Context, j *score.Job) (Engine, error) {
+	start := time.Now()
+	digest, err := model.Digest(ctx, j.Model.Dir)
+	if err != nil {
+		return nil, err
+	}
+	if digest != j.Model.Digest {
+		return nil, fmt.Errorf("its digest is %s here, the job wants %s: the files differ", digest, j.Model.Digest)
+	}
+	cfg, err := model.LoadConfig(j.Model.Dir)
+	if err != nil {
+		return nil, err
+	}
+	ckpt, err := model.Open(j.Model.Dir, cfg)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = ckpt.Close() }() // the engine keeps nothing of the mapping
+	e, err := cpu.New(ckpt, cfg, cpu.Config{
+		QueryScale: j.Options.QueryScale, Threads: m.cfg.Threads, MaxTokens: m.cfg.BatchTokens,
+	})
+	if err != nil {
+		return nil, err
+	}
+	m.log.Info().Str("model", cfg.Name).Str("digest", digest).Dur("took", time.Since(start)).
+		Str("engine", string(e.Info().Kind)).Str("device", e.Info().Device).Msg("model loaded")
+	return cpuEngine{e}, nil
+}
+
+func (m *models) openTokenizer(ctx context.Context, j *score.Job) (*tokenizer.Tokenizer, error) {
+	path := j.Model.Tokenizer
+	if m.cfg.Tokenizer != "" {
+		path = m.cfg.Tokenizer
+	}
+	if path == "" {
+		path = filepath.Join(j.Model.Dir, "tokenizer.json")
+	}
+	digest, err := model.FileDigest(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	if digest != j.Model.TokenizerDigest {
+		return nil, fmt.Errorf("%s: its digest is %s here, the job wants %s: the files differ", path, digest, j.Model.TokenizerDigest)
+	}
+	t, err := tokenizer.Open(path, tokenizer.Config{Special: j.Options.Special})
+	if err != nil {
+		return nil, err
+	}
+	if _, ok := t.BOS(); !ok {
+		t.Close()
+		return nil, fmt.Errorf("%s names no beginning token, which the first token of a text is conditioned on", path)
+	}
+	return t, nil
+}
+
+// close frees what is loaded.
+func (m *models) close() {
+	if m.cur == nil {
+		return
+	}
+	if m.cur.tokenizer != nil {
+		m.cur.tokenizer.Close()
+	}
+	if err := m.cur.engine.Close(); err != nil {
+		m.log.Warn().Err(err).Msg("engine not closed cleanly")
+	}
+	m.cur = nil
+}

@@ -1,0 +1,191 @@
+package worker
+
+import (
+	"context"
+
+	"surprisal/internal/score"
+)
+
+// item is what feed sends to pack: a document, the end of a task, or neither,
+// which flushes a batch that would otherwise wait for documents that may not
+// come.
+type item struct {
+	doc *document
+	end *task
+}
+
+// step is what forward does once a batch is scored, in order.
+type step struct {
+	doc *document
+	// The inputs off .. off+n-1 of the batch are this document's; the first skip
+	// of them are not counted.
+	off, n, skip int
+	// last: the document is complete.
+	last bool
+	// release is a state that no later batch needs.
+	release score.State
+	// end: every document of this task is complete.
+	end *task
+}
+
+// packed is a batch and what to do with its scores.
+type packed struct {
+	batch score.Batch
+	steps []step
+}
+
+func (p *packed) reset() {
+	p.batch.Reset()
+	clear(p.steps)
+	p.steps = p.steps[:0]
+}
+
+// packer fills batches of budget tokens with documents in the order they come,
+// without padding. A sequence that does not fit is split on the grid of
+// score.SplitMultiple and carries its state to the next batch; since sequences
+// are packed one after another, at most one is carried at a time.
+type packer struct {
+	budget   int
+	newState func() (score.State, error)
+	in       <-chan item
+	free     chan *packed // empty batches, given back by forward
+	out      chan<- *packed
+
+	cur  *packed
+	seqs []sequence
+}
+
+// run packs until in is closed or ctx ends. It closes out.
+func (p *packer) run(ctx context.Context) error {
+	defer close(p.out)
+	for {
+		var it item
+		var ok bool
+		select {
+		case it, ok = <-p.in:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if !ok {
+			return p.flush(ctx)
+		}
+		var err error
+		switch {
+		case it.doc != nil:
+			err = p.add(ctx, it.doc)
+		case it.end != nil:
+			err = p.step(ctx, step{end: it.end})
+		default:
+			err = p.flush(ctx)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// current is the batch being filled.
+func (p *packer) current(ctx context.Context) (*packed, error) {
+	if p.cur == nil {
+		select {
+		case p.cur = <-p.free:
+			p.cur.reset()
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	return p.cur, nil
+}
+
+// step adds s to the current batch. A task's end is not worth waiting for more
+// documents when the batch has nothing to score.
+func (p *packer) step(ctx context.Context, s step) error {
+	cur, err := p.current(ctx)
+	if err != nil {
+		return err
+	}
+	cur.steps = append(cur.steps, s)
+	if len(cur.batch.IDs) == 0 && (s.end != nil || len(cur.steps) >= maxIdleSteps) {
+		return p.flush(ctx)
+	}
+	return nil
+}
+
+// maxIdleSteps bounds a batch of documents that have nothing to score.
+const maxIdleSteps = 4096
+
+func (p *packer) flush(ctx context.Context) error {
+	if p.cur == nil || len(p.cur.steps) == 0 {
+		return nil
+	}
+	p.cur.batch.Alloc()
+	select {
+	case p.out <- p.cur:
+		p.cur = nil
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (p *packer) add(ctx context.Context, d *document) error {
+	opt := &d.task.job.Options
+	if d.score.Error != "" {
+		return p.step(ctx, step{doc: d, last: true})
+	}
+	p.seqs, d.score.Truncated = sequences(p.seqs[:0], d, opt)
+	if len(p.seqs) == 0 {
+		return p.step(ctx, step{doc: d, last: true})
+	}
+	for i, s := range p.seqs {
+		if err := p.sequence(ctx, d, s, i == len(p.seqs)-1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sequence packs s into as many batches as it takes.
+func (p *packer) sequence(ctx context.Context, d *document, s sequence, last bool) error {
+	var state score.State
+	for done := 0; done < s.n; {
+		cur, err := p.current(ctx)
+		if err != nil {
+			return err
+		}
+		n, room := s.n-done, p.budget-len(cur.batch.IDs)
+		if n > room {
+			n = room - room%score.SplitMultiple
+			if n == 0 {
+				if err := p.flush(ctx); err != nil {
+					return err
+				}
+				continue
+			}
+		}
+		whole := done+n == s.n
+		if state == nil && !whole {
+			if state, err = p.newState(); err != nil {
+				return err
+			}
+		}
+		st := step{doc: d, off: len(cur.batch.IDs), n: n, skip: min(n, max(0, s.skip-done)), last: last && whole}
+		if whole {
+			st.release = state
+		}
+		from := s.first + done
+		cur.batch.Append(d.ids[from:from+n], d.ids[from+1:from+n+1], state)
+		// A target that is not counted is not computed either.
+		for i := range st.skip {
+			cur.batch.Targets[st.off+i] = score.NoTarget
+		}
+		cur.steps = append(cur.steps, st)
+		done += n
+		if p.budget-len(cur.batch.IDs) < score.SplitMultiple {
+			if err := p.flush(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

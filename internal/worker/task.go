@@ -1,0 +1,80 @@
+package worker
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"surprisal/internal/jobs"
+	"surprisal/internal/score"
+	"surprisal/internal/shard"
+)
+
+// task is a job in hand. feed makes it, forward appends to it, commit ends it:
+// one stage at a time owns it, so it needs no lock.
+type task struct {
+	lease   *jobs.Lease
+	job     score.Job
+	columns *shard.Columns
+	started time.Time
+
+	// rows are the finished documents, in order.
+	rows []row
+	// documents and tokens so far, read by whoever shows progress.
+	documents, tokens atomic.Int64
+	// err is why reading stopped early; such a task is given back, not committed.
+	err error
+}
+
+// row is a finished document.
+type row struct {
+	score score.Score
+	kept  shard.Kept
+}
+
+// taskSet is the jobs in hand.
+type taskSet struct {
+	mu    sync.Mutex
+	tasks []*task
+}
+
+func (s *taskSet) add(t *task) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tasks = append(s.tasks, t)
+}
+
+func (s *taskSet) remove(t *task) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tasks = slices.DeleteFunc(s.tasks, func(o *task) bool { return o == t })
+}
+
+// clear empties the set and gives what was in it.
+func (s *taskSet) clear() []*task {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	rest := s.tasks
+	s.tasks = nil
+	return rest
+}
+
+// progress is how far each job in hand has come.
+func (s *taskSet) progress() []jobs.JobProgress {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := make([]jobs.JobProgress, len(s.tasks))
+	for i, t := range s.tasks {
+		p[i] = jobs.JobProgress{Run: t.job.Run, Job: t.job.ID, Documents: t.documents.Load(), Tokens: t.tokens.Load()}
+	}
+	return p
+}
+
+func (w *Worker) jobLog(t *task) *zerolog.Logger {
+	l := w.log.With().Str("run", t.job.Run).Str("job", t.job.ID).Str("file", t.job.Input.Rel).
+		Int64("first", t.job.First).Int64("last", t.job.Last).Logger()
+	return &l
+}

@@ -1,0 +1,256 @@
+package worker
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+
+	"surprisal/internal/jobs"
+	"surprisal/internal/score"
+)
+
+// Config sets a worker up.
+type Config struct {
+	ID           string           // [a-z0-9-]; default host, pid and a random part
+	Engine       score.EngineKind // which engine it has; jobs for another are declined. Default auto
+	Tokenizer    string           // used instead of the path a job names; its bytes must be the job's
+	Threads      int              // cores for tokenizing and the CPU engine; default all
+	BatchTokens  int              // token budget of a batch; default the engine's
+	InFlight     int              // jobs in hand at most; default 4
+	DrainTimeout time.Duration    // how long a drain may take before jobs are given back; default 20 s
+	StallAfter   time.Duration    // a job without progress for so long is given up; default 10 min
+	Program      string           // version, for outputs
+	// Stalled is called when a job made no progress for StallAfter: the engine
+	// hangs, perhaps where no context reaches, so the process should end.
+	Stalled func(error)
+	Log     zerolog.Logger
+}
+
+func (c Config) withDefaults() Config {
+	if c.ID == "" {
+		c.ID = newID()
+	}
+	if c.Engine == "" {
+		c.Engine = score.EngineAuto
+	}
+	if c.Threads <= 0 {
+		c.Threads = runtime.GOMAXPROCS(0)
+	}
+	if c.InFlight <= 0 {
+		c.InFlight = 4
+	}
+	if c.DrainTimeout <= 0 {
+		c.DrainTimeout = 20 * time.Second
+	}
+	if c.StallAfter <= 0 {
+		c.StallAfter = 10 * time.Minute
+	}
+	if c.Stalled == nil {
+		c.Stalled = func(error) {}
+	}
+	return c
+}
+
+// newID makes an id that people recognise and that no other worker has.
+func newID() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "host"
+	}
+	clean := func(r rune) rune {
+		if (r >= 'a' && r <= 'z') || (r >= '0' && r <= '9') {
+			return r
+		}
+		return '-'
+	}
+	host = strings.Trim(strings.Map(clean, strings.ToLower(host)), "-")
+	if host == "" {
+		host = "host"
+	}
+	return fmt.Sprintf("%.36s-%d-%s", host, os.Getpid(), strings.ToLower(rand.Text()[:6]))
+}
+
+// Worker takes jobs from any run, scores them and commits their scores.
+type Worker struct {
+	cfg    Config
+	client *jobs.Client
+	models models
+	log    zerolog.Logger
+
+	started    time.Time
+	jobsDone   atomic.Int64
+	tokensDone atomic.Int64
+	tasks      taskSet
+}
+
+// New makes a worker on a connected client.
+func New(client *jobs.Client, cfg Config) (*Worker, error) {
+	cfg = cfg.withDefaults()
+	kind, err := resolveEngine(cfg.Engine)
+	if err != nil {
+		return nil, err
+	}
+	w := &Worker{cfg: cfg, client: client, started: time.Now(), log: cfg.Log.With().Str("worker", cfg.ID).Logger()}
+	w.models = models{cfg: cfg, kind: kind, log: w.log}
+	return w, nil
+}
+
+// Run takes jobs until fetch ends, then finishes what is in hand and returns
+// nil. When work ends, or the drain takes longer than DrainTimeout, it gives
+// back what is in hand. It returns an error when the engine fails or the
+// connection is closed for good.
+func (w *Worker) Run(fetch, work context.Context) error {
+	defer w.models.close()
+	work, cancel := context.WithCancelCause(work)
+	defer cancel(nil)
+	fetch, stop := context.WithCancelCause(fetch)
+	defer stop(nil)
+	late := context.AfterFunc(fetch, func() {
+		select {
+		case <-time.After(w.cfg.DrainTimeout):
+			cancel(errDrainTimeout)
+		case <-work.Done():
+		}
+	})
+	defer late()
+	engine, device := w.models.describe()
+	consumer, err := w.client.NewConsumer(work, jobs.ConsumerConfig{
+		Worker: w.cfg.ID, Engine: engine, Device: device, StallAfter: w.cfg.StallAfter, Log: w.log,
+	})
+	if err != nil {
+		return fmt.Errorf("take jobs: %w", err)
+	}
+	w.log.Info().Str("engine", engine).Str("device", device).Msg("worker is ready")
+	g, gctx := errgroup.WithContext(work)
+	g.Go(func() error {
+		defer cancel(nil) // ends the others
+		return w.sessions(fetch, gctx, consumer)
+	})
+	g.Go(func() error { return w.signsOfLife(gctx, fetch) })
+	g.Go(func() error {
+		select {
+		case <-w.client.Closed():
+			if err := w.client.Err(); err != nil {
+				return fmt.Errorf("queue: %w", err)
+			}
+		case <-gctx.Done():
+		}
+		return nil
+	})
+	err = g.Wait()
+	switch {
+	case errors.Is(err, context.Canceled):
+		return nil
+	case errors.Is(err, errDrainTimeout):
+		w.log.Warn().Dur("after", w.cfg.DrainTimeout).Msg("drain took too long: jobs in hand were given back")
+		return nil
+	}
+	return err
+}
+
+var errDrainTimeout = errors.New("drain took too long")
+
+// sessions serves one model after another, each for as long as jobs ask for it.
+func (w *Worker) sessions(fetch, work context.Context, consumer *jobs.Consumer) error {
+	var lease *jobs.Lease
+	for {
+		if lease == nil {
+			var err error
+			if lease, err = consumer.Next(fetch, work); err != nil {
+				return ended(fetch, err)
+			}
+		}
+		log := w.log.With().Str("run", lease.Job.Run).Str("job", lease.Job.ID).Logger()
+		m, err := w.models.load(work, &lease.Job)
+		if err != nil {
+			w.refuse(work, lease, err, log)
+			lease = nil
+			continue
+		}
+		s := newSession(w, consumer, m)
+		if lease, err = s.run(fetch, work, lease); err != nil {
+			return ended(work, err)
+		}
+	}
+}
+
+// ended is nil for an error that is only ctx's end told on.
+func ended(ctx context.Context, err error) error {
+	if ctx.Err() != nil && (errors.Is(err, ctx.Err()) || errors.Is(err, context.Cause(ctx))) {
+		return context.Canceled
+	}
+	return err
+}
+
+// refuse settles a job whose model can't be loaded here.
+func (w *Worker) refuse(ctx context.Context, lease *jobs.Lease, err error, log zerolog.Logger) {
+	ctx, cancel := settleContext(ctx)
+	defer cancel()
+	var settle error
+	switch {
+	case ctx.Err() != nil || errors.Is(err, context.Canceled):
+		settle = lease.Abandon(ctx)
+	case errors.Is(err, ErrEngine):
+		log.Warn().Err(err).Msg("job declined")
+		settle = lease.Decline(ctx, err.Error())
+	default:
+		log.Error().Err(err).Msg("job can't be scored here")
+		settle = lease.Retry(ctx, err)
+	}
+	if settle != nil {
+		log.Warn().Err(settle).Msg("job not settled: it is delivered again after its ack wait")
+	}
+}
+
+// settleTimeout bounds what is told to the queue when a worker is already ending.
+const settleTimeout = 5 * time.Second
+
+// settleContext outlives ctx, so that a job can be given back after an abort.
+func settleContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
+}
+
+// signEvery is how often a worker shows what it does; people watch it.
+const signEvery = time.Second
+
+// signsOfLife keeps the worker's record current.
+func (w *Worker) signsOfLife(ctx, fetch context.Context) error {
+	host, _ := os.Hostname()
+	tick := time.NewTicker(signEvery)
+	defer tick.Stop()
+	lastTokens, lastAt := int64(0), time.Now()
+	for {
+		rec := jobs.WorkerRecord{
+			ID: w.cfg.ID, Host: host, PID: os.Getpid(), Version: w.cfg.Program, Started: w.started,
+			JobsDone: w.jobsDone.Load(), TokensDone: w.tokensDone.Load(), Draining: fetch.Err() != nil,
+		}
+		rec.Engine, rec.Device = w.models.describe()
+		rec.Progress = w.tasks.progress()
+		if dt := time.Since(lastAt).Seconds(); dt > 0 {
+			rec.TokensPerSec = float64(rec.TokensDone-lastTokens) / dt
+		}
+		lastTokens, lastAt = rec.TokensDone, time.Now()
+		if err := w.client.PutWorker(ctx, rec); err != nil && ctx.Err() == nil {
+			w.log.Debug().Err(err).Msg("worker record not written")
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			bye, cancel := settleContext(ctx)
+			defer cancel()
+			if err := w.client.RemoveWorker(bye, w.cfg.ID); err != nil {
+				w.log.Debug().Err(err).Msg("worker record not removed")
+			}
+			return nil
+		}
+	}
+}
