@@ -58,7 +58,10 @@ func (m *mapping) unmap() error {
 // populate brings the pages of b in at once, which is several times faster than
 // a fault at a time. It is advice: kernels before 5.14 don't know it.
 func (m *mapping) populate(b []byte) {
-	if p := pagesOf(b, false); m.pages && p != nil {
+	if !m.pages {
+		return
+	}
+	if p := pagesOf(b, false); p != nil {
 		_ = unix.Madvise(p, unix.MADV_POPULATE_READ)
 	}
 }
@@ -66,12 +69,16 @@ func (m *mapping) populate(b []byte) {
 // release gives the pages that lie wholly within b back to the kernel. The bytes
 // stay readable: they come from the file again.
 func (m *mapping) release(b []byte) {
-	if p := pagesOf(b, true); m.pages && p != nil {
+	if !m.pages {
+		return
+	}
+	if p := pagesOf(b, true); p != nil {
 		_ = unix.Madvise(p, unix.MADV_DONTNEED)
 	}
 }
 
-// pagesOf cuts b to page boundaries: inward, or only its start outward.
+// pagesOf cuts b, a part of a mapping, to page boundaries: inward, or only its
+// start outward.
 func pagesOf(b []byte, inward bool) []byte {
 	if len(b) == 0 {
 		return nil
