@@ -151,3 +151,12 @@ func lz4Hadoop(dst, src []byte) error {
 }
 
 func codecOf(c *chunk) format.CompressionCodec { return format.CompressionCodec(c.codec) }
+
+// size is the chunk's size uncompressed; without compression, what it takes in
+// the file, whatever the footer says.
+func (c *chunk) size() int64 {
+	if codecOf(c) == format.Uncompressed {
+		return c.compressed
+	}
+	return c.uncompressed
+}

@@ -107,7 +107,7 @@ func planFile(ctx context.Context, f io.ReaderAt, in score.Input, opt PlanOption
 	}
 	c = cutter{jobTokens: c.jobTokens, maxRows: c.maxRows}
 	for _, g := range foot.groups {
-		tokens := float64(g.chunks[l.index].uncompressed) / opt.BytesPerToken
+		tokens := float64(g.chunks[l.index].size()) / opt.BytesPerToken
 		if ids {
 			tokens = float64(g.chunks[l.index].values)
 		}
@@ -152,7 +152,7 @@ func checkColumns(foot *footer, o score.Options) (l *leaf, ids bool, err error) 
 				return nil, false, corruptf("column %s: compression codec %s is not supported", l.path, codecOf(c))
 			}
 			// Compression can't have made more of what the file holds.
-			if c.uncompressed > maxRatio[codecOf(c)]*(c.compressed+64) && codecOf(c) != 0 {
+			if c.size() > maxRatio[codecOf(c)]*(c.compressed+64) {
 				return nil, false, corruptf("row group %d: column %s: %d bytes are said to expand to %d", i, l.path, c.compressed, c.uncompressed)
 			}
 		}

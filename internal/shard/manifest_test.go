@@ -1,0 +1,80 @@
+package shard
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"surprisal/internal/score"
+)
+
+func TestManifest(t *testing.T) {
+	out := filepath.Join(t.TempDir(), "new", "out")
+	if _, err := ReadManifest(out); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	m := testManifest(out, textOptions())
+	m.Inputs = []string{"testdata"}
+	m.Files = []score.FilePlan{planOf(t, fixtures(t, "required")[0], PlanOptions{Options: m.Options, JobTokens: 500})}
+	if err := WriteManifest(out, m); err != nil {
+		t.Fatal(err)
+	}
+	back, err := ReadManifest(out)
+	if err != nil || !reflect.DeepEqual(back, m) {
+		t.Fatalf("%+v (%v), want %+v", back, err, m)
+	}
+	if err := WriteManifest(out, m); !errors.Is(err, fs.ErrExist) {
+		t.Fatalf("a second manifest: %v", err)
+	}
+	for _, body := range []string{"once", "again"} {
+		if err := WriteSuccess(out, []byte(body)); err != nil {
+			t.Fatal(err)
+		}
+		if b, err := os.ReadFile(filepath.Join(out, score.SuccessName)); err != nil || string(b) != body {
+			t.Fatalf("%q (%v)", b, err)
+		}
+	}
+	for range 2 {
+		if err := RemoveSuccess(out); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := names(t, out); len(n) != 1 {
+		t.Fatalf("left behind: %v", n)
+	}
+}
+
+func TestReadManifestRefuses(t *testing.T) {
+	for name, tc := range map[string][2]string{
+		"empty":         {"", "EOF"},
+		"half":          {`{"version": 1, "run": "r`, "unexpected end"},
+		"other version": {`{"version": 2, "new_field": 3}`, "another version"},
+		"unknown field": {`{"version": 1, "colour": 3}`, "colour"},
+		"no options":    {`{"version": 1, "run": "r"}`, "--text-column"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			out := t.TempDir()
+			if err := os.WriteFile(filepath.Join(out, score.ManifestName), []byte(tc[0]), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := ReadManifest(out); err == nil || !(strings.Contains(err.Error(), tc[1]) || strings.Contains(err.Error(), "unexpected end")) {
+				t.Fatal(err)
+			}
+		})
+	}
+	out := t.TempDir()
+	path := filepath.Join(out, score.ManifestName)
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(path, MaxManifestBytes+1); err != nil { // sparse
+		t.Fatal(err)
+	}
+	if _, err := ReadManifest(out); err == nil || !strings.Contains(err.Error(), "at most") {
+		t.Fatal(err)
+	}
+}
