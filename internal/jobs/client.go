@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -103,6 +104,17 @@ func (c Config) validate() error {
 		return errors.New("a client certificate needs both its certificate file and its key file")
 	case c.Timeout < 0:
 		return fmt.Errorf("timeout %s is negative", c.Timeout)
+	}
+	// Before the first try: a server that is away would hide a wrong path.
+	for _, path := range []string{c.CredsFile, c.CAFile, c.CertFile, c.KeyFile} {
+		if path == "" {
+			continue
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		_ = f.Close()
 	}
 	return nil
 }

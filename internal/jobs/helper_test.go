@@ -23,6 +23,7 @@ type rig struct {
 	cfg ServerConfig
 	srv *Server
 	c   *Client
+	log logBuf // of all clients; shown when the test fails
 }
 
 // newRig starts a server of its own and sets the queue up with a short AckWait.
@@ -32,6 +33,11 @@ func newRig(t *testing.T, top Topology) *rig {
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Second)
 	t.Cleanup(cancel)
 	r := &rig{t: t, ctx: ctx, cfg: ServerConfig{StoreDir: t.TempDir()}}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("log:\n%s", &r.log)
+		}
+	})
 	r.startServer()
 	t.Cleanup(func() { r.srv.Shutdown() })
 	r.c = r.client(Config{})
@@ -48,7 +54,8 @@ func (r *rig) startServer() {
 
 func (r *rig) client(cfg Config) *Client {
 	r.t.Helper()
-	cfg.URLs, cfg.Token, cfg.Name = []string{r.srv.URL()}, r.srv.Token(), "test"
+	cfg.Timeout = 20 * time.Second // the machine may be busy
+	cfg.URLs, cfg.Token, cfg.Name, cfg.Log = []string{r.srv.URL()}, r.srv.Token(), "test", r.log.logger()
 	c, err := Connect(r.ctx, cfg)
 	r.ok(err)
 	r.t.Cleanup(c.Close)
@@ -80,7 +87,8 @@ func quick(worker string) ConsumerConfig {
 // worker is a consumer on a connection of its own.
 func (r *rig) worker(cfg ConsumerConfig) (*Consumer, *Client) {
 	r.t.Helper()
-	c := r.client(Config{Log: cfg.Log})
+	cfg.Log = r.log.logger().With().Str("worker", cfg.Worker).Logger()
+	c := r.client(Config{})
 	k, err := c.NewConsumer(r.ctx, cfg)
 	r.ok(err)
 	return k, c
@@ -210,6 +218,15 @@ func (l *logBuf) String() string {
 	return l.b.String()
 }
 
-func (l *logBuf) logger() zerolog.Logger { return zerolog.New(l).Level(zerolog.DebugLevel) }
+func (l *logBuf) logger() zerolog.Logger {
+	return zerolog.New(l).Hook(clock{}).Level(zerolog.DebugLevel)
+}
 
 var errBoom = fmt.Errorf("boom")
+
+// clock stamps log lines to the millisecond.
+type clock struct{}
+
+func (clock) Run(e *zerolog.Event, _ zerolog.Level, _ string) {
+	e.Str("at", time.Now().Format("05.000"))
+}

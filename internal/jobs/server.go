@@ -56,6 +56,7 @@ func (c ServerConfig) validate() error {
 // has acked through a power cut: every write is synced.
 type Server struct {
 	ns     *server.Server
+	port   int
 	token  string
 	unlock func()
 	once   sync.Once
@@ -127,6 +128,9 @@ func (s *Server) start(ctx context.Context, cfg ServerConfig) error {
 		}
 	}
 	<-started
+	if a, ok := ns.Addr().(*net.TCPAddr); ok {
+		s.port = a.Port
+	}
 	if !ns.JetStreamEnabled() {
 		return fmt.Errorf("%w: its store could not be opened", ErrNoJetStream)
 	}
@@ -135,16 +139,11 @@ func (s *Server) start(ctx context.Context, cfg ServerConfig) error {
 
 // URL to connect to; it holds no secret.
 func (s *Server) URL() string {
-	return "nats://" + net.JoinHostPort("127.0.0.1", strconv.Itoa(s.Port()))
+	return "nats://" + net.JoinHostPort("127.0.0.1", strconv.Itoa(s.port))
 }
 
 // Port it listens on.
-func (s *Server) Port() int {
-	if a, ok := s.ns.Addr().(*net.TCPAddr); ok {
-		return a.Port
-	}
-	return 0
-}
+func (s *Server) Port() int { return s.port }
 
 // Token that clients need. Hand it over by environment or stdin, never argv.
 func (s *Server) Token() string { return s.token }

@@ -27,8 +27,9 @@ type publish struct {
 	run, job string
 	data     []byte
 	tries    int
-	ack      jetstream.PubAckFuture
-	err      error // of handing it to the connection
+	future   jetstream.PubAckFuture
+	ack      *jetstream.PubAck // what came of the last try
+	err      error
 }
 
 type submission struct {
@@ -90,18 +91,18 @@ func (s *submission) send(p *publish) {
 	msg := nats.NewMsg(jobSubject(p.run, p.job))
 	msg.Data = p.data
 	msg.Header.Set(jetstream.MsgIDHeader, p.run+"/"+p.job+"/"+strconv.FormatUint(s.epoch, 10))
-	p.ack, p.err = s.c.js.PublishMsgAsync(msg, jetstream.WithStallWait(submitTimeout))
+	p.ack = nil
+	p.future, p.err = s.c.js.PublishMsgAsync(msg, jetstream.WithStallWait(submitTimeout))
 }
 
 // settleOldest waits for the oldest publish, and sends it again where that helps.
 func (s *submission) settleOldest(ctx context.Context) error {
 	p := s.flight[0]
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 10*time.Second) {
-		ack, err := p.wait(ctx)
+		err := p.wait(ctx)
 		if err == nil {
-			err = s.count(ctx, p, ack)
+			err = s.count(ctx, p)
 		}
-		var api *jetstream.APIError
 		switch {
 		case err == nil:
 			s.flight[0] = nil
@@ -109,38 +110,71 @@ func (s *submission) settleOldest(ctx context.Context) error {
 			return nil
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
-		case errors.As(err, &api) && api.ErrorCode == codePerSubject:
-			s.already++
-			s.flight[0] = nil
-			s.flight = s.flight[1:]
-			return nil
-		case errors.As(err, &api) && api.Code < 500, errors.Is(err, nats.ErrConnectionClosed), p.tries >= submitTries:
+		case !worthAgain(err) || p.tries >= submitTries:
 			return fmt.Errorf("job %s of run %s, try %d: %w", p.job, p.run, p.tries, err)
 		}
 		s.c.log.Warn().Err(err).Str("job", p.job).Int("try", p.tries).Msg("job not queued; trying again")
 		sleep(ctx, jitter(wait))
-		s.send(p) // under the same message id: a lost ack does not queue it twice
+		// A broken connection fails all that is in flight: one wait is enough for
+		// them. The message ids stay, so a lost ack does not queue a job twice.
+		s.send(p)
+		for _, q := range s.flight[1:] {
+			if q.failed() && worthAgain(q.err) && q.tries < submitTries {
+				s.send(q)
+			}
+		}
 	}
 }
 
-func (p *publish) wait(ctx context.Context) (*jetstream.PubAck, error) {
-	if p.err != nil {
-		return nil, p.err
+func isPerSubject(err error) bool {
+	var api *jetstream.APIError
+	return errors.As(err, &api) && api.ErrorCode == codePerSubject
+}
+
+func worthAgain(err error) bool {
+	var api *jetstream.APIError
+	if errors.As(err, &api) {
+		return api.Code >= 500
 	}
-	select {
-	case ack := <-p.ack.Ok():
-		return ack, nil
-	case err := <-p.ack.Err():
-		return nil, err
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	return !errors.Is(err, nats.ErrConnectionClosed)
+}
+
+// wait waits for the outcome. A copy that is queued already is a good one: then
+// there is no ack.
+func (p *publish) wait(ctx context.Context) error {
+	if p.ack == nil && p.err == nil {
+		select {
+		case p.ack = <-p.future.Ok():
+		case p.err = <-p.future.Err():
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
+	if isPerSubject(p.err) {
+		return nil
+	}
+	return p.err
+}
+
+// failed reports whether it is known to have failed.
+func (p *publish) failed() bool {
+	if p.ack == nil && p.err == nil {
+		select {
+		case p.err = <-p.future.Err():
+		default:
+		}
+	}
+	return p.err != nil && !isPerSubject(p.err)
 }
 
 // count books an ack. A duplicate says only that the message id was seen: by an
 // earlier try of ours, or by an earlier submission whose message may be gone.
-func (s *submission) count(ctx context.Context, p *publish, ack *jetstream.PubAck) error {
-	if !ack.Duplicate || p.tries > 1 {
+func (s *submission) count(ctx context.Context, p *publish) error {
+	switch {
+	case p.ack == nil:
+		s.already++
+		return nil
+	case !p.ack.Duplicate || p.tries > 1:
 		s.queued++
 		return nil
 	}

@@ -111,15 +111,14 @@ func TestTrapBareNak(t *testing.T) {
 func TestTrapDelayedNaksHoldAckPending(t *testing.T) {
 	r := newRig(t, Topology{MaxAckPending: 2})
 	r.submit(makeJobs("run", 3), 1, 3, 0)
-	var log logBuf
 	cfg := quick("a")
-	cfg.Log, cfg.RetryDelay, cfg.IdleAfter = log.logger(), time.Second, 100*time.Millisecond
+	cfg.RetryDelay, cfg.IdleAfter = 3*time.Second, 100*time.Millisecond
 	k, _ := r.worker(cfg)
 	r.ok(r.next(k).Retry(r.ctx, errBoom))
 	r.ok(r.next(k).Retry(r.ctx, errBoom))
-	r.none(k, 600*time.Millisecond) // the third waits behind two that are delayed
-	if !log.has("MaxAckPending") {
-		t.Fatalf("the worker does not say why it idles:\n%s", &log)
+	r.none(k, time.Second) // the third waits behind two that are delayed
+	if !r.log.has("MaxAckPending") {
+		t.Fatalf("the worker does not say why it idles:\n%s", &r.log)
 	}
 	for range 3 {
 		r.ok(r.next(k).Done(r.ctx, Totals{}))
@@ -148,16 +147,16 @@ func TestTrapHeartbeatLost(t *testing.T) {
 }
 
 func TestTrapHeartbeatLies(t *testing.T) {
-	r := newRig(t, Topology{AckWait: 600 * time.Millisecond})
+	r := newRig(t, Topology{AckWait: 1500 * time.Millisecond})
 	js := makeJobs("run", 1)
 	r.submit(js, 1, 1, 0)
 	cfg := quick("hung")
-	cfg.StallAfter = 800 * time.Millisecond
+	cfg.StallAfter = 3 * time.Second
 	a, _ := r.worker(cfg)
 	b, _ := r.worker(quick("b"))
 	l := r.next(a)
-	for range 8 { // progress keeps it
-		time.Sleep(200 * time.Millisecond)
+	for range 5 { // progress keeps it
+		time.Sleep(400 * time.Millisecond)
 		l.Progress()
 	}
 	if l.Context().Err() != nil {
@@ -171,7 +170,7 @@ func TestTrapHeartbeatLies(t *testing.T) {
 	// Its worker, awake again, may no longer send the job away from b.
 	r.is(l.Retry(r.ctx, context.Cause(l.Context())), ErrSuperseded)
 	r.wantState(js[0], StateRunning, 0, 1)
-	r.none(a, 700*time.Millisecond)
+	r.none(a, time.Second)
 	r.ok(got.Done(r.ctx, Totals{}))
 	r.empty()
 }
@@ -405,13 +404,12 @@ func TestTrapUpdateRewritesALiveDurable(t *testing.T) {
 func TestTrapSilenceWithMessagesPending(t *testing.T) {
 	r := newRig(t, Topology{})
 	r.submit(makeJobs("run", 1), 1, 1, 0)
-	var log logBuf
 	cfg := quick("a")
-	cfg.Log, cfg.IdleAfter = log.logger(), 200*time.Millisecond
+	cfg.IdleAfter = 200 * time.Millisecond
 	k, c := r.worker(cfg)
 	stalled := true
 	k.fetch = func(ctx context.Context) (jetstream.Msg, error) {
-		if stalled && log.has("reconnecting") && c.nc.Stats().Reconnects > 0 {
+		if stalled && r.log.has("reconnecting") && c.nc.Stats().Reconnects > 0 {
 			stalled = false
 		}
 		if stalled {
@@ -421,8 +419,8 @@ func TestTrapSilenceWithMessagesPending(t *testing.T) {
 		return k.fetchOne(ctx)
 	}
 	r.ok(r.next(k).Done(r.ctx, Totals{}))
-	if !log.has("taking a new handle") || !log.has("reconnecting") {
-		t.Fatalf("log:\n%s", &log)
+	if !r.log.has("taking a new handle") || !r.log.has("reconnecting") {
+		t.Fatalf("log:\n%s", &r.log)
 	}
 }
 

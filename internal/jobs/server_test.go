@@ -1,0 +1,284 @@
+package jobs
+
+import (
+	"context"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestServerIsPrivate(t *testing.T) {
+	r := newRig(t, Topology{})
+	if len(r.srv.Token()) != 64 {
+		t.Fatalf("token of %d characters", len(r.srv.Token()))
+	}
+	if strings.Contains(r.srv.URL(), r.srv.Token()) || !strings.HasPrefix(r.srv.URL(), "nats://127.0.0.1:") {
+		t.Fatalf("URL %s", r.srv.URL())
+	}
+	fi, err := os.Stat(r.cfg.StoreDir)
+	r.ok(err)
+	if fi.Mode().Perm()&0o077 != 0 && !strings.HasPrefix(r.cfg.StoreDir, os.TempDir()) {
+		t.Fatalf("store mode %v", fi.Mode())
+	}
+}
+
+func TestServerStoreInUse(t *testing.T) {
+	r := newRig(t, Topology{})
+	_, err := StartServer(r.ctx, ServerConfig{StoreDir: r.cfg.StoreDir})
+	r.is(err, ErrStoreInUse)
+	r.submit(makeJobs("run", 1), 1, 1, 0) // the first is unharmed
+	r.srv.Shutdown()
+	r.startServer() // and lets go of it
+}
+
+func TestServerPortTaken(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	var log logBuf
+	start := time.Now()
+	_, err = StartServer(context.Background(), ServerConfig{
+		StoreDir: t.TempDir(), Port: l.Addr().(*net.TCPAddr).Port, Log: log.logger(),
+	})
+	if err == nil || !strings.Contains(err.Error(), "address already in use") || time.Since(start) > 10*time.Second {
+		t.Fatalf("got %v after %s", err, time.Since(start))
+	}
+}
+
+func TestServerConfig(t *testing.T) {
+	for _, cfg := range []ServerConfig{{}, {StoreDir: "x", Port: -1}, {StoreDir: "x", Port: 70000}, {StoreDir: "x", Token: "short"}} {
+		if s, err := StartServer(context.Background(), cfg); err == nil {
+			s.Shutdown()
+			t.Errorf("%+v was taken", cfg)
+		}
+	}
+}
+
+func TestServerRestartKeepsJobs(t *testing.T) {
+	r := newRig(t, Topology{AckWait: time.Second})
+	js := makeJobs("run", 20)
+	r.submit(js, 1, 20, 0)
+	k, _ := r.worker(quick("a"))
+	r.ok(r.next(k).Done(r.ctx, Totals{Documents: 10}))
+	held := r.next(k)
+	r.ok(r.c.PutRun(r.ctx, NewRunRecord(manifest("run", 20))))
+
+	waiting := make(chan *Lease) // a worker that waits for a job through the restart
+	k2, _ := r.worker(quick("b"))
+	r.srv.Shutdown()
+	go func() {
+		l, err := k2.Next(r.ctx, r.ctx)
+		if err != nil {
+			t.Error(err)
+		}
+		waiting <- l
+	}()
+	time.Sleep(300 * time.Millisecond)
+	r.startServer() // same port and token
+	l := <-waiting
+	if l == nil {
+		return
+	}
+	r.ok(l.Done(r.ctx, Totals{Documents: 10}))
+	r.ok(held.Done(r.ctx, Totals{Documents: 10})) // the lease outlived the server
+	r.until("17 are left", func() bool { return r.queue().Messages == 17 })
+	for range 17 {
+		r.ok(r.next(k).Done(r.ctx, Totals{Documents: 10}))
+	}
+	r.empty()
+	run, err := r.c.Run(r.ctx, "run")
+	r.ok(err)
+	if run.Jobs != 20 || run.State != RunPlanned {
+		t.Fatalf("run %+v", run)
+	}
+	n := 0
+	r.ok(r.c.JobStates(r.ctx, "run", func(s JobState) {
+		if s.State == StateDone && s.Totals.Documents == 10 {
+			n++
+		}
+	}))
+	if n != 20 {
+		t.Fatalf("%d jobs are done, want 20", n)
+	}
+}
+
+func TestSettleThroughRestart(t *testing.T) {
+	r := newRig(t, Topology{})
+	js := makeJobs("run", 2)
+	r.submit(js, 1, 2, 0)
+	cfg := quick("a")
+	cfg.SettleTime = 20 * time.Second
+	k, _ := r.worker(cfg)
+	a, b := r.next(k), r.next(k)
+	r.srv.Shutdown()
+	errs := make(chan error, 2)
+	go func() { errs <- a.Done(r.ctx, Totals{}) }()
+	go func() { errs <- b.Retry(r.ctx, errBoom) }()
+	time.Sleep(500 * time.Millisecond)
+	r.startServer()
+	r.ok(<-errs)
+	r.ok(<-errs)
+	r.wantState(js[0], StateDone, 0, 0)
+	r.wantState(js[1], StateFailed, 1, 0)
+}
+
+func TestSettleWithoutServer(t *testing.T) {
+	r := newRig(t, Topology{})
+	r.submit(makeJobs("run", 1), 1, 1, 0)
+	k, _ := r.worker(quick("a"))
+	l := r.next(k)
+	r.srv.Shutdown()
+	ctx, cancel := context.WithTimeout(r.ctx, 500*time.Millisecond)
+	defer cancel()
+	start := time.Now()
+	r.is(l.Done(ctx, Totals{}), ErrNotAcked)
+	if time.Since(start) > 3*time.Second {
+		t.Fatalf("gave up after %s", time.Since(start))
+	}
+	r.is(l.Done(ctx, Totals{}), ErrSettled)
+}
+
+func TestConnectUnreachable(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	l.Close()
+	start := time.Now()
+	_, err = Connect(context.Background(), Config{URLs: []string{"nats://me:secret@" + addr}})
+	if !strings.HasPrefix(err.Error(), "cannot reach NATS at nats://"+addr) || !strings.HasSuffix(err.Error(), "is it running?") {
+		t.Fatalf("got %v", err)
+	}
+	if strings.ContainsAny(err.Error(), "\n") || strings.Contains(err.Error(), "secret") || time.Since(start) > 5*time.Second {
+		t.Fatalf("got %v after %s", err, time.Since(start))
+	}
+	// A worker waits for it, as long as it is let.
+	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+	defer cancel()
+	_, err = Connect(ctx, Config{URLs: []string{addr}, Wait: true})
+	if err == nil || ctx.Err() == nil {
+		t.Fatalf("got %v", err)
+	}
+}
+
+func TestConnectWaits(t *testing.T) {
+	r := newRig(t, Topology{})
+	r.srv.Shutdown()
+	got := make(chan error, 1)
+	go func() {
+		c, err := Connect(r.ctx, Config{URLs: []string{r.srv.URL()}, Token: r.srv.Token(), Wait: true})
+		if err == nil {
+			c.Close()
+		}
+		got <- err
+	}()
+	time.Sleep(300 * time.Millisecond)
+	r.startServer()
+	r.ok(<-got)
+}
+
+func TestConnectWrongToken(t *testing.T) {
+	r := newRig(t, Topology{})
+	for _, cfg := range []Config{
+		{URLs: []string{r.srv.URL()}, Token: "wrong-secret"},
+		{URLs: []string{r.srv.URL()}, Token: "wrong-secret", Wait: true},
+		{URLs: []string{strings.Replace(r.srv.URL(), "//", "//wrong-secret@", 1)}, Wait: true},
+		{URLs: []string{r.srv.URL()}, User: "me", Password: "wrong-secret"},
+		{URLs: []string{r.srv.URL()}},
+	} {
+		cfg.Log = r.log.logger()
+		_, err := Connect(r.ctx, cfg)
+		r.is(err, ErrAuth)
+		if strings.Contains(err.Error(), "secret") {
+			t.Fatalf("the error shows the token: %v", err)
+		}
+	}
+	if r.log.has("secret") || r.log.has(r.srv.Token()) {
+		t.Fatalf("the log shows a token:\n%s", &r.log)
+	}
+}
+
+func TestConnectTokenChangedByRestart(t *testing.T) {
+	r := newRig(t, Topology{})
+	k, c := r.worker(quick("a"))
+	r.srv.Shutdown()
+	r.cfg.Token = strings.Repeat("other", 8)
+	r.startServer()
+	_, err := k.Next(r.ctx, r.ctx)
+	r.is(err, ErrAuth)
+	<-c.Closed()
+	r.is(c.Err(), ErrAuth)
+}
+
+func TestConnectConfig(t *testing.T) {
+	t.Parallel()
+	for _, cfg := range []Config{
+		{},
+		{URLs: []string{"nats://user:secret@%zz"}},
+		{URLs: []string{"http://secret@host"}},
+		{URLs: []string{"nats://a:secret@host", "nats://b:secret@host"}},
+		{URLs: []string{"host"}, Token: "secret", User: "b"},
+		{URLs: []string{"host"}, CertFile: "x"},
+		{URLs: []string{"127.0.0.1:1"}, CredsFile: "/nonexistent", Wait: true},
+		{URLs: []string{"127.0.0.1:1"}, CAFile: "/nonexistent", Wait: true},
+	} {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		_, err := Connect(ctx, cfg)
+		if err == nil || strings.Contains(err.Error(), "secret") || ctx.Err() != nil {
+			t.Errorf("%v: got %v", cfg.URLs, err)
+		}
+		cancel()
+	}
+}
+
+func TestEnviron(t *testing.T) {
+	t.Parallel()
+	want := Config{URLs: []string{"nats://a:1", "nats://b:2"}, Token: "t", User: "u", Password: "p", CredsFile: "c", CAFile: "ca", CertFile: "ce", KeyFile: "k"}
+	env := want.Environ()
+	got := ConfigFromEnv(func(name string) string {
+		i := slices.IndexFunc(env, func(s string) bool { return strings.HasPrefix(s, name+"=") })
+		if i < 0 {
+			return ""
+		}
+		return strings.TrimPrefix(env[i], name+"=")
+	})
+	if !slices.Equal(got.URLs, want.URLs) || got.Token != "t" || got.User != "u" || got.Password != "p" ||
+		got.CredsFile != "c" || got.CAFile != "ca" || got.CertFile != "ce" || got.KeyFile != "k" {
+		t.Fatalf("got %+v", got)
+	}
+}
+
+func TestNotSetUp(t *testing.T) {
+	t.Parallel()
+	s, err := StartServer(context.Background(), ServerConfig{StoreDir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Shutdown()
+	r := &rig{t: t, ctx: context.Background(), srv: s}
+	r.c = r.client(Config{})
+	_, err = r.c.NewConsumer(r.ctx, quick("a"))
+	r.is(err, ErrNotSetUp)
+	_, err = r.c.Queue(r.ctx)
+	r.is(err, ErrNotSetUp)
+	_, _, err = r.c.Submit(r.ctx, slices.Values(makeJobs("run", 1)[:0]), 1)
+	r.ok(err)
+	_, err = r.c.Runs(r.ctx)
+	r.is(err, ErrNotSetUp)
+	r.is(r.c.PutWorker(r.ctx, WorkerRecord{ID: "a"}), ErrNotSetUp)
+
+	got := make(chan error, 1) // a worker that may wait does
+	w := r.client(Config{Wait: true})
+	go func() { _, err := w.NewConsumer(r.ctx, quick("a")); got <- err }()
+	time.Sleep(200 * time.Millisecond)
+	r.ok(r.c.Setup(r.ctx, Topology{}))
+	r.ok(<-got)
+}
