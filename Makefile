@@ -56,6 +56,8 @@ lint: native $(STATICCHECK) ## gofmt, go vet, staticcheck
 	go vet ./...
 	$(STATICCHECK) ./...
 
+include cuda.mk
+
 .PHONY: clean
 clean: ## remove what was built, tools and native libraries too
 	rm -rf bin .build $(DEMO)/out

@@ -1,0 +1,70 @@
+# The CUDA engine: bin/worker with it, and its tests. Nothing here needs a GPU but
+# gpu-test. Without $CUDA_HOME, a CUDA 13.0 toolkit comes from PyPI into .build.
+
+CUDA_BUILD := .build/cuda
+ifeq ($(CUDA_HOME),)
+CUDA := $(CURDIR)/$(CUDA_BUILD)/toolkit/cu13
+else
+CUDA := $(CUDA_HOME)
+endif
+NVCC := $(CUDA)/bin/nvcc
+PYTHON ?= python3
+CUDA_WHEELS := nvidia-cuda-nvcc nvidia-cuda-crt nvidia-nvvm nvidia-cuda-runtime nvidia-cuda-cccl nvidia-cublas
+
+# Machine code for Ampere and Hopper, and PTX for what comes after.
+NVCC_FLAGS := -std=c++17 -O3 --threads 2 -lineinfo -Xptxas -warn-spills \
+	-gencode arch=compute_80,code=sm_80 -gencode arch=compute_90a,code=sm_90a -gencode arch=compute_80,code=compute_80
+
+KERNELS := $(wildcard internal/gpu/kernels/*.cu)
+KERNEL_HEADERS := $(wildcard internal/gpu/kernels/*.cuh)
+FATBINS := $(patsubst internal/gpu/kernels/%.cu,internal/gpu/fatbin/%.fatbin,$(KERNELS))
+GPU_ENV = CGO_CFLAGS="-O2 -I$(CURDIR)/internal/gpu/shim -I$(CUDA)/include" CGO_LDFLAGS="-L$(CURDIR)/$(CUDA_BUILD)/lib"
+GPU_PARTS := $(FATBINS) $(CUDA_BUILD)/lib/libcuda.a
+
+.PHONY: gpu
+gpu: native gpu-parts ## build bin/dispatcher and bin/worker with the CUDA engine
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/dispatcher ./cmd/dispatcher
+	$(GPU_ENV) go build -trimpath -tags cuda -ldflags '$(LDFLAGS)' -o bin/worker ./cmd/worker
+
+.PHONY: gpu-parts
+gpu-parts: $(GPU_PARTS)
+
+.PHONY: gpu-vet
+gpu-vet: native gpu-parts ## go vet of the CUDA engine (no GPU needed)
+	$(GPU_ENV) go vet -tags cuda ./internal/gpu/... ./internal/worker/... ./cmd/... ./bench/...
+
+.PHONY: gpu-test
+gpu-test: native gpu-parts ## run the CUDA engine's tests, on a machine with a GPU
+	$(GPU_ENV) go test $(GO_TEST_FLAGS) -tags cuda ./internal/gpu/... ./internal/worker/...
+
+.PHONY: gpu-binaries
+gpu-binaries: native gpu-parts ## build the CUDA tests and benchmark as programs for a machine without Go
+	mkdir -p $(CUDA_BUILD)/bin
+	$(GPU_ENV) go test -c -tags cuda -ldflags '-s -w' -o $(CUDA_BUILD)/bin/gpu.test ./internal/gpu
+	$(GPU_ENV) go build -trimpath -tags cuda -ldflags '-s -w' -o $(CUDA_BUILD)/bin/ ./bench/gpubench
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o $(CUDA_BUILD)/bin/ ./internal/tools/genckpt
+
+internal/gpu/fatbin/%.fatbin: internal/gpu/kernels/%.cu $(KERNEL_HEADERS) | $(NVCC)
+	mkdir -p $(@D)
+	$(NVCC) $(NVCC_FLAGS) -fatbin -o $@.tmp $<
+	mv $@.tmp $@
+
+$(CUDA_BUILD)/lib/libcuda.a: internal/tools/cudastub/main.go internal/gpu/shim/cuda.h | $(NVCC)
+	mkdir -p $(@D)
+	echo '#include <cuda.h>' | $(CC) -E -Iinternal/gpu/shim -I$(CUDA)/include -x c - | go run ./internal/tools/cudastub >$(CUDA_BUILD)/stub.c
+	$(CC) -O2 -fPIC -c -o $(CUDA_BUILD)/stub.o $(CUDA_BUILD)/stub.c
+	rm -f $@
+	ar rcs $@ $(CUDA_BUILD)/stub.o
+
+ifeq ($(CUDA_HOME),)
+$(NVCC):
+	mkdir -p $(CUDA_BUILD)
+	$(PYTHON) -m venv $(CUDA_BUILD)/venv
+	$(CUDA_BUILD)/venv/bin/python -m pip install -q --disable-pip-version-check $(CUDA_WHEELS:%='%==13.0.*')
+	mkdir -p $(@D:/cu13/bin=)
+	ln -sfn "$$($(CUDA_BUILD)/venv/bin/python -c 'import nvidia; print(nvidia.__path__[0])')/cu13" $(CUDA)
+	test -x $@
+else
+$(NVCC):
+	@echo "CUDA_HOME is $(CUDA_HOME), which has no bin/nvcc: unset it to take a toolkit from PyPI" >&2; exit 1
+endif

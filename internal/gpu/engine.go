@@ -1,0 +1,351 @@
+//go:build cuda
+
+package gpu
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"sync"
+
+	"gorgonia.org/cu"
+
+	"surprisal/internal/model"
+	"surprisal/internal/score"
+)
+
+// Engine runs a model on one GPU. Forward takes one batch at a time; NewState and
+// Info may be called meanwhile.
+type Engine struct {
+	model model.Config
+	cfg   Config
+	opt   options
+	dev   *device
+	mod   *modules
+	lt    *blas
+	mem   memory
+	pool  statePool
+	cols  columns
+	w     weights
+	rows  int // MaxTokens, padded to rowTile
+
+	gemm struct{ in, decay, gate, out, up, down, head *product }
+	buf  buffers
+	k    kernels
+	rec  recurrence
+	host struct{ meta, result pinned }
+	done cu.Event
+
+	lock    sync.Mutex // held by Forward and Close
+	closed  bool
+	broken  error // a fault of the device: nothing more can be trusted
+	batches int64
+	trace   *trace
+}
+
+// options are for tests and measurements.
+type options struct {
+	// simple takes the recurrence token by token, on any GPU.
+	simple bool
+	// half: the recurrence's operands are fp16 instead of bf16.
+	half bool
+	// poison fills buffers with NaN instead of zeros.
+	poison bool
+}
+
+// buffers are the work buffers, on the device.
+type buffers struct {
+	x      cu.DevicePtr // [rows, D] fp32, the residual stream
+	y      cu.DevicePtr // [rows, D] bf16, normed
+	p      cu.DevicePtr // [rows, columns.total] bf16, the fused projections
+	f      cu.DevicePtr // [rows, H K] bf16, f_proj.1's output
+	z      cu.DevicePtr // [rows, HV V] bf16, the output gate
+	q      cu.DevicePtr // [rows, H K] E
+	k      cu.DevicePtr // [rows, H K] E
+	bk     cu.DevicePtr // [rows, H K] E
+	g      cu.DevicePtr // [rows, H K] fp16
+	wv     cu.DevicePtr // [rows, HV V] E
+	step   cu.DevicePtr // [rows, H] fp32
+	o      cu.DevicePtr // [rows, HV V] bf16, the mixer's output before o_proj
+	h      cu.DevicePtr // [rows, 2 I] bf16
+	a      cu.DevicePtr // [rows, I] bf16
+	logits cu.DevicePtr // [min(rows, headRows), headColumns] fp32
+	nll    cu.DevicePtr // [rows] fp32
+	top1   cu.DevicePtr // [rows] bytes
+	seqOf  cu.DevicePtr // [rows] int32
+	meta   cu.DevicePtr // a batch's ids, bounds and tables, as in host.meta
+}
+
+// kernels are those of one model.
+type kernels struct {
+	embed, norm, addBias, swiglu, loss, sequenceOf, key, value, keepInputs cu.Function
+}
+
+// New reads the weights of a checkpoint with the shape mc onto a GPU, and takes
+// all the memory that scoring needs. The checkpoint may be closed afterwards.
+func New(ckpt *model.Checkpoint, mc model.Config, cfg Config) (*Engine, error) {
+	return newEngine(fromCheckpoint{ckpt}, mc, cfg, options{half: true})
+}
+
+func newEngine(src source, mc model.Config, cfg Config, opt options) (*Engine, error) {
+	cfg = cfg.withDefaults(mc)
+	if err := errors.Join(cfg.validate(), mc.Validate(), Supported(mc)); err != nil {
+		return nil, fmt.Errorf("start CUDA engine: %w", err)
+	}
+	dev, err := openDevice(cfg.Device)
+	if err != nil {
+		return nil, fmt.Errorf("start CUDA engine: %w", err)
+	}
+	e := &Engine{model: mc, cfg: cfg, opt: opt, dev: dev, cols: columnsOf(mc)}
+	if err := dev.do(func() error { return e.start(src) }); err != nil {
+		return nil, fmt.Errorf("start CUDA engine on %s: %w", dev, errors.Join(err, e.Close()))
+	}
+	return e, nil
+}
+
+// start loads and plans everything, on the device's thread.
+func (e *Engine) start(src source) error {
+	var err error
+	e.mem.stream = e.dev.stream
+	if e.mod, err = loadModules(); err != nil {
+		return err
+	}
+	if e.lt, err = openBLAS(); err != nil {
+		return err
+	}
+	if err = e.link(); err != nil {
+		return err
+	}
+	c := e.model
+	largest := 0
+	for _, s := range c.Shapes() {
+		largest = max(largest, s.Len())
+	}
+	if err = e.chooseBudget(); err != nil {
+		return err
+	}
+	l, err := newLoader(src, &e.mem, e.dev.stream, largest)
+	if err != nil {
+		return err
+	}
+	e.w = l.model(c)
+	l.close()
+	if l.err != nil {
+		return l.err
+	}
+	if e.opt.poison {
+		e.mem.poison = func(p cu.DevicePtr, n int64) error { return cu.MemsetD8Async(p, 0xff, n, e.dev.stream) }
+	}
+	if err = e.plan(); err != nil {
+		return err
+	}
+	if err = e.tuneAll(); err != nil {
+		return err
+	}
+	if err = e.dev.stream.Synchronize(); err != nil {
+		return err
+	}
+	return e.clearBuffers()
+}
+
+// link finds the kernels and describes the products.
+func (e *Engine) link() error {
+	c, suffix := e.model, "bf16"
+	if e.opt.half {
+		suffix = "f16"
+	}
+	norm := "rms_norm_wide"
+	for _, n := range []int{4, 8, 18, 32} {
+		if c.Width <= 128*n {
+			norm = fmt.Sprintf("rms_norm_%d", n)
+			break
+		}
+	}
+	for _, k := range []struct {
+		fn   *cu.Function
+		name string
+	}{
+		{&e.k.embed, "embed"}, {&e.k.norm, norm}, {&e.k.addBias, "add_bias"}, {&e.k.swiglu, "swiglu"}, {&e.k.loss, "nll_rows"},
+		{&e.k.sequenceOf, "sequence_of"}, {&e.k.key, fmt.Sprintf("gates_key_k%d_%s", c.K, suffix)}, {&e.k.value, "gates_value_" + suffix},
+		{&e.k.keepInputs, "keep_inputs"},
+	} {
+		var err error
+		if *k.fn, err = e.mod.fn(k.name); err != nil {
+			return err
+		}
+	}
+	kd, vd := c.Heads*c.K, c.VHeads*c.V
+	g := &e.gemm
+	g.in = newProduct("in", e.cols.total, c.Width, c.Width, e.cols.total, toBF16)
+	g.decay = newProduct("decay", kd, c.V, e.cols.total, kd, toBF16)
+	g.gate = newProduct("gate", vd, c.V, e.cols.total, vd, toBF16Bias)
+	g.out = newProduct("out", c.Width, vd, vd, c.Width, addFP32)
+	g.up = newProduct("up", 2*c.Inner, c.Width, c.Width, 2*c.Inner, toBF16)
+	g.down = newProduct("down", c.Width, c.Inner, c.Inner, c.Width, addFP32)
+	g.head = newProduct("head", headColumns(c), c.Width, c.Width, headColumns(c), toFP32)
+	return e.linkRecurrence(suffix)
+}
+
+// bytesPerToken and fixedBytes are what plan takes, beside the weights.
+func (e *Engine) bytesPerToken() int64 {
+	c := e.model
+	kd, vd := int64(c.Heads*c.K), int64(c.VHeads*c.V)
+	d, i := int64(c.Width), int64(c.Inner)
+	n := 4*d + 2*d + 2*int64(e.cols.total) + 2*kd + 2*vd + 8*kd + 2*vd + 4*int64(c.Heads) + 2*vd + 4*i + 2*i + 4 + 1 + 4
+	return n + metaBytesPerToken + e.recurrenceBytesPerToken()
+}
+
+func (e *Engine) fixedBytes(rows int) int64 {
+	return int64(min(rows, headRows))*int64(headColumns(e.model))*4 + initialStates*e.stateBytes() + e.recurrenceFixedBytes() + 64<<20
+}
+
+func (e *Engine) weightBytes() int64 { return 2*e.model.Params() + 4<<20 }
+
+// chooseBudget sets MaxTokens, or refuses one that does not fit.
+func (e *Engine) chooseBudget() error {
+	free, _, err := cu.MemInfo()
+	if err != nil {
+		return fmt.Errorf("ask for free memory: %w", err)
+	}
+	need := func(t int) int64 {
+		rows := roundUp(t, rowTile)
+		// The choice of algorithms takes the largest product's output once more, for a while.
+		spare := int64(commonRows) * int64(max(e.cols.total*2, 4*e.model.Inner, 4*headColumns(e.model)))
+		return e.weightBytes() + e.fixedBytes(rows) + spare + int64(rows)*e.bytesPerToken()
+	}
+	if t := e.cfg.MaxTokens; t != 0 {
+		if n := need(t); n > free {
+			return fmt.Errorf("a batch of %d tokens %w: about %d MiB are needed, %d MiB are free; give a smaller --batch-tokens", t, errBudget, n>>20, free>>20)
+		}
+	} else {
+		for t = defaultMaxTokens; need(t) > free; t /= 2 {
+			if t == minMaxTokens {
+				return fmt.Errorf("the model with a batch of %d tokens %w: about %d MiB are needed, %d MiB are free", t, errBudget, need(t)>>20, free>>20)
+			}
+		}
+		e.cfg.MaxTokens = t
+	}
+	e.rows = roundUp(e.cfg.MaxTokens, rowTile)
+	if int64(e.rows)*int64(e.model.Inner/8) > math.MaxUint32 {
+		return fmt.Errorf("%w a batch of %d tokens for an inner width of %d: give a smaller --batch-tokens", ErrUnsupported, e.cfg.MaxTokens, e.model.Inner)
+	}
+	return nil
+}
+
+// plan takes the work buffers.
+func (e *Engine) plan() error {
+	c, n, m, b := e.model, int64(e.rows), &e.mem, &e.buf
+	kd, vd := int64(c.Heads*c.K), int64(c.VHeads*c.V)
+	b.x, b.y = m.alloc("x", 4*n*int64(c.Width)), m.alloc("y", 2*n*int64(c.Width))
+	b.p = m.alloc("projections", 2*n*int64(e.cols.total))
+	b.f, b.z = m.alloc("decay", 2*n*kd), m.alloc("gate", 2*n*vd)
+	b.q, b.k, b.bk, b.g = m.alloc("q", 2*n*kd), m.alloc("k", 2*n*kd), m.alloc("bk", 2*n*kd), m.alloc("g", 2*n*kd)
+	b.wv, b.step, b.o = m.alloc("wv", 2*n*vd), m.alloc("step", 4*n*int64(c.Heads)), m.alloc("o", 2*n*vd)
+	b.h, b.a = m.alloc("h", 4*n*int64(c.Inner)), m.alloc("a", 2*n*int64(c.Inner))
+	b.logits = m.alloc("logits", int64(min(e.rows, headRows))*int64(headColumns(c))*4)
+	b.nll, b.top1, b.seqOf = m.alloc("nll", 4*n), m.alloc("top1", n), m.alloc("seq_of", 4*n)
+	b.meta = m.alloc("tables", n*metaBytesPerToken+metaFixedBytes)
+	e.planRecurrence()
+	if m.err != nil {
+		return m.err
+	}
+	var err error
+	if e.host.meta, err = newPinned(e.rows*metaBytesPerToken + metaFixedBytes); err != nil {
+		return err
+	}
+	if e.host.result, err = newPinned(5 * e.rows); err != nil {
+		return err
+	}
+	if e.done, err = cu.MakeEvent(cu.BlockingSyncEvent | cu.DisableTiming); err != nil {
+		return err
+	}
+	e.pool = statePool{dev: e.dev, bytes: e.stateBytes(), inputs: e.stateInputs()}
+	for range initialStates {
+		if err := e.pool.grow(); err != nil {
+			return fmt.Errorf("take %d MiB of GPU memory for states: %w", initialStates*e.pool.bytes>>20, err)
+		}
+	}
+	return nil
+}
+
+// clearBuffers takes away what the choice of algorithms left, or poisons it.
+func (e *Engine) clearBuffers() error {
+	fill := byte(0)
+	if e.opt.poison {
+		fill = 0xff
+	}
+	n, c := int64(e.rows), e.model
+	for _, b := range []struct {
+		p     cu.DevicePtr
+		bytes int64
+	}{
+		{e.buf.x, 4 * n * int64(c.Width)}, {e.buf.y, 2 * n * int64(c.Width)}, {e.buf.p, 2 * n * int64(e.cols.total)},
+		{e.buf.o, 2 * n * int64(c.VHeads*c.V)}, {e.buf.h, 4 * n * int64(c.Inner)}, {e.buf.a, 2 * n * int64(c.Inner)},
+		{e.buf.f, 2 * n * int64(c.Heads*c.K)}, {e.buf.z, 2 * n * int64(c.VHeads*c.V)},
+	} {
+		if err := cu.MemsetD8Async(b.p, fill, b.bytes, e.dev.stream); err != nil {
+			return fmt.Errorf("clear work buffers: %w", err)
+		}
+	}
+	return e.dev.stream.Synchronize()
+}
+
+// stateInputs is where a state's convolution inputs begin, in bytes.
+func (e *Engine) stateInputs() int64 {
+	c := e.model
+	return 4 * int64(c.Layers) * int64(c.VHeads) * int64(c.K) * int64(c.V)
+}
+
+func (e *Engine) stateBytes() int64 {
+	c := e.model
+	return e.stateInputs() + 2*int64(c.Layers)*3*int64(e.channels())
+}
+
+// channels is the number of columns that pass the short convolutions.
+func (e *Engine) channels() int { return 2*e.model.Heads*e.model.K + e.model.VHeads*e.model.V }
+
+// NewState gives the state of a document's start. It may be called while Forward
+// runs.
+func (e *Engine) NewState() (score.State, error) {
+	st, err := e.pool.take()
+	if err != nil {
+		return nil, err
+	}
+	return st, nil
+}
+
+// Info says what the engine is.
+func (e *Engine) Info() score.EngineInfo {
+	return score.EngineInfo{Kind: score.EngineCUDA, Precision: "bf16", Device: e.dev.info.Name, MaxTokens: e.cfg.MaxTokens, VocabSize: e.model.VocabSize}
+}
+
+// Close gives the GPU's memory back, after a Forward under way. A second Close
+// does nothing.
+func (e *Engine) Close() error {
+	e.lock.Lock()
+	defer e.lock.Unlock()
+	if e.closed {
+		return nil
+	}
+	e.closed = true
+	err := e.dev.do(func() error {
+		if e.broken == nil {
+			_ = e.dev.stream.Synchronize()
+		}
+		e.lt.close()
+		err := errors.Join(e.pool.close(), e.mem.free(), e.mod.unload())
+		e.host.meta.free()
+		e.host.result.free()
+		if e.done != (cu.Event{}) {
+			_ = cu.DestroyEvent(&e.done)
+		}
+		return err
+	})
+	e.dev.close()
+	if err != nil && e.broken == nil {
+		return fmt.Errorf("close CUDA engine on %s: %w", e.dev, err)
+	}
+	return nil
+}
+
+func f32(x float64) uint64 { return uint64(math.Float32bits(float32(x))) }

@@ -1,0 +1,272 @@
+//go:build cuda
+
+package gpu
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"gorgonia.org/cu"
+
+	"surprisal/internal/score"
+)
+
+// Forward scores a batch: NLL [T] in nats and Top1 [T], which the caller has
+// allocated, and the states after each sequence's last token. A score that is not
+// finite stays in its own document. ctx is looked at before the batch starts and
+// between layers; after an error the scores and the batch's states hold nothing
+// of use. After a fault of the device every further call fails.
+func (e *Engine) Forward(ctx context.Context, b *score.Batch) error {
+	e.lock.Lock()
+	defer e.lock.Unlock()
+	switch {
+	case e.closed:
+		return fmt.Errorf("forward: %w", ErrClosed)
+	case e.broken != nil:
+		return fmt.Errorf("forward on %s: the device failed before: %w", e.dev, e.broken)
+	}
+	if err := check(b, e.cfg.MaxTokens, e.model.VocabSize); err != nil {
+		return fmt.Errorf("forward: %w", err)
+	}
+	if len(b.IDs) == 0 {
+		return nil
+	}
+	if err := e.pool.takeStates(b); err != nil {
+		return fmt.Errorf("forward: %w", err)
+	}
+	defer dropStates(b.States)
+	e.batches++
+	err := e.dev.do(func() error { return e.forward(ctx, b) })
+	if err == nil {
+		return nil
+	}
+	err = fmt.Errorf("forward on %s: batch %d (%d tokens, %d sequences): %w", e.dev, e.batches, len(b.IDs), len(b.States), err)
+	if ctx.Err() == nil || !errors.Is(err, ctx.Err()) {
+		e.broken = err
+	}
+	return err
+}
+
+// batch is one forward pass's inputs on the device.
+type batch struct {
+	t, n, scored                int // tokens, sequences, rows with a target
+	ids, targets, rows, seqlens cu.DevicePtr
+	hist                        cu.DevicePtr // [N] pointers, 0 when no document is carried
+	m                           int          // rows that matrix products take
+}
+
+// forward runs on the device's thread.
+func (e *Engine) forward(ctx context.Context, b *score.Batch) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	d, err := e.upload(b)
+	if err != nil {
+		return fmt.Errorf("copy the batch in: %w", err)
+	}
+	e.mark("embed")
+	if err := e.embed(d); err != nil {
+		return fmt.Errorf("embedding: %w", err)
+	}
+	for l := range e.w.layers {
+		if err := ctx.Err(); err != nil {
+			return errors.Join(err, e.dev.stream.Synchronize())
+		}
+		if err := e.layer(l, d); err != nil {
+			return fmt.Errorf("layer %d: %w", l, err)
+		}
+	}
+	if err := e.head(d); err != nil {
+		return fmt.Errorf("head: %w", err)
+	}
+	e.mark("end")
+	if err := e.download(b, d); err != nil {
+		return fmt.Errorf("copy the scores out: %w", err)
+	}
+	return nil
+}
+
+// upload lays the batch out on the device and readies its states.
+func (e *Engine) upload(b *score.Batch) (batch, error) {
+	d := batch{t: len(b.IDs), n: len(b.States), m: roundUp(len(b.IDs), rowTile)}
+	m := metaWriter{host: e.host.meta.p, dev: e.buf.meta, room: e.host.meta.bytes}
+	var ids, targets, rows, seqlens []int32
+	ids, d.ids = m.ints(d.t)
+	targets, d.targets = m.ints(d.t)
+	rows, d.rows = m.ints(d.t)
+	seqlens, d.seqlens = m.ints(d.n + 1)
+	copy(ids, b.IDs)
+	copy(targets, b.Targets)
+	copy(seqlens, b.CuSeqlens)
+	for i, g := range b.Targets {
+		if g != score.NoTarget {
+			rows[d.scored] = int32(i)
+			d.scored++
+		}
+	}
+	clear(rows[d.scored:])
+	e.tables(b, &m)
+	carried := false
+	for _, s := range b.States {
+		carried = carried || s != nil
+	}
+	if carried {
+		var hist []uint64
+		hist, d.hist = m.words(d.n)
+		for i, s := range b.States {
+			hist[i] = 0
+			if s == nil {
+				continue
+			}
+			st := s.(*state)
+			hist[i] = uint64(st.p) + uint64(e.pool.inputs)
+			if st.fresh {
+				if err := cu.MemsetD8Async(st.p, 0, e.pool.bytes, e.dev.stream); err != nil {
+					return d, err
+				}
+				st.fresh = false
+			}
+		}
+	}
+	return d, cu.MemcpyHtoDAsync(m.dev, m.host, int64(m.used), e.dev.stream)
+}
+
+func (e *Engine) embed(d batch) error {
+	grid := min((d.t*e.model.Width/8+255)/256, 16*e.dev.sms)
+	if err := e.dev.launch(e.k.embed, [3]int{grid, 1, 1}, 256, 0, uint64(e.buf.x), uint64(e.w.embedding), uint64(d.ids), uint64(d.t), uint64(e.model.Width)); err != nil {
+		return err
+	}
+	return e.dev.launch(e.k.sequenceOf, [3]int{(d.t + 255) / 256, 1, 1}, 256, 0, uint64(e.buf.seqOf), uint64(d.seqlens), uint64(d.t), uint64(d.n))
+}
+
+// layer is the whole of one block.
+func (e *Engine) layer(l int, d batch) error {
+	y, b, g := &e.w.layers[l], &e.buf, &e.gemm
+	for _, s := range []struct {
+		family string
+		run    func() error
+	}{
+		{"norm", func() error { return e.norm(y.norm1, 0, d.t) }},
+		{"product in", func() error { return e.product(g.in, d.m, operands{b.y, y.in, b.p, 0}) }},
+		{"product decay, gate", func() error {
+			return errors.Join(
+				e.product(g.decay, d.m, operands{b.p + cu.DevicePtr(2*e.cols.f), y.decay, b.f, 0}),
+				e.product(g.gate, d.m, operands{b.p + cu.DevicePtr(2*e.cols.g), y.gate, b.z, y.gateBias}))
+		}},
+		{"gates", func() error { return e.gates(l, d) }},
+		{"gdn2", func() error { return e.recur(l) }},
+		{"gdn2 gate", func() error { return e.gateOutput(l, d.t) }},
+		{"product out", func() error { return e.product(g.out, d.m, operands{b.o, y.out, b.x, 0}) }},
+		{"norm", func() error { return e.norm(y.norm2, 0, d.t) }},
+		{"product up", func() error { return e.product(g.up, d.m, operands{b.y, y.up, b.h, 0}) }},
+		{"swiglu", func() error { return e.swiglu(y, d.t) }},
+		{"product down", func() error { return e.product(g.down, d.m, operands{b.a, y.down, b.x, 0}) }},
+		{"bias", func() error { return e.addBias(y.downBias, d.t) }},
+	} {
+		e.mark(s.family)
+		if err := s.run(); err != nil {
+			return fmt.Errorf("%s: %w", s.family, err)
+		}
+	}
+	return nil
+}
+
+func (e *Engine) product(p *product, m int, o operands) error { return e.lt.run(p, m, o, e.dev.stream) }
+
+// norm is y [n, D] = rmsnorm(x) w, of the given rows of x, or of the first n.
+func (e *Engine) norm(w, rows cu.DevicePtr, n int) error {
+	return e.dev.launch(e.k.norm, [3]int{(n + 7) / 8, 1, 1}, 256, 0, uint64(e.buf.y), uint64(e.buf.x), uint64(w), uint64(rows), uint64(n),
+		uint64(e.model.Width), f32(e.model.NormEps))
+}
+
+// gates takes the projections to the recurrence's operands.
+func (e *Engine) gates(l int, d batch) error {
+	const run, warps = 32, 4 // as in gates.cu
+	c, b, y := e.model, &e.buf, &e.w.layers[l]
+	flags := uint64(0)
+	for i, on := range []bool{c.Kaczmarz, c.QKL2Norm, c.NegEigval} {
+		if on {
+			flags |= 1 << i
+		}
+	}
+	ch, vd := e.channels(), c.VHeads*c.V
+	offset := uint64(l * 3 * ch)
+	heads := warps * 128 / c.K
+	runs := (d.t + run - 1) / run
+	if err := e.dev.launch(e.k.key, [3]int{(c.Heads + heads - 1) / heads, runs, 1}, 32*warps, 0, uint64(b.q), uint64(b.k), uint64(b.bk), uint64(b.g), uint64(b.step),
+		uint64(b.p), uint64(b.f), uint64(y.convW), uint64(y.convB), uint64(y.rate), uint64(y.dtBias), uint64(y.etaBias), uint64(b.seqOf), uint64(d.seqlens),
+		uint64(d.hist), offset, uint64(d.t), uint64(c.Heads), uint64(ch), uint64(e.cols.b), uint64(e.cols.eta), uint64(e.cols.total), flags, f32(c.KaczmarzEps)); err != nil {
+		return err
+	}
+	if err := e.dev.launch(e.k.value, [3]int{(vd + 256*warps - 1) / (256 * warps), runs, 1}, 32*warps, 0, uint64(b.wv), uint64(b.step), uint64(b.p),
+		uint64(y.convW), uint64(y.convB), uint64(b.seqOf), uint64(d.seqlens), uint64(d.hist), offset, uint64(d.t), uint64(c.Heads), uint64(vd),
+		uint64(vd/c.Heads), uint64(ch), uint64(e.cols.v), uint64(e.cols.w), uint64(e.cols.total), flags); err != nil {
+		return err
+	}
+	if d.hist == 0 {
+		return nil
+	}
+	return e.dev.launch(e.k.keepInputs, [3]int{d.n, (ch + 255) / 256, 1}, 256, 0, uint64(d.hist), offset, uint64(b.p), uint64(d.seqlens), uint64(ch), uint64(e.cols.total))
+}
+
+func (e *Engine) swiglu(y *layer, t int) error {
+	n := t * e.model.Inner / 8
+	return e.dev.launch(e.k.swiglu, [3]int{(n + 511) / 512, 1, 1}, 256, 0, uint64(e.buf.a), uint64(e.buf.h), uint64(y.upBias), uint64(t), uint64(e.model.Inner))
+}
+
+func (e *Engine) addBias(bias cu.DevicePtr, t int) error {
+	if bias == 0 {
+		return nil
+	}
+	return e.dev.launch(e.k.addBias, [3]int{16 * e.dev.sms, 1, 1}, 256, 0, uint64(e.buf.x), uint64(bias), uint64(t), uint64(e.model.Width))
+}
+
+// head scores the rows that have a target, and no others, in slices.
+func (e *Engine) head(d batch) error {
+	if d.scored == 0 {
+		return nil
+	}
+	e.mark("norm")
+	if err := e.norm(e.w.lnF, d.rows, d.scored); err != nil {
+		return err
+	}
+	for r := 0; r < d.scored; r += headRows {
+		n := min(headRows, d.scored-r)
+		e.mark("product head")
+		x := e.buf.y + cu.DevicePtr(2*r*e.model.Width)
+		if err := e.product(e.gemm.head, roundUp(n, rowTile), operands{x, e.w.head, e.buf.logits, 0}); err != nil {
+			return err
+		}
+		e.mark("loss")
+		if err := e.dev.launch(e.k.loss, [3]int{n, 1, 1}, 512, 0, uint64(e.buf.nll), uint64(e.buf.top1), uint64(e.buf.logits), uint64(d.rows)+uint64(4*r),
+			uint64(d.targets), uint64(e.model.VocabSize), uint64(headColumns(e.model))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// download waits for the batch and takes its scores.
+func (e *Engine) download(b *score.Batch, d batch) error {
+	p := e.host.result.p
+	nll := viewOf[float32](pinned{p, 4 * d.t})
+	flags := pinned{unsafeAdd(p, 4*e.rows), d.t}
+	if err := errors.Join(
+		cu.MemcpyDtoHAsync(p, e.buf.nll, int64(4*d.t), e.dev.stream),
+		cu.MemcpyDtoHAsync(flags.p, e.buf.top1, int64(d.t), e.dev.stream),
+		e.done.Record(e.dev.stream)); err != nil {
+		return err
+	}
+	if err := e.done.Synchronize(); err != nil {
+		return err
+	}
+	top1 := viewOf[uint8](flags)
+	for i, g := range b.Targets {
+		b.NLL[i], b.Top1[i] = 0, false
+		if g != score.NoTarget {
+			b.NLL[i], b.Top1[i] = nll[i], top1[i] != 0
+		}
+	}
+	return nil
+}

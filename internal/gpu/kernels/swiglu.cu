@@ -1,0 +1,46 @@
+// SwiGLU's activation: y = silu(h1 + b1) * (h2 + b2).
+//
+//   h [T, 2 I] bf16, a row h1|h2; b1|b2 [2 I] fp32 or null; y [T, I] bf16;
+//   I a multiple of 8
+//
+// Roofline: reads 4 I, writes 2 I bytes a token: 0.29 ms for 32,768 x 6208 at
+// 4.2 TB/s.
+#include "common.cuh"
+
+extern "C" __global__ void __launch_bounds__(256) swiglu(bf16 *__restrict__ y, const bf16 *__restrict__ h, const float *__restrict__ bias, int T, int I) {
+  const unsigned I8 = unsigned(I) / 8;
+  const unsigned n = unsigned(T) * I8; // at most 2^20 tokens x I/8: the engine refuses what does not fit
+  // Two independent pieces a thread, a block's width apart.
+  const unsigned i0 = blockIdx.x * (2 * blockDim.x) + threadIdx.x;
+  Bf16x8 a[2], b[2];
+  unsigned c[2];
+  int64_t t[2];
+#pragma unroll
+  for (int j = 0; j < 2; j++) {
+    const unsigned i = i0 + j * blockDim.x;
+    if (i >= n) break;
+    const unsigned row = i / I8;
+    t[j] = row;
+    c[j] = (i - row * I8) * 8;
+    const bf16 *p = h + t[j] * (2 * int64_t(I)) + c[j];
+    a[j] = load8(p);
+    b[j] = load8(p + I);
+  }
+#pragma unroll
+  for (int j = 0; j < 2; j++) {
+    if (i0 + j * blockDim.x >= n) return;
+    float u[8], v[8];
+    unpack8(a[j], u);
+    unpack8(b[j], v);
+    if (bias) {
+#pragma unroll
+      for (int k = 0; k < 8; k++) {
+        u[k] += bias[c[j] + k];
+        v[k] += bias[I + c[j] + k];
+      }
+    }
+#pragma unroll
+    for (int k = 0; k < 8; k++) u[k] = siluf(u[k]) * v[k];
+    store8(y + t[j] * I + c[j], pack8(u));
+  }
+}

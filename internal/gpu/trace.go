@@ -1,0 +1,53 @@
+//go:build cuda
+
+package gpu
+
+import "gorgonia.org/cu"
+
+// trace takes the time of each family of kernels in a forward pass.
+type trace struct {
+	events []cu.Event
+	names  []string
+	used   int
+	err    error
+}
+
+// mark says that what is enqueued from here on is of that family.
+func (e *Engine) mark(family string) {
+	t := e.trace
+	if t == nil || t.err != nil {
+		return
+	}
+	if t.used == len(t.events) {
+		ev, err := cu.MakeEvent(cu.DefaultEvent)
+		if err != nil {
+			t.err = err
+			return
+		}
+		t.events, t.names = append(t.events, ev), append(t.names, "")
+	}
+	t.names[t.used] = family
+	t.err = t.events[t.used].Record(e.dev.stream)
+	t.used++
+}
+
+// sum gives the milliseconds of each family since the trace began, in order of
+// appearance, once the stream is done.
+func (t *trace) sum() (names []string, ms map[string]float64, err error) {
+	if t.err != nil {
+		return nil, nil, t.err
+	}
+	ms = map[string]float64{}
+	for i := 0; i+1 < t.used; i++ {
+		d, err := t.events[i].Elapsed(t.events[i+1])
+		if err != nil {
+			return nil, nil, err
+		}
+		if _, ok := ms[t.names[i]]; !ok {
+			names = append(names, t.names[i])
+		}
+		ms[t.names[i]] += d
+	}
+	t.used = 0
+	return names, ms, nil
+}

@@ -1,0 +1,270 @@
+//go:build cuda
+
+package gpu
+
+import (
+	"fmt"
+	"math"
+
+	"gorgonia.org/cu"
+
+	"surprisal/internal/model"
+)
+
+// layer is one block's weights on the device.
+type layer struct {
+	norm1, norm2 cu.DevicePtr // [D] fp32
+	in           cu.DevicePtr // [columns.total, D], all that reads the mixer's input
+	decay        cu.DevicePtr // f_proj.1 [H K, V]
+	gate         cu.DevicePtr // g_proj.1 [HV V, V]
+	out          cu.DevicePtr // o_proj [D, HV V]
+	up           cu.DevicePtr // w1 | w2 [2 I, D]
+	down         cu.DevicePtr // w3 [D, I]
+	upBias       cu.DevicePtr // [2 I] fp32, or 0
+	downBias     cu.DevicePtr // [D] fp32, or 0
+	convW        cu.DevicePtr // [taps, 2 H K + HV V] fp32
+	convB        cu.DevicePtr // [2 H K + HV V] fp32, or 0
+	rate         cu.DevicePtr // exp(A_log) [H] fp32
+	dtBias       cu.DevicePtr // [H K] fp32
+	etaBias      cu.DevicePtr // [H] fp32, or 0
+	gateBias     cu.DevicePtr // [HV V] fp32
+	outNorm      cu.DevicePtr // [V] fp32
+}
+
+// weights is a model on the device.
+type weights struct {
+	embedding cu.DevicePtr // [VocabSize, D]
+	head      cu.DevicePtr // [headColumns, D]
+	lnF       cu.DevicePtr // [D] fp32
+	layers    []layer
+}
+
+// source reads a checkpoint's tensors by name, whole.
+type source interface {
+	bfloat16(name string, dst []uint16) error
+	float32(name string, dst []float32) error
+}
+
+type fromCheckpoint struct{ c *model.Checkpoint }
+
+func (s fromCheckpoint) bfloat16(name string, dst []uint16) error {
+	t, err := s.c.Tensor(name)
+	if err != nil {
+		return err
+	}
+	return t.BFloat16(dst)
+}
+
+func (s fromCheckpoint) float32(name string, dst []float32) error {
+	t, err := s.c.Tensor(name)
+	if err != nil {
+		return err
+	}
+	return t.Float32(dst)
+}
+
+// loader copies tensors to the device through two pinned buffers, one being
+// filled while the other is copied. Its first error stops it.
+type loader struct {
+	src    source
+	mem    *memory
+	stream cu.Stream
+	stage  [2]pinned
+	copied [2]cu.Event
+	turn   int
+	err    error
+}
+
+func newLoader(src source, mem *memory, stream cu.Stream, largest int) (*loader, error) {
+	l := &loader{src: src, mem: mem, stream: stream}
+	for i := range l.stage {
+		var err error
+		if l.stage[i], err = newPinned(2 * largest); err != nil {
+			l.close()
+			return nil, err
+		}
+		if l.copied[i], err = cu.MakeEvent(cu.DisableTiming); err != nil {
+			l.close()
+			return nil, err
+		}
+	}
+	return l, nil
+}
+
+func (l *loader) close() {
+	_ = l.stream.Synchronize()
+	for i := range l.stage {
+		l.stage[i].free()
+		if l.copied[i] != (cu.Event{}) {
+			_ = cu.DestroyEvent(&l.copied[i])
+		}
+	}
+}
+
+func (l *loader) check(err error) bool {
+	if l.err == nil {
+		l.err = err
+	}
+	if l.err == nil {
+		l.err = l.mem.err
+	}
+	return l.err == nil
+}
+
+// next is a stage whose last copy is done.
+func (l *loader) next() (pinned, cu.Event) {
+	l.turn ^= 1
+	l.check(l.copied[l.turn].Synchronize())
+	return l.stage[l.turn], l.copied[l.turn]
+}
+
+// matrix copies the first n elements of a tensor of size elements to dst, as bf16.
+func (l *loader) matrix(name string, dst cu.DevicePtr, size, n int) {
+	if !l.check(nil) {
+		return
+	}
+	s, ev := l.next()
+	v := viewOf[uint16](s)[:size]
+	if !l.check(l.src.bfloat16(name, v)) {
+		return
+	}
+	if l.check(cu.MemcpyHtoDAsync(dst, s.p, int64(2*n), l.stream)) {
+		l.check(ev.Record(l.stream))
+	}
+}
+
+// vector gives a tensor as fp32 on the device, after change.
+func (l *loader) vector(name string, n int, change func([]float32)) cu.DevicePtr {
+	p := l.mem.alloc(name, int64(4*n))
+	if !l.check(nil) {
+		return 0
+	}
+	v := make([]float32, n)
+	if !l.check(l.src.float32(name, v)) {
+		return 0
+	}
+	if change != nil {
+		change(v)
+	}
+	l.upload(p, v)
+	return p
+}
+
+// upload copies fp32 values by way of a stage.
+func (l *loader) upload(p cu.DevicePtr, v []float32) {
+	for len(v) > 0 && l.check(nil) {
+		s, ev := l.next()
+		n := copy(viewOf[float32](s), v)
+		if l.check(cu.MemcpyHtoDAsync(p, s.p, int64(4*n), l.stream)) {
+			l.check(ev.Record(l.stream))
+		}
+		p, v = p+cu.DevicePtr(4*n), v[n:]
+	}
+}
+
+func (l *loader) linear(name string, rows, cols int) cu.DevicePtr {
+	p := l.mem.alloc(name, int64(2*rows*cols))
+	l.matrix(name, p, rows*cols, rows*cols)
+	return p
+}
+
+// headColumns is the vocabulary, padded for the matrix product.
+func headColumns(c model.Config) int { return roundUp(c.VocabSize, 16) }
+
+func (l *loader) model(c model.Config) weights {
+	w := weights{
+		embedding: l.mem.alloc("the embedding", int64(2*c.VocabSize*c.Width)),
+		head:      l.mem.alloc("the head", int64(2*headColumns(c)*c.Width)),
+	}
+	l.matrix("transformer.wte.weight", w.embedding, c.PaddedVocabSize*c.Width, c.VocabSize*c.Width)
+	l.matrix("lm_head.weight", w.head, c.PaddedVocabSize*c.Width, c.VocabSize*c.Width)
+	w.lnF = l.vector("transformer.ln_f.weight", c.Width, nil)
+	for i := range c.Layers {
+		w.layers = append(w.layers, l.layer(c, i))
+	}
+	return w
+}
+
+func (l *loader) layer(c model.Config, i int) layer {
+	p := fmt.Sprintf("transformer.h.%d.", i)
+	a, m := p+"attn.", p+"mlp.swiglu."
+	col, kd, vd := columnsOf(c), c.Heads*c.K, c.VHeads*c.V
+	y := layer{norm1: l.vector(p+"norm_1.weight", c.Width, nil), norm2: l.vector(p+"norm_2.weight", c.Width, nil)}
+	y.in = l.mem.alloc("projections", int64(2*col.total*c.Width))
+	parts := []struct {
+		name     string
+		col, out int
+	}{
+		{"q_proj", col.q, kd}, {"k_proj", col.k, kd}, {"v_proj", col.v, vd}, {"b_proj", col.b, kd}, {"w_proj", col.w, vd},
+		{"f_proj.0", col.f, c.V}, {"g_proj.0", col.g, c.V},
+	}
+	if c.Kaczmarz {
+		parts = append(parts, struct {
+			name     string
+			col, out int
+		}{"eta_proj", col.eta, c.Heads})
+		y.etaBias = l.vector(a+"eta_proj.bias", c.Heads, nil)
+	}
+	for _, t := range parts {
+		l.matrix(a+t.name+".weight", y.in+cu.DevicePtr(2*t.col*c.Width), t.out*c.Width, t.out*c.Width)
+	}
+	y.decay, y.gate = l.linear(a+"f_proj.1.weight", kd, c.V), l.linear(a+"g_proj.1.weight", vd, c.V)
+	y.out = l.linear(a+"o_proj.weight", c.Width, vd)
+	y.up = l.mem.alloc("w1 and w2", int64(4*c.Inner*c.Width))
+	l.matrix(m+"w1.weight", y.up, c.Inner*c.Width, c.Inner*c.Width)
+	l.matrix(m+"w2.weight", y.up+cu.DevicePtr(2*c.Inner*c.Width), c.Inner*c.Width, c.Inner*c.Width)
+	y.down = l.linear(m+"w3.weight", c.Width, c.Inner)
+	if c.Bias {
+		b1, b2 := make([]float32, c.Inner), make([]float32, c.Inner)
+		l.check(l.src.float32(m+"w1.bias", b1))
+		l.check(l.src.float32(m+"w2.bias", b2))
+		y.upBias = l.mem.alloc("biases", int64(8*c.Inner))
+		l.upload(y.upBias, append(b1, b2...))
+		y.downBias = l.vector(m+"w3.bias", c.Width, nil)
+	}
+	l.conv(c, a, &y)
+	y.rate = l.vector(a+"A_log", c.Heads, func(v []float32) {
+		for i := range v {
+			v[i] = float32(math.Exp(float64(v[i])))
+		}
+	})
+	y.dtBias, y.gateBias = l.vector(a+"dt_bias", kd, nil), l.vector(a+"g_proj.1.bias", vd, nil)
+	y.outNorm = l.vector(a+"o_norm.weight", c.V, nil)
+	return y
+}
+
+// conv reads the three short convolutions as one over the columns q|k|v, with
+// zeros in front of fewer taps; a model without has the present input alone.
+func (l *loader) conv(c model.Config, a string, y *layer) {
+	kd, vd := c.Heads*c.K, c.VHeads*c.V
+	channels := 2*kd + vd
+	w, b := make([]float32, taps*channels), make([]float32, channels)
+	y.convW = l.mem.alloc("convolutions", int64(4*len(w)))
+	if !c.ShortConv {
+		for i := range channels {
+			w[(taps-1)*channels+i] = 1
+		}
+		l.upload(y.convW, w)
+		return
+	}
+	for _, part := range []struct {
+		name     string
+		col, out int
+	}{{"q", 0, kd}, {"k", kd, kd}, {"v", 2 * kd, vd}} {
+		v := make([]float32, part.out*c.ConvSize)
+		if !l.check(l.src.float32(a+part.name+"_conv1d.weight", v)) {
+			return
+		}
+		for i, x := range v {
+			w[(taps-c.ConvSize+i%c.ConvSize)*channels+part.col+i/c.ConvSize] = x
+		}
+		if c.ConvBias {
+			l.check(l.src.float32(a+part.name+"_conv1d.bias", b[part.col:][:part.out]))
+		}
+	}
+	l.upload(y.convW, w)
+	if c.ConvBias {
+		y.convB = l.mem.alloc("convolutions", int64(4*channels))
+		l.upload(y.convB, b)
+	}
+}
