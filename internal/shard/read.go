@@ -15,6 +15,14 @@ import (
 	"surprisal/internal/score"
 )
 
+// What one row may hold. Runs and dictionaries can stand for any number of
+// values in a few bytes, so a row is bounded apart from the file's size.
+const (
+	maxRowIDs    = 1 << 26
+	maxKeptItems = 1 << 22
+	maxKeptBytes = 1 << 30
+)
+
 // Kept are one row's values of the kept columns.
 type Kept struct {
 	values []parquet.Value // leaf by leaf, with levels
@@ -181,9 +189,13 @@ func (r *Reader) row() (Row, error) {
 	} else {
 		err = r.readIDs(&row)
 	}
+	size := 0
 	for i := 0; i < len(r.kept) && err == nil; i++ {
 		c := r.kept[i]
 		err = c.row(func(e entry) error {
+			if size += len(e.val); size > maxKeptBytes || len(row.Kept.values) >= maxKeptItems {
+				return fmt.Errorf("%w: the row's kept columns have more than %d values or %d bytes", ErrColumn, maxKeptItems, maxKeptBytes)
+			}
 			row.Kept.values = append(row.Kept.values, toValue(c.leaf, e, i))
 			return nil
 		})
@@ -208,6 +220,9 @@ func (r *Reader) readIDs(row *Row) error {
 			id, ok := idValue(e.val, r.idsCol.unsigned)
 			if !ok {
 				row.Problem = fmt.Sprintf("token id %s does not fit 32 bits", idText(e.val, r.idsCol.unsigned))
+			}
+			if len(row.IDs) == maxRowIDs {
+				return fmt.Errorf("%w: the row has more than %d ids", ErrColumn, maxRowIDs)
 			}
 			row.IDs = append(row.IDs, id)
 		}
