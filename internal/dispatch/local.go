@@ -50,7 +50,8 @@ func (l *Local) Run(drain, ctx context.Context, req Request) (*Summary, error) {
 		return nil, err
 	}
 	req.AutoEngine = have.best()
-	s, err := Begin(ctx, req, l.Log)
+	// Workers here end with their dispatcher, so every temporary is a dead one's.
+	s, err := Begin(ctx, req, 0, l.Log)
 	if err != nil {
 		return nil, err
 	}
@@ -88,6 +89,10 @@ func (l *Local) Run(drain, ctx context.Context, req Request) (*Summary, error) {
 	return sum, nil
 }
 
+// localAckWait is short: no network lies between worker and queue, and a killed
+// worker's job should not wait for long.
+const localAckWait = 15 * time.Second
+
 // score runs server, workers and watch until every job is committed or dead.
 func (l *Local) score(drain, ctx context.Context, bin string, s *Submitted) (*Committed, []DeadJob, error) {
 	// The queue is disposable: a run that is cut off is taken up from its
@@ -108,7 +113,7 @@ func (l *Local) score(drain, ctx context.Context, bin string, s *Submitted) (*Co
 		return nil, nil, err
 	}
 	defer client.Close()
-	if err := s.Queue(ctx, client, jobs.Topology{}); err != nil {
+	if err := s.Queue(ctx, client, jobs.Topology{AckWait: localAckWait}); err != nil {
 		return nil, nil, err
 	}
 	workers := max(l.Workers, 1)
