@@ -21,7 +21,7 @@ var layers = [][]string{
 	{"internal/score"},
 	{"internal/gpu", "internal/jobs", "internal/model", "internal/shard"},
 	{"internal/dispatch", "internal/worker"},
-	{"cmd/dispatcher", "cmd/worker", "internal/tools"},
+	{"cmd/dispatcher", "cmd/worker", "internal/tools", "e2e"},
 }
 
 // owners names the one package family that may import each heavy dependency.
