@@ -88,13 +88,17 @@ func planError(in score.Input, err error) string {
 	return s
 }
 
-func plan(ctx context.Context, in score.Input, opt PlanOptions) (score.FilePlan, error) {
+func plan(ctx context.Context, in score.Input, opt PlanOptions) (p score.FilePlan, err error) {
 	f, err := openInput(in)
 	if err != nil {
-		return score.FilePlan{}, err
+		return p, err
 	}
 	defer f.Close()
-	return planFile(ctx, f, in, opt)
+	err = recovered(func() error {
+		p, err = planFile(ctx, f, in, opt)
+		return err
+	})
+	return p, err
 }
 
 func planFile(ctx context.Context, f io.ReaderAt, in score.Input, opt PlanOptions) (score.FilePlan, error) {

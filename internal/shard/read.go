@@ -87,7 +87,7 @@ func openRange(ctx context.Context, job score.Job) (*Reader, error) {
 		return nil, err
 	}
 	r := &Reader{job: job, file: f, next: job.First}
-	if err := r.open(ctx, f, job.Input.Size); err != nil {
+	if err := recovered(func() error { return r.open(ctx, f, job.Input.Size) }); err != nil {
 		f.Close()
 		return nil, err
 	}
@@ -156,7 +156,11 @@ func (r *Reader) Next() (Row, error) {
 	if r.err != nil {
 		return Row{}, r.err
 	}
-	row, err := r.row()
+	var row Row
+	err := recovered(func() (err error) {
+		row, err = r.row()
+		return err
+	})
 	if err != nil {
 		if err != io.EOF {
 			err = fmt.Errorf("read row %d of %s: %w", r.next, r.job.Input.Path, err)
