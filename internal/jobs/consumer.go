@@ -115,7 +115,7 @@ func (c *Client) NewConsumer(ctx context.Context, cfg ConsumerConfig) (*Consumer
 
 // renew looks the consumer up again.
 func (k *Consumer) renew(ctx context.Context) error {
-	h, err := k.c.js.Consumer(ctx, JobStream, WorkDurable)
+	h, err := k.c.js.Consumer(perRequest{ctx}, JobStream, WorkDurable)
 	if err != nil {
 		return err
 	}
