@@ -130,7 +130,9 @@ func (l *Local) score(drain, ctx context.Context, bin string, s *Submitted) (*Co
 	drained := make(chan struct{}) // closed when all workers have ended after a drain
 	crew, cctx := errgroup.WithContext(gctx)
 	for i := range workers {
-		crew.Go(func() error { return l.supervise(stop, cctx, command{bin, s.Manifest.Options.Engine, i, conn.Environ()}) })
+		crew.Go(func() error {
+			return l.supervise(stop, cctx, command{bin, s.Manifest.Options.Engine, i, conn.Environ()})
+		})
 	}
 	g.Go(func() error {
 		defer close(drained)
