@@ -174,9 +174,10 @@ func TestConnectUnreachable(t *testing.T) {
 func TestConnectWaits(t *testing.T) {
 	r := newRig(t, Topology{})
 	r.srv.Shutdown()
+	cfg := Config{URLs: []string{r.srv.URL()}, Token: r.srv.Token(), Wait: true}
 	got := make(chan error, 1)
 	go func() {
-		c, err := Connect(r.ctx, Config{URLs: []string{r.srv.URL()}, Token: r.srv.Token(), Wait: true})
+		c, err := Connect(r.ctx, cfg)
 		if err == nil {
 			c.Close()
 		}
