@@ -8,6 +8,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"unsafe"
 
 	"github.com/parquet-go/parquet-go"
 	"github.com/parquet-go/parquet-go/deprecated"
@@ -26,7 +27,11 @@ const (
 // Kept are one row's values of the kept columns.
 type Kept struct {
 	values []parquet.Value // leaf by leaf, with levels
+	bytes  int             // that the values point to
 }
+
+// Size is about how much memory the values take, for who holds many rows.
+func (k Kept) Size() int { return len(k.values)*int(unsafe.Sizeof(parquet.Value{})) + k.bytes }
 
 // Columns are the kept columns' types, as the input has them.
 type Columns struct {
@@ -193,11 +198,10 @@ func (r *Reader) row() (Row, error) {
 	} else {
 		err = r.readIDs(&row)
 	}
-	size := 0
 	for i := 0; i < len(r.kept) && err == nil; i++ {
 		c := r.kept[i]
 		err = c.row(func(e entry) error {
-			if size += len(e.val); size > maxKeptBytes || len(row.Kept.values) >= maxKeptItems {
+			if row.Kept.bytes += len(e.val); row.Kept.bytes > maxKeptBytes || len(row.Kept.values) >= maxKeptItems {
 				return fmt.Errorf("%w: the row's kept columns have more than %d values or %d bytes", ErrColumn, maxKeptItems, maxKeptBytes)
 			}
 			row.Kept.values = append(row.Kept.values, toValue(c.leaf, e, i))

@@ -217,12 +217,7 @@ func appendList[T any](row parquet.Row, col int, list []T, null bool, value func
 // flushIfFull ends the row group when it holds enough.
 func (w *Writer) flushIfFull(kept Kept, s *score.Score) error {
 	w.group++
-	w.bytes += int64(len(w.row))*8 + int64(len(s.Error))
-	for _, v := range kept.values {
-		if k := v.Kind(); k == parquet.ByteArray || k == parquet.FixedLenByteArray {
-			w.bytes += int64(len(v.ByteArray()))
-		}
-	}
+	w.bytes += int64(len(w.row))*8 + int64(len(s.Error)) + int64(kept.bytes)
 	if w.group < groupRows && w.bytes < groupBytes {
 		return nil
 	}
