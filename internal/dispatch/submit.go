@@ -102,6 +102,9 @@ func (s *Submitted) Queue(ctx context.Context, client *jobs.Client, topology job
 	if err := shard.RemoveSuccess(m.Out); err != nil {
 		return fmt.Errorf("begin run %s: %w", m.Run, err)
 	}
+	if _, err := client.Revive(ctx, m.Run); err != nil {
+		return err
+	}
 	if err := submit(ctx, client, m.Run, left); err != nil {
 		return err
 	}
