@@ -98,7 +98,7 @@ func nextChunk(rows *shard.Reader) ([]shard.Row, error) {
 			return nil, err
 		}
 		chunk = append(chunk, row)
-		size += len(row.Text) + 4*len(row.IDs)
+		size += len(row.Text) + 4*len(row.IDs) + row.Kept.Size()
 	}
 	return chunk, nil
 }
