@@ -98,7 +98,8 @@ func fuzzRead(t *testing.T, b []byte, how uint8) {
 	if err != nil {
 		return
 	}
-	var w *parquet.Writer //nolint:staticcheck // as in write.go
+	//lint:ignore SA1019 as in write.go
+	var w *parquet.Writer
 	if recovered(func() error {
 		w = parquet.NewWriter(io.Discard, parquet.NewSchema("schema", root)) //nolint:staticcheck // as in write.go
 		return nil

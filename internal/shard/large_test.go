@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -180,10 +181,7 @@ func TestReadMixedCodecs(t *testing.T) {
 	ra, rb := readFoot(t, a), readFoot(t, b)
 	file := &spliced{first: ra.bytes, second: rb.bytes}
 	foot := *ra.foot
-	foot.groups = nil
-	for _, g := range ra.foot.groups {
-		foot.groups = append(foot.groups, g)
-	}
+	foot.groups = slices.Clone(ra.foot.groups)
 	for _, g := range rb.foot.groups {
 		g.first += fixtureRows
 		g.chunks = append([]chunk(nil), g.chunks...)

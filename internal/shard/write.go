@@ -30,13 +30,14 @@ type Metadata struct {
 // Writer writes one job's score file. Its bytes are a function of the job, the
 // metadata and the rows alone.
 type Writer struct {
-	job    score.Job
-	meta   Metadata
-	out    *outDir
-	temp   string // name under out
-	file   *os.File
-	pq     *parquet.Writer //nolint:staticcheck // the generic one wants a Go type, columns are known at run time only
-	keptN  int             // leaves of the kept columns
+	job  score.Job
+	meta Metadata
+	out  *outDir
+	temp string // name under out
+	file *os.File
+	//lint:ignore SA1019 the generic one wants a Go type; columns are known at run time only
+	pq     *parquet.Writer
+	keptN  int // leaves of the kept columns
 	next   int64
 	row    parquet.Row
 	ids    int // index of token_ids' leaf, -1 without
