@@ -110,6 +110,9 @@ func TestUsageErrorsAreOneLineAndCode2(t *testing.T) {
 			if lines := strings.Count(strings.TrimSpace(r.stderr), "\n") + 1; lines != 1 || strings.Contains(r.stderr, "goroutine") {
 				t.Errorf("%d lines:\n%s", lines, r.stderr)
 			}
+			if _, err := os.Stat(out); err == nil {
+				t.Error("wrong usage left an output folder behind")
+			}
 		})
 	}
 }

@@ -49,6 +49,12 @@ func (l *Local) Run(drain, ctx context.Context, req Request) (*Summary, error) {
 	if err != nil {
 		return nil, err
 	}
+	missing := func(e score.EngineKind) error {
+		return usage("--engine %s: the worker program has only %v on this machine", e, have.Engines)
+	}
+	if e := req.Options.Engine; (e == score.EngineCPU || e == score.EngineCUDA) && !have.has(e) {
+		return nil, missing(e) // before OUT is pinned to it
+	}
 	req.AutoEngine = have.best()
 	// Workers here end with their dispatcher, so every temporary is a dead one's.
 	s, err := Begin(ctx, req, 0, l.Log)
@@ -57,7 +63,7 @@ func (l *Local) Run(drain, ctx context.Context, req Request) (*Summary, error) {
 	}
 	defer s.Release()
 	if e := s.Manifest.Options.Engine; !have.has(e) {
-		return nil, usage("--engine %s: the worker program has only %v on this machine", e, have.Engines)
+		return nil, missing(e)
 	}
 	before := s.Committed.Totals
 	m := s.Manifest
