@@ -50,6 +50,12 @@ test: native ## run every test
 bench: native ## tokenizer and CPU engine speed
 	go test -run '^$$' -bench . -benchmem ./internal/model/...
 
+.PHONY: bench-load
+bench-load: ## open a 5.8 GB fp32 checkpoint into bf16: seconds and peak memory
+	go run ./internal/tools/genckpt --config gdn2_kla_1.3B --dtype float32 --seed 1 --out .build/bench-ckpt
+	SURPRISAL_BENCH_CKPT=$(CURDIR)/.build/bench-ckpt go test -run '^$$' -bench Open1B3 -benchtime 2x ./internal/model
+	rm -rf .build/bench-ckpt
+
 .PHONY: lint
 lint: native $(STATICCHECK) ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l cmd internal); if [ -n "$$unformatted" ]; then echo "not formatted (gofmt -w):"; echo "$$unformatted"; exit 1; fi

@@ -12,8 +12,10 @@ PYTHON ?= python3
 CUDA_WHEELS := nvidia-cuda-nvcc nvidia-cuda-crt nvidia-nvvm nvidia-cuda-runtime nvidia-cuda-cccl nvidia-cublas
 
 # Machine code for Ampere and Hopper, and PTX for what comes after.
-NVCC_FLAGS := -std=c++17 -O3 --threads 2 -lineinfo -Xptxas -warn-spills \
-	-gencode arch=compute_80,code=sm_80 -gencode arch=compute_90a,code=sm_90a -gencode arch=compute_80,code=compute_80
+NVCC_FLAGS := -std=c++17 -O3 -lineinfo
+NVCC_ARCHS := -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90a,code=sm_90a -gencode arch=compute_80,code=compute_80
+# The walk is written for Hopper's instructions; elsewhere the engine takes gdn2_simple.
+internal/gpu/fatbin/gdn2_walk.fatbin: NVCC_ARCHS := -gencode arch=compute_90a,code=sm_90a
 
 KERNELS := $(wildcard internal/gpu/kernels/*.cu)
 KERNEL_HEADERS := $(wildcard internal/gpu/kernels/*.cuh)
@@ -46,7 +48,7 @@ gpu-binaries: native gpu-parts ## build the CUDA tests and benchmark as programs
 
 internal/gpu/fatbin/%.fatbin: internal/gpu/kernels/%.cu $(KERNEL_HEADERS) | $(NVCC)
 	mkdir -p $(@D)
-	$(NVCC) $(NVCC_FLAGS) -fatbin -o $@.tmp $<
+	$(NVCC) $(NVCC_FLAGS) $(NVCC_ARCHS) -fatbin -o $@.tmp $<
 	mv $@.tmp $@
 
 $(CUDA_BUILD)/lib/libcuda.a: internal/tools/cudastub/main.go internal/gpu/shim/cuda.h | $(NVCC)

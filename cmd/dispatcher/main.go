@@ -104,17 +104,28 @@ usage or input; 130 interrupted.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
+	root.Args = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return nil
+		}
+		meant := ""
+		if s := cmd.SuggestionsFor(args[0]); len(s) > 0 {
+			meant = fmt.Sprintf(", did you mean %q?", s[0])
+		}
+		return fmt.Errorf("there is no command %q%s", args[0], meant)
+	}
+	root.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 	root.PersistentFlags().String("config", "", "config file: YAML, TOML or JSON (default ./surprisal.yaml if it is there)")
 	root.PersistentFlags().String("log-format", "auto", "auto, console or json; auto: console at a terminal")
 	root.PersistentFlags().String("log-level", "", "debug, info, warn or error (default info; warn where a bar is drawn)")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return flagError{err} })
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return loadConfig(cmd) }
 	root.AddCommand(newRun(l), newSubmit(l), newWait(l), newStatus(l), newList(l), newPlan(l))
-	for _, c := range root.Commands() {
+	for _, c := range append(root.Commands(), root) {
 		if check := c.Args; check != nil {
 			c.Args = func(cmd *cobra.Command, args []string) error {
 				if err := check(cmd, args); err != nil {
-					return flagError{fmt.Errorf("%w: see dispatcher %s --help", err, cmd.Name())}
+					return flagError{fmt.Errorf("%w: see %s --help", err, cmd.CommandPath())}
 				}
 				return nil
 			}

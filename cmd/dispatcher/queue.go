@@ -49,7 +49,7 @@ Submitting the same command again queues only what OUT does not hold yet.`,
 			return err
 		}
 		defer client.Close()
-		s, err := dispatch.Begin(l.drain, req, log)
+		s, err := dispatch.Begin(l.drain, req, dispatch.StaleAfter, log)
 		if err != nil {
 			return err
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -53,6 +54,9 @@ func runLocal(cmd *cobra.Command, l life, inputs []string) error {
 	asJSON, _ := f.GetBool("json")
 	if workers < 0 || threads < 0 || batch < 0 {
 		return flagError{errors.New("--workers, --threads and --batch-tokens are at least 1")}
+	}
+	if threads == 0 && workers > 1 {
+		threads = max(1, runtime.NumCPU()/workers)
 	}
 	meter := newMeter(os.Stderr)
 	defer meter.Close()

@@ -49,14 +49,21 @@ func (l *Local) Run(drain, ctx context.Context, req Request) (*Summary, error) {
 	if err != nil {
 		return nil, err
 	}
+	missing := func(e score.EngineKind) error {
+		return usage("--engine %s: the worker program has only %v on this machine", e, have.Engines)
+	}
+	if e := req.Options.Engine; (e == score.EngineCPU || e == score.EngineCUDA) && !have.has(e) {
+		return nil, missing(e) // before OUT is pinned to it
+	}
 	req.AutoEngine = have.best()
-	s, err := Begin(ctx, req, l.Log)
+	// Workers here end with their dispatcher, so every temporary is a dead one's.
+	s, err := Begin(ctx, req, 0, l.Log)
 	if err != nil {
 		return nil, err
 	}
 	defer s.Release()
 	if e := s.Manifest.Options.Engine; !have.has(e) {
-		return nil, usage("--engine %s: the worker program has only %v on this machine", e, have.Engines)
+		return nil, missing(e)
 	}
 	before := s.Committed.Totals
 	m := s.Manifest
@@ -88,6 +95,10 @@ func (l *Local) Run(drain, ctx context.Context, req Request) (*Summary, error) {
 	return sum, nil
 }
 
+// localAckWait is short: no network lies between worker and queue, and a killed
+// worker's job should not wait for long.
+const localAckWait = 15 * time.Second
+
 // score runs server, workers and watch until every job is committed or dead.
 func (l *Local) score(drain, ctx context.Context, bin string, s *Submitted) (*Committed, []DeadJob, error) {
 	// The queue is disposable: a run that is cut off is taken up from its
@@ -108,7 +119,7 @@ func (l *Local) score(drain, ctx context.Context, bin string, s *Submitted) (*Co
 		return nil, nil, err
 	}
 	defer client.Close()
-	if err := s.Queue(ctx, client, jobs.Topology{}); err != nil {
+	if err := s.Queue(ctx, client, jobs.Topology{AckWait: localAckWait}); err != nil {
 		return nil, nil, err
 	}
 	workers := max(l.Workers, 1)
@@ -125,7 +136,9 @@ func (l *Local) score(drain, ctx context.Context, bin string, s *Submitted) (*Co
 	drained := make(chan struct{}) // closed when all workers have ended after a drain
 	crew, cctx := errgroup.WithContext(gctx)
 	for i := range workers {
-		crew.Go(func() error { return l.supervise(stop, cctx, command{bin, s.Manifest.Options.Engine, i, conn.Environ()}) })
+		crew.Go(func() error {
+			return l.supervise(stop, cctx, command{bin, s.Manifest.Options.Engine, i, conn.Environ()})
+		})
 	}
 	g.Go(func() error {
 		defer close(drained)

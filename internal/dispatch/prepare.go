@@ -153,7 +153,7 @@ func resolveModel(ctx context.Context, req Request, m *score.Manifest) error {
 		return usage("--tokenizer %s: %w", req.Tokenizer, err)
 	}
 	m.Model.Tokenizer = tok
-	if m.Model.TokenizerDigest, err = model.FileDigest(ctx, tok); err != nil {
+	if m.Model.TokenizerDigest, err = model.TokenizerDigest(ctx, tok); err != nil {
 		return inputOrCancel(ctx, "--tokenizer %s: %w", tok, err)
 	}
 	return nil

@@ -2,7 +2,6 @@ package dispatch
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -70,20 +69,15 @@ func GetStatus(ctx context.Context, client *jobs.Client, run string) (*Status, e
 
 func runStatus(ctx context.Context, client *jobs.Client, r jobs.RunRecord) (RunStatus, error) {
 	rs := RunStatus{Run: r, Jobs: map[jobs.State]int{}}
-	watching, cancel := context.WithCancel(ctx)
-	defer cancel()
-	err := client.WatchRun(watching, r.ID, func(s jobs.JobState) {
+	err := client.JobStates(ctx, r.ID, func(s jobs.JobState) {
 		rs.Jobs[s.State]++
 		if s.Totals != nil && s.State == jobs.StateDone {
 			rs.Documents += s.Totals.Documents
 			rs.Tokens += s.Totals.Tokens
 		}
-	}, cancel) // the records as they are now are enough
-	if err != nil && !errors.Is(err, context.Canceled) {
+	})
+	if err != nil {
 		return rs, err
-	}
-	if ctx.Err() != nil {
-		return rs, ctx.Err()
 	}
 	rs.Dead, err = client.Dead(ctx, r.ID)
 	return rs, err

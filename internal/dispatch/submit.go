@@ -25,9 +25,13 @@ type Submitted struct {
 // Release lets another dispatcher work on OUT.
 func (s *Submitted) Release() { s.unlock() }
 
-// Begin plans req, writes the manifest, and tells what OUT holds already. It
-// takes OUT's lock; Release it.
-func Begin(ctx context.Context, req Request, log zerolog.Logger) (*Submitted, error) {
+// StaleAfter is when a temporary in OUT can only be a killed worker's, where
+// workers of other machines may be writing.
+const StaleAfter = time.Hour
+
+// Begin plans req, writes the manifest, removes temporaries older than stale and
+// tells what OUT holds already. It takes OUT's lock; Release it.
+func Begin(ctx context.Context, req Request, stale time.Duration, log zerolog.Logger) (*Submitted, error) {
 	if req.Out == "" {
 		return nil, usage("no output folder is named: give --out DIR")
 	}
@@ -39,7 +43,7 @@ func Begin(ctx context.Context, req Request, log zerolog.Logger) (*Submitted, er
 	if err != nil {
 		return nil, err
 	}
-	s, err := begin(ctx, m, known, log)
+	s, err := begin(ctx, m, known, stale, log)
 	if err != nil {
 		unlock()
 		return nil, err
@@ -48,7 +52,7 @@ func Begin(ctx context.Context, req Request, log zerolog.Logger) (*Submitted, er
 	return s, nil
 }
 
-func begin(ctx context.Context, m, known *score.Manifest, log zerolog.Logger) (*Submitted, error) {
+func begin(ctx context.Context, m, known *score.Manifest, stale time.Duration, log zerolog.Logger) (*Submitted, error) {
 	switch {
 	case known == nil:
 		if err := shard.WriteManifest(m.Out, m); err != nil {
@@ -60,7 +64,7 @@ func begin(ctx context.Context, m, known *score.Manifest, log zerolog.Logger) (*
 		}
 		log.Info().Msg("input files were added or mended since the run began: the manifest has them now")
 	}
-	if n, err := shard.RemoveTemporaries(m.Out, m.Run, time.Hour); err != nil {
+	if n, err := shard.RemoveTemporaries(m.Out, m.Run, stale); err != nil {
 		log.Warn().Err(err).Msg("old temporary files were not all removed")
 	} else if n > 0 {
 		log.Info().Int("files", n).Msg("temporary files of killed workers removed")
@@ -97,6 +101,9 @@ func (s *Submitted) Queue(ctx context.Context, client *jobs.Client, topology job
 	}
 	if err := shard.RemoveSuccess(m.Out); err != nil {
 		return fmt.Errorf("begin run %s: %w", m.Run, err)
+	}
+	if _, err := client.Revive(ctx, m.Run); err != nil {
+		return err
 	}
 	if err := submit(ctx, client, m.Run, left); err != nil {
 		return err

@@ -129,7 +129,6 @@ func (w *watch) follow(ctx context.Context, states <-chan jobs.JobState) (*Commi
 				if err != nil || !idle {
 					continue // no answer now: the next tick asks again
 				}
-				changed = time.Now()
 			case <-ctx.Done():
 				return nil, nil, context.Cause(ctx)
 			}

@@ -34,6 +34,9 @@ func loadModules() (*modules, error) {
 			return nil, err
 		}
 		mod, err := cu.LoadData(string(image))
+		if err == cu.NoBinaryForGpu {
+			continue // written for another kind of GPU; who needs it will miss it
+		}
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("load kernels %s: %w", name, err), m.unload())
 		}

@@ -19,9 +19,6 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// requestTimeout bounds one JetStream request whose context has no deadline.
-const requestTimeout = 5 * time.Second
-
 // Config is how to reach NATS.
 type Config struct {
 	URLs      []string // "nats://host:4222"; user info in them is used and never shown

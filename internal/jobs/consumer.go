@@ -115,7 +115,7 @@ func (c *Client) NewConsumer(ctx context.Context, cfg ConsumerConfig) (*Consumer
 
 // renew looks the consumer up again.
 func (k *Consumer) renew(ctx context.Context) error {
-	h, err := k.c.js.Consumer(ctx, JobStream, WorkDurable)
+	h, err := k.c.js.Consumer(perRequest{ctx}, JobStream, WorkDurable)
 	if err != nil {
 		return err
 	}
@@ -126,7 +126,8 @@ func (k *Consumer) renew(ctx context.Context) error {
 }
 
 // fetchOne asks for one message. Consume and Messages would prefetch up to 500,
-// and a worker would sit on jobs that others could do.
+// and a worker would sit on jobs that others could do. A job sent just as ctx ends
+// reaches nobody: it comes again after AckWait, and has no record that counts it.
 func (k *Consumer) fetchOne(ctx context.Context) (jetstream.Msg, error) {
 	if !k.c.Connected() {
 		return nil, ErrUnreachable // a request now would leave nats.go a subscription behind
@@ -134,7 +135,9 @@ func (k *Consumer) fetchOne(ctx context.Context) (jetstream.Msg, error) {
 	k.mu.Lock()
 	h := k.handle
 	k.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, k.cfg.FetchWait)
+	// nats.go derives the request's expiry from the deadline, which must be ours:
+	// a caller's may be too near for the heartbeats.
+	ctx, cancel := context.WithTimeout(perRequest{ctx}, k.cfg.FetchWait)
 	defer cancel()
 	return h.Next(jetstream.FetchContext(ctx), jetstream.FetchHeartbeat(min(k.cfg.FetchWait/4, 5*time.Second)))
 }

@@ -64,6 +64,7 @@ func isStop(err error) bool {
 
 // read makes a consumer where the last one ended, and reads until it breaks.
 func (f *follower) read(ctx context.Context) error {
+	ctx = perRequest{ctx}
 	s, err := f.c.js.Stream(ctx, f.stream)
 	if err != nil {
 		return err

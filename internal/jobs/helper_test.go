@@ -79,7 +79,7 @@ func (r *rig) is(err, want error) {
 // quick is a consumer's configuration with short waits.
 func quick(worker string) ConsumerConfig {
 	return ConsumerConfig{
-		Worker: worker, FetchWait: 400 * time.Millisecond, RetryDelay: 50 * time.Millisecond,
+		Worker: worker, FetchWait: 2 * time.Second, RetryDelay: 50 * time.Millisecond,
 		BackDelay: 20 * time.Millisecond, SettleTime: 10 * time.Second,
 	}
 }

@@ -20,21 +20,24 @@ type QueueInfo struct {
 // for the committed outputs to say.
 func (c *Client) Queue(ctx context.Context) (QueueInfo, error) {
 	var q QueueInfo
-	s, err := c.js.Stream(ctx, JobStream)
-	if err != nil {
-		return q, c.fail("look at the queue", err)
-	}
-	k, err := s.Consumer(ctx, WorkDurable)
-	if err != nil {
-		return q, c.fail("look at the queue", err)
-	}
-	st, ki := s.CachedInfo().State, k.CachedInfo()
-	q = QueueInfo{
-		Messages: st.Msgs, Bytes: st.Bytes, Pending: ki.NumPending, AckPending: ki.NumAckPending,
-		Redelivered: ki.NumRedelivered, Waiting: ki.NumWaiting,
-	}
-	if st.Msgs > 0 {
-		q.Oldest = st.FirstTime
-	}
-	return q, nil
+	err := read(ctx, func(ctx context.Context) error {
+		s, err := c.js.Stream(ctx, JobStream)
+		if err != nil {
+			return err
+		}
+		k, err := s.Consumer(ctx, WorkDurable)
+		if err != nil {
+			return err
+		}
+		st, ki := s.CachedInfo().State, k.CachedInfo()
+		q = QueueInfo{
+			Messages: st.Msgs, Bytes: st.Bytes, Pending: ki.NumPending, AckPending: ki.NumAckPending,
+			Redelivered: ki.NumRedelivered, Waiting: ki.NumWaiting,
+		}
+		if st.Msgs > 0 {
+			q.Oldest = st.FirstTime
+		}
+		return nil
+	})
+	return q, c.fail("look at the queue", err)
 }

@@ -29,6 +29,7 @@ type advisory struct {
 // keeps it, and counts it neither as pending nor as pending ack. Left there it
 // would also keep its job from being submitted again.
 func (c *Client) Reap(ctx context.Context) error {
+	ctx = perRequest{ctx}
 	wait := 100 * time.Millisecond
 	var swept time.Time
 	for {

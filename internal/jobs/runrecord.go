@@ -102,6 +102,7 @@ func (c *Client) PutRun(ctx context.Context, r RunRecord) error {
 	if err != nil {
 		return fmt.Errorf("record run: %w", err)
 	}
+	ctx = perRequest{ctx}
 	kv, err := c.bucket(ctx, RunBucket)
 	if err == nil {
 		_, err = kv.Create(ctx, r.ID, b)
@@ -122,11 +123,14 @@ func (c *Client) run(ctx context.Context, id string) (RunRecord, uint64, error) 
 	if !score.ValidRunID(id) {
 		return RunRecord{}, 0, fmt.Errorf("%w: %q is not a run id", ErrNoRun, id)
 	}
-	kv, err := c.bucket(ctx, RunBucket)
-	if err != nil {
-		return RunRecord{}, 0, c.fail("read run "+id, err)
-	}
-	e, err := kv.Get(ctx, id)
+	var e jetstream.KeyValueEntry
+	err := read(ctx, func(ctx context.Context) error {
+		kv, err := c.bucket(ctx, RunBucket)
+		if err == nil {
+			e, err = kv.Get(ctx, id)
+		}
+		return err
+	})
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
 		return RunRecord{}, 0, fmt.Errorf("%w: %s", ErrNoRun, id)
 	}
@@ -159,9 +163,11 @@ func (c *Client) Runs(ctx context.Context) ([]RunRecord, error) {
 }
 
 // UpdateRun changes a run's record by compare and swap: change may be called more
-// than once, each time with the newest record. Its error ends the update and is
+// than once, each time with the newest record, and where a reply gets lost on a
+// record that has the change already. Its error ends the update and is
 // returned as it is.
 func (c *Client) UpdateRun(ctx context.Context, id string, change func(*RunRecord) error) (RunRecord, error) {
+	ctx = perRequest{ctx}
 	for try := 0; ; try++ {
 		r, rev, err := c.run(ctx, id)
 		if err != nil {
@@ -182,7 +188,8 @@ func (c *Client) UpdateRun(ctx context.Context, id string, change func(*RunRecor
 		if err == nil {
 			return r, nil
 		}
-		if !errors.Is(err, jetstream.ErrKeyExists) || try == 20 {
+		// With a lost reply the change may be made twice: change must bear that.
+		if !(errors.Is(err, jetstream.ErrKeyExists) || isBroken(err)) || try == 20 || ctx.Err() != nil {
 			return r, c.fail("update run "+id, err)
 		}
 		sleep(ctx, jitter(10*time.Millisecond))

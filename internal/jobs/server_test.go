@@ -61,7 +61,7 @@ func TestServerConfig(t *testing.T) {
 }
 
 func TestServerRestartKeepsJobs(t *testing.T) {
-	r := newRig(t, Topology{AckWait: time.Second})
+	r := newRig(t, Topology{})
 	js := makeJobs("run", 20)
 	r.submit(js, 1, 20, 0)
 	k, _ := r.worker(quick("a"))
@@ -87,7 +87,9 @@ func TestServerRestartKeepsJobs(t *testing.T) {
 	}
 	r.ok(l.Done(r.ctx, Totals{Documents: 10}))
 	r.ok(held.Done(r.ctx, Totals{Documents: 10})) // the lease outlived the server
-	r.until("17 are left", func() bool { return r.queue().Messages == 17 })
+	if q := r.queue(); q.Messages != 17 {
+		t.Fatalf("%d messages, want 17", q.Messages)
+	}
 	for range 17 {
 		r.ok(r.next(k).Done(r.ctx, Totals{Documents: 10}))
 	}
@@ -172,9 +174,10 @@ func TestConnectUnreachable(t *testing.T) {
 func TestConnectWaits(t *testing.T) {
 	r := newRig(t, Topology{})
 	r.srv.Shutdown()
+	cfg := Config{URLs: []string{r.srv.URL()}, Token: r.srv.Token(), Wait: true}
 	got := make(chan error, 1)
 	go func() {
-		c, err := Connect(r.ctx, Config{URLs: []string{r.srv.URL()}, Token: r.srv.Token(), Wait: true})
+		c, err := Connect(r.ctx, cfg)
 		if err == nil {
 			c.Close()
 		}

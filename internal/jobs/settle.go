@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -199,33 +198,4 @@ func backoff(d, most time.Duration, n int) time.Duration {
 		d *= 2
 	}
 	return jitter(min(d, most))
-}
-
-// stopError ends again's tries.
-type stopError struct{ error }
-
-func (e stopError) Unwrap() error { return e.error }
-
-func permanent(err error) error { return stopError{err} }
-
-// again does what until it succeeds, fails for good, or ctx ends.
-func again(ctx context.Context, what func(context.Context) error) error {
-	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
-		err := what(ctx)
-		var stop stopError
-		switch {
-		case err == nil:
-			return nil
-		case errors.As(err, &stop):
-			return stop.error
-		case errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, jetstream.ErrMsgAlreadyAckd):
-			return err
-		case ctx.Err() != nil:
-			return err
-		}
-		sleep(ctx, jitter(wait))
-		if ctx.Err() != nil {
-			return err
-		}
-	}
 }

@@ -50,7 +50,7 @@ type submission struct {
 // ErrEpochUsed, never silence.
 func (c *Client) Submit(ctx context.Context, jobs iter.Seq[score.Job], epoch uint64) (queued, already int, err error) {
 	s := &submission{c: c, epoch: epoch}
-	err = s.run(ctx, jobs)
+	err = s.run(perRequest{ctx}, jobs)
 	if err == nil && s.used > 0 {
 		err = fmt.Errorf("%w: %d jobs were queued under epoch %d a moment ago and are gone: submit under a new one", ErrEpochUsed, s.used, epoch)
 	}
@@ -203,6 +203,7 @@ func (c *Client) PurgeRun(ctx context.Context, run string) error {
 	if !score.ValidRunID(run) {
 		return fmt.Errorf("purge run: %q is not a run id", run)
 	}
+	ctx = perRequest{ctx}
 	s, err := c.js.Stream(ctx, JobStream)
 	if err == nil {
 		err = s.Purge(ctx, jetstream.WithPurgeSubject(jobSubject(run, "*")))

@@ -106,6 +106,7 @@ func (t Topology) validate() error {
 // the others; it never changes one, because workers live on them. Only
 // dispatchers call it; two at once are fine.
 func (c *Client) Setup(ctx context.Context, t Topology) error {
+	ctx = perRequest{ctx}
 	found, err := c.found(ctx)
 	if err != nil {
 		return c.fail("set up the queue", err)
@@ -135,6 +136,7 @@ func (c *Client) Setup(ctx context.Context, t Topology) error {
 // Check reports how the queue is set up, or ErrNotSetUp, or ErrDrift. It changes
 // nothing.
 func (c *Client) Check(ctx context.Context) (Topology, error) {
+	ctx = perRequest{ctx}
 	t, err := c.found(ctx)
 	if err != nil {
 		return t, c.fail("check the queue", err)

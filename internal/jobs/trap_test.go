@@ -112,7 +112,7 @@ func TestTrapDelayedNaksHoldAckPending(t *testing.T) {
 	r := newRig(t, Topology{MaxAckPending: 2})
 	r.submit(makeJobs("run", 3), 1, 3, 0)
 	cfg := quick("a")
-	cfg.RetryDelay, cfg.IdleAfter = 3*time.Second, 100*time.Millisecond
+	cfg.FetchWait, cfg.RetryDelay, cfg.IdleAfter = 400*time.Millisecond, 3*time.Second, 100*time.Millisecond
 	k, _ := r.worker(cfg)
 	r.ok(r.next(k).Retry(r.ctx, errBoom))
 	r.ok(r.next(k).Retry(r.ctx, errBoom))

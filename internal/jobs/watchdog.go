@@ -21,7 +21,7 @@ func (w *watchdog) look(ctx context.Context) {
 		return
 	}
 	w.since = time.Now()
-	h, err := k.c.js.Consumer(ctx, JobStream, WorkDurable)
+	h, err := k.c.js.Consumer(perRequest{ctx}, JobStream, WorkDurable)
 	if err != nil {
 		if ctx.Err() == nil {
 			k.log.Warn().Err(k.c.fail("look at the queue", err)).Msg("no job, and the queue does not answer")

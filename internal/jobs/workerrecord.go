@@ -53,6 +53,7 @@ func (c *Client) PutWorker(ctx context.Context, w WorkerRecord) error {
 	if err != nil {
 		return fmt.Errorf("record worker: %w", err)
 	}
+	ctx = perRequest{ctx}
 	kv, err := c.bucket(ctx, WorkerBucket)
 	if err == nil {
 		_, err = kv.Put(ctx, w.ID, b)
@@ -62,6 +63,7 @@ func (c *Client) PutWorker(ctx context.Context, w WorkerRecord) error {
 
 // RemoveWorker removes the record, on a clean stop.
 func (c *Client) RemoveWorker(ctx context.Context, id string) error {
+	ctx = perRequest{ctx}
 	kv, err := c.bucket(ctx, WorkerBucket)
 	if err == nil {
 		err = kv.Delete(ctx, id)

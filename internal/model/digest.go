@@ -34,6 +34,29 @@ func FileDigest(ctx context.Context, path string) (string, error) {
 	return newDigester().file(ctx, path)
 }
 
+// TokenizerDigest identifies a tokenizer.json together with the
+// tokenizer_config.json beside it, if there is one, which may name the beginning
+// token. It is made as Digest is, of one line or two, under those names.
+func TokenizerDigest(ctx context.Context, path string) (string, error) {
+	return newDigester().tokenizer(ctx, path)
+}
+
+func (d *digester) tokenizer(ctx context.Context, path string) (string, error) {
+	config := filepath.Join(filepath.Dir(path), tokenizerConfigName)
+	lines := []digestLine{{tokenizerName, path}}
+	if _, err := os.Stat(config); err == nil {
+		lines = append(lines, digestLine{tokenizerConfigName, config})
+	} else if !errors.Is(err, os.ErrNotExist) {
+		return "", fmt.Errorf("digest %s: %w", config, unwrapPath(err))
+	}
+	return d.lines(ctx, lines)
+}
+
+const (
+	tokenizerName       = "tokenizer.json"
+	tokenizerConfigName = "tokenizer_config.json"
+)
+
 const digestPrefix = "sha256:"
 
 // settleTime is how long a file must have been left alone for its digest to be
@@ -55,13 +78,22 @@ func newDigester() *digester {
 }
 
 func (d *digester) folder(ctx context.Context, dir string) (string, error) {
+	return d.lines(ctx, []digestLine{
+		{CheckpointName, filepath.Join(dir, CheckpointName)}, {MetadataName, filepath.Join(dir, MetadataName)},
+	})
+}
+
+// digestLine is a file under the name that it has in a digest of several.
+type digestLine struct{ name, path string }
+
+func (d *digester) lines(ctx context.Context, files []digestLine) (string, error) {
 	h := sha256.New()
-	for _, name := range []string{CheckpointName, MetadataName} {
-		sum, err := d.file(ctx, filepath.Join(dir, name))
+	for _, f := range files {
+		sum, err := d.file(ctx, f.path)
 		if err != nil {
 			return "", err
 		}
-		fmt.Fprintf(h, "%s  %s\n", sum[len(digestPrefix):], name)
+		fmt.Fprintf(h, "%s  %s\n", sum[len(digestPrefix):], f.name)
 	}
 	return digestPrefix + hex.EncodeToString(h.Sum(nil)), nil
 }

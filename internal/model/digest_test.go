@@ -117,3 +117,32 @@ func TestDigestOfAFolder(t *testing.T) {
 		t.Error("a folder has a digest")
 	}
 }
+
+func TestTokenizerDigestCoversItsConfig(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "tokenizer.json")
+	write := func(name, body string) string {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(body), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		sum, err := TokenizerDigest(t.Context(), path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return sum
+	}
+	seen := map[string]bool{}
+	for _, sum := range []string{
+		write("tokenizer.json", "{}"), write("tokenizer.json", "{ }"),
+		write("tokenizer_config.json", `{"bos_token": "<s>"}`), write("tokenizer_config.json", `{"bos_token": "</s>"}`),
+	} {
+		if seen[sum] {
+			t.Error("a change of a tokenizer's file left its digest as it was")
+		}
+		seen[sum] = true
+	}
+	if _, err := TokenizerDigest(t.Context(), filepath.Join(dir, "gone.json")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("missing tokenizer: %v", err)
+	}
+}

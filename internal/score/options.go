@@ -107,7 +107,7 @@ type Model struct {
 	Digest string `json:"digest"`
 	// Tokenizer is the tokenizer.json's path, empty when only ids are scored.
 	Tokenizer string `json:"tokenizer,omitempty"`
-	// TokenizerDigest is of the tokenizer's bytes; empty when there is none.
+	// TokenizerDigest is of the tokenizer's files; empty when there is none.
 	TokenizerDigest string `json:"tokenizer_digest,omitempty"`
 }
 

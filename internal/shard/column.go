@@ -334,6 +334,7 @@ func (c *column) dictionaryPage(h pageHeader, body int64) error {
 		return corruptf("dictionary page at %d: %w", at, err)
 	}
 	enc := h.enc
+	//lint:ignore SA1019 older writers name it, so files have it
 	if enc == format.PlainDictionary {
 		enc = format.Plain
 	}

@@ -23,8 +23,9 @@ const (
 // outDir is a run's output folder. Everything goes through os.Root, so that no
 // name and no link inside it leads out of it.
 type outDir struct {
-	dir  string
-	root *os.Root
+	dir      string
+	root     *os.Root
+	hardLink func(from, to string) error // root.Link, but in tests
 }
 
 func openOut(dir string) (*outDir, error) {
@@ -35,7 +36,7 @@ func openOut(dir string) (*outDir, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &outDir{dir: dir, root: root}, nil
+	return &outDir{dir: dir, root: root, hardLink: root.Link}, nil
 }
 
 func (o *outDir) close() error            { return o.root.Close() }
@@ -135,7 +136,7 @@ func (o *outDir) publish(temp, name string, c Committed) (Committed, error) {
 // rename after a look has to do: a race is then between two attempts at one
 // job, whose scores are the same.
 func (o *outDir) link(temp, name string) error {
-	err := o.root.Link(temp, name)
+	err := o.hardLink(temp, name)
 	if err != nil && unsupported(err) {
 		if _, err := o.root.Lstat(name); err == nil {
 			return &fs.PathError{Op: "rename", Path: name, Err: fs.ErrExist}

@@ -65,6 +65,7 @@ func decodeValues(v *vector, l *leaf, enc format.Encoding, src []byte, n int, di
 	switch enc {
 	case format.Plain:
 		return v.plain(l, src)
+	//lint:ignore SA1019 older writers name it, so files have it
 	case format.PlainDictionary, format.RLEDictionary:
 		if dict == nil {
 			return fmt.Errorf("dictionary-encoded page without a dictionary")

@@ -6,7 +6,12 @@
 //
 // Every input byte is hostile. A file that is no parquet, or lies about its
 // sizes, gives an error that names file, row group and column; it never panics
-// and never allocates by a number that the file merely claims.
+// and never allocates by a number that the file merely claims. That is why
+// footers (thrift.go, footer.go), pages (page.go, codec.go, decode.go) and
+// columns (column.go) are read by code of our own, which also reads row groups
+// compressed in different ways; the parquet library gives the types of columns
+// and writes. A reader holds one page a column, however large the row group. A
+// page, and so a document, has at most 1 GiB; a row at most 2^26 ids.
 //
 // Words. An input is a file to score. A kept column is one copied from the
 // input to the output. A score file is one job's output:

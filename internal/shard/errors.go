@@ -2,8 +2,9 @@ package shard
 
 import "errors"
 
-// The sentinel errors. All but ErrInputChanged's file being put back are
-// permanent: a second try gives the same.
+// The sentinel errors. All are permanent: a second try of the same job gives
+// the same. Errors that wrap none of them (a disk that fails, a file that is
+// gone) may pass.
 var (
 	// ErrInputChanged: the file is no longer the one that was planned.
 	ErrInputChanged = errors.New("the file has changed since the run was planned")

@@ -14,9 +14,12 @@ import (
 
 // Limits on what a footer may make us hold.
 const (
-	maxFooterBytes  = 256 << 20
+	maxFooterBytes  = 128 << 20
 	maxSchemaLeaves = 1 << 16
-	tailBytes       = 32 << 10 // read at once from a file's end; most footers fit
+	// The fewest bytes that each can take with what must be in it, so that a
+	// list of empty ones does not take far more memory than the footer itself.
+	minGroupBytes, minChunkBytes, minKeyValueBytes = 6, 16, 3
+	tailBytes                                      = 32 << 10 // read at once from a file's end; most footers fit
 )
 
 // footer is what we use of a parquet file's metadata.
@@ -60,7 +63,6 @@ type chunk struct {
 	compressed             int64
 	hasMeta                bool
 	physical               int32
-	_                      struct{}
 }
 
 // corruptf makes an error that wraps ErrCorrupt.
@@ -217,7 +219,7 @@ func (f *footer) parseGroups(r *thriftReader, typ byte) {
 		return
 	}
 	for k := 0; k < n && r.err == nil; k++ {
-		g := rowGroup{}
+		g, from := rowGroup{}, r.i
 		r.structs(func(id int16, typ byte) bool {
 			switch id {
 			case 1:
@@ -231,6 +233,7 @@ func (f *footer) parseGroups(r *thriftReader, typ byte) {
 			}
 			return true
 		})
+		r.atLeast(minGroupBytes, from)
 		f.groups = append(f.groups, g)
 	}
 }
@@ -245,7 +248,7 @@ func parseChunks(r *thriftReader, typ byte) []chunk {
 	}
 	var chunks []chunk
 	for k := 0; k < n && r.err == nil; k++ {
-		c := chunk{}
+		c, from := chunk{}, r.i
 		r.structs(func(id int16, typ byte) bool {
 			switch id {
 			case 1: // file_path: the pages are in another file
@@ -269,6 +272,7 @@ func parseChunks(r *thriftReader, typ byte) []chunk {
 			}
 			return true
 		})
+		r.atLeast(minChunkBytes, from)
 		chunks = append(chunks, c)
 	}
 	return chunks
@@ -316,7 +320,7 @@ func (f *footer) parseKV(r *thriftReader, typ byte) {
 		return
 	}
 	for k := 0; k < n && r.err == nil; k++ {
-		kv := keyValue{}
+		kv, from := keyValue{}, r.i
 		r.structs(func(id int16, typ byte) bool {
 			if (id != 1 && id != 2) || typ != tBinary {
 				return false
@@ -328,6 +332,7 @@ func (f *footer) parseKV(r *thriftReader, typ byte) {
 			}
 			return true
 		})
+		r.atLeast(minKeyValueBytes, from)
 		f.kv = append(f.kv, kv)
 	}
 }

@@ -135,7 +135,11 @@ func inspectPath(path string) (Committed, error) {
 
 func inspect(r io.ReaderAt, size int64) (Committed, error) {
 	var c Committed
-	foot, err := readFooter(r, size)
+	var foot *footer
+	err := recovered(func() (err error) {
+		foot, err = readFooter(r, size)
+		return err
+	})
 	if errors.Is(err, ErrCorrupt) {
 		return c, fmt.Errorf("%w: %w", errNotParquet, err)
 	}

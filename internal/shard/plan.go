@@ -22,6 +22,10 @@ const tokenCountColumn = "token_count"
 // the memory with boundaries.
 const maxCuts = 10_000_000
 
+// maxPlanError bounds what a file with very many or very long column names can
+// put into a manifest.
+const maxPlanError = 2000
+
 // PlanOptions say how files are cut.
 type PlanOptions struct {
 	// Options name the columns.
@@ -73,20 +77,28 @@ func Plan(ctx context.Context, in score.Input, opt PlanOptions) (score.FilePlan,
 func planError(in score.Input, err error) string {
 	var pe *fs.PathError
 	if errors.As(err, &pe) {
-		err = fmt.Errorf("%s: %w", pe.Op, pe.Err)
+		err = fmt.Errorf("can't be read: %w", pe.Err)
 	}
 	s := strings.TrimPrefix(err.Error(), ErrCorrupt.Error()+": ")
 	s = strings.TrimPrefix(s, ErrColumn.Error()+": ")
-	return strings.Join(strings.Fields(s), " ")
+	s = strings.ToValidUTF8(strings.Join(strings.Fields(s), " "), "\uFFFD")
+	if r := []rune(s); len(r) > maxPlanError {
+		s = string(r[:maxPlanError]) + "…"
+	}
+	return s
 }
 
-func plan(ctx context.Context, in score.Input, opt PlanOptions) (score.FilePlan, error) {
+func plan(ctx context.Context, in score.Input, opt PlanOptions) (p score.FilePlan, err error) {
 	f, err := openInput(in)
 	if err != nil {
-		return score.FilePlan{}, err
+		return p, err
 	}
 	defer f.Close()
-	return planFile(ctx, f, in, opt)
+	err = recovered(func() error {
+		p, err = planFile(ctx, f, in, opt)
+		return err
+	})
+	return p, err
 }
 
 func planFile(ctx context.Context, f io.ReaderAt, in score.Input, opt PlanOptions) (score.FilePlan, error) {

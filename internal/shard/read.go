@@ -8,6 +8,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"unsafe"
 
 	"github.com/parquet-go/parquet-go"
 	"github.com/parquet-go/parquet-go/deprecated"
@@ -15,10 +16,22 @@ import (
 	"surprisal/internal/score"
 )
 
+// What one row may hold. Runs and dictionaries can stand for any number of
+// values in a few bytes, so a row is bounded apart from the file's size.
+const (
+	maxRowIDs    = 1 << 26
+	maxKeptItems = 1 << 22
+	maxKeptBytes = 1 << 30
+)
+
 // Kept are one row's values of the kept columns.
 type Kept struct {
 	values []parquet.Value // leaf by leaf, with levels
+	bytes  int             // that the values point to
 }
+
+// Size is about how much memory the values take, for who holds many rows.
+func (k Kept) Size() int { return len(k.values)*int(unsafe.Sizeof(parquet.Value{})) + k.bytes }
 
 // Columns are the kept columns' types, as the input has them.
 type Columns struct {
@@ -79,7 +92,7 @@ func openRange(ctx context.Context, job score.Job) (*Reader, error) {
 		return nil, err
 	}
 	r := &Reader{job: job, file: f, next: job.First}
-	if err := r.open(ctx, f, job.Input.Size); err != nil {
+	if err := recovered(func() error { return r.open(ctx, f, job.Input.Size) }); err != nil {
 		f.Close()
 		return nil, err
 	}
@@ -148,7 +161,11 @@ func (r *Reader) Next() (Row, error) {
 	if r.err != nil {
 		return Row{}, r.err
 	}
-	row, err := r.row()
+	var row Row
+	err := recovered(func() (err error) {
+		row, err = r.row()
+		return err
+	})
 	if err != nil {
 		if err != io.EOF {
 			err = fmt.Errorf("read row %d of %s: %w", r.next, r.job.Input.Path, err)
@@ -184,6 +201,9 @@ func (r *Reader) row() (Row, error) {
 	for i := 0; i < len(r.kept) && err == nil; i++ {
 		c := r.kept[i]
 		err = c.row(func(e entry) error {
+			if row.Kept.bytes += len(e.val); row.Kept.bytes > maxKeptBytes || len(row.Kept.values) >= maxKeptItems {
+				return fmt.Errorf("%w: the row's kept columns have more than %d values or %d bytes", ErrColumn, maxKeptItems, maxKeptBytes)
+			}
 			row.Kept.values = append(row.Kept.values, toValue(c.leaf, e, i))
 			return nil
 		})
@@ -208,6 +228,9 @@ func (r *Reader) readIDs(row *Row) error {
 			id, ok := idValue(e.val, r.idsCol.unsigned)
 			if !ok {
 				row.Problem = fmt.Sprintf("token id %s does not fit 32 bits", idText(e.val, r.idsCol.unsigned))
+			}
+			if len(row.IDs) == maxRowIDs {
+				return fmt.Errorf("%w: the row has more than %d ids", ErrColumn, maxRowIDs)
 			}
 			row.IDs = append(row.IDs, id)
 		}

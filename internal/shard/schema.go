@@ -257,7 +257,7 @@ func (f *footer) textLeaf(name string) (*leaf, error) {
 		return nil, err
 	}
 	bad := func() (*leaf, error) {
-		return nil, f.columnErr("text column %q is a %s, it must be a string or binary column", name, e.typeName(0))
+		return nil, f.columnErr("text column %q is of type %s, it must be a string or binary column", name, e.typeName(0))
 	}
 	if e.leaf == nil || e.repeated() || e.leaf.kind != parquet.ByteArray {
 		return bad()
@@ -287,7 +287,7 @@ func (f *footer) idsLeaf(name string) (*idsColumn, error) {
 		return nil, err
 	}
 	bad := func() (*idsColumn, error) {
-		return nil, f.columnErr("ids column %q is a %s, it must be a list of int32 or int64", name, e.typeName(0))
+		return nil, f.columnErr("ids column %q is of type %s, it must be a list of int32 or int64", name, e.typeName(0))
 	}
 	el := e.listElement()
 	if el == nil || el.leaf == nil || el.leaf.maxRep != 1 || (el.leaf.kind != parquet.Int32 && el.leaf.kind != parquet.Int64) {

@@ -64,7 +64,7 @@ func readScores(ctx context.Context, path string, do func(score.Score) error) er
 			return err
 		}
 		if e.leaf == nil || e.leaf.kind != sc.kind || e.repeated() {
-			return foot.columnErr("column %q is a %s", sc.name, e.typeName(0))
+			return foot.columnErr("column %q is of type %s", sc.name, e.typeName(0))
 		}
 		cols = append(cols, newColumn(ctx, f, foot, e.leaf, 0))
 	}

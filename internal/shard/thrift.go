@@ -144,6 +144,13 @@ func (r *thriftReader) want(got, want byte) bool {
 	return got == want
 }
 
+// atLeast fails when what was read since from has fewer than n bytes.
+func (r *thriftReader) atLeast(n, from int) {
+	if r.err == nil && r.i-from < n {
+		r.fail(fmt.Errorf("%w: a struct of %d bytes", errThriftBad, r.i-from))
+	}
+}
+
 func (r *thriftReader) skip(typ byte, depth int) {
 	if depth > maxThriftDepth {
 		r.fail(fmt.Errorf("%w: nested too deep", errThriftBad))

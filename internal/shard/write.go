@@ -30,13 +30,14 @@ type Metadata struct {
 // Writer writes one job's score file. Its bytes are a function of the job, the
 // metadata and the rows alone.
 type Writer struct {
-	job    score.Job
-	meta   Metadata
-	out    *outDir
-	temp   string // name under out
-	file   *os.File
-	pq     *parquet.Writer //nolint:staticcheck // the generic one wants a Go type, columns are known at run time only
-	keptN  int             // leaves of the kept columns
+	job  score.Job
+	meta Metadata
+	out  *outDir
+	temp string // name under out
+	file *os.File
+	//lint:ignore SA1019 the generic one wants a Go type; columns are known at run time only
+	pq     *parquet.Writer
+	keptN  int // leaves of the kept columns
 	next   int64
 	row    parquet.Row
 	ids    int // index of token_ids' leaf, -1 without
@@ -217,12 +218,7 @@ func appendList[T any](row parquet.Row, col int, list []T, null bool, value func
 // flushIfFull ends the row group when it holds enough.
 func (w *Writer) flushIfFull(kept Kept, s *score.Score) error {
 	w.group++
-	w.bytes += int64(len(w.row))*8 + int64(len(s.Error))
-	for _, v := range kept.values {
-		if k := v.Kind(); k == parquet.ByteArray || k == parquet.FixedLenByteArray {
-			w.bytes += int64(len(v.ByteArray()))
-		}
-	}
+	w.bytes += int64(len(w.row))*8 + int64(len(s.Error)) + int64(kept.bytes)
 	if w.group < groupRows && w.bytes < groupBytes {
 		return nil
 	}

@@ -3,6 +3,7 @@ package shard
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -300,6 +301,50 @@ func TestWriteRefuses(t *testing.T) {
 			t.Fatalf("left behind: %v", n)
 		}
 	})
+}
+
+func BenchmarkWrite(b *testing.B) {
+	for _, perToken := range []bool{false, true} {
+		b.Run(fmt.Sprintf("perToken=%v", perToken), func(b *testing.B) {
+			const rows, tokens = 5000, 400
+			o := textOptions()
+			o.PerToken = perToken
+			job := testJob(b, writeDocuments(b, rows, 10), b.TempDir(), o, 0, rows-1)
+			r, err := OpenRange(context.Background(), job)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer r.Close()
+			row, err := r.Next()
+			if err != nil {
+				b.Fatal(err)
+			}
+			s := score.Score{Tokens: tokens, Bytes: 1600, SumNLL: 1234.5, TokenIDs: make([]int32, tokens+1), TokenNLL: make([]float32, tokens)}
+			for i := range s.TokenNLL {
+				s.TokenIDs[i], s.TokenNLL[i] = int32(i*7919%49152), float32(i)/7
+			}
+			for b.Loop() {
+				w, err := Create(context.Background(), job, r.Columns(), testMeta)
+				if err != nil {
+					b.Fatal(err)
+				}
+				for i := range int64(rows) {
+					s.Row = i
+					if err := w.Write(s, row.Kept); err != nil {
+						b.Fatal(err)
+					}
+				}
+				c, err := w.Commit(context.Background())
+				if err != nil {
+					b.Fatal(err)
+				}
+				if err := os.Remove(c.Path); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(rows*float64(b.N)/b.Elapsed().Seconds(), "rows/s")
+		})
+	}
 }
 
 func nan() float64 { z := 0.0; return z / z }

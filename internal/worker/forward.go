@@ -28,6 +28,7 @@ func (s *session) forward(ctx context.Context, in <-chan *packed, free chan<- *p
 				return s.engineFailed(p, err)
 			}
 		}
+		s.w.tasks.moved()
 		for i := range p.steps {
 			st := &p.steps[i]
 			if st.end == nil {
@@ -85,9 +86,6 @@ func (s *step) take(nll []float32, top1 []bool) {
 		if perToken {
 			sc.TokenNLL = append(sc.TokenNLL, v)
 		}
-	}
-	if l := d.task.lease; l != nil { // nil in tests of packing alone
-		l.Progress()
 	}
 	d.task.tokens.Add(int64(s.n - s.skip))
 	if s.release != nil {

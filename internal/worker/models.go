@@ -157,7 +157,7 @@ func (m *models) openTokenizer(ctx context.Context, j *score.Job) (*tokenizer.To
 	if path == "" {
 		path = filepath.Join(j.Model.Dir, "tokenizer.json")
 	}
-	digest, err := model.FileDigest(ctx, path)
+	digest, err := model.TokenizerDigest(ctx, path)
 	if err != nil {
 		return nil, err
 	}

@@ -25,6 +25,7 @@ type reading struct {
 	tokenizer *tokenizer.Tokenizer // nil when only ids are scored
 	vocab     int                  // ids are within 0 .. vocab-1
 	threads   int                  // goroutines that tokenize
+	moved     func()               // told whenever some rows were read
 }
 
 // read sends the task's documents to out in the order of their rows. Rows that
@@ -37,6 +38,7 @@ func (r *reading) read(ctx context.Context, t *task, rows *shard.Reader, out cha
 		defer close(chunks)
 		for {
 			chunk, err := nextChunk(rows)
+			r.moved()
 			if errors.Is(err, io.EOF) {
 				return nil
 			}
@@ -96,7 +98,7 @@ func nextChunk(rows *shard.Reader) ([]shard.Row, error) {
 			return nil, err
 		}
 		chunk = append(chunk, row)
-		size += len(row.Text) + 4*len(row.IDs)
+		size += len(row.Text) + 4*len(row.IDs) + row.Kept.Size()
 	}
 	return chunk, nil
 }

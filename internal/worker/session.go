@@ -60,6 +60,7 @@ func (s *session) run(fetch, work context.Context, lease *jobs.Lease) (next *job
 	g.Go(func() error { return s.forward(ctx, batches, free, done) })
 	g.Go(func() error { return s.commit(ctx, done) })
 	err = g.Wait()
+	s.w.tasks.hold(nil)
 	s.settleRest(work, err)
 	if err != nil && next != nil {
 		s.giveBack(work, next)
@@ -83,6 +84,7 @@ func (s *session) feed(fetch, ctx context.Context, lease *jobs.Lease) (*jobs.Lea
 			return nil, err
 		}
 		if lease != nil && !s.model.serves(&lease.Job) {
+			s.w.tasks.hold(lease)
 			return lease, nil
 		}
 	}
@@ -193,7 +195,7 @@ func (s *session) read(ctx context.Context, t *task) (err error) {
 		}
 	}()
 	t.columns = rows.Columns()
-	r := reading{tokenizer: s.model.tokenizer, vocab: s.model.engine.Info().VocabSize, threads: s.w.cfg.Threads}
+	r := reading{tokenizer: s.model.tokenizer, vocab: s.model.engine.Info().VocabSize, threads: s.w.cfg.Threads, moved: t.lease.Progress}
 	return r.read(ctx, t, rows, s.items)
 }
 

@@ -39,6 +39,27 @@ type row struct {
 type taskSet struct {
 	mu    sync.Mutex
 	tasks []*task
+	held  *jobs.Lease // waits for the session of its model
+}
+
+// hold keeps a lease that waits for another session; nil: none waits.
+func (s *taskSet) hold(l *jobs.Lease) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held = l
+}
+
+// moved says of every job in hand that it moves: each waits for those before it,
+// and the worker as a whole does not hang.
+func (s *taskSet) moved() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, t := range s.tasks {
+		t.lease.Progress()
+	}
+	if s.held != nil {
+		s.held.Progress()
+	}
 }
 
 func (s *taskSet) add(t *task) {

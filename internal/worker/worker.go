@@ -147,11 +147,10 @@ func (w *Worker) Run(fetch, work context.Context) error {
 		return nil
 	})
 	err = g.Wait()
-	switch {
-	case errors.Is(err, context.Canceled):
-		return nil
-	case errors.Is(err, errDrainTimeout):
+	if errors.Is(context.Cause(work), errDrainTimeout) {
 		w.log.Warn().Dur("after", w.cfg.DrainTimeout).Msg("drain took too long: jobs in hand were given back")
+	}
+	if errors.Is(err, context.Canceled) {
 		return nil
 	}
 	return err

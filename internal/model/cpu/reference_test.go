@@ -295,6 +295,10 @@ func TestReference(t *testing.T) {
 				w := randomWeights(c, 3, hostile)
 				e := engineOf(t, w, c, Config{MaxTokens: 256})
 				r := rand.New(rand.NewPCG(11, 12))
+				lengths := lengths
+				if hostile && name != "kla" {
+					lengths = lengths[:13] // to 129, for time's sake
+				}
 				docs := make([]doc, len(lengths))
 				for i, n := range lengths {
 					docs[i] = randomDoc(r, c.VocabSize, n)

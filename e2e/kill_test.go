@@ -1,0 +1,170 @@
+package e2e
+
+import (
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"surprisal/internal/score"
+	"surprisal/internal/shard"
+)
+
+// TestKilledRunGoesOn kills the whole of `dispatcher run` at random moments, over
+// and over, then lets it finish: the output is that of an undisturbed run.
+func TestKilledRunGoesOn(t *testing.T) {
+	dir := t.TempDir()
+	in := filepath.Join(demoCorpus, "001_00000.parquet")
+	flags := []string{"--model", demoModel, "--job-tokens", "2000", "--workers", "2", "--threads", "1"}
+	calm := filepath.Join(dir, "calm")
+	dispatcher(t, append(append([]string{"run"}, flags...), "--out", calm, in)...).want(t, 0)
+	want := scores(t, calm)
+	out := filepath.Join(dir, "out")
+	args := append(append([]string{"run"}, flags...), "--out", out, in)
+	rng := rand.New(rand.NewPCG(7, 7))
+	kills := 8
+	if testing.Short() {
+		kills = 3
+	}
+	for i := range kills {
+		cmd, r := start(t, nil, "dispatcher", args...)
+		// Every other kill comes as it starts; the others once it has committed more.
+		if i%2 == 1 {
+			waitForOutputs(t, out, countOutputs(t, out)+1)
+		}
+		time.Sleep(time.Duration(rng.IntN(400)) * time.Millisecond)
+		if err := cmd.Process.Kill(); err != nil {
+			t.Logf("kill %d: %v", i, err) // it was faster
+		}
+		wait(t, cmd, r)
+	}
+	sum := parseSummary(t, dispatcher(t, append(args, "--json")...).want(t, 0))
+	t.Logf("%d kills; the last start scored %d of %d tokens", kills, sum.ScoredTokens, sum.Tokens)
+	if sum.ScoredTokens == 0 || sum.ScoredTokens == sum.Tokens {
+		t.Error("the kills hit nothing: every job or none was committed before the last start")
+	}
+	sameScores(t, want, scores(t, out))
+}
+
+func countOutputs(t *testing.T, out string) (n int) {
+	t.Helper()
+	for _, err := range shard.ListOutputs(out) {
+		if err == nil {
+			n++
+		}
+	}
+	return n
+}
+
+func waitForOutputs(t *testing.T, out string, n int) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); countOutputs(t, out) < n; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("fewer than %d outputs after a minute", n)
+		}
+	}
+}
+
+// TestWorkersEndWithTheirParent: no worker outlives a killed dispatcher.
+func TestWorkersEndWithTheirParent(t *testing.T) {
+	out := filepath.Join(t.TempDir(), "out")
+	cmd, r := start(t, nil, "dispatcher", "run", "--model", demoModel, "--out", out, demoCorpus)
+	pid := childOf(t, cmd.Process.Pid)
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, cmd, r)
+	deadline := time.Now().Add(10 * time.Second)
+	for alive(pid) {
+		if time.Now().After(deadline) {
+			t.Fatalf("worker %d is alive 10 s after its dispatcher was killed", pid)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// TestKilledWorkerIsReplaced kills a worker; the run goes on without a person.
+func TestKilledWorkerIsReplaced(t *testing.T) {
+	if testing.Short() {
+		t.Skip("short: waits for an ack wait")
+	}
+	dir := t.TempDir()
+	in := filepath.Join(dir, "in")
+	writeParquet(t, filepath.Join(in, "a.parquet"), manyTexts(400), 50)
+	out := filepath.Join(dir, "out")
+	cmd, r := start(t, nil, "dispatcher", "run", "--json", "--model", demoModel, "--out", out, "--job-tokens", "20000", in)
+	pid := childOf(t, cmd.Process.Pid)
+	time.Sleep(500 * time.Millisecond)
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	sum := parseSummary(t, wait(t, cmd, r).want(t, 0))
+	if !sum.Complete || len(scores(t, out)) != 400 {
+		t.Errorf("%+v", sum)
+	}
+	says(t, r.stderr, "a worker died")
+}
+
+// TestInterruptDrains: the first interrupt keeps what is in hand, and the same
+// command goes on.
+func TestInterruptDrains(t *testing.T) {
+	dir := t.TempDir()
+	in := filepath.Join(dir, "in")
+	writeParquet(t, filepath.Join(in, "a.parquet"), manyTexts(600), 50)
+	out := filepath.Join(dir, "out")
+	args := []string{"run", "--model", demoModel, "--out", out, "--job-tokens", "10000", in}
+	cmd, r := start(t, nil, "dispatcher", args...)
+	childOf(t, cmd.Process.Pid)
+	time.Sleep(700 * time.Millisecond)
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	wait(t, cmd, r).want(t, 130)
+	if took := time.Since(began); took > 25*time.Second {
+		t.Errorf("the drain took %s", took)
+	}
+	says(t, r.stderr, "draining", "goes on from here")
+	kept := len(scores(t, out))
+	if _, err := os.Stat(filepath.Join(out, score.SuccessName)); err == nil {
+		t.Error("_SUCCESS after an interrupt")
+	}
+	sum := parseSummary(t, dispatcher(t, append(args, "--json")...).want(t, 0))
+	t.Logf("%d of 600 rows were kept", kept)
+	if !sum.Complete || len(scores(t, out)) != 600 || (kept > 0 && sum.ScoredTokens >= sum.Tokens) {
+		t.Errorf("kept %d rows, then %+v", kept, sum)
+	}
+}
+
+// manyTexts makes n documents of about 250 tokens.
+func manyTexts(n int) []textRow {
+	rows := make([]textRow, n)
+	for i := range rows {
+		rows[i] = textRow{ID: strings.Repeat("i", i%7), Text: ptr(strings.Repeat("let x = y.iter().map(|v| v + 1).collect(); ", 12))}
+	}
+	return rows
+}
+
+// childOf waits for a worker that pid has started.
+func childOf(t *testing.T, pid int) int {
+	t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for time.Now().Before(deadline) {
+		entries, err := os.ReadDir("/proc")
+		if err != nil {
+			t.Skipf("no /proc here: %v", err)
+		}
+		for _, e := range entries {
+			child, parent, args := procInfo(e.Name())
+			if parent == pid && strings.Contains(args, "--end-with-stdin") {
+				return child
+			}
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	t.Fatalf("process %d started no worker", pid)
+	return 0
+}

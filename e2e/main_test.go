@@ -1,0 +1,261 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/parquet-go/parquet-go"
+
+	"surprisal/internal/score"
+	"surprisal/internal/shard"
+)
+
+const (
+	demoModel  = "../examples/demo/model"
+	demoCorpus = "../examples/demo/corpus"
+)
+
+// bin is where the programs under test are.
+var bin string
+
+func TestMain(m *testing.M) {
+	code, err := withPrograms(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// withPrograms builds the programs and runs the tests. Digests are cached in a
+// folder of the tests' own.
+func withPrograms(m *testing.M) (int, error) {
+	dir, err := os.MkdirTemp("", "surprisal-e2e-")
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	bin = dir
+	for name, cgo := range map[string]string{"dispatcher": "0", "worker": "1"} {
+		cmd := exec.Command("go", "build", "-o", filepath.Join(dir, name), "../cmd/"+name)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED="+cgo)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return 0, fmt.Errorf("build %s: %w\n%s", name, err, out)
+		}
+	}
+	for _, kv := range os.Environ() {
+		if name, _, _ := strings.Cut(kv, "="); strings.HasPrefix(name, "SURPRISAL_") && !strings.HasPrefix(name, "SURPRISAL_REQUIRE") {
+			if err := os.Unsetenv(name); err != nil {
+				return 0, err
+			}
+		}
+	}
+	if err := os.Setenv("XDG_CACHE_HOME", filepath.Join(dir, "cache")); err != nil {
+		return 0, err
+	}
+	return m.Run(), nil
+}
+
+// result is a finished program.
+type result struct {
+	code           int
+	stdout, stderr string
+}
+
+// start starts a program; its context kills it at the latest when the test ends.
+func start(t *testing.T, env []string, program string, args ...string) (*exec.Cmd, *result) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	t.Cleanup(cancel)
+	cmd := exec.CommandContext(ctx, filepath.Join(bin, program), args...)
+	cmd.Env = append(os.Environ(), env...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	cmd.WaitDelay = 10 * time.Second // its workers hold stderr until they have ended too
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	r := &result{code: -1}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("%s %s\nstderr:\n%s", program, strings.Join(args, " "), stderr.String())
+		}
+	})
+	return cmd, r.on(&stdout, &stderr)
+}
+
+func (r *result) on(stdout, stderr *bytes.Buffer) *result {
+	buffers[r] = [2]*bytes.Buffer{stdout, stderr}
+	return r
+}
+
+// buffers of programs that run; tests here don't run in parallel.
+var buffers = map[*result][2]*bytes.Buffer{}
+
+// wait waits for cmd and fills r.
+func wait(t *testing.T, cmd *exec.Cmd, r *result) *result {
+	t.Helper()
+	err := cmd.Wait()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) && !errors.Is(err, exec.ErrWaitDelay) {
+		t.Fatalf("%s: %v", cmd.Path, err)
+	}
+	b := buffers[r]
+	delete(buffers, r)
+	r.code, r.stdout, r.stderr = cmd.ProcessState.ExitCode(), b[0].String(), b[1].String()
+	return r
+}
+
+// dispatcher runs the dispatcher to its end.
+func dispatcher(t *testing.T, args ...string) *result {
+	t.Helper()
+	cmd, r := start(t, nil, "dispatcher", args...)
+	return wait(t, cmd, r)
+}
+
+func (r *result) want(t *testing.T, code int) *result {
+	t.Helper()
+	if r.code != code {
+		t.Fatalf("exit code %d, want %d\nstdout:\n%s\nstderr:\n%s", r.code, code, r.stdout, r.stderr)
+	}
+	return r
+}
+
+// says fails unless output holds each of the words.
+func says(t *testing.T, output string, words ...string) {
+	t.Helper()
+	for _, w := range words {
+		if !strings.Contains(output, w) {
+			t.Errorf("%q is not said in:\n%s", w, output)
+		}
+	}
+}
+
+// scored is an output row with its file.
+type scored struct {
+	file string // relative input path without .parquet
+	score.Score
+}
+
+// scores reads all of OUT's scores in order of file and row, and fails on a row
+// twice, a gap, or a stray temporary.
+func scores(t *testing.T, out string) []scored {
+	t.Helper()
+	var all []scored
+	next := map[string]int64{}
+	for path, err := range shard.ListOutputs(out) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		rel, err := filepath.Rel(out, filepath.Dir(path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = shard.ReadScores(t.Context(), path, func(s score.Score) error {
+			if s.Row != next[rel] {
+				return fmt.Errorf("%s: row %d, want %d", path, s.Row, next[rel])
+			}
+			next[rel]++
+			all = append(all, scored{rel, s})
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return all
+}
+
+// sameScores compares two OUTs to the bit.
+func sameScores(t *testing.T, a, b []scored) {
+	t.Helper()
+	if len(a) != len(b) {
+		t.Fatalf("%d rows and %d rows", len(a), len(b))
+	}
+	for i := range a {
+		x, y := a[i], b[i]
+		x.TokenIDs, y.TokenIDs, x.TokenNLL, y.TokenNLL = nil, nil, nil, nil
+		if fmt.Sprintf("%+v", x) != fmt.Sprintf("%+v", y) {
+			t.Fatalf("row %d: %+v\nand %+v", i, x, y)
+		}
+	}
+}
+
+// textRow is an input row; a nil text is null.
+type textRow struct {
+	ID   string  `parquet:"id"`
+	Text *string `parquet:"text,optional"`
+}
+
+func ptr[T any](v T) *T { return &v }
+
+// writeParquet writes rows, perGroup of them a row group.
+func writeParquet[T any](t *testing.T, path string, rows []T, perGroup int) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := parquet.NewGenericWriter[T](f, parquet.Compression(&parquet.Zstd))
+	for chunk := range slices.Chunk(rows, max(perGroup, 1)) {
+		if _, err := w.Write(chunk); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Flush(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(w.Close(), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func readJSON(t *testing.T, path string, v any) {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		t.Fatalf("%s: %v", path, err)
+	}
+}
+
+// summary is the part of run --json that tests look at.
+type summary struct {
+	Run          string `json:"run"`
+	Complete     bool   `json:"complete"`
+	Documents    int64  `json:"documents"`
+	Tokens       int64  `json:"tokens"`
+	FailedRows   int64  `json:"failed_rows"`
+	ScoredTokens int64  `json:"scored_tokens"`
+	FailedFiles  []struct{ File, Error string }
+	DeadJobs     []struct{ File, Reason string }
+}
+
+func parseSummary(t *testing.T, r *result) summary {
+	t.Helper()
+	var s struct {
+		summary
+		FF []struct{ File, Error string }  `json:"failed_files"`
+		DJ []struct{ File, Reason string } `json:"dead_jobs"`
+	}
+	if err := json.Unmarshal([]byte(r.stdout), &s); err != nil {
+		t.Fatalf("%v in:\n%s", err, r.stdout)
+	}
+	s.FailedFiles, s.DeadJobs = s.FF, s.DJ
+	return s.summary
+}

@@ -1,0 +1,31 @@
+package jobs
+
+import (
+	"errors"
+	"testing"
+)
+
+// TestReviveThenSubmit: a dead job that is submitted again is not taken for dead,
+// and its letter goes when it is done.
+func TestReviveThenSubmit(t *testing.T) {
+	r := newRig(t, Topology{})
+	list := makeJobs("revive", 1)
+	r.submit(list, 1, 1, 0)
+	k, _ := r.worker(quick("w"))
+	r.ok(r.next(k).Fail(r.ctx, errors.New("broken")))
+	n, err := r.c.Revive(r.ctx, "revive")
+	r.ok(err)
+	if n != 1 {
+		t.Fatalf("%d jobs revived, want 1", n)
+	}
+	r.wantState(list[0], StateWaiting, 1, 0)
+	r.submit(list, 2, 1, 0)
+	l := r.next(k)
+	if l.Attempt != 1 {
+		t.Errorf("attempt %d of the new message, want 1", l.Attempt)
+	}
+	r.ok(l.Done(r.ctx, Totals{}))
+	if letters := r.dead("revive"); len(letters) != 0 {
+		t.Errorf("letters of a job that is done: %+v", letters)
+	}
+}

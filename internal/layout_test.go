@@ -1,0 +1,134 @@
+// Package internal holds the module's layout to its rules.
+package internal
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "surprisal"
+
+// layers lists who may import whom: a package imports only families of layers
+// below its own, and its own family.
+var layers = [][]string{
+	{"internal/score"},
+	{"internal/gpu", "internal/jobs", "internal/model", "internal/shard"},
+	{"internal/dispatch", "internal/worker"},
+	{"cmd/dispatcher", "cmd/worker", "internal/tools", "e2e"},
+}
+
+// owners names the one package family that may import each heavy dependency. The
+// end-to-end tests use two themselves, so as not to trust the code under test.
+var owners = map[string][]string{
+	"github.com/nats-io/":            {"internal/jobs", "e2e"},
+	"github.com/parquet-go/":         {"internal/shard", "e2e"},
+	"github.com/daulet/tokenizers":   {"internal/model/tokenizer"},
+	"github.com/nlpodyssey/gopickle": {"internal/model"},
+	"gorgonia.org/cu":                {"internal/gpu"},
+	"github.com/spf13/":              {"cmd/dispatcher", "cmd/worker"},
+	"github.com/schollz/":            {"cmd/dispatcher"},
+}
+
+type pkg struct {
+	ImportPath                         string
+	Imports, TestImports, XTestImports []string
+}
+
+func goList(t *testing.T, env string, args ...string) []pkg {
+	t.Helper()
+	cmd := exec.Command("go", append([]string{"list", "-json=ImportPath,Imports,TestImports,XTestImports"}, args...)...)
+	cmd.Dir = ".."
+	cmd.Env = append(os.Environ(), env)
+	out, err := cmd.Output()
+	if err != nil {
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			t.Fatalf("%v: %s", err, exit.Stderr)
+		}
+		t.Fatal(err)
+	}
+	var list []pkg
+	for d := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p pkg
+		if err := d.Decode(&p); errors.Is(err, io.EOF) {
+			return list
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, p)
+	}
+}
+
+// within reports whether package p is dir or below it.
+func within(p, dir string) bool { return p == dir || strings.HasPrefix(p, dir+"/") }
+
+// layerOf gives the layer and the family of a package of this module.
+func layerOf(p string) (layer int, family string) {
+	for i, families := range layers {
+		for _, f := range families {
+			if within(p, path.Join(module, f)) {
+				return i, f
+			}
+		}
+	}
+	return -1, ""
+}
+
+func TestImportArrows(t *testing.T) {
+	for _, p := range goList(t, "CGO_ENABLED=1", "./...") {
+		if p.ImportPath == path.Join(module, "internal") {
+			continue
+		}
+		layer, family := layerOf(p.ImportPath)
+		if layer < 0 {
+			t.Errorf("%s is in no layer", p.ImportPath)
+			continue
+		}
+		// Tests may reach sideways; they never reach up.
+		for i, imports := range [][]string{p.Imports, p.TestImports, p.XTestImports} {
+			for _, im := range imports {
+				if !within(im, module) {
+					continue
+				}
+				to, other := layerOf(im)
+				if to < layer || other == family || i > 0 && to == layer {
+					continue
+				}
+				t.Errorf("%s imports %s, which is not below it", p.ImportPath, im)
+			}
+		}
+	}
+}
+
+func TestHeavyDependenciesHaveOneImporter(t *testing.T) {
+	for _, p := range goList(t, "CGO_ENABLED=1", "./...") {
+		for _, im := range slices.Concat(p.Imports, p.TestImports, p.XTestImports) {
+			for dep, families := range owners {
+				if strings.HasPrefix(im, dep) && !slices.ContainsFunc(families, func(f string) bool { return within(p.ImportPath, path.Join(module, f)) }) {
+					t.Errorf("%s imports %s, which belongs to %v", p.ImportPath, im, families)
+				}
+			}
+		}
+	}
+}
+
+// TestDispatcherIsPure: the dispatcher is built without cgo and holds no engine.
+func TestDispatcherIsPure(t *testing.T) {
+	for _, p := range goList(t, "CGO_ENABLED=0", "-deps", "./cmd/dispatcher") {
+		if p.ImportPath == "runtime/cgo" {
+			t.Error("the dispatcher needs cgo")
+		}
+		for _, not := range []string{"internal/gpu", "internal/worker", "internal/model/cpu", "internal/model/tokenizer"} {
+			if within(p.ImportPath, path.Join(module, not)) {
+				t.Errorf("the dispatcher holds %s", p.ImportPath)
+			}
+		}
+	}
+}
