@@ -46,6 +46,28 @@ gpu-binaries: native gpu-parts ## build the CUDA tests and benchmark as programs
 	$(GPU_ENV) go build -trimpath -tags cuda -ldflags '-s -w' -o $(CUDA_BUILD)/bin/ ./bench/gpubench
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o $(CUDA_BUILD)/bin/ ./internal/tools/genckpt
 
+# The engine's tests on a machine without a GPU: stand-ins for the driver and
+# cuBLASLt run the kernels on the CPU. What they can't show: the tensor-core
+# kernels, races, speed.
+EMULATOR := $(CUDA_BUILD)/emulator
+EMULATOR_SOURCES := $(wildcard internal/gpu/emulator/*.cc internal/gpu/emulator/*.h)
+EMULATOR_FLAGS := -std=c++17 -O3 -w -fPIC -shared -march=x86-64-v3 -ffp-contract=off -I$(CUDA)/include
+
+.PHONY: gpu-emulate
+gpu-emulate: native gpu-parts $(EMULATOR)/libcuda.so.1 $(EMULATOR)/libcublasLt.so.13 ## run the CUDA engine's tests on the CPU
+	$(GPU_ENV) LD_LIBRARY_PATH=$(CURDIR)/$(EMULATOR) SURPRISAL_CUBLASLT=$(CURDIR)/$(EMULATOR)/libcublasLt.so.13 \
+		go test $(GO_TEST_FLAGS) -tags cuda ./internal/gpu/... ./internal/worker/...
+
+$(EMULATOR)/libcuda.so.1: $(EMULATOR_SOURCES) $(KERNELS) $(KERNEL_HEADERS) | $(NVCC)
+	mkdir -p $(@D)
+	$(CXX) $(EMULATOR_FLAGS) -o $@.tmp $(addprefix internal/gpu/emulator/,kernels.cc fibers.cc driver.cc recurrence.cc)
+	mv $@.tmp $@
+
+$(EMULATOR)/libcublasLt.so.13: internal/gpu/emulator/lt.cc | $(NVCC)
+	mkdir -p $(@D)
+	$(CXX) $(EMULATOR_FLAGS) -o $@.tmp $<
+	mv $@.tmp $@
+
 internal/gpu/fatbin/%.fatbin: internal/gpu/kernels/%.cu $(KERNEL_HEADERS) | $(NVCC)
 	mkdir -p $(@D)
 	$(NVCC) $(NVCC_FLAGS) $(NVCC_ARCHS) -fatbin -o $@.tmp $<

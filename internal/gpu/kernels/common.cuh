@@ -37,9 +37,13 @@ __device__ __forceinline__ Bf16x8 load8(const bf16 *p) {
 __device__ __forceinline__ void store8(bf16 *p, const Bf16x8 &v) { *reinterpret_cast<Bf16x8 *>(p) = v; }
 
 __device__ __forceinline__ float rcp_approx(float x) {
+#ifdef SURPRISAL_EMULATE
+  return 1.0f / x;
+#else
   float y;
   asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
+#endif
 }
 
 // sigmoid through one exp2 and one reciprocal, relative error below 1e-6; exp

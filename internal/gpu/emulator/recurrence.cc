@@ -1,0 +1,123 @@
+// In place of gdn2_prepare and gdn2_walk: the same arguments and tables, a plain
+// recurrence token by token in fp32. prepare only remembers its operands and marks
+// the records that it would write; walk checks that every document's chunks were
+// prepared, in order and on the grid, before it uses them.
+#include <cstdio>
+#include <vector>
+
+#include "cuda_words.h"
+#include "registry.h"
+
+namespace {
+
+using namespace emulator;
+
+template <typename T>
+T arg(void **p, int i) { return *static_cast<T *>(p[i]); }
+
+struct Prepared {
+  const void *q, *k, *bk, *wv;
+  const __half *g;
+  const int *chunks;
+  int count, H, HV, V;
+  float scale;
+} prepared;
+
+bool wrong(const char *what) {
+  fprintf(stderr, "emulator: %s\n", what);
+  return false;
+}
+
+// q, k, bk, wv, g, chunks, key_records, value_records, H, HV, V, scale
+template <int K>
+bool prepare(unsigned gx, unsigned gy, unsigned block, unsigned shared, void **p) {
+  prepared = Prepared{arg<void *>(p, 0), arg<void *>(p, 1), arg<void *>(p, 2), arg<void *>(p, 3), arg<__half *>(p, 4), arg<int *>(p, 5),
+                      int(gy), arg<int>(p, 8), arg<int>(p, 9), arg<int>(p, 10), arg<float>(p, 11)};
+  if (int(gx) != prepared.H || block != 256 || shared != (K == 128 ? 98304 : 81920)) return wrong("prepare's launch is off");
+  const size_t key = K == 128 ? 57856 : 33024;
+  memset(arg<void *>(p, 6), 1, key * gy * prepared.H);
+  memset(arg<void *>(p, 7), 1, size_t(128) * prepared.V * gy * prepared.HV);
+  return true;
+}
+
+// key_records, value_records, gate, o_norm, y, o_raw, cu_seqlens, doc_chunks, order, state_in, state_out, state_offset, H, HV, V, eps
+template <typename E, int K, int VS>
+bool walk(unsigned gx, unsigned gy, unsigned block, unsigned shared, void **p) {
+  const auto *gate = arg<const __nv_bfloat16 *>(p, 2);
+  const auto *o_norm = arg<const float *>(p, 3);
+  auto *y = arg<__nv_bfloat16 *>(p, 4);
+  auto *raw = arg<float *>(p, 5);
+  const auto *cu = arg<const int *>(p, 6), *first_chunk = arg<const int *>(p, 7), *order = arg<const int *>(p, 8);
+  float *const *in = arg<float *const *>(p, 9), *const *out = arg<float *const *>(p, 10);
+  const int64_t offset = arg<int64_t>(p, 11);
+  const int H = arg<int>(p, 12), HV = arg<int>(p, 13), V = arg<int>(p, 14), N = int(gy);
+  const float eps = arg<float>(p, 15);
+  if (gx != unsigned(HV * V / VS) || block != VS * 2 || shared < 100000) return wrong("walk's launch is off");
+  if (H != prepared.H || HV != prepared.HV || V != prepared.V || first_chunk[N] != prepared.count) return wrong("walk and prepare differ");
+  std::vector<bool> seen(N);
+  for (int n = 0; n < N; n++) {
+    if (order[n] < 0 || order[n] >= N || seen[order[n]]) return wrong("order is no permutation");
+    seen[order[n]] = true;
+    if (n && cu[order[n]] - cu[order[n] + 1] < cu[order[n - 1]] - cu[order[n - 1] + 1]) return wrong("order is not by falling length");
+    int t = cu[n];
+    for (int c = first_chunk[n]; c < first_chunk[n + 1]; c++) {
+      const int *chunk = prepared.chunks + 2 * c, want = std::min(64, cu[n + 1] - t);
+      if (chunk[0] != t || chunk[1] != want || want < 1) return wrong("a chunk is off");
+      t += want;
+    }
+    if (t != cu[n + 1]) return wrong("chunks do not cover their document");
+  }
+  const auto *q = static_cast<const E *>(prepared.q), *k = static_cast<const E *>(prepared.k), *bk = static_cast<const E *>(prepared.bk),
+             *wv = static_cast<const E *>(prepared.wv);
+  std::vector<float> s(V * K), u(V), o(V);
+  for (int i = 0; i < N; i++) {
+    const int n = order[i];
+    for (int hv = 0; hv < HV; hv++) {
+      const int h = hv / (HV / H);
+      const float *from = in && in[n] ? in[n] + offset + int64_t(hv) * K * V : nullptr;
+      for (int j = 0; j < K * V; j++) s[j] = from ? from[j] : 0.0f;
+      for (int t = cu[n]; t < cu[n + 1]; t++) {
+        const int64_t at = (int64_t(t) * H + h) * K, vt = (int64_t(t) * HV + hv) * V;
+        for (int v = 0; v < V; v++) u[v] = float(wv[vt + v]), o[v] = 0;
+        for (int j = 0; j < K; j++) {
+          const float e = expf(__half2float(prepared.g[at + j])), b = float(bk[at + j]);
+          for (int v = 0; v < V; v++) s[j * V + v] *= e, u[v] -= b * s[j * V + v];
+        }
+        float sum = 0;
+        for (int j = 0; j < K; j++) {
+          const float kj = float(k[at + j]), qj = float(q[at + j]);
+          for (int v = 0; v < V; v++) s[j * V + v] += kj * u[v], o[v] += qj * s[j * V + v];
+        }
+        for (int v = 0; v < V; v++) o[v] *= prepared.scale, sum += o[v] * o[v];
+        const float r = rsqrtf(sum / V + eps);
+        for (int v = 0; v < V; v++) {
+          const float z = __bfloat162float(gate[vt + v]);
+          if (VS < V) raw[vt + v] = o[v];
+          else y[vt + v] = __float2bfloat16(o[v] * r * o_norm[v] * z / (1.0f + expf(-z)));
+        }
+      }
+      if (out && out[n]) std::copy(s.begin(), s.end(), out[n] + offset + int64_t(hv) * K * V);
+    }
+  }
+  return true;
+}
+
+bool add_all() {
+  auto &r = registry();
+  for (const char *type : {"bf16", "f16"}) {
+    r[std::string("gdn2_prepare_k64_") + type].grid = prepare<64>;
+    r[std::string("gdn2_prepare_k128_") + type].grid = prepare<128>;
+  }
+  r["gdn2_walk_k64_v64_bf16"].grid = walk<__nv_bfloat16, 64, 64>;
+  r["gdn2_walk_k64_v128_bf16"].grid = walk<__nv_bfloat16, 64, 128>;
+  r["gdn2_walk_k128_v64_bf16"].grid = walk<__nv_bfloat16, 128, 64>;
+  r["gdn2_walk_k128_v128_bf16"].grid = walk<__nv_bfloat16, 128, 128>;
+  r["gdn2_walk_k64_v64_f16"].grid = walk<__half, 64, 64>;
+  r["gdn2_walk_k64_v128_f16"].grid = walk<__half, 64, 128>;
+  r["gdn2_walk_k128_v64_f16"].grid = walk<__half, 128, 64>;
+  r["gdn2_walk_k128_v128_f16"].grid = walk<__half, 128, 128>;
+  return true;
+}
+const bool added = add_all();
+
+}  // namespace
