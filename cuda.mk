@@ -33,7 +33,7 @@ gpu-parts: $(GPU_PARTS)
 
 .PHONY: gpu-vet
 gpu-vet: native gpu-parts ## go vet of the CUDA engine (no GPU needed)
-	$(GPU_ENV) go vet -tags cuda ./internal/gpu/... ./internal/worker/... ./cmd/... ./bench/...
+	$(GPU_ENV) go vet -tags cuda ./internal/gpu/... ./internal/worker/... ./cmd/...
 
 .PHONY: gpu-test
 gpu-test: native gpu-parts ## run the CUDA engine's tests, on a machine with a GPU
@@ -51,7 +51,7 @@ gpu-binaries: native gpu-parts ## build the CUDA tests and benchmark as programs
 # kernels, races, speed.
 EMULATOR := $(CUDA_BUILD)/emulator
 EMULATOR_SOURCES := $(wildcard internal/gpu/emulator/*.cc internal/gpu/emulator/*.h)
-EMULATOR_FLAGS := -std=c++17 -O3 -w -fPIC -shared -march=x86-64-v3 -ffp-contract=off -I$(CUDA)/include
+EMULATOR_FLAGS := -std=c++17 -O3 -w -fno-strict-aliasing -fPIC -shared -march=x86-64-v3 -ffp-contract=off -I$(CUDA)/include
 
 .PHONY: gpu-emulate
 gpu-emulate: native gpu-parts $(EMULATOR)/libcuda.so.1 $(EMULATOR)/libcublasLt.so.13 ## run the CUDA engine's tests on the CPU

@@ -13,9 +13,9 @@ import (
 // memory is device memory that is freed together. Its first error stops it.
 type memory struct {
 	stream cu.Stream
-	ptrs  []cu.DevicePtr
-	total int64
-	err   error
+	ptrs   []cu.DevicePtr
+	total  int64
+	err    error
 	// poison fills what is handed out, for tests; nil leaves zeros.
 	poison func(p cu.DevicePtr, bytes int64) error
 }

@@ -37,9 +37,9 @@ const (
 // group is documents whose recurrences run together, and their tables on the
 // device.
 type group struct {
-	docs, chunks                      int
+	docs, chunks                       int
 	cuSeqlens, table, docChunks, order cu.DevicePtr
-	states                            cu.DevicePtr // 0 when no document has one
+	states                             cu.DevicePtr // 0 when no document has one
 }
 
 // linkRecurrence finds the kernels: the chunked ones where they run (compute
@@ -66,7 +66,7 @@ func (e *Engine) linkRecurrence(suffix string) error {
 	if r.prepare, err = e.mod.withShared(fmt.Sprintf("gdn2_prepare_k%d_%s", c.K, suffix), shared); err != nil {
 		return err
 	}
-	r.walkShared = map[[2]int]int{{128, 128}: 184448, {128, 64}: 151680, {64, 128}: 135296, {64, 64}: 102528}[[2]int{c.K, r.slice}]
+	r.walkShared = map[[2]int]int{{128, 128}: 184384, {128, 64}: 151616, {64, 128}: 135232, {64, 64}: 102464}[[2]int{c.K, r.slice}]
 	r.walkBlock = 2 * r.slice
 	if r.walk, err = e.mod.withShared(walk, r.walkShared); err != nil {
 		return err
