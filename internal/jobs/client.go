@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/url"
 	"os"
@@ -120,7 +119,7 @@ func (c Config) validate() error {
 // from any goroutine.
 type Client struct {
 	cfg Config
-	nc  *nats.Conn
+	nc  Conn
 	js  jetstream.JetStream
 	log zerolog.Logger
 
@@ -134,6 +133,32 @@ type Client struct {
 	kvs map[string]jetstream.KeyValue
 }
 
+// Conn is what a Client uses of a *nats.Conn beside JetStream.
+type Conn interface {
+	IsConnected() bool
+	ConnectedUrlRedacted() string
+	Stats() nats.Statistics
+	FlushTimeout(time.Duration) error
+	FlushWithContext(context.Context) error
+	ForceReconnect() error
+	Close()
+}
+
+// New makes a client of a connection that is there already: package simnats has
+// one that is simulated. Of cfg it takes Wait and Log.
+func New(nc Conn, js jetstream.JetStream, cfg Config) *Client {
+	c := newClient(cfg.withDefaults())
+	c.nc, c.js = nc, js
+	return c
+}
+
+func newClient(cfg Config) *Client {
+	return &Client{
+		cfg: cfg, log: cfg.Log, closed: make(chan struct{}), closing: make(chan struct{}),
+		kvs: make(map[string]jetstream.KeyValue),
+	}
+}
+
 // Connect connects.
 func Connect(ctx context.Context, cfg Config) (*Client, error) {
 	cfg, err := cfg.withDefaults().takeUserInfo()
@@ -143,14 +168,13 @@ func Connect(ctx context.Context, cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to NATS: %w", err)
 	}
-	c := &Client{
-		cfg: cfg, log: cfg.Log, closed: make(chan struct{}), closing: make(chan struct{}),
-		kvs: make(map[string]jetstream.KeyValue),
-	}
-	if c.nc, err = c.dial(ctx); err != nil {
+	c := newClient(cfg)
+	nc, err := c.dial(ctx)
+	if err != nil {
 		return nil, err
 	}
-	c.js, err = jetstream.New(c.nc, jetstream.WithDefaultTimeout(requestTimeout),
+	c.nc = nc
+	c.js, err = jetstream.New(nc, jetstream.WithDefaultTimeout(requestTimeout),
 		jetstream.WithPublishAsyncMaxPending(2*submitWindow), jetstream.WithPublishAsyncTimeout(submitTimeout))
 	if err != nil {
 		c.nc.Close()
@@ -345,7 +369,10 @@ func sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// jitter spreads d over 0.75 d .. 1.25 d.
+// jitter spreads d over 0.75 d .. 1.25 d. No two processes wait from the same
+// nanosecond on, and under a test's virtual clock the same waits come again.
 func jitter(d time.Duration) time.Duration {
-	return d*3/4 + time.Duration(rand.Int64N(int64(d/2)+1))
+	x := uint64(time.Now().UnixNano()) * 0x9e3779b97f4a7c15
+	x = (x ^ x>>32) * 0xd6e8feb86659fd93
+	return d*3/4 + time.Duration((x^x>>32)%uint64(d/2+1))
 }

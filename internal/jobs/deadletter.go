@@ -30,6 +30,8 @@ type DeadLetter struct {
 	Seq        uint64    `json:"seq"`
 	Worker     string    `json:"worker,omitempty"` // empty: the dispatcher's finding
 	Time       time.Time `json:"time"`
+	// History is how the newest attempts ended, oldest first.
+	History []Attempt `json:"history,omitempty"`
 }
 
 // putLetter keeps a dead letter. Twice the same is once: a stream keeps the newest

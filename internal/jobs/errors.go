@@ -41,6 +41,8 @@ var (
 
 	// ErrNoRun: there is no record of the run.
 	ErrNoRun = errors.New("no such run")
+	// ErrNoJob: nobody has had the job, or there is none of that id.
+	ErrNoJob = errors.New("no record of the job")
 	// ErrRunExists: there is a record of the run already.
 	ErrRunExists = errors.New("run exists already")
 	// ErrBadRecord: a bucket or stream holds something that is not a record of

@@ -85,8 +85,10 @@ func (l *Lease) beat() {
 		// A hung kernel leaves this goroutine alive: without progress the
 		// heartbeat would keep a job for ever that nobody does.
 		if still := time.Since(l.received) - time.Duration(l.moved.Load()); still > l.k.cfg.StallAfter {
+			err := fmt.Errorf("%w for %s", ErrStalled, still.Round(time.Millisecond))
 			l.log.Error().Dur("without_progress", still).Msg("job stalled; letting it go")
-			l.cancel(fmt.Errorf("%w for %s", ErrStalled, still.Round(time.Millisecond)))
+			l.reportStall(err)
+			l.cancel(err)
 			return
 		}
 		next := every
@@ -108,6 +110,7 @@ func (l *Lease) record(ctx context.Context) (verdict string, err error) {
 		if exists {
 			l.Prior = cur
 			next.Letter = cur.Letter || cur.State == StateDead
+			next.History = cur.History
 		}
 		if exists && cur.sameMessage(next) {
 			next.Failed, next.Lost, next.Error = cur.Failed, cur.Lost, cur.Error
@@ -118,6 +121,7 @@ func (l *Lease) record(ctx context.Context) (verdict string, err error) {
 				}
 				// Whoever had it neither did it nor gave it back.
 				next.Lost++
+				next.History = cur.lost()
 				if next.Lost >= l.k.top.MaxLost {
 					verdict = fmt.Sprintf("%d workers vanished with it, the last was %s", next.Lost, cur.Worker)
 				}
@@ -136,6 +140,26 @@ func (l *Lease) record(ctx context.Context) (verdict string, err error) {
 		return "", fmt.Errorf("record start of job %s: %w", l.Job.ID, err)
 	}
 	return verdict, nil
+}
+
+// reportStall says in the job's record that it makes no progress: the worker
+// may end before it settles the job.
+func (l *Lease) reportStall(why error) {
+	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
+	defer cancel()
+	kv, err := l.k.c.bucket(ctx, JobBucket)
+	if err == nil {
+		_, err = swapRecord(ctx, kv, l.state.key(), func(cur JobState, exists bool) (JobState, error) {
+			if !exists || cur.Lease != l.id || cur.State != StateRunning {
+				return cur, errKeep
+			}
+			cur.Stalled = why.Error()
+			return cur, nil
+		})
+	}
+	if err != nil && !errors.Is(err, errKeep) {
+		l.log.Warn().Err(err).Msg("stall not recorded")
+	}
 }
 
 // errKeep tells update to leave the record as it is.

@@ -121,7 +121,11 @@ func (c *Client) bury(ctx context.Context, seq, deliveries uint64) error {
 		case err == nil && cur.sameMessage(mine):
 			over = cur.State == StateDone || cur.State == StateDead
 			mine.Failed, mine.Lost, mine.Worker, mine.Started = cur.Failed, cur.Lost, cur.Worker, cur.Started
-			mine.Attempt, d.Attempts = cur.attempts(), cur.attempts()
+			if mine.History = cur.History; cur.State == StateRunning {
+				mine.Lost++
+				mine.History = cur.lost()
+			}
+			mine.Attempt, d.Attempts, d.History = mine.attempts(), mine.attempts(), mine.History
 			if cur.Error != "" {
 				d.Reason += ": " + cur.Error
 			}
@@ -144,18 +148,6 @@ func (c *Client) bury(ctx context.Context, seq, deliveries uint64) error {
 		return err
 	}
 	return nil
-}
-
-func (c *Client) jobState(ctx context.Context, run, job string) (JobState, error) {
-	kv, err := c.bucket(ctx, JobBucket)
-	if err != nil {
-		return JobState{}, err
-	}
-	e, err := kv.Get(ctx, run+"."+job)
-	if err != nil {
-		return JobState{}, err
-	}
-	return DecodeJobState(e.Value())
 }
 
 func (c *Client) recordDead(ctx context.Context, mine JobState, reason string) error {

@@ -1,6 +1,7 @@
 package jobs
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -65,14 +66,21 @@ type JobState struct {
 	Device  string    `json:"device,omitempty"`
 	Started time.Time `json:"started,omitzero"`
 	Updated time.Time `json:"updated"`
+	// Stalled: its worker found that it makes no progress, and said so before it
+	// ended.
+	Stalled string `json:"stalled,omitempty"`
+	// History is how the newest attempts ended, those of earlier submissions
+	// included, oldest first.
+	History []Attempt `json:"history,omitempty"`
 	// Error of the last failed attempt, or why the job is dead or was declined.
 	Error  string  `json:"error,omitempty"`
 	Totals *Totals `json:"totals,omitempty"` // with StateDone only
 }
 
 const (
-	recordVersion = 1       // of every record in a bucket
-	maxError      = 2 << 10 // bytes of an error kept
+	recordVersion = 1        // of every record in a bucket
+	maxError      = 2 << 10  // bytes of an error kept
+	maxJobRecord  = 16 << 10 // bytes of a job's record, by its bucket
 )
 
 func (s JobState) key() string { return s.Run + "." + s.Job }
@@ -85,18 +93,28 @@ func (s JobState) attempts() int { return s.Failed + s.Lost }
 
 // Encode gives the record's bytes.
 func (s JobState) Encode() ([]byte, error) {
-	s.Version, s.Error = recordVersion, clean(s.Error, maxError)
+	s.Version, s.Error, s.Stalled = recordVersion, clean(s.Error, maxError), clean(s.Stalled, maxAttemptError)
 	if s.Totals != nil && (math.IsNaN(s.Totals.SumNLL) || math.IsInf(s.Totals.SumNLL, 0)) {
 		t := *s.Totals
 		s.Error = fmt.Sprintf("sum_nll is %v", t.SumNLL) // JSON has no such number
 		t.SumNLL = 0
 		s.Totals = &t
 	}
-	b, err := json.Marshal(s)
-	if err != nil {
-		return nil, fmt.Errorf("encode state of job %s: %w", s.Job, err)
+	for {
+		// Not Marshal: that writes < in an error with six bytes.
+		var buf bytes.Buffer
+		enc := json.NewEncoder(&buf)
+		enc.SetEscapeHTML(false)
+		if err := enc.Encode(s); err != nil {
+			return nil, fmt.Errorf("encode state of job %s: %w", s.Job, err)
+		}
+		b := bytes.TrimSpace(buf.Bytes())
+		// Quotes and the like still take two bytes each.
+		if len(b) <= maxJobRecord || len(s.History) == 0 {
+			return b, nil
+		}
+		s.History = s.History[1:]
 	}
-	return b, nil
 }
 
 // DecodeJobState reads a record, which may be anything.
@@ -117,6 +135,9 @@ func DecodeJobState(b []byte) (JobState, error) {
 		return bad("state", s.State)
 	case s.Failed < 0 || s.Lost < 0 || s.Attempt < 0:
 		return bad("attempts", s.Attempt)
+	}
+	if err := checkHistory(s.History); err != nil {
+		return JobState{}, fmt.Errorf("job state: %w", err)
 	}
 	return s, nil
 }

@@ -52,6 +52,8 @@ type RunRecord struct {
 	Rows         int64         `json:"rows"`
 	Tokens       int64         `json:"estimated_tokens"`
 	State        RunState      `json:"state"`
+	// Priority: workers take jobs of a run with a higher one first.
+	Priority int `json:"priority,omitempty"`
 	// Epoch is the last that NextEpoch gave.
 	Epoch   uint64    `json:"epoch"`
 	Updated time.Time `json:"updated"`

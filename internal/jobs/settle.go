@@ -35,6 +35,10 @@ func (l *Lease) Done(ctx context.Context, t Totals) error {
 			}
 			next := l.state
 			next.State, next.Totals, next.Error, next.Letter = StateDone, &t, "", false
+			if exists {
+				next.History = cur.History // longer than ours, where the job was delivered again
+			}
+			next.History = ended(next.History, next.Worker, next.Started, OutcomeDone, "")
 			return next, nil
 		})
 		if letter {
@@ -69,9 +73,13 @@ func (l *Lease) Retry(ctx context.Context, cause error) error {
 	return l.settle(ctx, "retry", func(ctx context.Context) error {
 		if l.state.Failed+1 >= l.k.top.MaxAttempts {
 			l.state.Failed++
+			l.state.History = ended(l.state.History, l.state.Worker, l.state.Started, OutcomeDead, cause.Error())
 			return l.die(ctx, fmt.Sprintf("attempt %d of %d failed: %v", l.state.Failed, l.k.top.MaxAttempts, cause))
 		}
-		err := l.giveBack(ctx, StateFailed, func(s *JobState) { s.Failed, s.Error = s.Failed+1, cause.Error() })
+		err := l.giveBack(ctx, StateFailed, func(s *JobState) {
+			s.Failed, s.Error = s.Failed+1, cause.Error()
+			s.History = ended(s.History, s.Worker, s.Started, failure(cause), s.Error)
+		})
 		if err != nil {
 			return err
 		}
@@ -85,6 +93,7 @@ func (l *Lease) Retry(ctx context.Context, cause error) error {
 func (l *Lease) Fail(ctx context.Context, cause error) error {
 	return l.settle(ctx, "fail", func(ctx context.Context) error {
 		l.state.Failed++
+		l.state.History = ended(l.state.History, l.state.Worker, l.state.Started, OutcomeDead, cause.Error())
 		return l.die(ctx, cause.Error())
 	})
 }
@@ -149,7 +158,7 @@ func (l *Lease) die(ctx context.Context, reason string) error {
 	}
 	letter := DeadLetter{
 		Run: l.state.Run, ID: l.state.Job, Reason: reason, Attempts: l.state.attempts(),
-		Deliveries: l.state.Delivery, Seq: l.state.Seq, Worker: l.k.cfg.Worker,
+		Deliveries: l.state.Delivery, Seq: l.state.Seq, Worker: l.k.cfg.Worker, History: l.state.History,
 	}
 	if l.Job.ID != "" {
 		letter.Job = &l.Job

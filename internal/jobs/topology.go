@@ -214,7 +214,7 @@ func (t Topology) streams() []jetstream.StreamConfig {
 func (t Topology) buckets() []jetstream.KeyValueConfig {
 	return []jetstream.KeyValueConfig{
 		{Bucket: RunBucket, Description: "runs", History: 1, MaxValueSize: 64 << 10, Replicas: t.Replicas},
-		{Bucket: JobBucket, Description: "newest state of each job", History: 1, MaxValueSize: 16 << 10, Replicas: t.Replicas},
+		{Bucket: JobBucket, Description: "newest state of each job", History: 1, MaxValueSize: maxJobRecord, Replicas: t.Replicas},
 		{Bucket: WorkerBucket, Description: "workers alive", History: 1, MaxValueSize: 64 << 10, TTL: WorkerTTL, Replicas: t.Replicas},
 	}
 }

@@ -228,8 +228,8 @@ func TestTrapMaxDeliverKeepsTheMessage(t *testing.T) {
 	if d.ID != js[0].ID || d.Job == nil || d.Deliveries != 2 || d.Worker != "" {
 		t.Fatalf("dead letter %+v", d)
 	}
-	r.wantState(js[0], StateDead, 0, 1)
-	r.submit(js, 2, 1, 0) // and a person can submit it again
+	r.wantState(js[0], StateDead, 0, 2) // both workers vanished
+	r.submit(js, 2, 1, 0)               // and a person can submit it again
 	r.ok(r.next(k).Done(r.ctx, Totals{}))
 	r.wantState(js[0], StateDone, 0, 0)
 	if d := r.dead("run"); len(d) != 0 {

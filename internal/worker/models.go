@@ -79,6 +79,8 @@ type models struct {
 	log  zerolog.Logger
 	cur  *loaded
 	info atomic.Pointer[score.EngineInfo] // for describe, from any goroutine
+	// open is (*models).openEngine, but in tests of the pipeline.
+	open func(context.Context, *score.Job) (Engine, error)
 }
 
 // describe tells the engine's kind, and its device once a model is loaded.
@@ -98,7 +100,7 @@ func (m *models) load(ctx context.Context, j *score.Job) (*loaded, error) {
 	ek, tk := keysOf(j)
 	if m.cur == nil || m.cur.engineKey != ek {
 		m.close()
-		e, err := m.openEngine(ctx, j)
+		e, err := m.open(ctx, j)
 		if err != nil {
 			return nil, fmt.Errorf("load model %s: %w", j.Model.Dir, err)
 		}

@@ -101,6 +101,7 @@ func New(client *jobs.Client, cfg Config) (*Worker, error) {
 	}
 	w := &Worker{cfg: cfg, client: client, started: time.Now(), log: cfg.Log.With().Str("worker", cfg.ID).Logger()}
 	w.models = models{cfg: cfg, kind: kind, log: w.log}
+	w.models.open = w.models.openEngine
 	return w, nil
 }
 

@@ -1,0 +1,86 @@
+package jobs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"surprisal/internal/score"
+)
+
+// Job is a job's newest record; ErrNoJob where no worker has had it.
+func (c *Client) Job(ctx context.Context, run, job string) (JobState, error) {
+	if !score.ValidRunID(run) || !validToken(job) {
+		return JobState{}, fmt.Errorf("%w: %q of run %q is no job's id", ErrNoJob, clean(job, 80), clean(run, 80))
+	}
+	var s JobState
+	err := read(ctx, func(ctx context.Context) (err error) {
+		s, err = c.jobState(ctx, run, job)
+		return err
+	})
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return s, fmt.Errorf("%w: %s of run %s", ErrNoJob, job, run)
+	}
+	return s, c.fail("read job "+job+" of run "+run, err)
+}
+
+func (c *Client) jobState(ctx context.Context, run, job string) (JobState, error) {
+	kv, err := c.bucket(ctx, JobBucket)
+	if err != nil {
+		return JobState{}, err
+	}
+	e, err := kv.Get(ctx, run+"."+job)
+	if err != nil {
+		return JobState{}, err
+	}
+	return DecodeJobState(e.Value())
+}
+
+// Letter is a job's dead letter; ErrNoJob where there is none.
+func (c *Client) Letter(ctx context.Context, run, job string) (DeadLetter, error) {
+	var d DeadLetter
+	if !score.ValidRunID(run) || !validToken(job) {
+		return d, fmt.Errorf("%w: %q of run %q is no job's id", ErrNoJob, clean(job, 80), clean(run, 80))
+	}
+	var raw *jetstream.RawStreamMsg
+	err := read(ctx, func(ctx context.Context) error {
+		s, err := c.js.Stream(ctx, DeadStream)
+		if err == nil {
+			raw, err = s.GetLastMsgForSubject(ctx, deadSubject(run, job))
+		}
+		return err
+	})
+	switch {
+	case errors.Is(err, jetstream.ErrMsgNotFound):
+		return d, fmt.Errorf("%w: no dead letter of %s of run %s", ErrNoJob, job, run)
+	case err != nil:
+		return d, c.fail("read the dead letter of job "+job, err)
+	}
+	return d, decodeRecord(raw.Data, &d, func() int { return d.Version })
+}
+
+// Queued is when a job's message was put into the queue; zero where none is there.
+func (c *Client) Queued(ctx context.Context, run, job string) (time.Time, error) {
+	if !score.ValidRunID(run) || !validToken(job) {
+		return time.Time{}, fmt.Errorf("%w: %q of run %q is no job's id", ErrNoJob, clean(job, 80), clean(run, 80))
+	}
+	var at time.Time
+	err := read(ctx, func(ctx context.Context) error {
+		s, err := c.js.Stream(ctx, JobStream)
+		if err != nil {
+			return err
+		}
+		raw, err := s.GetLastMsgForSubject(ctx, jobSubject(run, job))
+		if err == nil {
+			at = raw.Time.UTC()
+		}
+		return err
+	})
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return time.Time{}, nil
+	}
+	return at, c.fail("look for job "+job+" in the queue", err)
+}
