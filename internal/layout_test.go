@@ -19,7 +19,8 @@ const module = "surprisal"
 // below its own, and its own family.
 var layers = [][]string{
 	{"internal/score"},
-	{"internal/gpu", "internal/jobs", "internal/model", "internal/shard"},
+	{"internal/jobs", "internal/model", "internal/shard"},
+	{"internal/gpu"}, // an engine is made of a model's tensors
 	{"internal/dispatch", "internal/worker"},
 	{"cmd/dispatcher", "cmd/worker", "internal/tools", "e2e"},
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -55,9 +54,6 @@ func runLocal(cmd *cobra.Command, l life, inputs []string) error {
 	if workers < 0 || threads < 0 || batch < 0 {
 		return flagError{errors.New("--workers, --threads and --batch-tokens are at least 1")}
 	}
-	if threads == 0 && workers > 1 {
-		threads = max(1, runtime.NumCPU()/workers)
-	}
 	meter := newMeter(os.Stderr)
 	defer meter.Close()
 	log, format, level, err := logger(cmd, os.Stderr, meter, meter.bar)
@@ -65,13 +61,11 @@ func runLocal(cmd *cobra.Command, l life, inputs []string) error {
 		return err
 	}
 	args := []string{"--log-format", format, "--log-level", workerLevel(level.String())}
-	for name, n := range map[string]int{"--threads": threads, "--batch-tokens": batch} {
-		if n > 0 {
-			args = append(args, name, strconv.Itoa(n))
-		}
+	if batch > 0 {
+		args = append(args, "--batch-tokens", strconv.Itoa(batch))
 	}
 	local := dispatch.Local{
-		Workers: workers, WorkerBin: bin, Args: args, WorkerLog: meter, Log: log,
+		Workers: workers, Threads: threads, WorkerBin: bin, Args: args, WorkerLog: meter, Log: log,
 		Report: func(p dispatch.Progress) { meter.Show(p, log) },
 		Draining: func() {
 			log.Warn().Msg("draining: jobs in hand are finished, no more are taken; interrupt again to stop now")

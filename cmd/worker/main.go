@@ -101,6 +101,7 @@ only there: SURPRISAL_NATS_TOKEN, SURPRISAL_NATS_USER, SURPRISAL_NATS_PASSWORD.`
 	f.String("nats-cert", "", "client certificate, for mutual TLS")
 	f.String("nats-key", "", "the client certificate's key")
 	f.String("engine", string(score.EngineAuto), "auto, cpu or cuda; jobs that ask for another are left to others")
+	f.Int("gpu", 0, "GPU to score on, among the visible ones (CUDA_VISIBLE_DEVICES)")
 	f.String("tokenizer", "", "tokenizer.json to use instead of the path that jobs name; its bytes must be the same")
 	f.Int("threads", 0, "cores for tokenizing and the CPU engine (default all)")
 	f.Int("batch-tokens", 0, "token budget of a batch (default the engine's)")
@@ -118,7 +119,7 @@ only there: SURPRISAL_NATS_TOKEN, SURPRISAL_NATS_USER, SURPRISAL_NATS_PASSWORD.`
 		Short: "Print the engines that this program has on this machine, best first, as JSON",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]any{"engines": worker.Engines(), "version": version})
+			return printEngines(cmd.OutOrStdout())
 		},
 	})
 	return cmd
@@ -170,7 +171,7 @@ func serve(cmd *cobra.Command, fetch, work context.Context) error {
 		}()
 	}
 	cfg := worker.Config{
-		ID: str("id"), Engine: score.EngineKind(str("engine")), Tokenizer: str("tokenizer"),
+		ID: str("id"), Engine: score.EngineKind(str("engine")), GPU: num("gpu"), Tokenizer: str("tokenizer"),
 		Threads: num("threads"), BatchTokens: num("batch-tokens"), InFlight: num("in-flight"),
 		DrainTimeout: dur("drain-timeout"), StallAfter: dur("stall-after"), Program: version, Log: log,
 		Stalled: func(err error) {
@@ -179,6 +180,9 @@ func serve(cmd *cobra.Command, fetch, work context.Context) error {
 		},
 	}
 	nats.Name, nats.Wait, nats.Log = "surprisal worker", true, log
+	if err := cfg.Check(); err != nil { // before it waits for a server
+		return err
+	}
 	client, err := jobs.Connect(fetch, nats)
 	if err != nil {
 		return err
@@ -206,4 +210,28 @@ func logger(format, level string) (zerolog.Logger, error) {
 		return zerolog.Logger{}, usageError{fmt.Errorf("--log-format %q is not one of auto, console, json", format)}
 	}
 	return zerolog.New(out).Level(lv).With().Timestamp().Logger(), nil
+}
+
+// printEngines is what a dispatcher asks for before it starts workers here.
+func printEngines(w io.Writer) error {
+	type device struct {
+		Ordinal int    `json:"gpu"`
+		Name    string `json:"name"`
+		Memory  int64  `json:"memory_bytes"`
+		Compute string `json:"compute_capability"`
+	}
+	out := struct {
+		Engines []score.EngineKind `json:"engines"`
+		GPUs    []device           `json:"gpus"`
+		NoGPU   string             `json:"no_gpu,omitempty"` // why there are none
+		Version string             `json:"version"`
+	}{worker.Engines(), []device{}, "", version}
+	gpus, err := worker.GPUs()
+	if err != nil {
+		out.NoGPU = err.Error()
+	}
+	for _, g := range gpus {
+		out.GPUs = append(out.GPUs, device{g.Ordinal, g.Name, g.Memory, fmt.Sprintf("%d.%d", g.Major, g.Minor)})
+	}
+	return json.NewEncoder(w).Encode(out)
 }

@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -25,6 +27,7 @@ import (
 type Local struct {
 	Workers   int      // processes; default one a GPU, or one for the CPU
 	WorkerBin string   // the worker program; default beside this one, else on PATH
+	Threads   int      // cores of each; default all, shared
 	Args      []string // further arguments for each worker
 	WorkerLog io.Writer
 	Report    func(Progress)
@@ -65,13 +68,17 @@ func (l *Local) Run(drain, ctx context.Context, req Request) (*Summary, error) {
 	if e := s.Manifest.Options.Engine; !have.has(e) {
 		return nil, missing(e)
 	}
+	workers, err := l.workers(s.Manifest.Options.Engine, have)
+	if err != nil {
+		return nil, err
+	}
 	before := s.Committed.Totals
 	m := s.Manifest
 	committed, dead := s.Committed, []DeadJob(nil)
 	if left := pending(m, s.Committed); len(left) > 0 {
 		l.Log.Info().Str("run", m.Run).Str("engine", string(m.Options.Engine)).Int("files", len(m.Files)).
 			Int("jobs", len(m.Jobs())).Int("committed", len(s.Committed.Jobs)).Msg("run begins")
-		committed, dead, err = l.score(drain, ctx, bin, s)
+		committed, dead, err = l.score(drain, ctx, bin, workers, s)
 		if err != nil && !errors.Is(err, ErrInterrupted) {
 			return nil, err
 		}
@@ -95,12 +102,25 @@ func (l *Local) Run(drain, ctx context.Context, req Request) (*Summary, error) {
 	return sum, nil
 }
 
+// workers is how many processes to run: one a GPU, or one for the CPU.
+func (l *Local) workers(e score.EngineKind, have engines) (int, error) {
+	switch n := len(have.GPUs); {
+	case e != score.EngineCUDA:
+		return max(l.Workers, 1), nil
+	case l.Workers > n:
+		return 0, usage("--workers %d: one a GPU, and this machine shows %d", l.Workers, n)
+	case l.Workers == 0:
+		return n, nil
+	}
+	return l.Workers, nil
+}
+
 // localAckWait is short: no network lies between worker and queue, and a killed
 // worker's job should not wait for long.
 const localAckWait = 15 * time.Second
 
 // score runs server, workers and watch until every job is committed or dead.
-func (l *Local) score(drain, ctx context.Context, bin string, s *Submitted) (*Committed, []DeadJob, error) {
+func (l *Local) score(drain, ctx context.Context, bin string, workers int, s *Submitted) (*Committed, []DeadJob, error) {
 	// The queue is disposable: a run that is cut off is taken up from its
 	// manifest and its files.
 	dir, err := os.MkdirTemp("", "surprisal-queue-")
@@ -122,7 +142,6 @@ func (l *Local) score(drain, ctx context.Context, bin string, s *Submitted) (*Co
 	if err := s.Queue(ctx, client, jobs.Topology{AckWait: localAckWait}); err != nil {
 		return nil, nil, err
 	}
-	workers := max(l.Workers, 1)
 	if n := s.Queued; workers > n {
 		workers = n
 	}
@@ -137,7 +156,7 @@ func (l *Local) score(drain, ctx context.Context, bin string, s *Submitted) (*Co
 	crew, cctx := errgroup.WithContext(gctx)
 	for i := range workers {
 		crew.Go(func() error {
-			return l.supervise(stop, cctx, command{bin, s.Manifest.Options.Engine, i, conn.Environ()})
+			return l.supervise(stop, cctx, command{bin, s.Manifest.Options.Engine, i, l.threads(workers), conn.Environ()})
 		})
 	}
 	g.Go(func() error {
@@ -184,10 +203,11 @@ func (l *Local) score(drain, ctx context.Context, bin string, s *Submitted) (*Co
 
 // command is one worker process to run.
 type command struct {
-	bin    string
-	engine score.EngineKind
-	slot   int
-	env    []string // how to reach the queue; a command line would show the token
+	bin     string
+	engine  score.EngineKind
+	slot    int // the GPU's ordinal, on GPUs
+	threads int
+	env     []string // how to reach the queue; a command line would show the token
 }
 
 // A worker that ends by itself this often without having lived for a while is
@@ -233,11 +253,23 @@ func (l *Local) supervise(stop, ctx context.Context, c command) error {
 	}
 }
 
+// threads is how many cores each of so many workers uses.
+func (l *Local) threads(workers int) int {
+	if l.Threads > 0 {
+		return l.Threads
+	}
+	return max(1, runtime.NumCPU()/workers)
+}
+
 // worker runs one worker process. It is its own process group, so that a Ctrl-C
 // at the terminal reaches it through stop alone; it watches its stdin, which
 // closes when this process ends in whatever way, and ends then.
 func (l *Local) worker(stop, ctx context.Context, c command) error {
-	cmd := exec.Command(c.bin, append([]string{"--end-with-stdin", "--engine", string(c.engine)}, l.Args...)...)
+	args := []string{"--end-with-stdin", "--engine", string(c.engine), "--threads", strconv.Itoa(c.threads)}
+	if c.engine == score.EngineCUDA {
+		args = append(args, "--gpu", strconv.Itoa(c.slot))
+	}
+	cmd := exec.Command(c.bin, append(args, l.Args...)...)
 	cmd.Env = append(os.Environ(), c.env...)
 	cmd.Stdout, cmd.Stderr = l.WorkerLog, l.WorkerLog
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -278,6 +310,9 @@ func findWorker(bin string) (string, error) {
 // engines is what `worker engines` prints.
 type engines struct {
 	Engines []score.EngineKind `json:"engines"` // best first
+	GPUs    []struct {
+		Name string `json:"name"`
+	} `json:"gpus"`
 }
 
 func (e engines) has(k score.EngineKind) bool {

@@ -2,7 +2,11 @@ package worker
 
 import (
 	"context"
+	"errors"
+	"fmt"
 
+	"surprisal/internal/gpu"
+	"surprisal/internal/model"
 	"surprisal/internal/model/cpu"
 	"surprisal/internal/score"
 )
@@ -27,3 +31,53 @@ type Engine interface {
 type cpuEngine struct{ *cpu.Engine }
 
 func (e cpuEngine) NewState() (score.State, error) { return e.Engine.NewState(), nil }
+
+// ErrEngine: a job or a person asks for an engine that this worker lacks.
+var ErrEngine = errors.New("engine is not available")
+
+// GPUs lists the GPUs that this program can score on; the error says why there
+// are none.
+func GPUs() ([]gpu.DeviceInfo, error) { return gpu.Devices() }
+
+// Engines lists the engines that this program and machine have, best first.
+func Engines() []score.EngineKind {
+	if _, err := GPUs(); err == nil {
+		return []score.EngineKind{score.EngineCUDA, score.EngineCPU}
+	}
+	return []score.EngineKind{score.EngineCPU}
+}
+
+// resolveEngine says which engine auto is here, and refuses one that is not here.
+func resolveEngine(k score.EngineKind, ordinal int) (score.EngineKind, error) {
+	switch k {
+	case score.EngineAuto:
+		if k = Engines()[0]; k == score.EngineCPU {
+			return k, nil
+		}
+	case score.EngineCPU:
+		return k, nil
+	case score.EngineCUDA:
+	default:
+		return "", fmt.Errorf("%w: %q is not one of auto, cpu, cuda", ErrEngine, k)
+	}
+	gpus, err := GPUs()
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("%w: %w: use --engine cpu", ErrEngine, err)
+	case ordinal < 0 || ordinal >= len(gpus):
+		return "", fmt.Errorf("%w: --gpu %d: this machine shows %d", ErrEngine, ordinal, len(gpus))
+	}
+	return score.EngineCUDA, nil
+}
+
+// newEngine loads a checkpoint into this worker's engine.
+func (m *models) newEngine(ckpt *model.Checkpoint, cfg model.Config, queryScale float64) (Engine, error) {
+	if m.kind == score.EngineCUDA {
+		return gpu.New(ckpt, cfg, gpu.Config{Device: m.cfg.GPU, QueryScale: queryScale, MaxTokens: m.cfg.BatchTokens})
+	}
+	e, err := cpu.New(ckpt, cfg, cpu.Config{QueryScale: queryScale, Threads: m.cfg.Threads, MaxTokens: m.cfg.BatchTokens})
+	if err != nil {
+		return nil, err
+	}
+	return cpuEngine{e}, nil
+}

@@ -2,7 +2,6 @@ package worker
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path/filepath"
 	"sync/atomic"
@@ -11,27 +10,9 @@ import (
 	"github.com/rs/zerolog"
 
 	"surprisal/internal/model"
-	"surprisal/internal/model/cpu"
 	"surprisal/internal/model/tokenizer"
 	"surprisal/internal/score"
 )
-
-// ErrEngine: a job or a person asks for an engine that this worker lacks.
-var ErrEngine = errors.New("engine is not available")
-
-// resolveEngine says which engine auto is here, and refuses one that is not here.
-func resolveEngine(k score.EngineKind) (score.EngineKind, error) {
-	switch k {
-	case score.EngineAuto, score.EngineCPU:
-		return score.EngineCPU, nil
-	case score.EngineCUDA:
-		return "", fmt.Errorf("%w: this worker was built without CUDA: use --engine cpu", ErrEngine)
-	}
-	return "", fmt.Errorf("%w: %q is not one of auto, cpu, cuda", ErrEngine, k)
-}
-
-// Engines lists the engines that this program and machine have, best first.
-func Engines() []score.EngineKind { return []score.EngineKind{score.EngineCPU} }
 
 // loaded is an engine with a model in it and what goes before it.
 type loaded struct {
@@ -140,15 +121,13 @@ func (m *models) openEngine(ctx context.Context, j *score.Job) (Engine, error) {
 		return nil, err
 	}
 	defer func() { _ = ckpt.Close() }() // the engine keeps nothing of the mapping
-	e, err := cpu.New(ckpt, cfg, cpu.Config{
-		QueryScale: j.Options.QueryScale, Threads: m.cfg.Threads, MaxTokens: m.cfg.BatchTokens,
-	})
+	e, err := m.newEngine(ckpt, cfg, j.Options.QueryScale)
 	if err != nil {
 		return nil, err
 	}
 	m.log.Info().Str("model", cfg.Name).Str("digest", digest).Dur("took", time.Since(start)).
 		Str("engine", string(e.Info().Kind)).Str("device", e.Info().Device).Msg("model loaded")
-	return cpuEngine{e}, nil
+	return e, nil
 }
 
 func (m *models) openTokenizer(ctx context.Context, j *score.Job) (*tokenizer.Tokenizer, error) {

@@ -22,6 +22,7 @@ import (
 type Config struct {
 	ID           string           // [a-z0-9-]; default host, pid and a random part
 	Engine       score.EngineKind // which engine it has; jobs for another are declined. Default auto
+	GPU          int              // ordinal among the visible ones, of the CUDA engine
 	Tokenizer    string           // used instead of the path a job names; its bytes must be the job's
 	Threads      int              // cores for tokenizing and the CPU engine; default all
 	BatchTokens  int              // token budget of a batch; default the engine's
@@ -60,6 +61,12 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
+// Check refuses an engine that is not here; the error matches ErrEngine.
+func (c Config) Check() error {
+	_, err := resolveEngine(c.withDefaults().Engine, c.GPU)
+	return err
+}
+
 // newID makes an id that people recognise and that no other worker has.
 func newID() string {
 	host, err := os.Hostname()
@@ -95,7 +102,7 @@ type Worker struct {
 // New makes a worker on a connected client.
 func New(client *jobs.Client, cfg Config) (*Worker, error) {
 	cfg = cfg.withDefaults()
-	kind, err := resolveEngine(cfg.Engine)
+	kind, err := resolveEngine(cfg.Engine, cfg.GPU)
 	if err != nil {
 		return nil, err
 	}
