@@ -37,7 +37,22 @@ func writeManifest(out string, m *score.Manifest, replace bool) error {
 	if len(b) >= MaxManifestBytes {
 		return fmt.Errorf("write manifest: %d bytes, more than %d: split the inputs over several runs", len(b), MaxManifestBytes)
 	}
-	return writeRoot(out, score.ManifestName, append(b, '\n'), replace)
+	b = append(b, '\n')
+	copied, err := pack(b)
+	if err != nil {
+		return fmt.Errorf("write manifest: %w", err)
+	}
+	// A crash in between leaves the copy missing, or newer: never older.
+	if replace {
+		if err := writeRoot(out, manifestCopy, copied, true); err != nil {
+			return err
+		}
+		return writeRoot(out, score.ManifestName, b, true)
+	}
+	if err := writeRoot(out, score.ManifestName, b, false); err != nil {
+		return err
+	}
+	return writeRoot(out, manifestCopy, copied, true)
 }
 
 // ReadManifest reads and validates out/_manifest.json; the error wraps
@@ -68,6 +83,10 @@ func readManifest(path string) (*score.Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
+	return parseManifest(b)
+}
+
+func parseManifest(b []byte) (*score.Manifest, error) {
 	// The version first, so that another program's manifest says so rather than
 	// which of its fields is unknown.
 	var v struct {

@@ -30,6 +30,8 @@ var scoreColumns = []struct {
 
 func i64(b []byte) int64 { return int64(binary.LittleEndian.Uint64(b)) }
 
+func le32(b []byte) uint32 { return binary.LittleEndian.Uint32(b) }
+
 // ReadScores streams a score file's scores in order, without token_ids and
 // token_nll. Rows that are not the file's own range in order are ErrCorrupt.
 func ReadScores(ctx context.Context, path string, do func(score.Score) error) error {
