@@ -153,7 +153,7 @@ func scores(t *testing.T, out string) []scored {
 	t.Helper()
 	var all []scored
 	next := map[string]int64{}
-	for path, err := range shard.ListOutputs(out) {
+	for path, err := range shard.ListOutputs(t.Context(), out) {
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,6 +1,7 @@
 package shard
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -41,7 +42,7 @@ const (
 
 // List calls do for each of our files below out, and for other parquet files, in
 // order of path.
-func List(out string, do func(Entry) error) error {
+func List(ctx context.Context, out string, do func(Entry) error) error {
 	abs, err := filepath.Abs(out)
 	if err != nil {
 		return fmt.Errorf("list %s: %w", out, err)
@@ -90,7 +91,7 @@ func List(out string, do func(Entry) error) error {
 
 // Quarantine moves a file of out aside, where no reader takes it for scores, and
 // gives its new place. The file's job can be scored again then.
-func Quarantine(out, rel string) (string, error) {
+func Quarantine(ctx context.Context, out, rel string) (string, error) {
 	o, err := openOut(out)
 	if err != nil {
 		return "", fmt.Errorf("quarantine %s: %w", rel, err)
@@ -111,7 +112,7 @@ func Quarantine(out, rel string) (string, error) {
 
 // Remove removes an entry that List gave: a temporary or what is quarantined,
 // never a score file. That it is gone already is no error.
-func Remove(out string, e Entry) error {
+func Remove(ctx context.Context, out string, e Entry) error {
 	if e.Kind != EntryTemporary && e.Kind != EntryQuarantined {
 		return fmt.Errorf("remove %s: it is of kind %s", e.Path, e.Kind)
 	}

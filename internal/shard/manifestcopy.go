@@ -3,14 +3,14 @@ package shard
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
-	"path/filepath"
 
 	"surprisal/internal/score"
+	"surprisal/internal/store"
 )
 
 // manifestCopy is a second copy of the manifest in OUT, compressed. gzip's
@@ -33,13 +33,13 @@ func pack(b []byte) ([]byte, error) {
 }
 
 // readCopy gives the manifest's bytes from its second copy.
-func readCopy(out string) ([]byte, error) {
-	f, err := os.Open(filepath.Join(out, manifestCopy))
+func readCopy(ctx context.Context, out string) ([]byte, error) {
+	f, err := openSource(ctx, store.Join(out, manifestCopy))
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	z, err := gzip.NewReader(io.LimitReader(f, MaxManifestBytes))
+	z, err := gzip.NewReader(io.NewSectionReader(f, 0, min(f.Size, MaxManifestBytes)))
 	if err != nil {
 		return nil, err
 	}
@@ -57,9 +57,9 @@ func readCopy(out string) ([]byte, error) {
 // trust. The error wraps ErrManifestChanged when the manifest is missing, broken
 // or changed and the copy is given, ErrNoCopy when there is only the manifest,
 // fs.ErrNotExist when there is neither.
-func VerifyManifest(out string) (*score.Manifest, error) {
-	copied, copyErr := readCopy(out)
-	m, err := ReadManifest(out)
+func VerifyManifest(ctx context.Context, out string) (*score.Manifest, error) {
+	copied, copyErr := readCopy(ctx, out)
+	m, err := ReadManifest(ctx, out)
 	switch {
 	case copyErr != nil && err == nil:
 		return m, fmt.Errorf("%w: %w", ErrNoCopy, copyErr)
@@ -72,7 +72,7 @@ func VerifyManifest(out string) (*score.Manifest, error) {
 		}
 		return m, fmt.Errorf("%w: %w", ErrManifestChanged, err)
 	}
-	b, err := os.ReadFile(filepath.Join(out, score.ManifestName))
+	b, err := readSmall(ctx, store.Join(out, score.ManifestName))
 	if err != nil {
 		return nil, fmt.Errorf("read manifest: %w", err)
 	}
@@ -88,12 +88,12 @@ func VerifyManifest(out string) (*score.Manifest, error) {
 
 // RestoreManifest mends what VerifyManifest found: the manifest from its copy, or
 // the copy from the manifest.
-func RestoreManifest(out string) error {
-	copied, copyErr := readCopy(out)
+func RestoreManifest(ctx context.Context, out string) error {
+	copied, copyErr := readCopy(ctx, out)
 	if copyErr == nil {
-		return writeRoot(out, score.ManifestName, copied, true)
+		return writeRoot(ctx, out, score.ManifestName, copied, true)
 	}
-	b, err := os.ReadFile(filepath.Join(out, score.ManifestName))
+	b, err := readSmall(ctx, store.Join(out, score.ManifestName))
 	if err != nil {
 		return fmt.Errorf("restore the manifest's copy: %w", err)
 	}
@@ -104,5 +104,5 @@ func RestoreManifest(out string) error {
 	if err != nil {
 		return fmt.Errorf("restore the manifest's copy: %w", err)
 	}
-	return writeRoot(out, manifestCopy, z, true)
+	return writeRoot(ctx, out, manifestCopy, z, true)
 }

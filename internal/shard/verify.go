@@ -6,12 +6,11 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"os"
-	"path/filepath"
 
 	"github.com/parquet-go/parquet-go"
 
 	"surprisal/internal/score"
+	"surprisal/internal/store"
 )
 
 // Verify reads all of a job's score file: that it is the job's, that every byte
@@ -21,7 +20,7 @@ import (
 // ErrInputChanged when the input is no longer the planned one, and fs.ErrNotExist
 // when there is no file.
 func Verify(ctx context.Context, job score.Job, input bool) (Committed, error) {
-	path := filepath.Join(job.Out, filepath.FromSlash(job.Output))
+	path := store.Join(job.Out, job.Output)
 	c, err := verify(ctx, path, job, input)
 	if err != nil {
 		return c, fmt.Errorf("verify %s: %w", path, err)
@@ -30,19 +29,12 @@ func Verify(ctx context.Context, job score.Job, input bool) (Committed, error) {
 }
 
 func verify(ctx context.Context, path string, job score.Job, input bool) (Committed, error) {
-	st, err := os.Lstat(path)
-	if err != nil {
-		return Committed{}, err
-	}
-	if !st.Mode().IsRegular() {
-		return Committed{}, corruptf("it is not a regular file")
-	}
-	f, err := os.Open(path)
+	f, err := openSource(ctx, path)
 	if err != nil {
 		return Committed{}, err
 	}
 	defer f.Close()
-	c, err := inspect(f, st.Size())
+	c, err := inspect(f, f.Size)
 	if err != nil {
 		if !errors.Is(err, ErrCorrupt) {
 			err = corruptf("%w", err) // parquet, but not what we write
@@ -54,7 +46,7 @@ func verify(ctx context.Context, path string, job score.Job, input bool) (Commit
 		return c, err
 	}
 	if err := recovered(func() error {
-		foot, err := readFooter(f, st.Size())
+		foot, err := readFooter(f, f.Size)
 		if err != nil {
 			return err
 		}
@@ -66,7 +58,7 @@ func verify(ctx context.Context, path string, job score.Job, input bool) (Commit
 	}); err != nil {
 		return c, err
 	}
-	return c, checkFileDigest(f, st.Size())
+	return c, checkFileDigest(f, f.Size)
 }
 
 // belongs holds what a file says made it to the job.
@@ -89,7 +81,7 @@ type verifier struct {
 	ctx  context.Context
 	job  score.Job
 	c    Committed
-	f    *os.File
+	f    io.ReaderAt
 	foot *footer
 }
 
@@ -204,7 +196,7 @@ func (v *verifier) keptOf(input bool) error {
 	if !input {
 		return nil // the file's digest covers them
 	}
-	in, err := openInput(v.job.Input)
+	in, err := openInput(v.ctx, v.job.Input)
 	if err != nil {
 		return err
 	}

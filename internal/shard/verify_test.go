@@ -142,7 +142,7 @@ func TestVerifyAnothers(t *testing.T) {
 func TestManifestCopy(t *testing.T) {
 	out := t.TempDir()
 	m := testManifest(out, textOptions())
-	if err := WriteManifest(out, m); err != nil {
+	if err := WriteManifest(t.Context(), out, m); err != nil {
 		t.Fatal(err)
 	}
 	path, second := filepath.Join(out, score.ManifestName), filepath.Join(out, manifestCopy)
@@ -162,7 +162,7 @@ func TestManifestCopy(t *testing.T) {
 			return errors.Join(err, os.WriteFile(second, z, 0o666))
 		},
 	} {
-		if got, err := VerifyManifest(out); err != nil || got.Run != m.Run {
+		if got, err := VerifyManifest(t.Context(), out); err != nil || got.Run != m.Run {
 			t.Fatal(err)
 		}
 		if err := damage(); err != nil {
@@ -172,10 +172,10 @@ func TestManifestCopy(t *testing.T) {
 		if strings.HasSuffix(name, "copy") {
 			want = ErrNoCopy
 		}
-		if got, err := VerifyManifest(out); !errors.Is(err, want) || got.Program != "test" {
+		if got, err := VerifyManifest(t.Context(), out); !errors.Is(err, want) || got.Program != "test" {
 			t.Errorf("%s: %+v, %v", name, got, err)
 		}
-		if err := RestoreManifest(out); err != nil {
+		if err := RestoreManifest(t.Context(), out); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 		if b, err := os.ReadFile(path); err != nil || !bytes.Equal(b, whole) {
@@ -197,7 +197,7 @@ func TestListAndQuarantine(t *testing.T) {
 	list := func() string {
 		t.Helper()
 		s := ""
-		if err := List(out, func(e Entry) error {
+		if err := List(t.Context(), out, func(e Entry) error {
 			s += fmt.Sprintf("%s %s;", e.Kind, e.Run)
 			return nil
 		}); err != nil {
@@ -208,7 +208,7 @@ func TestListAndQuarantine(t *testing.T) {
 	if got := list(); got != "temporary run-1;scores ;parquet ;" {
 		t.Error(got)
 	}
-	moved, err := Quarantine(out, job.Output)
+	moved, err := Quarantine(t.Context(), out, job.Output)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -218,11 +218,11 @@ func TestListAndQuarantine(t *testing.T) {
 	if got := list(); got != "quarantined ;temporary run-1;parquet ;" {
 		t.Error(got)
 	}
-	if _, err := Quarantine(out, "../elsewhere"); err == nil {
+	if _, err := Quarantine(t.Context(), out, "../elsewhere"); err == nil {
 		t.Error("a name outside OUT was moved")
 	}
-	if err := List(out, func(e Entry) error {
-		err := Remove(out, e)
+	if err := List(t.Context(), out, func(e Entry) error {
+		err := Remove(t.Context(), out, e)
 		if (err != nil) != (e.Kind == EntryParquet) {
 			return fmt.Errorf("%s: %w", e.Kind, err)
 		}
