@@ -43,7 +43,7 @@ func TestManifest(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if n := names(t, out); len(n) != 1 {
+	if n := names(t, out); len(n) != 2 {
 		t.Fatalf("left behind: %v", n)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"os"
 
 	"github.com/parquet-go/parquet-go"
 
@@ -29,6 +30,13 @@ func Verify(ctx context.Context, job score.Job, input bool) (Committed, error) {
 }
 
 func verify(ctx context.Context, path string, job score.Job, input bool) (Committed, error) {
+	if !score.IsURL(path) { // a link is no output of ours
+		if st, err := os.Lstat(path); err != nil {
+			return Committed{}, err
+		} else if !st.Mode().IsRegular() {
+			return Committed{}, corruptf("it is not a regular file")
+		}
+	}
 	f, err := openSource(ctx, path)
 	if err != nil {
 		return Committed{}, err
