@@ -170,13 +170,21 @@ func Finish(ctx context.Context, m *score.Manifest, s *Summary) error {
 	if !s.Complete {
 		return shard.RemoveSuccess(ctx, m.Out)
 	}
-	// Only what every command would write alike.
+	body, err := successBody(m, s)
+	if err != nil {
+		return err
+	}
+	return shard.WriteSuccess(ctx, m.Out, body)
+}
+
+// successBody is what _SUCCESS says: only what every command would write alike.
+func successBody(m *score.Manifest, s *Summary) ([]byte, error) {
 	body, err := json.MarshalIndent(map[string]any{
 		"run": s.Run, "config_digest": m.ConfigDigest, "jobs": s.Jobs, "documents": s.Documents,
 		"tokens": s.Tokens, "bytes": s.Bytes, "failed_rows": s.FailedRows, "truncated": s.Truncated,
 	}, "", "  ")
 	if err != nil {
-		return fmt.Errorf("finish run %s: %w", s.Run, err)
+		return nil, fmt.Errorf("finish run %s: %w", s.Run, err)
 	}
-	return shard.WriteSuccess(ctx, m.Out, append(body, '\n'))
+	return append(body, '\n'), nil
 }

@@ -2,6 +2,7 @@ package shard
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"io/fs"
 
@@ -16,6 +17,20 @@ func fileVersion(st fs.FileInfo) string { return store.FileVersion(st) }
 type source struct {
 	io.ReaderAt
 	*store.Object
+}
+
+// CheckInput reports whether an input is still the file that was planned; the
+// error wraps ErrInputChanged or fs.ErrNotExist.
+func CheckInput(ctx context.Context, in score.Input) error {
+	have, err := openSource(ctx, in.Path)
+	if err != nil {
+		return err
+	}
+	defer have.Close()
+	if have.Size != in.Size || have.Version != in.Version {
+		return fmt.Errorf("%s: %w: it was %s and is %s", in.Path, ErrInputChanged, in.Version, have.Version)
+	}
+	return nil
 }
 
 // openInput opens an input as it was planned; ErrInputChanged when it is another

@@ -114,6 +114,11 @@ func WriteSuccess(ctx context.Context, out string, body []byte) error {
 	return writeRoot(ctx, out, score.SuccessName, body, true)
 }
 
+// ReadSuccess reads out/_SUCCESS; the error wraps fs.ErrNotExist when there is none.
+func ReadSuccess(ctx context.Context, out string) ([]byte, error) {
+	return readSmall(ctx, store.Join(out, score.SuccessName))
+}
+
 // RemoveSuccess removes out/_SUCCESS; there being none is no error.
 func RemoveSuccess(ctx context.Context, out string) error {
 	if err := os.Remove(filepath.Join(out, score.SuccessName)); err != nil && !os.IsNotExist(err) {
