@@ -225,6 +225,7 @@ func (c *Client) dial(ctx context.Context) (*nats.Conn, error) {
 		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
 	}
 	var lastSaid time.Time
+	hungUp := 0 // times in a row that the server closed right after the TLS handshake
 	for wait := 200 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
 		if err := ctx.Err(); err != nil {
 			return nil, fmt.Errorf("connect to NATS at %s: %w", at, err)
@@ -236,6 +237,10 @@ func (c *Client) dial(ctx context.Context) (*nats.Conn, error) {
 		switch {
 		case isAuthError(err):
 			return nil, fmt.Errorf("%w at %s: check %s", ErrAuth, at, c.cfg.identity())
+		case errors.Is(err, nats.ErrTLS) && c.cfg.Wait && hungUp < 3:
+			hungUp++ // it refuses our certificate, or is going down
+			sleep(ctx, jitter(wait))
+			continue
 		case tlsRemedy(err) != "":
 			return nil, fmt.Errorf("%w at %s: %w: %s", ErrTLS, at, err, tlsRemedy(err))
 		case !isNetError(err):
@@ -244,6 +249,7 @@ func (c *Client) dial(ctx context.Context) (*nats.Conn, error) {
 		case !c.cfg.Wait:
 			return nil, fmt.Errorf("%w at %s: %w: is it running?", ErrUnreachable, at, err)
 		}
+		hungUp = 0
 		if time.Since(lastSaid) > 30*time.Second {
 			lastSaid = time.Now()
 			c.log.Warn().Err(err).Str("url", at).Msg("cannot reach NATS; trying on")
@@ -270,12 +276,13 @@ func (c Config) identity() string {
 // tlsRemedy is empty for an error that is none of TLS.
 func tlsRemedy(err error) string {
 	var cert *tls.CertificateVerificationError
-	var alert tls.AlertError
+	var op *net.OpError
 	var record tls.RecordHeaderError
 	switch {
 	case errors.As(err, &cert):
 		return "check --nats-ca and the name in the URL"
-	case errors.As(err, &alert):
+	case errors.As(err, &op) && op.Op == "remote error", // what crypto/tls makes of an alert
+		errors.Is(err, nats.ErrTLS): // closed right after the handshake
 		return "check --nats-cert and --nats-key"
 	case errors.As(err, &record), errors.Is(err, nats.ErrSecureConnWanted):
 		return "does that server have TLS?"
