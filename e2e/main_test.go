@@ -77,7 +77,10 @@ func start(t *testing.T, env []string, program string, args ...string) (*exec.Cm
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	t.Cleanup(cancel)
-	cmd := exec.CommandContext(ctx, filepath.Join(bin, program), args...)
+	if !filepath.IsAbs(program) {
+		program = filepath.Join(bin, program)
+	}
+	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Env = append(os.Environ(), env...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
@@ -120,6 +123,13 @@ func wait(t *testing.T, cmd *exec.Cmd, r *result) *result {
 func dispatcher(t *testing.T, args ...string) *result {
 	t.Helper()
 	cmd, r := start(t, nil, "dispatcher", args...)
+	return wait(t, cmd, r)
+}
+
+// runProgram runs any program to its end.
+func runProgram(t *testing.T, env []string, program string, args ...string) *result {
+	t.Helper()
+	cmd, r := start(t, env, program, args...)
 	return wait(t, cmd, r)
 }
 

@@ -369,7 +369,11 @@ func (c *Client) closedForGood(err error) {
 	err = c.err
 	close(c.closed)
 	c.mu.Unlock()
-	c.log.Error().Err(err).Msg("connection to NATS closed")
+	level := zerolog.ErrorLevel
+	if errors.Is(err, ErrDenied) {
+		level = zerolog.DebugLevel // whoever asked tells it
+	}
+	c.log.WithLevel(level).Err(err).Msg("connection to NATS closed")
 }
 
 // Close closes the connection and waits for what it was doing. Leases in hand
