@@ -51,7 +51,7 @@ func TestKilledRunGoesOn(t *testing.T) {
 
 func countOutputs(t *testing.T, out string) (n int) {
 	t.Helper()
-	for _, err := range shard.ListOutputs(out) {
+	for _, err := range shard.ListOutputs(t.Context(), out) {
 		if err == nil {
 			n++
 		}

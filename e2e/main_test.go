@@ -77,7 +77,10 @@ func start(t *testing.T, env []string, program string, args ...string) (*exec.Cm
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	t.Cleanup(cancel)
-	cmd := exec.CommandContext(ctx, filepath.Join(bin, program), args...)
+	if !filepath.IsAbs(program) {
+		program = filepath.Join(bin, program)
+	}
+	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Env = append(os.Environ(), env...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
@@ -123,6 +126,13 @@ func dispatcher(t *testing.T, args ...string) *result {
 	return wait(t, cmd, r)
 }
 
+// runProgram runs any program to its end.
+func runProgram(t *testing.T, env []string, program string, args ...string) *result {
+	t.Helper()
+	cmd, r := start(t, env, program, args...)
+	return wait(t, cmd, r)
+}
+
 func (r *result) want(t *testing.T, code int) *result {
 	t.Helper()
 	if r.code != code {
@@ -153,7 +163,7 @@ func scores(t *testing.T, out string) []scored {
 	t.Helper()
 	var all []scored
 	next := map[string]int64{}
-	for path, err := range shard.ListOutputs(out) {
+	for path, err := range shard.ListOutputs(t.Context(), out) {
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -19,6 +19,7 @@ const module = "surprisal"
 // below its own, and its own family.
 var layers = [][]string{
 	{"internal/score"},
+	{"internal/store"},
 	{"internal/jobs", "internal/model", "internal/shard"},
 	{"internal/gpu"}, // an engine is made of a model's tensors
 	{"internal/dispatch", "internal/worker"},
@@ -32,6 +33,10 @@ var owners = map[string][]string{
 	"github.com/parquet-go/":         {"internal/shard", "internal/tools/checkrun", "e2e"},
 	"github.com/daulet/tokenizers":   {"internal/model/tokenizer"},
 	"github.com/nlpodyssey/gopickle": {"internal/model"},
+	"gocloud.dev/":                   {"internal/store"},
+	"github.com/aws/":                {"internal/store"},
+	"cloud.google.com/":              {"internal/store"},
+	"github.com/Azure/":              {"internal/store"},
 	"gorgonia.org/cu":                {"internal/gpu"},
 	"github.com/spf13/":              {"cmd/dispatcher", "cmd/worker"},
 	"github.com/schollz/":            {"cmd/dispatcher"},

@@ -101,17 +101,18 @@ func logger(cmd *cobra.Command, w *os.File, out io.Writer, quiet bool) (zerolog.
 func natsFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.String("nats", "", "URL of the NATS server, or several, comma-separated (nats://host:4222)")
-	f.String("nats-creds", "", "credentials file (NKey/JWT)")
-	f.String("nats-ca", "", "CA certificate that signs the server's")
-	f.String("nats-cert", "", "client certificate, for mutual TLS")
-	f.String("nats-key", "", "the client certificate's key")
+	for _, s := range new(jobs.Config).Settings() {
+		if s.Name != "" {
+			f.String(s.Name, "", s.Usage)
+		}
+	}
 }
 
 // errNoNATS says how to name a server.
 var errNoNATS = errors.New("no NATS server is named: give --nats URL or set SURPRISAL_NATS_URL")
 
 // connect reaches the NATS server that flags and environment name: token and
-// password only from SURPRISAL_NATS_TOKEN, _USER and _PASSWORD.
+// password only from a file, or SURPRISAL_NATS_TOKEN and _PASSWORD.
 func connect(cmd *cobra.Command, log zerolog.Logger) (*jobs.Client, error) {
 	cfg := jobs.ConfigFromEnv(os.Getenv)
 	get := func(name string) string { s, _ := cmd.Flags().GetString(name); return s }
@@ -121,11 +122,9 @@ func connect(cmd *cobra.Command, log zerolog.Logger) (*jobs.Client, error) {
 	if len(cfg.URLs) == 0 {
 		return nil, flagError{errNoNATS}
 	}
-	for flag, dst := range map[string]*string{
-		"nats-creds": &cfg.CredsFile, "nats-ca": &cfg.CAFile, "nats-cert": &cfg.CertFile, "nats-key": &cfg.KeyFile,
-	} {
-		if s := get(flag); s != "" {
-			*dst = s
+	for _, s := range cfg.Settings() {
+		if v := get(s.Name); s.Name != "" && v != "" {
+			*s.Value = v
 		}
 	}
 	cfg.Name, cfg.Log = "surprisal dispatcher "+cmd.Name(), log

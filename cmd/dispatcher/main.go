@@ -70,7 +70,8 @@ func exitCode(err error) int {
 	case err == nil:
 		return exitOK
 	case errors.As(err, &use), errors.As(err, new(flagError)),
-		errors.Is(err, jobs.ErrUnreachable), errors.Is(err, jobs.ErrAuth), errors.Is(err, jobs.ErrNoRun):
+		errors.Is(err, jobs.ErrUnreachable), errors.Is(err, jobs.ErrAuth), errors.Is(err, jobs.ErrConfig),
+		errors.Is(err, jobs.ErrTLS), errors.Is(err, jobs.ErrDenied), errors.Is(err, jobs.ErrNoRun):
 		return exitUsage
 	case errors.Is(err, dispatch.ErrInterrupted), errors.Is(err, context.Canceled):
 		return exitInterrupted
@@ -120,7 +121,7 @@ usage or input; 130 interrupted.`,
 	root.PersistentFlags().String("log-level", "", "debug, info, warn or error (default info; warn where a bar is drawn)")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return flagError{err} })
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return loadConfig(cmd) }
-	root.AddCommand(newRun(l), newSubmit(l), newWait(l), newStatus(l), newList(l), newPlan(l))
+	root.AddCommand(newRun(l), newSubmit(l), newWait(l), newStatus(l), newList(l), newPlan(l), newVerify(l))
 	for _, c := range append(root.Commands(), root) {
 		if check := c.Args; check != nil {
 			c.Args = func(cmd *cobra.Command, args []string) error {

@@ -62,8 +62,13 @@ func run(args []string) int {
 		return exitInterrupted
 	}
 	fmt.Fprintln(os.Stderr, "error:", err)
-	if errors.As(err, &use) || errors.Is(err, worker.ErrEngine) || errors.Is(err, jobs.ErrAuth) {
+	if errors.As(err, &use) {
 		return exitUsage
+	}
+	for _, wrong := range []error{worker.ErrEngine, jobs.ErrAuth, jobs.ErrConfig, jobs.ErrTLS, jobs.ErrDenied} {
+		if errors.Is(err, wrong) {
+			return exitUsage
+		}
 	}
 	return exitFailed
 }
@@ -83,8 +88,8 @@ SIGTERM or Ctrl-C drains: no more jobs are taken, those in hand are finished, or
 given back after --drain-timeout. A second signal stops at once. What is killed
 in whatever way is scored by another worker.
 
-Every flag can be set in the environment as SURPRISAL_<NAME>; token and password
-only there: SURPRISAL_NATS_TOKEN, SURPRISAL_NATS_USER, SURPRISAL_NATS_PASSWORD.`,
+Every flag can be set in the environment as SURPRISAL_<NAME>; a token or password
+itself only there, as SURPRISAL_NATS_TOKEN or SURPRISAL_NATS_PASSWORD.`,
 		Example: `  worker --nats nats://queue:4222
   SURPRISAL_NATS_TOKEN=... worker --nats tls://queue:4222 --nats-ca ca.pem --engine cpu --threads 8`,
 		Args:          cobra.NoArgs,
@@ -96,10 +101,11 @@ only there: SURPRISAL_NATS_TOKEN, SURPRISAL_NATS_USER, SURPRISAL_NATS_PASSWORD.`
 	f := cmd.Flags()
 	f.SortFlags = false
 	f.String("nats", "", "URL of the NATS server, or several, comma-separated")
-	f.String("nats-creds", "", "credentials file (NKey/JWT)")
-	f.String("nats-ca", "", "CA certificate that signs the server's")
-	f.String("nats-cert", "", "client certificate, for mutual TLS")
-	f.String("nats-key", "", "the client certificate's key")
+	for _, s := range new(jobs.Config).Settings() {
+		if s.Name != "" {
+			f.String(s.Name, "", s.Usage)
+		}
+	}
 	f.String("engine", string(score.EngineAuto), "auto, cpu or cuda; jobs that ask for another are left to others")
 	f.Int("gpu", 0, "GPU to score on, among the visible ones (CUDA_VISIBLE_DEVICES)")
 	f.String("tokenizer", "", "tokenizer.json to use instead of the path that jobs name; its bytes must be the same")
@@ -155,11 +161,12 @@ func serve(cmd *cobra.Command, fetch, work context.Context) error {
 	if len(nats.URLs) == 0 {
 		return usageError{errors.New("no NATS server is named: give --nats URL or set SURPRISAL_NATS_URL")}
 	}
-	for flag, dst := range map[string]*string{
-		"nats-creds": &nats.CredsFile, "nats-ca": &nats.CAFile, "nats-cert": &nats.CertFile, "nats-key": &nats.KeyFile,
-	} {
-		if s := str(flag); s != "" {
-			*dst = s
+	for _, s := range nats.Settings() {
+		if s.Name == "" {
+			continue
+		}
+		if v := str(s.Name); v != "" {
+			*s.Value = v
 		}
 	}
 	if end, _ := f.GetBool("end-with-stdin"); end {

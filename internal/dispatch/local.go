@@ -93,7 +93,7 @@ func (l *Local) Run(drain, ctx context.Context, req Request) (*Summary, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := Finish(m, sum); err != nil {
+	if err := Finish(ctx, m, sum); err != nil {
 		return nil, err
 	}
 	if interrupted && !sum.Complete {

@@ -18,6 +18,7 @@ import (
 	"surprisal/internal/model"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
+	"surprisal/internal/store"
 )
 
 // Request is what a person asks for.
@@ -53,16 +54,16 @@ func Plan(ctx context.Context, req Request) (m, known *score.Manifest, err error
 		m.JobTokens = DefaultJobTokens
 	}
 	if req.Out != "" {
-		if m.Out, err = filepath.Abs(req.Out); err != nil {
+		if m.Out, err = store.Resolve(req.Out); err != nil {
 			return nil, nil, usage("--out %s: %w", req.Out, err)
 		}
-		known, err = shard.ReadManifest(m.Out)
+		known, err = shard.ReadManifest(ctx, m.Out)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, nil, usage("%s: %w", m.Out, err)
 		}
 	}
 	for _, in := range req.Inputs {
-		abs, err := filepath.Abs(in)
+		abs, err := store.Resolve(in)
 		if err != nil {
 			return nil, nil, usage("input %s: %w", in, err)
 		}
@@ -91,7 +92,7 @@ func Plan(ctx context.Context, req Request) (m, known *score.Manifest, err error
 	} else {
 		m.Run = newRunID()
 	}
-	inputs, problems, err := shard.Discover(req.Inputs, m.Out)
+	inputs, problems, err := shard.Discover(ctx, req.Inputs, m.Out)
 	if err != nil {
 		return nil, nil, &UsageError{err}
 	}
@@ -175,7 +176,7 @@ func sameRun(known, m *score.Manifest) error {
 	case known.Model.TokenizerDigest != m.Model.TokenizerDigest:
 		what = "another tokenizer"
 	case known.ConfigDigest != m.ConfigDigest:
-		what = "other options (see options in " + filepath.Join(m.Out, score.ManifestName) + ")"
+		what = "other options (see options in " + store.Join(m.Out, score.ManifestName) + ")"
 	case !slices.Equal(known.Inputs, m.Inputs):
 		what = "other inputs (" + strings.Join(known.Inputs, " ") + ")"
 	default:

@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
+	"io/fs"
 
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
+	"surprisal/internal/store"
 )
 
 // Committed is what OUT holds of a run.
@@ -25,12 +25,9 @@ type Committed struct {
 // are somebody's, and are not replaced.
 func Reconcile(ctx context.Context, m *score.Manifest) (*Committed, error) {
 	c := &Committed{Jobs: map[string]bool{}}
-	if _, err := os.Stat(m.Out); os.IsNotExist(err) {
-		return c, nil
-	}
 	want := map[string]score.Job{} // by path
 	for _, j := range m.Jobs() {
-		want[filepath.Join(m.Out, filepath.FromSlash(j.Output))] = j
+		want[store.Join(m.Out, j.Output)] = j
 	}
 	err := shard.InspectAll(ctx, m.Out, func(path string, got shard.Committed, err error) error {
 		j, ours := want[path]
@@ -49,6 +46,9 @@ func Reconcile(ctx context.Context, m *score.Manifest) (*Committed, error) {
 		}
 		return nil
 	})
+	if errors.Is(err, fs.ErrNotExist) && len(c.Jobs)+len(c.Foreign) == 0 {
+		return c, nil // no such folder yet
+	}
 	if err != nil {
 		return nil, fmt.Errorf("look through %s: %w", m.Out, err)
 	}

@@ -90,7 +90,7 @@ func Wait(ctx context.Context, client *jobs.Client, run string, report func(Prog
 	if err != nil {
 		return nil, err
 	}
-	m, err := shard.ReadManifest(r.Out)
+	m, err := shard.ReadManifest(ctx, r.Out)
 	if err != nil {
 		return nil, usage("run %s: its output folder %s is not to be read here: %w", run, r.Out, err)
 	}
@@ -111,7 +111,7 @@ func Wait(ctx context.Context, client *jobs.Client, run string, report func(Prog
 	if err != nil {
 		return nil, err
 	}
-	if err := Finish(m, sum); err != nil {
+	if err := Finish(ctx, m, sum); err != nil {
 		return nil, err
 	}
 	_, err = client.UpdateRun(ctx, run, func(r *jobs.RunRecord) error {

@@ -55,16 +55,16 @@ func Begin(ctx context.Context, req Request, stale time.Duration, log zerolog.Lo
 func begin(ctx context.Context, m, known *score.Manifest, stale time.Duration, log zerolog.Logger) (*Submitted, error) {
 	switch {
 	case known == nil:
-		if err := shard.WriteManifest(m.Out, m); err != nil {
+		if err := shard.WriteManifest(ctx, m.Out, m); err != nil {
 			return nil, usage("--out: %w", err)
 		}
 	case !sameFiles(known.Files, m.Files):
-		if err := shard.ReplaceManifest(m.Out, m); err != nil {
+		if err := shard.ReplaceManifest(ctx, m.Out, m); err != nil {
 			return nil, usage("--out: %w", err)
 		}
 		log.Info().Msg("input files were added or mended since the run began: the manifest has them now")
 	}
-	if n, err := shard.RemoveTemporaries(m.Out, m.Run, stale); err != nil {
+	if n, err := shard.RemoveTemporaries(ctx, m.Out, m.Run, stale); err != nil {
 		log.Warn().Err(err).Msg("old temporary files were not all removed")
 	} else if n > 0 {
 		log.Info().Int("files", n).Msg("temporary files of killed workers removed")
@@ -99,7 +99,7 @@ func (s *Submitted) Queue(ctx context.Context, client *jobs.Client, topology job
 	if len(left) == 0 {
 		return nil
 	}
-	if err := shard.RemoveSuccess(m.Out); err != nil {
+	if err := shard.RemoveSuccess(ctx, m.Out); err != nil {
 		return fmt.Errorf("begin run %s: %w", m.Run, err)
 	}
 	if _, err := client.Revive(ctx, m.Run); err != nil {

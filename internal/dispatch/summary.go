@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"sync"
@@ -17,6 +16,7 @@ import (
 
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
+	"surprisal/internal/store"
 )
 
 // Summary is what a run came to, from its committed files.
@@ -114,7 +114,7 @@ func (s *Summary) distribution(ctx context.Context, m *score.Manifest, c *Commit
 			var ppl []float64
 			var nll, n float64
 			errs := map[string]int64{}
-			err := shard.ReadScores(ctx, filepath.Join(m.Out, filepath.FromSlash(j.Output)), func(sc score.Score) error {
+			err := shard.ReadScores(ctx, store.Join(m.Out, j.Output), func(sc score.Score) error {
 				if sc.Error != "" {
 					errs[sc.Error]++
 				}
@@ -166,17 +166,25 @@ func (s *Summary) distribution(ctx context.Context, m *score.Manifest, c *Commit
 }
 
 // Finish writes _SUCCESS when all is there, or makes sure that there is none.
-func Finish(m *score.Manifest, s *Summary) error {
+func Finish(ctx context.Context, m *score.Manifest, s *Summary) error {
 	if !s.Complete {
-		return shard.RemoveSuccess(m.Out)
+		return shard.RemoveSuccess(ctx, m.Out)
 	}
-	// Only what every command would write alike.
+	body, err := successBody(m, s)
+	if err != nil {
+		return err
+	}
+	return shard.WriteSuccess(ctx, m.Out, body)
+}
+
+// successBody is what _SUCCESS says: only what every command would write alike.
+func successBody(m *score.Manifest, s *Summary) ([]byte, error) {
 	body, err := json.MarshalIndent(map[string]any{
 		"run": s.Run, "config_digest": m.ConfigDigest, "jobs": s.Jobs, "documents": s.Documents,
 		"tokens": s.Tokens, "bytes": s.Bytes, "failed_rows": s.FailedRows, "truncated": s.Truncated,
 	}, "", "  ")
 	if err != nil {
-		return fmt.Errorf("finish run %s: %w", s.Run, err)
+		return nil, fmt.Errorf("finish run %s: %w", s.Run, err)
 	}
-	return shard.WriteSuccess(m.Out, append(body, '\n'))
+	return append(body, '\n'), nil
 }

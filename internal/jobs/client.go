@@ -20,15 +20,19 @@ import (
 
 // Config is how to reach NATS.
 type Config struct {
-	URLs      []string // "nats://host:4222"; user info in them is used and never shown
-	Name      string   // shown by the server's monitoring
-	Token     string
-	User      string
-	Password  string
-	CredsFile string
-	CAFile    string
-	CertFile  string
-	KeyFile   string
+	URLs []string // "nats://host:4222"; user info in them is used and never shown
+	Name string   // shown by the server's monitoring
+	// Who we are: by one of a token, a user with a password, an NKey, credentials.
+	Token        string
+	TokenFile    string // read in place of Token
+	User         string
+	Password     string
+	PasswordFile string // read in place of Password
+	NKeyFile     string // an NKey's seed
+	CredsFile    string // a JWT and its NKey's seed
+	CAFile       string // signs the server's certificate; default the system's
+	CertFile     string // ours, where the server wants one
+	KeyFile      string // CertFile's
 	// Wait makes Connect try until ctx ends (workers). Otherwise it reports
 	// ErrUnreachable after one try of each server. Wrong credentials end both.
 	Wait    bool
@@ -84,9 +88,30 @@ func (c Config) takeUserInfo() (Config, error) {
 	return c, nil
 }
 
+// readSecrets reads the files that hold a token or a password.
+func (c Config) readSecrets() (Config, error) {
+	for _, f := range []struct {
+		path, name string
+		secret     *string
+	}{{c.TokenFile, "token", &c.Token}, {c.PasswordFile, "password", &c.Password}} {
+		if f.path == "" {
+			continue
+		}
+		s, err := readSecret(f.path)
+		if err != nil {
+			return c, err
+		}
+		if *f.secret != "" && *f.secret != s {
+			return c, fmt.Errorf("a %s is given and a file with another, %s", f.name, f.path)
+		}
+		*f.secret = s
+	}
+	return c, nil
+}
+
 func (c Config) validate() error {
 	ways := 0
-	for _, s := range []string{c.Token, c.User, c.CredsFile} {
+	for _, s := range []string{c.Token, c.User, c.NKeyFile, c.CredsFile} {
 		if s != "" {
 			ways++
 		}
@@ -95,14 +120,18 @@ func (c Config) validate() error {
 	case len(c.URLs) == 0:
 		return errors.New("no NATS URL")
 	case ways > 1:
-		return errors.New("token, user and credentials file exclude each other")
+		return errors.New("token, user, NKey and credentials file exclude each other: give one")
+	case c.User != "" && c.Password == "":
+		return errors.New("a user is named without a password: set SURPRISAL_NATS_PASSWORD or give --nats-password-file")
+	case c.User == "" && c.Password != "":
+		return errors.New("a password is given without a user: set SURPRISAL_NATS_USER or give --nats-user")
 	case (c.CertFile == "") != (c.KeyFile == ""):
 		return errors.New("a client certificate needs both its certificate file and its key file")
 	case c.Timeout < 0:
 		return fmt.Errorf("timeout %s is negative", c.Timeout)
 	}
 	// Before the first try: a server that is away would hide a wrong path.
-	for _, path := range []string{c.CredsFile, c.CAFile, c.CertFile, c.KeyFile} {
+	for _, path := range []string{c.NKeyFile, c.CredsFile, c.CAFile, c.CertFile, c.KeyFile} {
 		if path == "" {
 			continue
 		}
@@ -161,12 +190,15 @@ func newClient(cfg Config) *Client {
 
 // Connect connects.
 func Connect(ctx context.Context, cfg Config) (*Client, error) {
-	cfg, err := cfg.withDefaults().takeUserInfo()
+	cfg, err := cfg.withDefaults().readSecrets()
+	if err == nil {
+		cfg, err = cfg.takeUserInfo()
+	}
 	if err == nil {
 		err = cfg.validate()
 	}
 	if err != nil {
-		return nil, fmt.Errorf("connect to NATS: %w", err)
+		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
 	}
 	c := newClient(cfg)
 	nc, err := c.dial(ctx)
@@ -188,27 +220,36 @@ func Connect(ctx context.Context, cfg Config) (*Client, error) {
 // RetryOnFailedConnect would hand back a connection that is none yet.
 func (c *Client) dial(ctx context.Context) (*nats.Conn, error) {
 	at := strings.Join(c.cfg.URLs, ", ")
+	options, err := c.options(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
+	}
 	var lastSaid time.Time
+	hungUp := 0 // times in a row that the server closed right after the TLS handshake
 	for wait := 200 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
 		if err := ctx.Err(); err != nil {
 			return nil, fmt.Errorf("connect to NATS at %s: %w", at, err)
 		}
-		nc, err := nats.Connect(strings.Join(c.cfg.URLs, ","), c.options(ctx)...)
+		nc, err := nats.Connect(strings.Join(c.cfg.URLs, ","), options...)
 		if err == nil {
 			return nc, nil
 		}
-		var cert *tls.CertificateVerificationError
 		switch {
 		case isAuthError(err):
-			return nil, fmt.Errorf("%w at %s: check the token or the user and password", ErrAuth, at)
-		case errors.As(err, &cert):
-			return nil, fmt.Errorf("connect to NATS at %s: %w", at, err)
+			return nil, fmt.Errorf("%w at %s: check %s", ErrAuth, at, c.cfg.identity())
+		case errors.Is(err, nats.ErrTLS) && c.cfg.Wait && hungUp < 3:
+			hungUp++ // it refuses our certificate, or is going down
+			sleep(ctx, jitter(wait))
+			continue
+		case tlsRemedy(err) != "":
+			return nil, fmt.Errorf("%w at %s: %w: %s", ErrTLS, at, err, tlsRemedy(err))
 		case !isNetError(err):
 			// A file that is missing, a key that can't be read: waiting won't help.
-			return nil, fmt.Errorf("connect to NATS at %s: %w", at, err)
+			return nil, fmt.Errorf("%w: connect to NATS at %s: %w", ErrConfig, at, err)
 		case !c.cfg.Wait:
 			return nil, fmt.Errorf("%w at %s: %w: is it running?", ErrUnreachable, at, err)
 		}
+		hungUp = 0
 		if time.Since(lastSaid) > 30*time.Second {
 			lastSaid = time.Now()
 			c.log.Warn().Err(err).Str("url", at).Msg("cannot reach NATS; trying on")
@@ -217,7 +258,41 @@ func (c *Client) dial(ctx context.Context) (*nats.Conn, error) {
 	}
 }
 
-func (c *Client) options(ctx context.Context) []nats.Option {
+// identity says which settings hold who we are.
+func (c Config) identity() string {
+	switch {
+	case c.Token != "":
+		return "the token"
+	case c.User != "":
+		return "user " + c.User + " and the password"
+	case c.NKeyFile != "":
+		return "the NKey of " + c.NKeyFile
+	case c.CredsFile != "":
+		return "the credentials of " + c.CredsFile
+	}
+	return "what this server wants: no token, user, NKey or credentials are given"
+}
+
+// tlsRemedy is empty for an error that is none of TLS.
+func tlsRemedy(err error) string {
+	var cert *tls.CertificateVerificationError
+	var op *net.OpError
+	var record tls.RecordHeaderError
+	switch {
+	case errors.As(err, &cert):
+		return "check --nats-ca and the name in the URL"
+	case errors.As(err, &op) && op.Op == "remote error", // what crypto/tls makes of an alert
+		errors.Is(err, nats.ErrTLS): // closed right after the handshake
+		return "check --nats-cert and --nats-key"
+	case errors.As(err, &record), errors.Is(err, nats.ErrSecureConnWanted):
+		return "does that server have TLS?"
+	case errors.Is(err, nats.ErrSecureConnRequired):
+		return "this server wants TLS: use a tls:// URL"
+	}
+	return ""
+}
+
+func (c *Client) options(ctx context.Context) ([]nats.Option, error) {
 	o := []nats.Option{
 		nats.Name(c.cfg.Name), nats.Timeout(c.cfg.Timeout),
 		nats.MaxReconnects(-1),
@@ -236,7 +311,14 @@ func (c *Client) options(ctx context.Context) []nats.Option {
 		nats.ReconnectHandler(func(nc *nats.Conn) {
 			c.log.Info().Str("url", nc.ConnectedUrlRedacted()).Msg("connected to NATS again")
 		}),
-		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+		nats.ErrorHandler(func(nc *nats.Conn, _ *nats.Subscription, err error) {
+			if errors.Is(err, nats.ErrPermissionViolation) {
+				// No answer would ever come to what was asked, so every wait on this
+				// connection ends here, with the reason.
+				c.closedForGood(err)
+				nc.Close()
+				return
+			}
 			c.log.Warn().Err(err).Msg("NATS reports an error")
 		}),
 		nats.ClosedHandler(func(nc *nats.Conn) { c.closedForGood(nc.LastError()) }),
@@ -246,6 +328,12 @@ func (c *Client) options(ctx context.Context) []nats.Option {
 		o = append(o, nats.Token(c.cfg.Token))
 	case c.cfg.User != "":
 		o = append(o, nats.UserInfo(c.cfg.User, c.cfg.Password))
+	case c.cfg.NKeyFile != "":
+		nkey, err := nats.NkeyOptionFromSeed(c.cfg.NKeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("%s is not the seed of a user's NKey: %w", c.cfg.NKeyFile, err)
+		}
+		o = append(o, nkey)
 	case c.cfg.CredsFile != "":
 		o = append(o, nats.UserCredentials(c.cfg.CredsFile))
 	}
@@ -255,11 +343,11 @@ func (c *Client) options(ctx context.Context) []nats.Option {
 	if c.cfg.CertFile != "" {
 		o = append(o, nats.ClientCert(c.cfg.CertFile, c.cfg.KeyFile))
 	}
-	return o
+	return o, nil
 }
 
-// closedForGood is called by nats.go once it gives up: the server came back and
-// refused the credentials twice.
+// closedForGood is called once nothing can come over the connection any more: the
+// server came back and refused the credentials twice, or it denies what was asked.
 func (c *Client) closedForGood(err error) {
 	c.mu.Lock()
 	select {
@@ -271,6 +359,8 @@ func (c *Client) closedForGood(err error) {
 	switch {
 	case isAuthError(err):
 		c.err = fmt.Errorf("%w after a reconnect: the server was started anew with others", ErrAuth)
+	case errors.Is(err, nats.ErrPermissionViolation):
+		c.err = fmt.Errorf("%w: %s: use an account that may", ErrDenied, denied(err))
 	case err != nil:
 		c.err = fmt.Errorf("%w: %w", ErrClosed, err)
 	default:
@@ -279,7 +369,11 @@ func (c *Client) closedForGood(err error) {
 	err = c.err
 	close(c.closed)
 	c.mu.Unlock()
-	c.log.Error().Err(err).Msg("connection to NATS closed")
+	level := zerolog.ErrorLevel
+	if errors.Is(err, ErrDenied) {
+		level = zerolog.DebugLevel // whoever asked tells it
+	}
+	c.log.WithLevel(level).Err(err).Msg("connection to NATS closed")
 }
 
 // Close closes the connection and waits for what it was doing. Leases in hand
@@ -346,6 +440,15 @@ func (d *ctxDialer) Dial(network, address string) (net.Conn, error) {
 	d.once.Do(func() { ctx = d.first })
 	nd := net.Dialer{Timeout: d.timeout}
 	return nd.DialContext(ctx, network, address)
+}
+
+// denied is what the server denies, without its preamble.
+func denied(err error) string {
+	s := clean(err.Error(), 256)
+	if i := strings.LastIndex(s, "Violation for "); i >= 0 {
+		s = s[i+len("Violation for "):]
+	}
+	return strings.TrimSpace(s)
 }
 
 func isAuthError(err error) bool {

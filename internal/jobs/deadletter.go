@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nats.go"
 
 	"surprisal/internal/score"
 )
@@ -47,13 +47,13 @@ func (c *Client) putLetter(ctx context.Context, d DeadLetter) error {
 	return err
 }
 
-// dropLetter removes the letter of a job that lives again.
+// dropLetter puts a marker over the letter of a job that lives again: a worker's
+// account may write letters, and purge nothing.
 func (c *Client) dropLetter(ctx context.Context, run, job string) error {
-	s, err := c.js.Stream(ctx, DeadStream)
-	if err != nil {
-		return err
-	}
-	return s.Purge(ctx, jetstream.WithPurgeSubject(deadSubject(run, job)))
+	m := nats.NewMsg(deadSubject(run, job))
+	m.Header.Set(headerOperation, "DEL")
+	_, err := c.js.PublishMsg(ctx, m)
+	return err
 }
 
 // Dead lists a run's dead letters, or all with run "", by run and job. The letter

@@ -1,50 +1,79 @@
 package jobs
 
-import "strings"
-
-// The environment variables that ConfigFromEnv reads. A token passed so is not
-// in the list of processes, as it would be in argv.
-const (
-	EnvURL      = "SURPRISAL_NATS_URL" // several are separated by commas
-	EnvToken    = "SURPRISAL_NATS_TOKEN"
-	EnvUser     = "SURPRISAL_NATS_USER"
-	EnvPassword = "SURPRISAL_NATS_PASSWORD"
-	EnvCreds    = "SURPRISAL_NATS_CREDS" // this and the next three are paths
-	EnvCA       = "SURPRISAL_NATS_CA"
-	EnvCert     = "SURPRISAL_NATS_CERT"
-	EnvKey      = "SURPRISAL_NATS_KEY"
+import (
+	"os"
+	"strings"
 )
 
-// ConfigFromEnv reads the variables above; getenv is os.Getenv outside tests.
+// EnvURL names the variable that has the servers' URLs, separated by commas.
+const EnvURL = "SURPRISAL_NATS_URL"
+
+// Setting is one thing that a person says of how to reach NATS.
+type Setting struct {
+	Name  string  // the flag's, "nats-ca"; empty for a secret, which no list of processes may show
+	Env   string  // the environment variable's
+	Usage string  // for a flag's help
+	Value *string // in the Config
+}
+
+// Settings lists what can be said beside the URLs.
+func (c *Config) Settings() []Setting {
+	return []Setting{
+		{"", "SURPRISAL_NATS_TOKEN", "", &c.Token},
+		{"nats-token-file", "SURPRISAL_NATS_TOKEN_FILE", "file with the token", &c.TokenFile},
+		{"nats-user", "SURPRISAL_NATS_USER", "user name", &c.User},
+		{"", "SURPRISAL_NATS_PASSWORD", "", &c.Password},
+		{"nats-password-file", "SURPRISAL_NATS_PASSWORD_FILE", "file with the user's password", &c.PasswordFile},
+		{"nats-nkey", "SURPRISAL_NATS_NKEY", "file with an NKey seed", &c.NKeyFile},
+		{"nats-creds", "SURPRISAL_NATS_CREDS", "credentials file (JWT and NKey seed)", &c.CredsFile},
+		{"nats-ca", "SURPRISAL_NATS_CA", "CA certificate that signs the server's", &c.CAFile},
+		{"nats-cert", "SURPRISAL_NATS_CERT", "client certificate, for mutual TLS", &c.CertFile},
+		{"nats-key", "SURPRISAL_NATS_KEY", "the client certificate's key", &c.KeyFile},
+	}
+}
+
+// ConfigFromEnv reads EnvURL and the variables of Settings; getenv is os.Getenv
+// outside tests.
 func ConfigFromEnv(getenv func(string) string) Config {
 	var c Config
 	if u := getenv(EnvURL); u != "" {
 		c.URLs = strings.Split(u, ",")
 	}
-	for name, field := range c.fields() {
-		*field = getenv(name)
+	for _, s := range c.Settings() {
+		*s.Value = getenv(s.Env)
 	}
 	return c
 }
 
-// Environ is what ConfigFromEnv reads back, as os/exec's Cmd.Env wants it.
-// Variables that are empty are left out.
+// Environ is what ConfigFromEnv reads back, as os/exec's Cmd.Env wants it. All
+// variables are in it, those without a value too, so that none is inherited.
 func (c Config) Environ() []string {
-	var env []string
-	if len(c.URLs) > 0 {
-		env = append(env, EnvURL+"="+strings.Join(c.URLs, ","))
-	}
-	for name, field := range c.fields() {
-		if *field != "" {
-			env = append(env, name+"="+*field)
-		}
+	env := []string{EnvURL + "=" + strings.Join(c.URLs, ",")}
+	for _, s := range c.Settings() {
+		env = append(env, s.Env+"="+*s.Value)
 	}
 	return env
 }
 
-func (c *Config) fields() map[string]*string {
-	return map[string]*string{
-		EnvToken: &c.Token, EnvUser: &c.User, EnvPassword: &c.Password, EnvCreds: &c.CredsFile,
-		EnvCA: &c.CAFile, EnvCert: &c.CertFile, EnvKey: &c.KeyFile,
+// maxSecretBytes bounds a file that holds a token or a password.
+const maxSecretBytes = 64 << 10
+
+// readSecret reads a secret's file, less the line break that editors add.
+func readSecret(path string) (string, error) {
+	st, err := os.Stat(path)
+	if err != nil {
+		return "", err
 	}
+	if !st.Mode().IsRegular() || st.Size() > maxSecretBytes {
+		return "", &os.PathError{Op: "read", Path: path, Err: errNotSecret}
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	s := strings.TrimRight(string(b), "\r\n")
+	if s == "" || strings.ContainsAny(s, "\r\n\x00") {
+		return "", &os.PathError{Op: "read", Path: path, Err: errNotSecret}
+	}
+	return s, nil
 }

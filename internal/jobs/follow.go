@@ -174,8 +174,11 @@ func (c *Client) scan(ctx context.Context, stream, filter string, each func(subj
 	return f.run(ctx)
 }
 
-// deleted reports whether a bucket's message only says that its key is gone.
+// headerOperation is set on a message that only says that a key is gone.
+const headerOperation = "KV-Operation"
+
+// deleted reports whether a message only says that its key, or its letter, is gone.
 func deleted(m jetstream.Msg) bool {
 	h := m.Headers()
-	return h.Get("KV-Operation") != "" || h.Get("Nats-Marker-Reason") != ""
+	return h.Get(headerOperation) != "" || h.Get("Nats-Marker-Reason") != ""
 }

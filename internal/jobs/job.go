@@ -54,7 +54,7 @@ func (c *Client) Letter(ctx context.Context, run, job string) (DeadLetter, error
 		return err
 	})
 	switch {
-	case errors.Is(err, jetstream.ErrMsgNotFound):
+	case errors.Is(err, jetstream.ErrMsgNotFound), err == nil && raw.Header.Get(headerOperation) != "":
 		return d, fmt.Errorf("%w: no dead letter of %s of run %s", ErrNoJob, job, run)
 	case err != nil:
 		return d, c.fail("read the dead letter of job "+job, err)

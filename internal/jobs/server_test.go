@@ -2,8 +2,10 @@ package jobs
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -244,7 +246,10 @@ func TestConnectConfig(t *testing.T) {
 
 func TestEnviron(t *testing.T) {
 	t.Parallel()
-	want := Config{URLs: []string{"nats://a:1", "nats://b:2"}, Token: "t", User: "u", Password: "p", CredsFile: "c", CAFile: "ca", CertFile: "ce", KeyFile: "k"}
+	want := Config{URLs: []string{"nats://a:1", "nats://b:2"}}
+	for i, s := range want.Settings() {
+		*s.Value = fmt.Sprintf("value %d", i)
+	}
 	env := want.Environ()
 	got := ConfigFromEnv(func(name string) string {
 		i := slices.IndexFunc(env, func(s string) bool { return strings.HasPrefix(s, name+"=") })
@@ -253,9 +258,14 @@ func TestEnviron(t *testing.T) {
 		}
 		return strings.TrimPrefix(env[i], name+"=")
 	})
-	if !slices.Equal(got.URLs, want.URLs) || got.Token != "t" || got.User != "u" || got.Password != "p" ||
-		got.CredsFile != "c" || got.CAFile != "ca" || got.CertFile != "ce" || got.KeyFile != "k" {
+	if !reflect.DeepEqual(got, want) {
 		t.Fatalf("got %+v", got)
+	}
+	// What is not said is said to be empty, so that a child inherits nothing.
+	for _, kv := range (Config{Token: "t"}).Environ() {
+		if name, value, _ := strings.Cut(kv, "="); (value != "") != (name == "SURPRISAL_NATS_TOKEN") {
+			t.Errorf("%s", kv)
+		}
 	}
 }
 

@@ -266,6 +266,9 @@ func (c *Client) fail(op string, err error) error {
 	case errors.Is(err, nats.ErrReconnectBufExceeded), errors.Is(err, nats.ErrDisconnected), errors.Is(err, nats.ErrNoResponders):
 		known = ErrUnreachable
 	}
+	if errors.Is(known, ErrDenied) {
+		return fmt.Errorf("%s: %w", op, known) // it says all; err is only the closed connection
+	}
 	if known != nil && !errors.Is(err, known) {
 		return fmt.Errorf("%s: %w: %w", op, known, err)
 	}

@@ -125,11 +125,11 @@ func (j Job) Validate() error {
 	if err := ValidRel(j.Input.Rel); err != nil {
 		return bad("%w", err)
 	}
-	if j.Input.Path == "" || !path.IsAbs(j.Input.Path) || strings.ContainsRune(j.Input.Path, 0) {
-		return bad("input path %q is not absolute", j.Input.Path)
+	if err := ValidInput(j.Input.Path); err != nil {
+		return bad("%w", err)
 	}
-	if j.Out == "" || !path.IsAbs(j.Out) || strings.ContainsRune(j.Out, 0) {
-		return bad("output folder %q is not absolute", j.Out)
+	if err := ValidOut(j.Out); err != nil {
+		return bad("%w", err)
 	}
 	if want := OutputName(j.Input.Rel, j.First, j.Last); j.Output != want {
 		return bad("output %q, want %q", j.Output, want)

@@ -29,7 +29,7 @@ type Manifest struct {
 	Run          string     `json:"run"`
 	Created      string     `json:"created"` // RFC 3339, UTC
 	Program      string     `json:"program"` // version that planned it
-	Out          string     `json:"out"`     // absolute path, as workers see it
+	Out          string     `json:"out"`     // absolute path or URL, as workers see it
 	Inputs       []string   `json:"inputs"`  // as the person gave them
 	Options      Options    `json:"options"`
 	Model        Model      `json:"model"`
@@ -56,7 +56,7 @@ type FilePlan struct {
 
 // Input is one file to score.
 type Input struct {
-	// Path is absolute, as workers see it.
+	// Path is absolute, or a URL, as workers see it: a Place.
 	Path string `json:"path"`
 	// Rel is the path relative to the input argument that named it, with
 	// slashes; it is unique in a run and decides where the scores go.

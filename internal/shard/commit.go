@@ -1,6 +1,7 @@
 package shard
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -194,7 +195,7 @@ func (o *outDir) writeFile(name string, body []byte, replace bool) (err error) {
 // RemoveTemporaries removes the hidden temporaries of run (of any run when
 // empty) in out that are older than age, and says how many. age must be longer
 // than a job takes: a worker that is alive may be writing the younger ones.
-func RemoveTemporaries(out, run string, age time.Duration) (int, error) {
+func RemoveTemporaries(ctx context.Context, out, run string, age time.Duration) (int, error) {
 	n := 0
 	before := time.Now().Add(-age)
 	err := filepath.WalkDir(out, func(p string, d fs.DirEntry, err error) error {

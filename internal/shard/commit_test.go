@@ -91,13 +91,13 @@ func TestCrash(t *testing.T) {
 			}); err != nil || (n == 1) != published {
 				t.Fatalf("%d outputs (%v)", n, err)
 			}
-			if n, err := RemoveTemporaries(out, "run-1", time.Hour); n != 0 || err != nil {
+			if n, err := RemoveTemporaries(t.Context(), out, "run-1", time.Hour); n != 0 || err != nil {
 				t.Fatalf("removed %d young ones (%v)", n, err)
 			}
-			if n, err := RemoveTemporaries(out, "run-2", -time.Hour); n != 0 || err != nil {
+			if n, err := RemoveTemporaries(t.Context(), out, "run-2", -time.Hour); n != 0 || err != nil {
 				t.Fatalf("removed %d of another run (%v)", n, err)
 			}
-			if n, err := RemoveTemporaries(out, "run-1", -time.Hour); n != 1 || err != nil {
+			if n, err := RemoveTemporaries(t.Context(), out, "run-1", -time.Hour); n != 1 || err != nil {
 				t.Fatalf("removed %d, left %v (%v)", n, left, err)
 			}
 			c, err := writeJob(t, crashJob(t, out), nil)

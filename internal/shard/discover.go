@@ -1,6 +1,7 @@
 package shard
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -42,11 +43,11 @@ type Problem struct {
 //
 // An argument that is missing, or names no input, is an error in one line that
 // says what to do.
-func Discover(args []string, exclude string) ([]score.Input, []Problem, error) {
+func Discover(ctx context.Context, args []string, exclude string) ([]score.Input, []Problem, error) {
 	if len(args) == 0 {
 		return nil, nil, errors.New("no input: name a parquet file, a folder or a glob")
 	}
-	d := &discovery{seen: map[string]bool{}}
+	d := &discovery{ctx: ctx, seen: map[string]bool{}}
 	if exclude != "" {
 		abs, err := filepath.Abs(exclude)
 		if err != nil {
@@ -82,6 +83,7 @@ type found struct {
 }
 
 type discovery struct {
+	ctx      context.Context // of the one call of Discover
 	exclude  []string
 	arg      int
 	found    []found

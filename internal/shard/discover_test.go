@@ -85,7 +85,7 @@ func TestDiscover(t *testing.T) {
 			if tc.exclude != "" {
 				tc.exclude = filepath.Join(dir, tc.exclude)
 			}
-			inputs, problems, err := Discover(tc.args, tc.exclude)
+			inputs, problems, err := Discover(t.Context(), tc.args, tc.exclude)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -125,7 +125,7 @@ func TestDiscoverRefuses(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			tree(t, tc.files...)
-			_, _, err := Discover(tc.args, "")
+			_, _, err := Discover(t.Context(), tc.args, "")
 			if err == nil || !strings.Contains(err.Error(), tc.want) || strings.Contains(err.Error(), "\n") {
 				t.Fatalf("%v, want %q", err, tc.want)
 			}

@@ -1,13 +1,17 @@
 package shard
 
-import "errors"
+import (
+	"errors"
+
+	"surprisal/internal/store"
+)
 
 // The sentinel errors. All are permanent: a second try of the same job gives
 // the same. Errors that wrap none of them (a disk that fails, a file that is
 // gone) may pass.
 var (
 	// ErrInputChanged: the file is no longer the one that was planned.
-	ErrInputChanged = errors.New("the file has changed since the run was planned")
+	ErrInputChanged = store.ErrChanged
 	// ErrCorrupt: the file's bytes are not valid parquet, or not what its footer says.
 	ErrCorrupt = errors.New("corrupt parquet file")
 	// ErrColumn: a column that was asked for is missing or has an unusable type.

@@ -1,45 +1,53 @@
 package shard
 
 import (
+	"context"
 	"fmt"
+	"io"
 	"io/fs"
-	"os"
 
 	"surprisal/internal/score"
+	"surprisal/internal/store"
 )
 
-// fileVersion is what Input.Version says of a file: it changes when the file does.
-func fileVersion(st fs.FileInfo) string {
-	return fmt.Sprintf("%d-%d", st.Size(), st.ModTime().UnixNano())
+// fileVersion is what Input.Version says of a local file.
+func fileVersion(st fs.FileInfo) string { return store.FileVersion(st) }
+
+// source is a file that is open for reading until its context ends.
+type source struct {
+	io.ReaderAt
+	*store.Object
 }
 
-// openInput opens an input and checks that it is the file that was planned.
-func openInput(in score.Input) (*os.File, error) {
-	st, err := os.Stat(in.Path) // first: opening a named pipe would wait for ever
-	if err != nil {
-		return nil, err
-	}
-	if !st.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s: %w: it is not a regular file any more", in.Path, ErrInputChanged)
-	}
-	f, err := os.Open(in.Path)
-	if err != nil {
-		return nil, err
-	}
-	if err := checkUnchanged(f, in); err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
-}
-
-func checkUnchanged(f *os.File, in score.Input) error {
-	st, err := f.Stat()
+// CheckInput reports whether an input is still the file that was planned; the
+// error wraps ErrInputChanged or fs.ErrNotExist.
+func CheckInput(ctx context.Context, in score.Input) error {
+	have, err := openSource(ctx, in.Path)
 	if err != nil {
 		return err
 	}
-	if st.Size() != in.Size || fileVersion(st) != in.Version {
-		return fmt.Errorf("%s: %w: it was %s (size-mtime) and is %s", in.Path, ErrInputChanged, in.Version, fileVersion(st))
+	defer have.Close()
+	if have.Size != in.Size || have.Version != in.Version {
+		return fmt.Errorf("%s: %w: it was %s and is %s", in.Path, ErrInputChanged, in.Version, have.Version)
 	}
 	return nil
+}
+
+// openInput opens an input as it was planned; ErrInputChanged when it is another
+// file now, here or, if it is not local, at the first read.
+func openInput(ctx context.Context, in score.Input) (source, error) {
+	o, err := store.OpenVersion(ctx, store.Info{Name: in.Path, Size: in.Size, Version: in.Version})
+	if err != nil {
+		return source{}, err
+	}
+	return source{o.Reader(ctx), o}, nil
+}
+
+// openSource opens a file as it is now.
+func openSource(ctx context.Context, name string) (source, error) {
+	o, err := store.Open(ctx, name)
+	if err != nil {
+		return source{}, err
+	}
+	return source{o.Reader(ctx), o}, nil
 }

@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"iter"
-	"os"
 	"path/filepath"
 	"regexp"
 	"runtime"
@@ -26,7 +25,7 @@ var errNotParquet = errors.New("it can't be read as parquet")
 
 // Committed is what a score file's footer says of it.
 type Committed struct {
-	Path            string // absolute
+	Path            string // absolute, or a URL
 	Job             string
 	Run             string
 	ConfigDigest    string
@@ -107,28 +106,21 @@ func (c *Committed) keyValues() []keyValue {
 }
 
 // Inspect reads a score file's footer and holds what it says against itself.
-func Inspect(path string) (Committed, error) {
-	c, err := inspectPath(path)
+func Inspect(ctx context.Context, path string) (Committed, error) {
+	c, err := inspectPath(ctx, path)
 	if err != nil {
 		return Committed{}, fmt.Errorf("inspect %s: %w", path, err)
 	}
 	return c, nil
 }
 
-func inspectPath(path string) (Committed, error) {
-	f, err := os.Open(path)
+func inspectPath(ctx context.Context, path string) (Committed, error) {
+	f, err := openSource(ctx, path)
 	if err != nil {
 		return Committed{}, err
 	}
 	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return Committed{}, err
-	}
-	if !st.Mode().IsRegular() {
-		return Committed{}, fmt.Errorf("it is not a regular file")
-	}
-	c, err := inspect(f, st.Size())
+	c, err := inspect(f, f.Size)
 	c.Path = path
 	return c, err
 }
@@ -167,9 +159,9 @@ func inspect(r io.ReaderAt, size int64) (Committed, error) {
 
 var outputName = regexp.MustCompile(`^rows-[0-9]{12}-[0-9]{12}\.parquet$`)
 
-// ListOutputs walks out for score files, giving absolute paths in order. It
-// ends at the first error.
-func ListOutputs(out string) iter.Seq2[string, error] {
+// ListOutputs walks out for score files, giving their places in order. It ends
+// at the first error.
+func ListOutputs(ctx context.Context, out string) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
 		abs, err := filepath.Abs(out)
 		if err != nil {
@@ -210,7 +202,7 @@ func InspectAll(ctx context.Context, out string, do func(path string, c Committe
 		var inner errgroup.Group
 		inner.SetLimit(workers)
 		defer inner.Wait()
-		for path, err := range ListOutputs(out) {
+		for path, err := range ListOutputs(ctx, out) {
 			if err != nil {
 				return err
 			}
@@ -221,7 +213,7 @@ func InspectAll(ctx context.Context, out string, do func(path string, c Committe
 				return ctx.Err()
 			}
 			inner.Go(func() error {
-				c, err := Inspect(path)
+				c, err := Inspect(ctx, path)
 				one <- result{path, c, err}
 				return nil
 			})

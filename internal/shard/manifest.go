@@ -2,6 +2,7 @@ package shard
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 
 	"surprisal/internal/score"
+	"surprisal/internal/store"
 )
 
 // MaxManifestBytes bounds a manifest; it is checked before one is read.
@@ -16,17 +18,17 @@ const MaxManifestBytes = 1 << 30
 
 // WriteManifest writes out/_manifest.json whole or not at all, and only once:
 // when there is one, it stays and the error wraps fs.ErrExist.
-func WriteManifest(out string, m *score.Manifest) error {
-	return writeManifest(out, m, false)
+func WriteManifest(ctx context.Context, out string, m *score.Manifest) error {
+	return writeManifest(ctx, out, m, false)
 }
 
 // ReplaceManifest writes out/_manifest.json over the one that is there, when a
 // run takes in files that came later.
-func ReplaceManifest(out string, m *score.Manifest) error {
-	return writeManifest(out, m, true)
+func ReplaceManifest(ctx context.Context, out string, m *score.Manifest) error {
+	return writeManifest(ctx, out, m, true)
 }
 
-func writeManifest(out string, m *score.Manifest, replace bool) error {
+func writeManifest(ctx context.Context, out string, m *score.Manifest, replace bool) error {
 	if err := m.Validate(); err != nil {
 		return fmt.Errorf("write manifest: %w", err)
 	}
@@ -37,37 +39,57 @@ func writeManifest(out string, m *score.Manifest, replace bool) error {
 	if len(b) >= MaxManifestBytes {
 		return fmt.Errorf("write manifest: %d bytes, more than %d: split the inputs over several runs", len(b), MaxManifestBytes)
 	}
-	return writeRoot(out, score.ManifestName, append(b, '\n'), replace)
+	b = append(b, '\n')
+	copied, err := pack(b)
+	if err != nil {
+		return fmt.Errorf("write manifest: %w", err)
+	}
+	// A crash in between leaves the copy missing, or newer: never older.
+	if replace {
+		if err := writeRoot(ctx, out, manifestCopy, copied, true); err != nil {
+			return err
+		}
+		return writeRoot(ctx, out, score.ManifestName, b, true)
+	}
+	if err := writeRoot(ctx, out, score.ManifestName, b, false); err != nil {
+		return err
+	}
+	return writeRoot(ctx, out, manifestCopy, copied, true)
 }
 
 // ReadManifest reads and validates out/_manifest.json; the error wraps
 // fs.ErrNotExist when there is none.
-func ReadManifest(out string) (*score.Manifest, error) {
-	path := filepath.Join(out, score.ManifestName)
-	m, err := readManifest(path)
+func ReadManifest(ctx context.Context, out string) (*score.Manifest, error) {
+	path := store.Join(out, score.ManifestName)
+	m, err := readManifest(ctx, path)
 	if err != nil {
 		return nil, fmt.Errorf("read manifest %s: %w", path, err)
 	}
 	return m, nil
 }
 
-func readManifest(path string) (*score.Manifest, error) {
-	f, err := os.Open(path)
+func readManifest(ctx context.Context, path string) (*score.Manifest, error) {
+	b, err := readSmall(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	return parseManifest(b)
+}
+
+// readSmall reads a file of at most MaxManifestBytes.
+func readSmall(ctx context.Context, path string) ([]byte, error) {
+	f, err := openSource(ctx, path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return nil, err
+	if f.Size > MaxManifestBytes {
+		return nil, fmt.Errorf("%d bytes, at most %d are read", f.Size, MaxManifestBytes)
 	}
-	if !st.Mode().IsRegular() || st.Size() > MaxManifestBytes {
-		return nil, fmt.Errorf("%d bytes, at most %d are read", st.Size(), MaxManifestBytes)
-	}
-	b, err := io.ReadAll(io.LimitReader(f, MaxManifestBytes))
-	if err != nil {
-		return nil, err
-	}
+	return io.ReadAll(io.NewSectionReader(f, 0, f.Size))
+}
+
+func parseManifest(b []byte) (*score.Manifest, error) {
 	// The version first, so that another program's manifest says so rather than
 	// which of its fields is unknown.
 	var v struct {
@@ -88,19 +110,24 @@ func readManifest(path string) (*score.Manifest, error) {
 }
 
 // WriteSuccess writes out/_SUCCESS, replacing one that is there.
-func WriteSuccess(out string, body []byte) error {
-	return writeRoot(out, score.SuccessName, body, true)
+func WriteSuccess(ctx context.Context, out string, body []byte) error {
+	return writeRoot(ctx, out, score.SuccessName, body, true)
+}
+
+// ReadSuccess reads out/_SUCCESS; the error wraps fs.ErrNotExist when there is none.
+func ReadSuccess(ctx context.Context, out string) ([]byte, error) {
+	return readSmall(ctx, store.Join(out, score.SuccessName))
 }
 
 // RemoveSuccess removes out/_SUCCESS; there being none is no error.
-func RemoveSuccess(out string) error {
+func RemoveSuccess(ctx context.Context, out string) error {
 	if err := os.Remove(filepath.Join(out, score.SuccessName)); err != nil && !os.IsNotExist(err) {
 		return fmt.Errorf("remove %s: %w", score.SuccessName, err)
 	}
 	return nil
 }
 
-func writeRoot(out, name string, body []byte, replace bool) error {
+func writeRoot(ctx context.Context, out, name string, body []byte, replace bool) error {
 	o, err := openOut(out)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", name, err)

@@ -14,24 +14,24 @@ import (
 
 func TestManifest(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "new", "out")
-	if _, err := ReadManifest(out); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := ReadManifest(t.Context(), out); !errors.Is(err, fs.ErrNotExist) {
 		t.Fatal(err)
 	}
 	m := testManifest(out, textOptions())
 	m.Inputs = []string{"testdata"}
 	m.Files = []score.FilePlan{planOf(t, fixtures(t, "required")[0], PlanOptions{Options: m.Options, JobTokens: 500})}
-	if err := WriteManifest(out, m); err != nil {
+	if err := WriteManifest(t.Context(), out, m); err != nil {
 		t.Fatal(err)
 	}
-	back, err := ReadManifest(out)
+	back, err := ReadManifest(t.Context(), out)
 	if err != nil || !reflect.DeepEqual(back, m) {
 		t.Fatalf("%+v (%v), want %+v", back, err, m)
 	}
-	if err := WriteManifest(out, m); !errors.Is(err, fs.ErrExist) {
+	if err := WriteManifest(t.Context(), out, m); !errors.Is(err, fs.ErrExist) {
 		t.Fatalf("a second manifest: %v", err)
 	}
 	for _, body := range []string{"once", "again"} {
-		if err := WriteSuccess(out, []byte(body)); err != nil {
+		if err := WriteSuccess(t.Context(), out, []byte(body)); err != nil {
 			t.Fatal(err)
 		}
 		if b, err := os.ReadFile(filepath.Join(out, score.SuccessName)); err != nil || string(b) != body {
@@ -39,11 +39,11 @@ func TestManifest(t *testing.T) {
 		}
 	}
 	for range 2 {
-		if err := RemoveSuccess(out); err != nil {
+		if err := RemoveSuccess(t.Context(), out); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if n := names(t, out); len(n) != 1 {
+	if n := names(t, out); len(n) != 2 {
 		t.Fatalf("left behind: %v", n)
 	}
 }
@@ -61,7 +61,7 @@ func TestReadManifestRefuses(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(out, score.ManifestName), []byte(tc[0]), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := ReadManifest(out); err == nil || !(strings.Contains(err.Error(), tc[1]) || strings.Contains(err.Error(), "unexpected end")) {
+			if _, err := ReadManifest(t.Context(), out); err == nil || !(strings.Contains(err.Error(), tc[1]) || strings.Contains(err.Error(), "unexpected end")) {
 				t.Fatal(err)
 			}
 		})
@@ -74,7 +74,7 @@ func TestReadManifestRefuses(t *testing.T) {
 	if err := os.Truncate(path, MaxManifestBytes+1); err != nil { // sparse
 		t.Fatal(err)
 	}
-	if _, err := ReadManifest(out); err == nil || !strings.Contains(err.Error(), "at most") {
+	if _, err := ReadManifest(t.Context(), out); err == nil || !strings.Contains(err.Error(), "at most") {
 		t.Fatal(err)
 	}
 }

@@ -89,7 +89,7 @@ func planError(in score.Input, err error) string {
 }
 
 func plan(ctx context.Context, in score.Input, opt PlanOptions) (p score.FilePlan, err error) {
-	f, err := openInput(in)
+	f, err := openInput(ctx, in)
 	if err != nil {
 		return p, err
 	}

@@ -63,7 +63,7 @@ type Row struct {
 // Reader reads a job's rows, one after another, and holds one page a column.
 type Reader struct {
 	job     score.Job
-	file    *os.File
+	file    *source
 	text    *column
 	ids     *column
 	idsCol  *idsColumn
@@ -87,11 +87,11 @@ func openRange(ctx context.Context, job score.Job) (*Reader, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	f, err := openInput(job.Input)
+	f, err := openInput(ctx, job.Input)
 	if err != nil {
 		return nil, err
 	}
-	r := &Reader{job: job, file: f, next: job.First}
+	r := &Reader{job: job, file: &f, next: job.First}
 	if err := recovered(func() error { return r.open(ctx, f, job.Input.Size) }); err != nil {
 		f.Close()
 		return nil, err
@@ -181,7 +181,7 @@ func (r *Reader) row() (Row, error) {
 	if r.next > r.job.Last {
 		// What was read is the planned file only if it was not written meanwhile.
 		if r.file != nil {
-			if err := checkUnchanged(r.file, r.job.Input); err != nil {
+			if err := r.file.Unchanged(); err != nil {
 				return Row{}, err
 			}
 		}

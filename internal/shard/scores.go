@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"os"
 
 	"github.com/parquet-go/parquet-go"
 
@@ -30,6 +29,8 @@ var scoreColumns = []struct {
 
 func i64(b []byte) int64 { return int64(binary.LittleEndian.Uint64(b)) }
 
+func le32(b []byte) uint32 { return binary.LittleEndian.Uint32(b) }
+
 // ReadScores streams a score file's scores in order, without token_ids and
 // token_nll. Rows that are not the file's own range in order are ErrCorrupt.
 func ReadScores(ctx context.Context, path string, do func(score.Score) error) error {
@@ -40,20 +41,16 @@ func ReadScores(ctx context.Context, path string, do func(score.Score) error) er
 }
 
 func readScores(ctx context.Context, path string, do func(score.Score) error) error {
-	f, err := os.Open(path)
+	f, err := openSource(ctx, path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	st, err := f.Stat()
+	c, err := inspect(f, f.Size)
 	if err != nil {
 		return err
 	}
-	c, err := inspect(f, st.Size())
-	if err != nil {
-		return err
-	}
-	foot, err := readFooter(f, st.Size())
+	foot, err := readFooter(f, f.Size)
 	if err != nil {
 		return err
 	}

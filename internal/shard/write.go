@@ -2,8 +2,11 @@ package shard
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash"
+	"io"
 	"math"
 	"os"
 
@@ -45,6 +48,7 @@ type Writer struct {
 	bytes  int64
 	totals Totals
 	digest *digester
+	whole  hash.Hash // of the bytes as they are written
 	err    error
 }
 
@@ -72,7 +76,9 @@ func create(ctx context.Context, job score.Job, kept *Columns, meta Metadata) (*
 	if err != nil {
 		return nil, err
 	}
-	w := &Writer{job: job, meta: meta, keptN: len(kept.leaves), next: job.First, ids: -1, digest: newDigester()}
+	w := &Writer{
+		job: job, meta: meta, keptN: len(kept.leaves), next: job.First, ids: -1, digest: newDigester(), whole: sha256.New(),
+	}
 	if job.Options.PerToken {
 		w.ids = w.keptN + len(ownNames(false))
 	}
@@ -96,7 +102,7 @@ func create(ctx context.Context, job score.Job, kept *Columns, meta Metadata) (*
 			return err
 		}
 		cfg.SkipPageBounds = root.exactPaths(nil)
-		w.pq = parquet.NewWriter(w.file, cfg) //nolint:staticcheck // see above
+		w.pq = parquet.NewWriter(io.MultiWriter(w.file, w.whole), cfg) //nolint:staticcheck // see above
 		return nil
 	})
 	if err != nil {
@@ -278,10 +284,14 @@ func (w *Writer) seal() (Committed, error) {
 		for _, kv := range c.keyValues() {
 			w.pq.SetKeyValueMetadata(kv.key, kv.value)
 		}
+		w.pq.SetKeyValueMetadata(fileDigestKey, noDigest)
 		return w.pq.Close()
 	})
 	w.pq = nil
 	if err != nil {
+		return c, err
+	}
+	if err := putFileDigest(w.file, w.whole); err != nil {
 		return c, err
 	}
 	if err := w.file.Sync(); err != nil {

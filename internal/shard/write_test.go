@@ -94,7 +94,7 @@ func TestWriteAndInspect(t *testing.T) {
 	if got, want := names(t, out), []string{"enc-plain-zstd-v1/rows-000000000020-000000000219.parquet"}; len(got) != 1 || got[0] != want[0] {
 		t.Fatalf("files %v, want %v", got, want)
 	}
-	back, err := Inspect(filepath.Join(out, job.Output))
+	back, err := Inspect(t.Context(), filepath.Join(out, job.Output))
 	if err != nil || back != c {
 		t.Fatalf("inspect: %+v (%v), committed %+v", back, err, c)
 	}
@@ -163,7 +163,7 @@ func TestCommitTwice(t *testing.T) {
 	if n := names(t, out); len(n) != 1 {
 		t.Fatalf("left behind: %v", n)
 	}
-	if back, err := Inspect(first.Path); err != nil || back != first {
+	if back, err := Inspect(t.Context(), first.Path); err != nil || back != first {
 		t.Fatalf("the first was touched: %+v (%v)", back, err)
 	}
 }

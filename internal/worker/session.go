@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -13,6 +12,7 @@ import (
 	"surprisal/internal/jobs"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
+	"surprisal/internal/store"
 )
 
 // session is the pipeline of one loaded model, from the first job that asks for
@@ -162,7 +162,7 @@ func (s *session) next(fetch, ctx context.Context) (*jobs.Lease, error) {
 func (s *session) take(ctx context.Context, lease *jobs.Lease) error {
 	t := &task{lease: lease, job: lease.Job, started: time.Now()}
 	log := s.w.jobLog(t)
-	if c, err := shard.Inspect(filepath.Join(t.job.Out, filepath.FromSlash(t.job.Output))); err == nil &&
+	if c, err := shard.Inspect(ctx, store.Join(t.job.Out, t.job.Output)); err == nil &&
 		c.Job == t.job.ID && c.ConfigDigest == t.job.ConfigDigest {
 		log.Info().Msg("job was committed before: nothing to score")
 		s.settle(t, lease.Done(ctx, totals(c.Totals, t)))

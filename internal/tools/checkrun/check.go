@@ -191,6 +191,9 @@ func (c *checker) scores(j job, in *table) {
 	if got, want := d.String(), lookup(t, "digest"); got != want {
 		c.digests.breaks("%s: the scores' digest is %s, its metadata says %s", j.output, got, want)
 	}
+	if wrong := wholeDigest(c.path(j.output), lookup(t, "file")); wrong != "" {
+		c.digests.breaks("%s: %s", j.output, wrong)
+	}
 	if in != nil {
 		c.compareKept(j, t, in)
 	}
@@ -243,8 +246,7 @@ func (c *checker) walk(planned map[string]bool) error {
 		rel = filepath.ToSlash(rel)
 		c.strays.Checked++
 		switch base := d.Name(); {
-		case planned[rel], rel == "_manifest.json", rel == "_SUCCESS", rel == ".surprisal.lock":
-		case strings.HasPrefix(rel, ".surprisal-quarantine/"):
+		case planned[rel], rel == "_manifest.json", rel == "_SUCCESS", strings.HasPrefix(rel, ".surprisal"):
 		case strings.HasPrefix(base, ".rows-") && strings.HasSuffix(base, ".tmp"):
 			c.strays.breaks("%s is a temporary that was left", rel)
 		default:

@@ -27,7 +27,7 @@ type textRow struct {
 func makeRun(t *testing.T, in, run string) (out string, files []string) {
 	t.Helper()
 	out = filepath.Join(t.TempDir(), "out")
-	inputs, _, err := shard.Discover([]string{in}, out)
+	inputs, _, err := shard.Discover(t.Context(), []string{in}, out)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,7 +38,7 @@ func makeRun(t *testing.T, in, run string) (out string, files []string) {
 		Files:   []score.FilePlan{{Input: inputs[0], Rows: 30, RowGroups: 3, Cuts: []int64{0, 10, 23}}},
 	}
 	m.ConfigDigest = score.ConfigDigest(m.Options, m.Model)
-	if err := shard.WriteManifest(out, m); err != nil {
+	if err := shard.WriteManifest(t.Context(), out, m); err != nil {
 		t.Fatal(err)
 	}
 	tokens := int64(0)
@@ -83,7 +83,7 @@ func makeRun(t *testing.T, in, run string) (out string, files []string) {
 		files = append(files, filepath.Join(out, j.Output))
 	}
 	body := fmt.Sprintf(`{"run": %q, "config_digest": %q, "documents": 30, "tokens": %d}`, run, m.ConfigDigest, tokens)
-	if err := shard.WriteSuccess(out, []byte(body)); err != nil {
+	if err := shard.WriteSuccess(t.Context(), out, []byte(body)); err != nil {
 		t.Fatal(err)
 	}
 	return out, files

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"hash"
 	"math"
+	"os"
 	"strings"
 
 	"github.com/parquet-go/parquet-go"
@@ -138,3 +140,21 @@ func (d *digest) add(s *scored) {
 }
 
 func (d *digest) String() string { return "sha256:" + hex.EncodeToString(d.h.Sum(nil)) }
+
+// wholeDigest holds surprisal.file to the file: the sha256 of all of its bytes
+// with zeros for the digest itself.
+func wholeDigest(path, want string) string {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err.Error()
+	}
+	hexed, ok := strings.CutPrefix(want, "sha256:")
+	if !ok || bytes.Count(b, []byte(hexed)) != 1 {
+		return "its metadata has no digest of the file"
+	}
+	h := sha256.Sum256(bytes.Replace(b, []byte(hexed), bytes.Repeat([]byte{'0'}, len(hexed)), 1))
+	if got := hex.EncodeToString(h[:]); got != hexed {
+		return fmt.Sprintf("the file's digest is sha256:%s, its metadata says %s", got, want)
+	}
+	return ""
+}

@@ -50,7 +50,7 @@ func run(in io.Reader, out io.Writer) error {
 	for _, n := range names {
 		fmt.Fprintf(w, "  %q,\n", n)
 	}
-	fmt.Fprint(w, loader)
+	_, _ = io.WriteString(w, loader)
 	for i, n := range names {
 		fmt.Fprintf(w, "  \"FUNCTION %s %d\\n\"\n", n, i)
 	}

@@ -1,0 +1,201 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"surprisal/internal/score"
+	"surprisal/internal/shard"
+	"surprisal/internal/store"
+)
+
+// Rescored is what came of scoring rows again.
+type Rescored struct {
+	Seed  uint64 `json:"seed"`
+	Rows  int    `json:"rows"`
+	Equal int    `json:"equal"` // to the last bit
+}
+
+// drawn is a row to score again.
+type drawn struct {
+	job score.Job
+	row int64
+	old score.Score
+}
+
+// rescore draws rows of the files that are whole, scores their texts or ids
+// again with the run's options and compares bits.
+func (v *verification) rescore(ctx context.Context) error {
+	picks := v.draw()
+	v.v.Rescored = &Rescored{Seed: v.req.Seed}
+	if err := oldScores(ctx, picks); err != nil {
+		return err
+	}
+	rows := make([]shard.Row, 0, len(picks))
+	kept := picks[:0]
+	for _, p := range picks {
+		row, err := readRow(ctx, p.job, p.row)
+		if err != nil {
+			return err
+		}
+		if row.Problem != "" {
+			continue // ids that this program can't write either
+		}
+		rows, kept = append(rows, row), append(kept, p)
+	}
+	if len(kept) == 0 {
+		return nil
+	}
+	fresh, err := v.scoreAgain(ctx, rows)
+	if err != nil {
+		return err
+	}
+	v.v.Rescored.Rows = len(kept)
+	for i, p := range kept {
+		what := differs(p.old, fresh[i])
+		if what == "" {
+			v.v.Rescored.Equal++
+			continue
+		}
+		c := v.good[p.job.ID]
+		v.add(Finding{
+			Kind: FindScore, File: p.job.Output, Job: p.job.ID, What: fmt.Sprintf("row %d: %s", p.row, what),
+			Remedy: fmt.Sprintf("if %s (%s) is not the kind of machine this is, verify there; else --repair moves the file aside", c.Metadata.Device, c.Metadata.Engine),
+		})
+		v.bad[p.job.Output] = true
+	}
+	return nil
+}
+
+// draw picks rows uniformly, without putting one back, in order.
+func (v *verification) draw() []drawn {
+	list := v.m.Jobs()
+	list = slices.DeleteFunc(list, func(j score.Job) bool { _, ok := v.good[j.ID]; return !ok })
+	ends := make([]int64, len(list)) // rows up to and with each job
+	n := int64(0)
+	for i, j := range list {
+		n += j.Rows()
+		ends[i] = n
+	}
+	rng := rand.New(rand.NewPCG(v.req.Seed, 0))
+	chosen := map[int64]bool{}
+	for k := min(int64(v.req.Rescore), n); int64(len(chosen)) < k; {
+		chosen[rng.Int64N(n)] = true
+	}
+	picks := make([]drawn, 0, len(chosen))
+	for at := range chosen {
+		i, _ := slices.BinarySearch(ends, at+1)
+		j := list[i]
+		picks = append(picks, drawn{job: j, row: j.Last - (ends[i] - 1 - at)})
+	}
+	slices.SortFunc(picks, func(a, b drawn) int {
+		if a.job.ID != b.job.ID {
+			return compareJobs(a.job, b.job)
+		}
+		return int(a.row - b.row)
+	})
+	return picks
+}
+
+// oldScores fills in what is committed; picks are in order of file and row.
+func oldScores(ctx context.Context, picks []drawn) error {
+	for i := 0; i < len(picks); {
+		j := picks[i].job
+		err := shard.ReadScores(ctx, store.Join(j.Out, j.Output), func(s score.Score) error {
+			if i < len(picks) && picks[i].job.ID == j.ID && picks[i].row == s.Row {
+				picks[i].old = s
+				i++
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		if i < len(picks) && picks[i].job.ID == j.ID {
+			return fmt.Errorf("%s has no row %d", j.Output, picks[i].row)
+		}
+	}
+	return nil
+}
+
+func readRow(ctx context.Context, j score.Job, row int64) (shard.Row, error) {
+	j.First, j.Last = row, row
+	r, err := shard.OpenRange(ctx, j)
+	if err != nil {
+		return shard.Row{}, err
+	}
+	got, err := r.Next()
+	return got, errors.Join(err, r.Close())
+}
+
+// scoreAgain scores rows in a folder of its own.
+func (v *verification) scoreAgain(ctx context.Context, rows []shard.Row) ([]score.Score, error) {
+	dir, err := os.MkdirTemp("", "surprisal-rescore-")
+	if err != nil {
+		return nil, fmt.Errorf("make a folder: %w", err)
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	in, out := filepath.Join(dir, "sample.parquet"), filepath.Join(dir, "out")
+	o := v.m.Options
+	o.Keep, o.PerToken = nil, false // they decide no number
+	if err := shard.WriteRows(in, o, rows); err != nil {
+		return nil, err
+	}
+	req := Request{
+		Inputs: []string{in}, Out: out, ModelDir: v.m.Model.Dir, Tokenizer: v.m.Model.Tokenizer, Options: o, JobTokens: v.m.JobTokens,
+	}
+	m, _, err := Plan(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	if m.Model.Digest != v.m.Model.Digest || m.Model.TokenizerDigest != v.m.Model.TokenizerDigest {
+		return nil, usage("%s or its tokenizer is not the one that the run used: rows can't be scored again", v.m.Model.Dir)
+	}
+	sum, err := v.req.Local.Run(ctx, ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	if !sum.Complete {
+		return nil, fmt.Errorf("%d of %d jobs of the sample died: %s", len(sum.DeadJobs), sum.Jobs, sum.DeadJobs[0].Reason)
+	}
+	var fresh []score.Score
+	for path, err := range shard.ListOutputs(ctx, out) {
+		if err != nil {
+			return nil, err
+		}
+		if err := shard.ReadScores(ctx, path, func(s score.Score) error {
+			fresh = append(fresh, s)
+			return nil
+		}); err != nil {
+			return nil, err
+		}
+	}
+	if len(fresh) != len(rows) {
+		return nil, fmt.Errorf("%d rows came back of %d: %w", len(fresh), len(rows), io.ErrUnexpectedEOF)
+	}
+	return fresh, nil
+}
+
+// differs says in what two scores of one row differ, or nothing.
+func differs(old, now score.Score) string {
+	switch {
+	case old.Error != now.Error:
+		return fmt.Sprintf("error %q, scored again %q", old.Error, now.Error)
+	case old.Tokens != now.Tokens:
+		return fmt.Sprintf("n_tokens %d, scored again %d", old.Tokens, now.Tokens)
+	case math.Float64bits(old.SumNLL) != math.Float64bits(now.SumNLL):
+		return fmt.Sprintf("sum_nll %v, scored again %v", old.SumNLL, now.SumNLL)
+	case old.Top1 != now.Top1:
+		return fmt.Sprintf("n_top1 %d, scored again %d", old.Top1, now.Top1)
+	case old.Bytes != now.Bytes || old.Truncated != now.Truncated:
+		return fmt.Sprintf("%d bytes, truncated %t, scored again %d, %t", old.Bytes, old.Truncated, now.Bytes, now.Truncated)
+	}
+	return ""
+}

@@ -1,0 +1,463 @@
+package dispatch
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"surprisal/internal/jobs"
+	"surprisal/internal/score"
+	"surprisal/internal/shard"
+	"surprisal/internal/store"
+)
+
+// FindingKind says what is wrong.
+type FindingKind string
+
+// The kinds of findings.
+const (
+	FindManifest  FindingKind = "manifest"  // the manifest is not what was written
+	FindInput     FindingKind = "input"     // an input is gone, changed, or was never readable
+	FindMissing   FindingKind = "missing"   // a job has no score file
+	FindDead      FindingKind = "dead"      // a job has no score file and is dead
+	FindDamaged   FindingKind = "damaged"   // a score file is not what was written
+	FindForeign   FindingKind = "foreign"   // a file of another job, run or program
+	FindDuplicate FindingKind = "duplicate" // a second file of a job
+	FindTemporary FindingKind = "temporary" // what a worker that is gone was writing
+	FindSuccess   FindingKind = "success"   // _SUCCESS is missing, wrong or too early
+	FindScore     FindingKind = "score"     // scored again, a row gets another score
+)
+
+// Finding is one thing that is not as it should be.
+type Finding struct {
+	Kind   FindingKind `json:"kind"`
+	File   string      `json:"file"` // below OUT; an input by its path
+	Job    string      `json:"job,omitempty"`
+	What   string      `json:"what"`
+	Remedy string      `json:"remedy"`
+	// Mended is what Repair did about it.
+	Mended string `json:"mended,omitempty"`
+}
+
+// VerifyRequest is what to verify.
+type VerifyRequest struct {
+	Out string
+	// Client, if any, tells which jobs are dead, and takes the jobs that Repair
+	// makes open again.
+	Client *jobs.Client
+	Repair bool
+	// StaleAfter is when a temporary can only be a dead worker's; default the
+	// constant of that name.
+	StaleAfter time.Duration
+	// Rescore rows, drawn with Seed, are scored again by Local.
+	Rescore int
+	Seed    uint64
+	Local   *Local
+}
+
+// Verification is what Verify found.
+type Verification struct {
+	Run      string    `json:"run"`
+	Out      string    `json:"out"`
+	Jobs     int       `json:"jobs"`
+	Verified int       `json:"verified"` // jobs whose score file is whole
+	Rows     int64     `json:"rows"`     // in them
+	Findings []Finding `json:"findings"`
+	Rescored *Rescored `json:"rescored,omitempty"`
+	// Queued jobs, of Repair with a client.
+	Queued int `json:"queued,omitempty"`
+	// Quarantined files, of Repair.
+	Quarantined int `json:"quarantined,omitempty"`
+}
+
+// verification is one at work.
+type verification struct {
+	req   VerifyRequest
+	v     *Verification
+	m     *score.Manifest
+	mu    sync.Mutex
+	good  map[string]shard.Committed // by job
+	bad   map[string]bool            // outputs to move aside, below OUT
+	dead  map[string]string          // reasons, by job
+	found map[string]Finding         // of a job, by its output
+}
+
+// Verify reads all of a run's manifest, inputs and score files again. What is
+// wrong is a finding, not an error. With Repair, what is damaged or foreign is
+// moved aside and the manifest is restored, so that the command that began the
+// run scores again what is missing.
+func Verify(ctx context.Context, req VerifyRequest) (*Verification, error) {
+	out, err := store.Resolve(req.Out)
+	if err != nil {
+		return nil, usage("%s: %w", req.Out, err)
+	}
+	if req.StaleAfter == 0 {
+		req.StaleAfter = StaleAfter
+	}
+	v := &verification{
+		req: req, v: &Verification{Out: out, Findings: []Finding{}}, good: map[string]shard.Committed{},
+		bad: map[string]bool{}, dead: map[string]string{}, found: map[string]Finding{},
+	}
+	if err := v.manifest(ctx, out); err != nil {
+		return nil, err
+	}
+	if req.Repair {
+		unlock, err := lockOut(out)
+		if err != nil {
+			return nil, err
+		}
+		defer unlock()
+	}
+	if err := v.askDead(ctx); err != nil {
+		return nil, err
+	}
+	if err := v.files(ctx); err != nil {
+		return nil, err
+	}
+	if err := v.strays(ctx); err != nil {
+		return nil, err
+	}
+	if err := v.success(ctx); err != nil {
+		return nil, err
+	}
+	if req.Rescore > 0 {
+		if err := v.rescore(ctx); err != nil {
+			return nil, fmt.Errorf("score rows again: %w", err)
+		}
+	}
+	if req.Repair {
+		if err := v.repair(ctx); err != nil {
+			return nil, fmt.Errorf("repair %s: %w", out, err)
+		}
+	}
+	return v.v, nil
+}
+
+func (v *verification) add(f Finding) {
+	v.v.Findings = append(v.v.Findings, f)
+}
+
+// sameCommand is the remedy of whatever the run's own command does again.
+const sameCommand = "give the run's command again: it scores what is missing"
+
+func (v *verification) manifest(ctx context.Context, out string) error {
+	m, err := shard.VerifyManifest(ctx, out)
+	f := Finding{Kind: FindManifest, File: score.ManifestName}
+	switch {
+	case err == nil:
+	case errors.Is(err, shard.ErrManifestChanged):
+		f.What, f.Remedy = err.Error(), "--repair restores it from its second copy"
+		v.add(f)
+	case errors.Is(err, shard.ErrNoCopy):
+		f.What, f.Remedy = err.Error(), "--repair writes the copy again"
+		v.add(f)
+	case errors.Is(err, fs.ErrNotExist):
+		return usage("%s is no run's output folder: it has no %s", out, score.ManifestName)
+	default:
+		return usage("%s: %w, and there is no whole copy of it: name another --out, or restore it from a backup", out, err)
+	}
+	m.Out = out // a folder that was moved is still what it was
+	v.m, v.v.Run = m, m.Run
+	return nil
+}
+
+// askDead lists the dead jobs, if the queue can be asked and knows the run.
+func (v *verification) askDead(ctx context.Context) error {
+	if v.req.Client == nil {
+		return nil
+	}
+	err := v.req.Client.JobStates(ctx, v.m.Run, func(s jobs.JobState) {
+		if s.State == jobs.StateDead {
+			v.dead[s.Job] = s.Error
+		}
+	})
+	if errors.Is(err, jobs.ErrNotSetUp) {
+		return nil
+	}
+	return err
+}
+
+// files verifies each job's score file, several at a time.
+func (v *verification) files(ctx context.Context) error {
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	var order []string // outputs, as the manifest has them
+	for i := range v.m.Files {
+		f := &v.m.Files[i]
+		if f.Error != "" {
+			v.add(Finding{
+				Kind: FindInput, File: f.Input.Path, What: "could not be planned: " + f.Error,
+				Remedy: "mend the file and give the run's command again, or leave it",
+			})
+			continue
+		}
+		input := true
+		if err := shard.CheckInput(ctx, f.Input); err != nil {
+			input = false
+			v.add(Finding{
+				Kind: FindInput, File: f.Input.Path, What: err.Error(),
+				Remedy: "restore the file with its modification time; scores of the changed one belong to another --out",
+			})
+		}
+		for _, j := range v.m.FileJobs(i) {
+			v.v.Jobs++
+			order = append(order, j.Output)
+			g.Go(func() error { return v.file(gctx, j, input) })
+		}
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	for _, o := range order {
+		if f, ok := v.found[o]; ok {
+			v.add(f)
+		}
+	}
+	return nil
+}
+
+func (v *verification) file(ctx context.Context, j score.Job, input bool) error {
+	c, err := shard.Verify(ctx, j, input)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	f := Finding{File: j.Output, Job: j.ID}
+	aside := "--repair moves it aside; then " + sameCommand
+	switch {
+	case err == nil:
+		v.good[j.ID] = c
+		v.v.Verified++
+		v.v.Rows += j.Rows()
+		return nil
+	case errors.Is(err, fs.ErrNotExist):
+		f.Kind, f.What, f.Remedy = FindMissing, "there is no score file", sameCommand
+		if reason, dead := v.dead[j.ID]; dead {
+			f.Kind, f.What = FindDead, "there is no score file, and its job is dead: "+reason
+		}
+	case errors.Is(err, shard.ErrInputChanged):
+		// Between the look at the input and now.
+		f.Kind, f.File, f.What, f.Remedy = FindInput, j.Input.Path, err.Error(), "do not change inputs while a run is verified"
+	case errors.Is(err, shard.ErrConflict):
+		f.Kind, f.What, f.Remedy = FindForeign, unwrapped(err), aside
+		v.bad[j.Output] = true
+	case errors.Is(err, shard.ErrCorrupt), errors.Is(err, shard.ErrColumn):
+		f.Kind, f.What, f.Remedy = FindDamaged, unwrapped(err), aside
+		v.bad[j.Output] = true
+	default:
+		return err
+	}
+	v.found[j.Output] = f
+	return nil
+}
+
+// unwrapped is an error's text without the path, which the finding has.
+func unwrapped(err error) string {
+	if u := errors.Unwrap(err); u != nil {
+		return u.Error()
+	}
+	return err.Error()
+}
+
+// strays looks for what is in OUT and of no job.
+func (v *verification) strays(ctx context.Context) error {
+	planned, ids := map[string]bool{}, map[string]string{}
+	for _, j := range v.m.Jobs() {
+		planned[j.Output], ids[j.ID] = true, j.Output
+	}
+	before := time.Now().Add(-v.req.StaleAfter)
+	return shard.List(ctx, v.v.Out, func(e shard.Entry) error {
+		switch {
+		case e.Kind == shard.EntryTemporary && (e.Modified.Before(before) || v.v.Verified == v.v.Jobs):
+			v.add(Finding{
+				Kind: FindTemporary, File: e.Rel, What: "what a worker left that is gone",
+				Remedy: "--repair or dispatcher gc removes it",
+			})
+		case e.Kind == shard.EntryParquet:
+			v.add(Finding{
+				Kind: FindForeign, File: e.Rel, What: "a parquet file that no job of the run made: readers of the folder take it for scores",
+				Remedy: "move it elsewhere; --repair moves it aside",
+			})
+			v.bad[e.Rel] = true
+		case e.Kind == shard.EntryScores && !planned[e.Rel]:
+			f := Finding{
+				Kind: FindForeign, File: e.Rel, What: "a score file that is not of this run",
+				Remedy: "move it elsewhere; --repair moves it aside",
+			}
+			if c, err := shard.Inspect(ctx, e.Path); err == nil && ids[c.Job] != "" {
+				f.Kind, f.Job, f.What = FindDuplicate, c.Job, "a second file of the job of "+ids[c.Job]
+			}
+			v.add(f)
+			v.bad[e.Rel] = true
+		}
+		return nil
+	})
+}
+
+// totals are what the good files add up to.
+func (v *verification) totals() *Summary {
+	var t shard.Totals
+	failed := 0
+	for _, c := range v.good {
+		t.Add(c.Totals)
+	}
+	for i := range v.m.Files {
+		if v.m.Files[i].Error != "" {
+			failed++
+		}
+	}
+	return &Summary{
+		Run: v.m.Run, Out: v.m.Out, Jobs: v.v.Jobs, Documents: t.Documents, Tokens: t.Tokens, Bytes: t.Bytes,
+		FailedRows: t.Failed, Truncated: t.Truncated, Complete: len(v.good) == v.v.Jobs && failed == 0,
+	}
+}
+
+// success holds _SUCCESS to what was found.
+func (v *verification) success(ctx context.Context) error {
+	have, err := shard.ReadSuccess(ctx, v.v.Out)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("read %s: %w", score.SuccessName, err)
+	}
+	s := v.totals()
+	want, werr := successBody(v.m, s)
+	if werr != nil {
+		return werr
+	}
+	f := Finding{Kind: FindSuccess, File: score.SuccessName}
+	switch {
+	case s.Complete && err != nil:
+		f.What, f.Remedy = "every job is committed and whole, and it is not there", "--repair writes it, and so does the run's command, or dispatcher wait "+v.m.Run
+	case s.Complete && !sameJSON(have, want):
+		f.What, f.Remedy = "it does not say what the files add up to", "--repair writes it again"
+	case !s.Complete && err == nil:
+		f.What, f.Remedy = "it is there, and not every row has its score", "--repair removes it"
+	default:
+		return nil
+	}
+	v.add(f)
+	return nil
+}
+
+func sameJSON(a, b []byte) bool {
+	var x, y any
+	if json.Unmarshal(a, &x) != nil || json.Unmarshal(b, &y) != nil {
+		return false
+	}
+	ax, err1 := json.Marshal(x)
+	by, err2 := json.Marshal(y)
+	return err1 == nil && err2 == nil && bytes.Equal(ax, by)
+}
+
+// repair does what the findings' remedies say.
+func (v *verification) repair(ctx context.Context) error {
+	open := map[string]bool{} // jobs whose file is moved aside, or missing
+	for i := range v.v.Findings {
+		f := &v.v.Findings[i]
+		switch f.Kind {
+		case FindManifest:
+			if err := shard.RestoreManifest(ctx, v.v.Out); err != nil {
+				return err
+			}
+			f.Mended = "restored"
+		case FindMissing:
+			open[f.Job] = true
+		case FindDamaged, FindForeign, FindDuplicate, FindScore:
+			if !v.bad[f.File] {
+				continue // moved already
+			}
+			to, err := shard.Quarantine(ctx, v.v.Out, f.File)
+			if err != nil {
+				return err
+			}
+			delete(v.bad, f.File)
+			v.v.Quarantined++
+			f.Mended = "moved to " + strings.TrimPrefix(to, v.v.Out+"/")
+			if f.Kind != FindDuplicate && f.Job != "" {
+				open[f.Job] = true
+				delete(v.good, f.Job)
+			}
+		case FindTemporary:
+			if err := shard.Remove(ctx, v.v.Out, shard.Entry{Kind: shard.EntryTemporary, Path: f.File, Rel: f.File}); err != nil {
+				return err
+			}
+			f.Mended = "removed"
+		}
+	}
+	s := v.totals()
+	if err := Finish(ctx, v.m, s); err != nil {
+		return err
+	}
+	for i := range v.v.Findings {
+		if f := &v.v.Findings[i]; f.Kind == FindSuccess {
+			f.Mended = "removed"
+			if s.Complete {
+				f.Mended = "written"
+			}
+		}
+	}
+	if v.req.Client == nil || s.Complete {
+		return nil
+	}
+	return v.requeue(ctx, open)
+}
+
+// requeue queues what repair made open, and what nobody has, of a run that was
+// submitted and not cancelled.
+func (v *verification) requeue(ctx context.Context, open map[string]bool) error {
+	r, err := v.req.Client.Run(ctx, v.m.Run)
+	if errors.Is(err, jobs.ErrNoRun) || errors.Is(err, jobs.ErrNotSetUp) || r.State == jobs.RunCancelled {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var left []score.Job
+	for _, j := range v.m.Jobs() {
+		if open[j.ID] {
+			left = append(left, j)
+		}
+	}
+	if len(left) == 0 {
+		return nil
+	}
+	if err := submit(ctx, v.req.Client, v.m.Run, left); err != nil {
+		return err
+	}
+	v.v.Queued = len(left)
+	for i := range v.v.Findings {
+		if f := &v.v.Findings[i]; open[f.Job] && f.Kind != FindDuplicate {
+			f.Mended = strings.TrimPrefix(f.Mended+"; queued", "; ")
+		}
+	}
+	_, err = v.req.Client.UpdateRun(ctx, v.m.Run, func(r *jobs.RunRecord) error {
+		if r.State.Final() {
+			r.State, r.Error = jobs.RunRunning, ""
+		}
+		return nil
+	})
+	return err
+}
+
+// Kinds counts findings by kind, in the order of their names.
+func (v *Verification) Kinds() (kinds []FindingKind, counts map[FindingKind]int) {
+	counts = map[FindingKind]int{}
+	for _, f := range v.Findings {
+		if counts[f.Kind] == 0 {
+			kinds = append(kinds, f.Kind)
+		}
+		counts[f.Kind]++
+	}
+	slices.Sort(kinds)
+	return kinds, counts
+}

@@ -1,0 +1,265 @@
+package shard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+
+	"github.com/parquet-go/parquet-go"
+
+	"surprisal/internal/score"
+	"surprisal/internal/store"
+)
+
+// Verify reads all of a job's score file: that it is the job's, that every byte
+// is as it was written, that rows, numbers, digests and totals agree, and, with
+// input, that the kept columns are still what the input has. An error wraps
+// ErrConflict when the file is another job's, ErrCorrupt when it is damaged,
+// ErrInputChanged when the input is no longer the planned one, and fs.ErrNotExist
+// when there is no file.
+func Verify(ctx context.Context, job score.Job, input bool) (Committed, error) {
+	path := store.Join(job.Out, job.Output)
+	c, err := verify(ctx, path, job, input)
+	if err != nil {
+		return c, fmt.Errorf("verify %s: %w", path, err)
+	}
+	return c, nil
+}
+
+func verify(ctx context.Context, path string, job score.Job, input bool) (Committed, error) {
+	if !score.IsURL(path) { // a link is no output of ours
+		if st, err := os.Lstat(path); err != nil {
+			return Committed{}, err
+		} else if !st.Mode().IsRegular() {
+			return Committed{}, corruptf("it is not a regular file")
+		}
+	}
+	f, err := openSource(ctx, path)
+	if err != nil {
+		return Committed{}, err
+	}
+	defer f.Close()
+	c, err := inspect(f, f.Size)
+	if err != nil {
+		if !errors.Is(err, ErrCorrupt) {
+			err = corruptf("%w", err) // parquet, but not what we write
+		}
+		return c, err
+	}
+	c.Path = path
+	if err := belongs(c, job); err != nil {
+		return c, err
+	}
+	if err := recovered(func() error {
+		foot, err := readFooter(f, f.Size)
+		if err != nil {
+			return err
+		}
+		v := &verifier{ctx: ctx, job: job, c: c, f: f, foot: foot}
+		if err := v.scores(); err != nil {
+			return err
+		}
+		return v.keptOf(input)
+	}); err != nil {
+		return c, err
+	}
+	return c, checkFileDigest(f, f.Size)
+}
+
+// belongs holds what a file says made it to the job.
+func belongs(c Committed, job score.Job) error {
+	for _, x := range []struct{ what, have, want string }{
+		{"run", c.Run, job.Run}, {"job", c.Job, job.ID}, {"options' digest", c.ConfigDigest, job.ConfigDigest},
+		{"model's digest", c.ModelDigest, job.Model.Digest}, {"tokenizer's digest", c.TokenizerDigest, job.Model.TokenizerDigest},
+		{"input", c.Input.Rel, job.Input.Rel}, {"input's version", c.Input.Version, job.Input.Version},
+		{"rows", fmt.Sprintf("%d-%d", c.First, c.Last), fmt.Sprintf("%d-%d", job.First, job.Last)},
+	} {
+		if x.have != x.want {
+			return fmt.Errorf("%w: its %s is %.80q, this job's is %.80q", ErrConflict, x.what, x.have, x.want)
+		}
+	}
+	return nil
+}
+
+// verifier reads one score file.
+type verifier struct {
+	ctx  context.Context
+	job  score.Job
+	c    Committed
+	f    io.ReaderAt
+	foot *footer
+}
+
+func near(a, b float64) bool { return a == b || math.Abs(a-b) <= 1e-12*math.Abs(b) }
+
+// scores reads the file's own columns and holds rows, totals and digest together.
+func (v *verifier) scores() error {
+	var s score.Score
+	var ppl, bpb float64
+	var hasPPL, hasBPB bool
+	type reader struct {
+		col *column
+		set func([]byte)
+	}
+	var readers []reader
+	add := func(name string, kind parquet.Kind, repeated bool, set func([]byte)) error {
+		e, err := v.foot.top(name)
+		if err != nil {
+			return err
+		}
+		l := e.leaf
+		if repeated {
+			if el := e.listElement(); el != nil {
+				l = el.leaf
+			}
+		}
+		if l == nil || l.kind != kind || (l.maxRep > 0) != repeated {
+			return v.foot.columnErr("column %q is of type %s", name, e.typeName(0))
+		}
+		readers = append(readers, reader{newColumn(v.ctx, v.f, v.foot, l, 0), set})
+		return nil
+	}
+	var err error
+	for _, sc := range scoreColumns {
+		err = errors.Join(err, add(sc.name, sc.kind, false, func(b []byte) { sc.set(&s, b) }))
+	}
+	float := func(b []byte) float64 { return math.Float64frombits(uint64(i64(b))) }
+	err = errors.Join(err,
+		add("perplexity", parquet.Double, false, func(b []byte) { ppl, hasPPL = float(b), true }),
+		add("bits_per_byte", parquet.Double, false, func(b []byte) { bpb, hasBPB = float(b), true }))
+	if v.job.Options.PerToken {
+		err = errors.Join(err,
+			add("token_ids", parquet.Int32, true, func(b []byte) { s.TokenIDs = append(s.TokenIDs, int32(le32(b))) }),
+			add("token_nll", parquet.Float, true, func(b []byte) { s.TokenNLL = append(s.TokenNLL, math.Float32frombits(le32(b))) }))
+	}
+	if err != nil {
+		return corruptf("%w", err)
+	}
+	var totals Totals
+	digest := newDigester()
+	for row := v.c.First; row <= v.c.Last; row++ {
+		s = score.Score{Bytes: -1, TokenIDs: s.TokenIDs[:0], TokenNLL: s.TokenNLL[:0]}
+		hasPPL, hasBPB = false, false
+		for _, r := range readers {
+			if err := r.col.row(func(e entry) error {
+				if e.def == r.col.leaf.maxDef {
+					r.set(e.val)
+				}
+				return nil
+			}); err == io.EOF {
+				return corruptf("the file ends before row %d", row)
+			} else if err != nil {
+				return err
+			}
+		}
+		if s.Row != row {
+			return corruptf("row %d where %d belongs", s.Row, row)
+		}
+		if err := checkScore(&s, v.job.Options.PerToken); err != nil {
+			return corruptf("row %d: %w", row, err)
+		}
+		if s.Error != "" && (s.Tokens != 0 || s.SumNLL != 0 || s.Top1 != 0 || s.Truncated || len(s.TokenNLL) > 0) {
+			return corruptf("row %d has a score and an error", row)
+		}
+		if want, ok := s.Perplexity(); ok != hasPPL || ok && !near(ppl, want) {
+			return corruptf("row %d: perplexity is not exp(sum_nll/n_tokens)", row)
+		}
+		if want, ok := s.BitsPerByte(); ok != hasBPB || ok && !near(bpb, want) {
+			return corruptf("row %d: bits_per_byte is not sum_nll/ln 2/n_bytes", row)
+		}
+		totals.addScore(&s)
+		digest.add(&s)
+	}
+	for _, r := range readers {
+		if err := r.col.row(func(entry) error { return nil }); err != io.EOF {
+			return corruptf("column %s goes on after row %d", r.col.leaf.path, v.c.Last)
+		}
+	}
+	if totals != v.c.Totals {
+		return corruptf("its rows come to %+v, its metadata says %+v", totals, v.c.Totals)
+	}
+	if d := digest.sum(); d != v.c.Digest {
+		return corruptf("its scores have digest %s, its metadata says %s", d, v.c.Digest)
+	}
+	return nil
+}
+
+// keptOf reads the kept columns, beside the input's if it is to be looked at.
+func (v *verifier) keptOf(input bool) error {
+	own := map[string]bool{}
+	for _, name := range ownNames(v.job.Options.PerToken) {
+		own[name] = true
+	}
+	ours := map[string]*leaf{}
+	for _, e := range v.foot.schema.children {
+		if !own[e.se.Name] {
+			for _, l := range e.appendLeaves(nil) {
+				ours[l.path] = l
+			}
+		}
+	}
+	if !input {
+		return nil // the file's digest covers them
+	}
+	in, err := openInput(v.ctx, v.job.Input)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	foot, err := readFooter(in, v.job.Input.Size)
+	if err != nil {
+		return fmt.Errorf("%w: input %s: %w", ErrInputChanged, v.job.Input.Path, err)
+	}
+	kept, err := foot.keptElements(v.job.Options.Keep, ownNames(v.job.Options.PerToken))
+	if err != nil {
+		return err
+	}
+	for _, e := range kept {
+		for _, theirs := range e.appendLeaves(nil) {
+			l := ours[theirs.path]
+			if l == nil || l.kind != theirs.kind || l.maxDef != theirs.maxDef || l.maxRep != theirs.maxRep {
+				return corruptf("kept column %s is missing or of another type than the input's", theirs.path)
+			}
+			delete(ours, theirs.path)
+			a := newColumn(v.ctx, v.f, v.foot, l, 0)
+			b := newColumn(v.ctx, in, foot, theirs, v.job.First)
+			if err := sameColumn(a, b, v.c.First, v.c.Last); err != nil {
+				return err
+			}
+		}
+	}
+	for path := range ours {
+		return corruptf("it has a column %s that was not to be kept", path)
+	}
+	return nil
+}
+
+// sameColumn compares rows first..last of an input's column b with all of a.
+func sameColumn(a, b *column, first, last int64) error {
+	var x, y []byte // a row's entries: levels and values
+	collect := func(buf *[]byte) func(entry) error {
+		*buf = (*buf)[:0]
+		return func(e entry) error {
+			*buf = append(*buf, e.rep, e.def, byte(len(e.val)), byte(len(e.val)>>8), byte(len(e.val)>>16), byte(len(e.val)>>24))
+			*buf = append(*buf, e.val...)
+			return nil
+		}
+	}
+	for row := first; row <= last; row++ {
+		if err := a.row(collect(&x)); err == io.EOF {
+			return corruptf("column %s ends before row %d", a.leaf.path, row)
+		} else if err != nil {
+			return err
+		}
+		if err := b.row(collect(&y)); err != nil {
+			return fmt.Errorf("%w: input row %d: %w", ErrInputChanged, row, err)
+		}
+		if string(x) != string(y) {
+			return corruptf("row %d: kept column %s is not what the input has", row, a.leaf.path)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,130 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"surprisal/internal/score"
+)
+
+// Info is what a store says of a file.
+type Info struct {
+	Name    string // its place
+	Size    int64  // bytes
+	Version string // changes when the file does
+}
+
+// Object is a file that is open for reading, pinned to one version.
+type Object struct {
+	Info
+	file   *os.File // of a local one
+	bucket bucket   // of any other
+	key    string
+}
+
+// Open opens the file as it is now.
+func Open(ctx context.Context, name string) (*Object, error) {
+	p, err := score.ParsePlace(name)
+	if err != nil {
+		return nil, err
+	}
+	if p.Scheme == "" {
+		return openFile(name)
+	}
+	b, err := bucketOf(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	info, err := stat(ctx, b, p)
+	if err != nil {
+		return nil, err
+	}
+	return &Object{Info: info, bucket: b, key: p.Key}, nil
+}
+
+// OpenVersion opens the file of which size and version are known. A local file
+// that is another one now is ErrChanged; elsewhere, where that would cost a
+// request, the first read tells.
+func OpenVersion(ctx context.Context, want Info) (*Object, error) {
+	p, err := score.ParsePlace(want.Name)
+	if err != nil {
+		return nil, err
+	}
+	if p.Scheme == "" {
+		o, err := openFile(want.Name)
+		if errors.Is(err, errNotRegular) {
+			return nil, fmt.Errorf("%s: %w: %w any more", want.Name, ErrChanged, errNotRegular)
+		}
+		if err != nil {
+			return nil, err
+		}
+		o.Info = want
+		if err := o.Unchanged(); err != nil {
+			_ = o.Close()
+			return nil, err
+		}
+		return o, nil
+	}
+	b, err := bucketOf(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	return &Object{Info: want, bucket: b, key: p.Key}, nil
+}
+
+// Local tells whether reads cost no request.
+func (o *Object) Local() bool { return o.file != nil }
+
+// Unchanged looks at a local file again: reads of it can't be conditional. For
+// any other it does nothing.
+func (o *Object) Unchanged() error {
+	if o.file == nil {
+		return nil
+	}
+	st, err := o.file.Stat()
+	if err != nil {
+		return err
+	}
+	if v := FileVersion(st); st.Size() != o.Size || v != o.Version {
+		return fmt.Errorf("%s: %w: it was %s (size-mtime) and is %s", o.Name, ErrChanged, o.Version, v)
+	}
+	return nil
+}
+
+// Reader gives the object's bytes until ctx ends. Several may read at once.
+func (o *Object) Reader(ctx context.Context) io.ReaderAt {
+	if o.file != nil {
+		return o.file
+	}
+	return readerAt{ctx, o}
+}
+
+// Close ends the reading.
+func (o *Object) Close() error {
+	if o.file == nil {
+		return nil
+	}
+	return o.file.Close()
+}
+
+type readerAt struct {
+	ctx context.Context
+	o   *Object
+}
+
+func (r readerAt) ReadAt(p []byte, off int64) (int, error) {
+	if off < 0 || off > r.o.Size {
+		return 0, io.EOF
+	}
+	n := min(int64(len(p)), r.o.Size-off)
+	if err := r.o.readRange(r.ctx, p[:n], off); err != nil {
+		return 0, err
+	}
+	if n < int64(len(p)) {
+		return int(n), io.EOF
+	}
+	return int(n), nil
+}
