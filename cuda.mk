@@ -12,7 +12,9 @@ PYTHON ?= python3
 CUDA_WHEELS := nvidia-cuda-nvcc nvidia-cuda-crt nvidia-nvvm nvidia-cuda-runtime nvidia-cuda-cccl nvidia-cublas
 
 # Machine code for Ampere and Hopper, and PTX for what comes after.
-NVCC_FLAGS := -std=c++17 -O3 -lineinfo
+# ACT=bf16 is for measurements: see internal/gpu/kernels/act.cuh. `make clean` between.
+ACT_FLAGS := $(if $(filter bf16,$(ACT)),-DSURPRISAL_BF16)
+NVCC_FLAGS := -std=c++17 -O3 -lineinfo $(ACT_FLAGS)
 NVCC_ARCHS := -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90a,code=sm_90a -gencode arch=compute_80,code=compute_80
 # The walk is written for Hopper's instructions; elsewhere the engine takes gdn2_simple.
 internal/gpu/fatbin/gdn2_walk.fatbin: NVCC_ARCHS := -gencode arch=compute_90a,code=sm_90a
@@ -20,7 +22,7 @@ internal/gpu/fatbin/gdn2_walk.fatbin: NVCC_ARCHS := -gencode arch=compute_90a,co
 KERNELS := $(wildcard internal/gpu/kernels/*.cu)
 KERNEL_HEADERS := $(wildcard internal/gpu/kernels/*.cuh)
 FATBINS := $(patsubst internal/gpu/kernels/%.cu,internal/gpu/fatbin/%.fatbin,$(KERNELS))
-GPU_ENV = CGO_CFLAGS="-O2 -I$(CURDIR)/internal/gpu/shim -I$(CUDA)/include" CGO_LDFLAGS="-L$(CURDIR)/$(CUDA_BUILD)/lib"
+GPU_ENV = CGO_CFLAGS="-O2 $(ACT_FLAGS) -I$(CURDIR)/internal/gpu/shim -I$(CUDA)/include" CGO_LDFLAGS="-L$(CURDIR)/$(CUDA_BUILD)/lib"
 GPU_PARTS := $(FATBINS) $(CUDA_BUILD)/lib/libcuda.a
 
 .PHONY: gpu
@@ -51,7 +53,7 @@ gpu-binaries: native gpu-parts ## build the CUDA tests and benchmark as programs
 # kernels, races, speed.
 EMULATOR := $(CUDA_BUILD)/emulator
 EMULATOR_SOURCES := $(wildcard internal/gpu/emulator/*.cc internal/gpu/emulator/*.h)
-EMULATOR_FLAGS := -std=c++17 -O3 -w -fno-strict-aliasing -fPIC -shared -march=x86-64-v3 -ffp-contract=off -I$(CUDA)/include
+EMULATOR_FLAGS := -std=c++17 -O3 -w -fno-strict-aliasing -fPIC -shared -march=x86-64-v3 -ffp-contract=off $(ACT_FLAGS) -I$(CUDA)/include
 
 .PHONY: gpu-emulate
 gpu-emulate: native gpu-parts $(EMULATOR)/libcuda.so.1 $(EMULATOR)/libcublasLt.so.13 ## run the CUDA engine's tests on the CPU

@@ -1,6 +1,6 @@
 // Package gpu scores batches on an NVIDIA GPU.
 //
-// With the build tag cuda, an Engine holds a model's weights in bf16 and work
+// With the build tag cuda, an Engine holds a model's weights in fp16 and work
 // buffers for MaxTokens tokens, all of it taken in New, on one device. What talks
 // to the driver runs on one OS thread a device. Without the tag, New and Devices
 // say that this program lacks CUDA.
@@ -9,8 +9,8 @@
 //
 //	embed       x = wte[ids]
 //	a layer:
-//	  norm      y = rmsnorm(x)                                    bf16
-//	  product   p = y [q|k|v|b|w|f0|g0|eta]                       bf16
+//	  norm      y = rmsnorm(x)                                    fp16
+//	  product   p = y [q|k|v|b|w|f0|g0|eta]                       fp16
 //	  product   f = p.f0 f_proj.1, z = p.g0 g_proj.1
 //	  gates     short convolution, SiLU, gates, Kaczmarz step, l2 norm
 //	  gdn2      the recurrence, its gated output norm

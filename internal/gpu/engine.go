@@ -53,22 +53,23 @@ type options struct {
 	poison bool
 }
 
-// buffers are the work buffers, on the device.
+// buffers are the work buffers, on the device; where no type is named, that of
+// kernels/act.cuh. E is the recurrence's.
 type buffers struct {
 	x      cu.DevicePtr // [rows, D] fp32, the residual stream
-	y      cu.DevicePtr // [rows, D] bf16, normed
-	p      cu.DevicePtr // [rows, columns.total] bf16, the fused projections
-	f      cu.DevicePtr // [rows, H K] bf16, f_proj.1's output
-	z      cu.DevicePtr // [rows, HV V] bf16, the output gate
+	y      cu.DevicePtr // [rows, D], normed
+	p      cu.DevicePtr // [rows, columns.total], the fused projections
+	f      cu.DevicePtr // [rows, H K], f_proj.1's output
+	z      cu.DevicePtr // [rows, HV V], the output gate
 	q      cu.DevicePtr // [rows, H K] E
 	k      cu.DevicePtr // [rows, H K] E
 	bk     cu.DevicePtr // [rows, H K] E
 	g      cu.DevicePtr // [rows, H K] fp16
 	wv     cu.DevicePtr // [rows, HV V] E
 	step   cu.DevicePtr // [rows, H] fp32
-	o      cu.DevicePtr // [rows, HV V] bf16, the mixer's output before o_proj
-	h      cu.DevicePtr // [rows, 2 I] bf16
-	a      cu.DevicePtr // [rows, I] bf16
+	o      cu.DevicePtr // [rows, HV V], the mixer's output before o_proj
+	h      cu.DevicePtr // [rows, 2 I]
+	a      cu.DevicePtr // [rows, I]
 	logits cu.DevicePtr // [min(rows, headRows), headColumns] fp32
 	nll    cu.DevicePtr // [rows] fp32
 	top1   cu.DevicePtr // [rows] bytes
@@ -124,14 +125,15 @@ func (e *Engine) start(src source) error {
 	if err = e.chooseBudget(); err != nil {
 		return err
 	}
-	l, err := newLoader(src, &e.mem, e.dev.stream, largest)
+	l, err := e.newLoader(src, largest)
 	if err != nil {
 		return err
 	}
 	e.w = l.model(c)
+	err = l.finish()
 	l.close()
-	if l.err != nil {
-		return l.err
+	if err != nil {
+		return err
 	}
 	if e.opt.poison {
 		e.mem.poison = func(p cu.DevicePtr, n int64) error { return cu.MemsetD8Async(p, 0xff, n, e.dev.stream) }
@@ -176,11 +178,11 @@ func (e *Engine) link() error {
 	}
 	kd, vd := c.Heads*c.K, c.VHeads*c.V
 	g := &e.gemm
-	g.in = newProduct("in", e.cols.total, c.Width, c.Width, e.cols.total, toBF16)
-	g.decay = newProduct("decay", kd, c.V, e.cols.total, kd, toBF16)
-	g.gate = newProduct("gate", vd, c.V, e.cols.total, vd, toBF16Bias)
+	g.in = newProduct("in", e.cols.total, c.Width, c.Width, e.cols.total, toAct)
+	g.decay = newProduct("decay", kd, c.V, e.cols.total, kd, toAct)
+	g.gate = newProduct("gate", vd, c.V, e.cols.total, vd, toActBias)
 	g.out = newProduct("out", c.Width, vd, vd, c.Width, addFP32)
-	g.up = newProduct("up", 2*c.Inner, c.Width, c.Width, 2*c.Inner, toBF16)
+	g.up = newProduct("up", 2*c.Inner, c.Width, c.Width, 2*c.Inner, toAct)
 	g.down = newProduct("down", c.Width, c.Inner, c.Inner, c.Width, addFP32)
 	g.head = newProduct("head", headColumns(c), c.Width, c.Width, headColumns(c), toFP32)
 	return e.linkRecurrence(suffix)
@@ -316,7 +318,7 @@ func (e *Engine) NewState() (score.State, error) {
 
 // Info says what the engine is.
 func (e *Engine) Info() score.EngineInfo {
-	return score.EngineInfo{Kind: score.EngineCUDA, Precision: "bf16", Device: e.dev.info.Name, MaxTokens: e.cfg.MaxTokens, VocabSize: e.model.VocabSize}
+	return score.EngineInfo{Kind: score.EngineCUDA, Precision: precision(), Device: e.dev.info.Name, MaxTokens: e.cfg.MaxTokens, VocabSize: e.model.VocabSize}
 }
 
 // Close gives the GPU's memory back, after a Forward under way. A second Close

@@ -10,6 +10,15 @@
 
 _Static_assert(sizeof(sp_algo) == sizeof(cublasLtMatmulAlgo_t), "cublasLtMatmulAlgo_t has changed");
 
+// As kernels/act.cuh has it.
+#ifdef SURPRISAL_BF16
+#define ACT_TYPE CUDA_R_16BF
+#else
+#define ACT_TYPE CUDA_R_16F
+#endif
+
+const char *sp_precision(void) { return ACT_TYPE == CUDA_R_16F ? "fp16" : "bf16"; }
+
 #define FUNCTIONS(F)                                                                                                           \
   F(cublasLtCreate) F(cublasLtDestroy) F(cublasLtGetVersion) F(cublasLtMatmul) F(cublasLtMatmulDescCreate)                     \
   F(cublasLtMatmulDescDestroy) F(cublasLtMatmulDescSetAttribute) F(cublasLtMatrixLayoutCreate) F(cublasLtMatrixLayoutDestroy)  \
@@ -91,9 +100,9 @@ static cublasStatus_t prepare(sp_lt *lt, call *d, const sp_product *p, int64_t m
     if ((s = lt->cublasLtMatmulDescSetAttribute(d->op, CUBLASLT_MATMUL_DESC_EPILOGUE, &e, sizeof e))) return s;
     if ((s = lt->cublasLtMatmulDescSetAttribute(d->op, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &type, sizeof type))) return s;
   }
-  if ((s = lt->cublasLtMatrixLayoutCreate(&d->a, CUDA_R_16BF, p->k, p->n, p->ldw))) return s;
-  if ((s = lt->cublasLtMatrixLayoutCreate(&d->b, CUDA_R_16BF, p->k, m, p->ldx))) return s;
-  return lt->cublasLtMatrixLayoutCreate(&d->c, p->fp32_out ? CUDA_R_32F : CUDA_R_16BF, p->n, m, p->ldy);
+  if ((s = lt->cublasLtMatrixLayoutCreate(&d->a, ACT_TYPE, p->k, p->n, p->ldw))) return s;
+  if ((s = lt->cublasLtMatrixLayoutCreate(&d->b, ACT_TYPE, p->k, m, p->ldx))) return s;
+  return lt->cublasLtMatrixLayoutCreate(&d->c, p->fp32_out ? CUDA_R_32F : ACT_TYPE, p->n, m, p->ldy);
 }
 
 int sp_lt_candidates(sp_lt *lt, const sp_product *p, int64_t m, int max, sp_algo *algos, char *message) {

@@ -77,6 +77,9 @@ func (b *blas) close() {
 	}
 }
 
+// precision is the type of activations and matrix weights.
+func precision() string { return C.GoString(C.sp_precision()) }
+
 // product is y[M, N] = x[M, K] w[N, K]^T, or y += that, by one algorithm.
 type product struct {
 	name string
@@ -91,8 +94,8 @@ type product struct {
 
 // Kinds of output.
 const (
-	toBF16     = iota
-	toBF16Bias // y = x w^T + bias, the bias in fp32
+	toAct     = iota
+	toActBias // y = x w^T + bias, the bias in fp32
 	toFP32
 	addFP32 // y += x w^T, fp32
 )
@@ -106,7 +109,7 @@ func newProduct(name string, n, k, ldx, ldy, out int) *product {
 	}
 	return &product{name: name, c: C.sp_product{
 		n: C.int64_t(n), k: C.int64_t(k), ldx: C.int64_t(ldx), ldw: C.int64_t(k), ldy: C.int64_t(ldy),
-		fp32_out: flag(out == toFP32 || out == addFP32), accumulate: flag(out == addFP32), bias: flag(out == toBF16Bias),
+		fp32_out: flag(out == toFP32 || out == addFP32), accumulate: flag(out == addFP32), bias: flag(out == toActBias),
 	}}
 }
 

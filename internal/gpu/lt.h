@@ -37,4 +37,6 @@ void sp_lt_describe(sp_lt *lt, const sp_algo *algo, char *message);
 int sp_func_shared(void *fn, int bytes);                 // cuFuncSetAttribute MAX_DYNAMIC_SHARED_SIZE_BYTES
 int sp_host_alloc(void **p, size_t bytes);               // cuMemHostAlloc
 int sp_host_free(void *p);
+// The type of activations and matrix weights, as kernels/act.cuh has it.
+const char *sp_precision(void);
 #endif

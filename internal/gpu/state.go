@@ -12,7 +12,7 @@ import (
 )
 
 // state is a document's recurrent state between batches: S [layers, HV, K, V]
-// fp32, then the short convolutions' inputs [layers, 3, 2 H K + HV V] bf16, in
+// fp32, then the short convolutions' inputs [layers, 3, 2 H K + HV V], in
 // one piece of device memory.
 type state struct {
 	pool  *statePool

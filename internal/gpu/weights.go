@@ -5,6 +5,7 @@ package gpu
 import (
 	"fmt"
 	"math"
+	"unsafe"
 
 	"gorgonia.org/cu"
 
@@ -41,19 +42,10 @@ type weights struct {
 
 // source reads a checkpoint's tensors by name, whole.
 type source interface {
-	bfloat16(name string, dst []uint16) error
 	float32(name string, dst []float32) error
 }
 
 type fromCheckpoint struct{ c *model.Checkpoint }
-
-func (s fromCheckpoint) bfloat16(name string, dst []uint16) error {
-	t, err := s.c.Tensor(name)
-	if err != nil {
-		return err
-	}
-	return t.BFloat16(dst)
-}
 
 func (s fromCheckpoint) float32(name string, dst []float32) error {
 	t, err := s.c.Tensor(name)
@@ -63,8 +55,9 @@ func (s fromCheckpoint) float32(name string, dst []float32) error {
 	return t.Float32(dst)
 }
 
-// loader copies tensors to the device through two pinned buffers, one being
-// filled while the other is copied. Its first error stops it.
+// loader copies tensors to the device as fp32 through two pinned buffers, one being
+// filled while the other is copied, and narrows matrices there. Its first error
+// stops it.
 type loader struct {
 	src    source
 	mem    *memory
@@ -72,14 +65,30 @@ type loader struct {
 	stage  [2]pinned
 	copied [2]cu.Event
 	turn   int
+	own    memory       // freed by close
+	wide   cu.DevicePtr // a matrix in fp32
+	bad    cu.DevicePtr // 8 bytes: weights that left the type's range
+	narrow func(dst, src cu.DevicePtr, n int, bad cu.DevicePtr) error
 	err    error
 }
 
-func newLoader(src source, mem *memory, stream cu.Stream, largest int) (*loader, error) {
-	l := &loader{src: src, mem: mem, stream: stream}
+func (e *Engine) newLoader(src source, largest int) (*loader, error) {
+	stream := e.dev.stream
+	l := &loader{src: src, mem: &e.mem, stream: stream, own: memory{stream: stream}}
+	fn, err := e.mod.fn("narrow")
+	if err != nil {
+		return nil, err
+	}
+	l.narrow = func(dst, src cu.DevicePtr, n int, bad cu.DevicePtr) error {
+		return e.dev.launch(fn, [3]int{8 * e.dev.sms, 1, 1}, 256, 0, uint64(dst), uint64(src), uint64(n), uint64(bad))
+	}
+	l.wide, l.bad = l.own.alloc("a matrix being loaded", 4*int64(largest)), l.own.alloc("a counter", 8)
+	if l.own.err != nil {
+		l.close()
+		return nil, l.own.err
+	}
 	for i := range l.stage {
-		var err error
-		if l.stage[i], err = newPinned(2 * largest); err != nil {
+		if l.stage[i], err = newPinned(4 * largest); err != nil {
 			l.close()
 			return nil, err
 		}
@@ -91,8 +100,20 @@ func newLoader(src source, mem *memory, stream cu.Stream, largest int) (*loader,
 	return l, nil
 }
 
+// finish waits and says what went wrong.
+func (l *loader) finish() error {
+	if l.check(nil) && l.check(l.stream.Synchronize()) {
+		var n uint64
+		if l.check(cu.MemcpyDtoH(unsafe.Pointer(&n), l.bad, 8)) && n > 0 {
+			l.err = fmt.Errorf("%w weights beyond %s's range (%d of them): use --engine cpu", ErrUnsupported, precision(), n)
+		}
+	}
+	return l.err
+}
+
 func (l *loader) close() {
 	_ = l.stream.Synchronize()
+	_ = l.own.free()
 	for i := range l.stage {
 		l.stage[i].free()
 		if l.copied[i] != (cu.Event{}) {
@@ -118,18 +139,19 @@ func (l *loader) next() (pinned, cu.Event) {
 	return l.stage[l.turn], l.copied[l.turn]
 }
 
-// matrix copies the first n elements of a tensor of size elements to dst, as bf16.
+// matrix copies the first n elements of a tensor of size elements to dst, in the
+// type of matrix products.
 func (l *loader) matrix(name string, dst cu.DevicePtr, size, n int) {
 	if !l.check(nil) {
 		return
 	}
 	s, ev := l.next()
-	v := viewOf[uint16](s)[:size]
-	if !l.check(l.src.bfloat16(name, v)) {
+	v := viewOf[float32](s)[:size]
+	if !l.check(l.src.float32(name, v)) {
 		return
 	}
-	if l.check(cu.MemcpyHtoDAsync(dst, s.p, int64(2*n), l.stream)) {
-		l.check(ev.Record(l.stream))
+	if l.check(cu.MemcpyHtoDAsync(l.wide, s.p, int64(4*n), l.stream)) && l.check(ev.Record(l.stream)) {
+		l.check(l.narrow(dst, l.wide, n, l.bad))
 	}
 }
 

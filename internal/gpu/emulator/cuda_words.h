@@ -28,6 +28,7 @@
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 
+using std::isfinite;
 using std::max;
 using std::min;
 

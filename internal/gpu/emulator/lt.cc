@@ -1,7 +1,8 @@
 // A stand-in for libcublasLt.so.13 with what the engine calls, on the CPU: bf16
-// operands, fp32 sums, one rounding. It offers algorithms with the same sums, and
+// or fp16 operands, fp32 sums, one rounding. It offers algorithms with the same sums, and
 // one whose sums run in another order, which the engine must not choose.
 #include <cublasLt.h>
+#include <cuda_fp16.h>
 
 #include <cstdlib>
 #include <cstring>
@@ -25,6 +26,8 @@ float widen(uint16_t b) {
   memcpy(&f, &u, 4);
   return f;
 }
+float widen_half(uint16_t b) { return __half2float(__half(__half_raw{b})); }
+uint16_t narrow_half(float f) { return __half_raw(__float2half_rn(f)).x; }
 uint16_t narrow(float f) {
   uint32_t u;
   memcpy(&u, &f, 4);
@@ -90,13 +93,15 @@ API cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t op, con
   if (d->transa != CUBLAS_OP_T || *static_cast<const float *>(alpha) != 1 || a->rows != b->rows || a->cols != c->rows || b->cols != c->cols ||
       (add && C != D) || (biased && (d->bias_type != CUDA_R_32F || !d->bias)) || !algo || !algo->data[0])
     return CUBLAS_STATUS_INVALID_VALUE;
+  const bool half = a->type == CUDA_R_16F;
+  if (a->type != b->type || (c->type != CUDA_R_32F && c->type != a->type)) return CUBLAS_STATUS_INVALID_VALUE;
   const int64_t n = int64_t(c->rows), m = int64_t(c->cols), k = int64_t(a->rows);
   const auto *w = static_cast<const uint16_t *>(A), *x = static_cast<const uint16_t *>(B);
   std::vector<float> wide(size_t(n * k)), row(k);
   for (int64_t i = 0; i < n; i++)
-    for (int64_t j = 0; j < k; j++) wide[size_t(i * k + j)] = widen(w[i * a->ld + j]);
+    for (int64_t j = 0; j < k; j++) wide[size_t(i * k + j)] = half ? widen_half(w[i * a->ld + j]) : widen(w[i * a->ld + j]);
   for (int64_t t = 0; t < m; t++) {
-    for (int64_t j = 0; j < k; j++) row[size_t(j)] = widen(x[t * b->ld + j]);
+    for (int64_t j = 0; j < k; j++) row[size_t(j)] = half ? widen_half(x[t * b->ld + j]) : widen(x[t * b->ld + j]);
     for (int64_t i = 0; i < n; i++) {
       float s = dot(&wide[size_t(i * k)], row.data(), k, algo->data[0] == 2);
       if (biased) s += reinterpret_cast<const float *>(d->bias)[i];
@@ -104,7 +109,7 @@ API cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t op, con
         float *y = static_cast<float *>(D) + t * c->ld + i;
         *y = add ? *y + s : s;
       } else {
-        static_cast<uint16_t *>(D)[t * c->ld + i] = narrow(s);
+        static_cast<uint16_t *>(D)[t * c->ld + i] = half ? narrow_half(s) : narrow(s);
       }
     }
   }

@@ -7,6 +7,7 @@
 
 #include "cuda_words.h"
 #include "registry.h"
+#include "../kernels/act.cuh"
 
 namespace {
 
@@ -43,9 +44,9 @@ bool prepare(unsigned gx, unsigned gy, unsigned block, unsigned shared, void **p
 // key_records, value_records, gate, o_norm, y, o_raw, cu_seqlens, doc_chunks, order, state_in, state_out, state_offset, H, HV, V, eps
 template <typename E, int K, int VS>
 bool walk(unsigned gx, unsigned gy, unsigned block, unsigned shared, void **p) {
-  const auto *gate = arg<const __nv_bfloat16 *>(p, 2);
+  const auto *gate = arg<const act *>(p, 2);
   const auto *o_norm = arg<const float *>(p, 3);
-  auto *y = arg<__nv_bfloat16 *>(p, 4);
+  auto *y = arg<act *>(p, 4);
   auto *raw = arg<float *>(p, 5);
   const auto *cu = arg<const int *>(p, 6), *first_chunk = arg<const int *>(p, 7), *order = arg<const int *>(p, 8);
   float *const *in = arg<float *const *>(p, 9), *const *out = arg<float *const *>(p, 10);
@@ -91,9 +92,9 @@ bool walk(unsigned gx, unsigned gy, unsigned block, unsigned shared, void **p) {
         for (int v = 0; v < V; v++) o[v] *= prepared.scale, sum += o[v] * o[v];
         const float r = rsqrtf(sum / V + eps);
         for (int v = 0; v < V; v++) {
-          const float z = __bfloat162float(gate[vt + v]);
+          const float z = to_float32(gate[vt + v]);
           if (VS < V) raw[vt + v] = o[v];
-          else y[vt + v] = __float2bfloat16(o[v] * r * o_norm[v] * z / (1.0f + expf(-z)));
+          else y[vt + v] = to_act(o[v] * r * o_norm[v] * z / (1.0f + expf(-z)));
         }
       }
       if (out && out[n]) std::copy(s.begin(), s.end(), out[n] + offset + int64_t(hv) * K * V);

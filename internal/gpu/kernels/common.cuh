@@ -1,40 +1,40 @@
 // Small device helpers that every kernel file shares.
 #pragma once
-#include <cuda_bf16.h>
+#include "act.cuh"
 #include <cstdint>
 
 using bf16 = __nv_bfloat16;
 
 constexpr unsigned kFullWarp = 0xffffffffu;
 
-// Eight bf16 as they lie in 16 bytes.
-struct alignas(16) Bf16x8 {
-  __nv_bfloat162 v[4];
+// Eight activations as they lie in 16 bytes.
+struct alignas(16) Act8 {
+  act2 v[4];
 };
 
-__device__ __forceinline__ void unpack8(const Bf16x8 &p, float *f) {
+__device__ __forceinline__ void unpack8(const Act8 &p, float *f) {
 #pragma unroll
   for (int i = 0; i < 4; i++) {
-    float2 a = __bfloat1622float2(p.v[i]);
+    float2 a = to_floats(p.v[i]);
     f[2 * i] = a.x;
     f[2 * i + 1] = a.y;
   }
 }
 
-__device__ __forceinline__ Bf16x8 pack8(const float *f) {
-  Bf16x8 p;
+__device__ __forceinline__ Act8 pack8(const float *f) {
+  Act8 p;
 #pragma unroll
-  for (int i = 0; i < 4; i++) p.v[i] = __floats2bfloat162_rn(f[2 * i], f[2 * i + 1]);
+  for (int i = 0; i < 4; i++) p.v[i] = to_act2(f[2 * i], f[2 * i + 1]);
   return p;
 }
 
 // 16-byte loads that are read once and need not stay in L1.
-__device__ __forceinline__ Bf16x8 load8(const bf16 *p) {
+__device__ __forceinline__ Act8 load8(const act *p) {
   uint4 u = __ldcs(reinterpret_cast<const uint4 *>(p));
-  return *reinterpret_cast<Bf16x8 *>(&u);
+  return *reinterpret_cast<Act8 *>(&u);
 }
 
-__device__ __forceinline__ void store8(bf16 *p, const Bf16x8 &v) { *reinterpret_cast<Bf16x8 *>(p) = v; }
+__device__ __forceinline__ void store8(act *p, const Act8 &v) { *reinterpret_cast<Act8 *>(p) = v; }
 
 __device__ __forceinline__ float rcp_approx(float x) {
 #ifdef SURPRISAL_EMULATE

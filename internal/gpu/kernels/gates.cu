@@ -9,10 +9,10 @@
 //   g       = -rate softplus(f + dt_bias),  rate = exp(A_log)
 //   out     q, k, b k, g [T, H, K] and w v [T, HV, V], step [T, H]
 //
-// Shapes: p [T, ldp] bf16 with columns q|k|v|b|w|f0|g0|eta, f [T, H K] bf16,
+// Shapes: p [T, ldp] with columns q|k|v|b|w|f0|g0|eta, f [T, H K],
 // conv_w [4, C] and conv_b [C] fp32 with C = 2 H K + HV V in the order q|k|v (a
 // model without convolution has taps 0, 0, 0, 1), E bf16 or fp16, g fp16.
-// History: hist [N] points to [.., 3, C] bf16 rows, the inputs before a carried
+// History: hist [N] points to [.., 3, C] rows, the inputs before a carried
 // sequence's first token, oldest first; null is zeros.
 //
 // A group of K/4 lanes takes a head (gates_key), a warp 256 channels (gates_value),
@@ -22,8 +22,6 @@
 //
 // Roofline, 1.3B shape, a token: reads 12 H K (q, k, b, f, v, w), writes 10 H K
 // bytes (q, k, bk, g, wv): 45 KB, 0.35 ms for 32,768 tokens at 4.2 TB/s.
-#include <cuda_fp16.h>
-
 #include "common.cuh"
 
 namespace {
@@ -44,22 +42,22 @@ struct Out<bf16> {
 template <>
 struct Out<__half> {
   static __device__ __forceinline__ unsigned pack(float a, float b) {
-    __half2 h = __floats2half2_rn(fminf(fmaxf(a, -65504.f), 65504.f), fminf(fmaxf(b, -65504.f), 65504.f));
+    __half2 h = __floats2half2_rn(within_half(a), within_half(b));
     return *reinterpret_cast<unsigned *>(&h);
   }
 };
 
-__device__ __forceinline__ float low(unsigned u) { return __uint_as_float(u << 16); }
-__device__ __forceinline__ float high(unsigned u) { return __uint_as_float(u & 0xffff0000u); }
+__device__ __forceinline__ float low(unsigned u) { return to_floats(*reinterpret_cast<act2 *>(&u)).x; }
+__device__ __forceinline__ float high(unsigned u) { return to_floats(*reinterpret_cast<act2 *>(&u)).y; }
 
-// W channels of a row: W/2 words of two bf16.
+// W channels of a row: W/2 words of two.
 template <int W>
 struct Row {
   unsigned u[W / 2];
 };
 
 template <int W>
-__device__ __forceinline__ Row<W> load_row(const bf16 *p) {
+__device__ __forceinline__ Row<W> load_row(const act *p) {
   Row<W> r;
   if constexpr (W == 4) {
     const uint2 v = __ldcs(reinterpret_cast<const uint2 *>(p));
@@ -96,7 +94,7 @@ struct Conv {
   }
 
   // start fetches what stands before token t of a sequence that starts at first.
-  __device__ __forceinline__ void start(const bf16 *p, int64_t ldp, const bf16 *hist, int C, int channel, int t, int first) {
+  __device__ __forceinline__ void start(const act *p, int64_t ldp, const act *hist, int C, int channel, int t, int first) {
 #pragma unroll
     for (int j = 0; j < 3; j++) {
       const int s = t - 3 + j;
@@ -125,7 +123,7 @@ struct Conv {
   }
 };
 
-__device__ __forceinline__ const bf16 *history(const bf16 *const *hist, int n, int64_t offset) {
+__device__ __forceinline__ const act *history(const act *const *hist, int n, int64_t offset) {
   return hist && hist[n] ? hist[n] + offset : nullptr;
 }
 
@@ -135,14 +133,14 @@ enum : int { kKaczmarz = 1, kL2Norm = 2, kNegative = 4 };
 
 struct KeyRows {
   Row<4> q, k, b, f;
-  bf16 eta;
+  act eta;
   int seq;
 };
 
 template <typename E, int K>
-__device__ __forceinline__ void key(E *qo, E *ko, E *bk, __half *g, float *step_out, const bf16 *p, const bf16 *f, const float *conv_w,
+__device__ __forceinline__ void key(E *qo, E *ko, E *bk, __half *g, float *step_out, const act *p, const act *f, const float *conv_w,
                                     const float *conv_b, const float *rate, const float *dt_bias, const float *eta_bias, const int *seq_of,
-                                    const int *cu_seqlens, const bf16 *const *hist, int64_t hist_offset, int T, int H, int C, int b_col,
+                                    const int *cu_seqlens, const act *const *hist, int64_t hist_offset, int T, int H, int C, int b_col,
                                     int eta_col, int64_t ldp, int flags, float kaczmarz_eps) {
   constexpr int kLanes = K / 4, kHeads = 32 / kLanes;  // lanes a head, heads a warp
   const int lane = threadIdx.x % 32, sub = lane / kLanes, c = lane % kLanes * 4;
@@ -162,12 +160,12 @@ __device__ __forceinline__ void key(E *qo, E *ko, E *bk, __half *g, float *step_
   auto fetch = [&](int t) {
     KeyRows r;
     t = min(t, t1 - 1);
-    const bf16 *row = p + t * ldp;
+    const act *row = p + t * ldp;
     r.q = load_row<4>(row + ch);
     r.k = load_row<4>(row + HK + ch);
     r.b = load_row<4>(row + b_col + ch);
     r.f = load_row<4>(f + int64_t(t) * HK + ch);
-    r.eta = flags & kKaczmarz ? row[eta_col + h] : __float2bfloat16(0.0f);
+    r.eta = flags & kKaczmarz ? row[eta_col + h] : to_act(0.0f);
     r.seq = seq_of[t];
     return r;
   };
@@ -192,7 +190,7 @@ __device__ __forceinline__ void key(E *qo, E *ko, E *bk, __half *g, float *step_
       const KeyRows &r = cur[j];
       if (r.seq != seq) {  // a sequence's first token
         seq = r.seq;
-        const bf16 *past = history(hist, seq, hist_offset);
+        const act *past = history(hist, seq, hist_offset);
         cq.start(p, ldp, past, C, ch, t + j, t + j);
         ck.start(p, ldp, past, C, HK + ch, t + j, t + j);
       }
@@ -201,7 +199,7 @@ __device__ __forceinline__ void key(E *qo, E *ko, E *bk, __half *g, float *step_
       ck.step(r.k, k);
       const float kk = group_sum<kLanes>(k[0] * k[0] + k[1] * k[1] + k[2] * k[2] + k[3] * k[3]);
       float step = 1.0f;
-      if (flags & kKaczmarz) step = __fdividef(sigmoidf(__bfloat162float(r.eta) + eta_b), fmaxf(kk, kaczmarz_eps));
+      if (flags & kKaczmarz) step = __fdividef(sigmoidf(to_float32(r.eta) + eta_b), fmaxf(kk, kaczmarz_eps));
       if (flags & kL2Norm) {
         const float qs = rsqrtf(group_sum<kLanes>(q[0] * q[0] + q[1] * q[1] + q[2] * q[2] + q[3] * q[3]) + 1e-6f), ks = rsqrtf(kk + 1e-6f);
 #pragma unroll
@@ -237,8 +235,8 @@ struct ValueRows {
 };
 
 template <typename E>
-__device__ __forceinline__ void value(E *wv, const float *step_in, const bf16 *p, const float *conv_w, const float *conv_b, const int *seq_of,
-                                      const int *cu_seqlens, const bf16 *const *hist, int64_t hist_offset, int T, int H, int VD, int per_head,
+__device__ __forceinline__ void value(E *wv, const float *step_in, const act *p, const float *conv_w, const float *conv_b, const int *seq_of,
+                                      const int *cu_seqlens, const act *const *hist, int64_t hist_offset, int T, int H, int VD, int per_head,
                                       int C, int v_col, int w_col, int64_t ldp, int flags) {
   const int c = (blockIdx.x * kBlockWarps + threadIdx.x / 32) * 256 + threadIdx.x % 32 * 8;
   if (c >= VD) return;  // no shuffles below
@@ -249,7 +247,7 @@ __device__ __forceinline__ void value(E *wv, const float *step_in, const bf16 *p
   auto fetch = [&](int t) {
     ValueRows r;
     t = min(t, t1 - 1);
-    const bf16 *row = p + t * ldp;
+    const act *row = p + t * ldp;
     r.v = load_row<8>(row + v_col + c);
     r.w = load_row<8>(row + w_col + c);
     r.step = flags & kKaczmarz ? step_in[int64_t(t) * H + h] : 1.0f;
@@ -296,10 +294,10 @@ __device__ __forceinline__ void value(E *wv, const float *step_in, const bf16 *p
 // grid (ceil(H / (4 * 128/K)), ceil(T / 32)), block 128
 #define GATES_KEY(K, E, NAME)                                                                                                                        \
   extern "C" __global__ void __launch_bounds__(32 * kBlockWarps) NAME(                                                                               \
-      E *__restrict__ q, E *__restrict__ k, E *__restrict__ bk, __half *__restrict__ g, float *__restrict__ step, const bf16 *__restrict__ p,        \
-      const bf16 *__restrict__ f, const float *__restrict__ conv_w, const float *__restrict__ conv_b, const float *__restrict__ rate,                \
+      E *__restrict__ q, E *__restrict__ k, E *__restrict__ bk, __half *__restrict__ g, float *__restrict__ step, const act *__restrict__ p,        \
+      const act *__restrict__ f, const float *__restrict__ conv_w, const float *__restrict__ conv_b, const float *__restrict__ rate,                \
       const float *__restrict__ dt_bias, const float *__restrict__ eta_bias, const int *__restrict__ seq_of, const int *__restrict__ cu_seqlens,     \
-      const bf16 *const *__restrict__ hist, int64_t hist_offset, int T, int H, int C, int b_col, int eta_col, int64_t ldp, int flags,                \
+      const act *const *__restrict__ hist, int64_t hist_offset, int T, int H, int C, int b_col, int eta_col, int64_t ldp, int flags,                \
       float kaczmarz_eps) {                                                                                                                          \
     key<E, K>(q, k, bk, g, step, p, f, conv_w, conv_b, rate, dt_bias, eta_bias, seq_of, cu_seqlens, hist, hist_offset, T, H, C, b_col, eta_col, ldp, \
               flags, kaczmarz_eps);                                                                                                                  \
@@ -313,8 +311,8 @@ GATES_KEY(128, __half, gates_key_k128_f16)
 // grid (ceil(VD / 1024), ceil(T / 32)), block 128; after gates_key
 #define GATES_VALUE(E, NAME)                                                                                                                     \
   extern "C" __global__ void __launch_bounds__(32 * kBlockWarps) NAME(                                                                           \
-      E *__restrict__ wv, const float *__restrict__ step, const bf16 *__restrict__ p, const float *__restrict__ conv_w,                          \
-      const float *__restrict__ conv_b, const int *__restrict__ seq_of, const int *__restrict__ cu_seqlens, const bf16 *const *__restrict__ hist, \
+      E *__restrict__ wv, const float *__restrict__ step, const act *__restrict__ p, const float *__restrict__ conv_w,                          \
+      const float *__restrict__ conv_b, const int *__restrict__ seq_of, const int *__restrict__ cu_seqlens, const act *const *__restrict__ hist, \
       int64_t hist_offset, int T, int H, int VD, int per_head, int C, int v_col, int w_col, int64_t ldp, int flags) {                            \
     value<E>(wv, step, p, conv_w, conv_b, seq_of, cu_seqlens, hist, hist_offset, T, H, VD, per_head, C, v_col, w_col, ldp, flags);               \
   }
@@ -323,11 +321,11 @@ GATES_VALUE(__half, gates_value_f16)
 
 // keep_inputs saves the last three inputs of each carried sequence's convolution
 // for the next batch; after the gates. grid (N, ceil(C / 256)), block 256
-extern "C" __global__ void __launch_bounds__(256) keep_inputs(bf16 *const *__restrict__ hist, int64_t hist_offset, const bf16 *__restrict__ p,
+extern "C" __global__ void __launch_bounds__(256) keep_inputs(act *const *__restrict__ hist, int64_t hist_offset, const act *__restrict__ p,
                                                                const int *__restrict__ cu_seqlens, int C, int64_t ldp) {
   const int n = blockIdx.x, c = blockIdx.y * blockDim.x + threadIdx.x;
   if (!hist[n] || c >= C) return;
-  bf16 *h = hist[n] + hist_offset + c;
+  act *h = hist[n] + hist_offset + c;
   const int first = cu_seqlens[n], last = cu_seqlens[n + 1];
   for (int j = 0; j < 3; j++) {  // a row that moves down is read before it is written
     const int s = last - 3 + j;

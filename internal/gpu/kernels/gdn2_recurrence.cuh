@@ -8,8 +8,7 @@
 //   X = (I+A)^-1 (bk exp G), Z = (I+A)^-1 wv:   U = Z - X S;  O = scale (q exp G) S + P U;  S <- diag(exp G_C) S + (k exp(G_C - G))^T U
 // prepare makes X, Z, P and the decayed q and k of every chunk at once; walk takes the chunks of a document in order.
 #pragma once
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
+#include "act.cuh"
 #include <stdint.h>
 
 namespace gdn2 {
@@ -42,7 +41,7 @@ template <> struct Pair<__nv_bfloat16> {
 };
 template <> struct Pair<__half> {
   static __device__ __forceinline__ uint32_t pack(float lo, float hi) {
-    __half2 h = __floats2half2_rn(fminf(fmaxf(lo, -65504.f), 65504.f), fminf(fmaxf(hi, -65504.f), 65504.f));
+    __half2 h = __floats2half2_rn(within_half(lo), within_half(hi));
     return *reinterpret_cast<uint32_t*>(&h);
   }
   static __device__ __forceinline__ float lo(uint32_t x) { return __low2float(*reinterpret_cast<__half2*>(&x)); }

@@ -9,8 +9,8 @@ namespace gdn2 {
 
 template <typename E, int K>
 __device__ __forceinline__ void simple(const E* __restrict__ q, const E* __restrict__ k, const E* __restrict__ bk, const E* __restrict__ wv,
-                                       const __half* __restrict__ g, const __nv_bfloat16* __restrict__ gate, const float* __restrict__ o_norm,
-                                       __nv_bfloat16* __restrict__ y, const int* __restrict__ cu_seqlens, const float* const* state_in,
+                                       const __half* __restrict__ g, const act* __restrict__ gate, const float* __restrict__ o_norm,
+                                       act* __restrict__ y, const int* __restrict__ cu_seqlens, const float* const* state_in,
                                        float* const* state_out, int64_t state_offset, int H, int HV, float scale, float eps) {
   __shared__ float sq[K], sk[K], sb[K], se[K], part[8];
   const int V = blockDim.x, v = threadIdx.x, hv = blockIdx.x, doc = blockIdx.y, h = hv / (HV / H);
@@ -42,7 +42,7 @@ __device__ __forceinline__ void simple(const E* __restrict__ q, const E* __restr
     __syncthreads();
     sum = 0.f;
     for (int i = 0; i < V / 32; i++) sum += part[i];
-    y[at] = __float2bfloat16(ot * rsqrtf(sum / V + eps) * weight * silu(__bfloat162float(gate[at])));
+    y[at] = to_act(ot * rsqrtf(sum / V + eps) * weight * silu(to_float32(gate[at])));
   }
   float* out = state_at(state_out, doc, state_offset);
   if (out) {
@@ -51,9 +51,9 @@ __device__ __forceinline__ void simple(const E* __restrict__ q, const E* __restr
   }
 }
 
-// o_raw fp32 [rows, V] -> y bf16 [rows, V]: the gated norm alone, one warp a row, for a V that one walk does not cover.
-__device__ __forceinline__ void norm_gate(const float* __restrict__ o, const __nv_bfloat16* __restrict__ gate, const float* __restrict__ o_norm,
-                                          __nv_bfloat16* __restrict__ y, int64_t rows, int V, float eps) {
+// o_raw fp32 [rows, V] -> y [rows, V]: the gated norm alone, one warp a row, for a V that one walk does not cover.
+__device__ __forceinline__ void norm_gate(const float* __restrict__ o, const act* __restrict__ gate, const float* __restrict__ o_norm,
+                                          act* __restrict__ y, int64_t rows, int V, float eps) {
   const int lane = threadIdx.x % 32;
   const int64_t row = int64_t(blockIdx.x) * (blockDim.x / 32) + threadIdx.x / 32;
   if (row >= rows) return;
@@ -69,7 +69,7 @@ __device__ __forceinline__ void norm_gate(const float* __restrict__ o, const __n
   for (int i = lane * 4; i < V; i += 128) {
     const float4 a = *reinterpret_cast<const float4*>(o + i), w = *reinterpret_cast<const float4*>(o_norm + i);
     const uint2 z = *reinterpret_cast<const uint2*>(gate + i);
-    using B = Pair<__nv_bfloat16>;
+    using B = Pair<act>;
     uint2 out;
     out.x = B::pack(a.x * r * w.x * silu(B::lo(z.x)), a.y * r * w.y * silu(B::hi(z.x)));
     out.y = B::pack(a.z * r * w.z * silu(B::lo(z.y)), a.w * r * w.w * silu(B::hi(z.y)));
@@ -80,8 +80,8 @@ __device__ __forceinline__ void norm_gate(const float* __restrict__ o, const __n
 }  // namespace gdn2
 
 #define GDN2_SIMPLE(K, E, NAME)                                                                                                                      \
-  extern "C" __global__ void __launch_bounds__(256) NAME(const E* q, const E* k, const E* bk, const E* wv, const __half* g, const __nv_bfloat16* gate, \
-                                                         const float* o_norm, __nv_bfloat16* y, const int* cu_seqlens, const float* const* state_in,   \
+  extern "C" __global__ void __launch_bounds__(256) NAME(const E* q, const E* k, const E* bk, const E* wv, const __half* g, const act* gate, \
+                                                         const float* o_norm, act* y, const int* cu_seqlens, const float* const* state_in,   \
                                                          float* const* state_out, int64_t state_offset, int H, int HV, float scale, float eps) {       \
     gdn2::simple<E, K>(q, k, bk, wv, g, gate, o_norm, y, cu_seqlens, state_in, state_out, state_offset, H, HV, scale, eps);                            \
   }
@@ -90,7 +90,7 @@ GDN2_SIMPLE(128, __nv_bfloat16, gdn2_simple_k128_bf16)
 GDN2_SIMPLE(64, __half, gdn2_simple_k64_f16)
 GDN2_SIMPLE(128, __half, gdn2_simple_k128_f16)
 
-extern "C" __global__ void __launch_bounds__(256) gdn2_norm_gate(const float* o_raw, const __nv_bfloat16* gate, const float* o_norm, __nv_bfloat16* y,
+extern "C" __global__ void __launch_bounds__(256) gdn2_norm_gate(const float* o_raw, const act* gate, const float* o_norm, act* y,
                                                                  int64_t rows, int V, float eps) {
   gdn2::norm_gate(o_raw, gate, o_norm, y, rows, V, eps);
 }

@@ -96,7 +96,7 @@ struct WalkShared {
 
 template <typename E, int K, int VS>
 __device__ __forceinline__ void walk(const unsigned char* __restrict__ key_records, const unsigned char* __restrict__ value_records,
-                                     const __nv_bfloat16* __restrict__ gate, const float* __restrict__ o_norm, __nv_bfloat16* __restrict__ y,
+                                     const act* __restrict__ gate, const float* __restrict__ o_norm, act* __restrict__ y,
                                      float* __restrict__ o_raw, const int* __restrict__ cu_seqlens, const int* __restrict__ doc_chunks,
                                      const int* __restrict__ order, const float* const* state_in, float* const* state_out, int64_t state_offset, int H,
                                      int HV, int V, float eps) {
@@ -218,7 +218,7 @@ __device__ __forceinline__ void walk(const unsigned char* __restrict__ key_recor
       const float4 w0 = *reinterpret_cast<const float4*>(o_norm + out_v), w1 = *reinterpret_cast<const float4*>(o_norm + out_v + 4);
       const float w[8] = {w0.x, w0.y, w0.z, w0.w, w1.x, w1.y, w1.z, w1.w};
       uint32_t out[4];
-      using B = Pair<__nv_bfloat16>;
+      using B = Pair<act>;
 #pragma unroll
       for (int e = 0; e < 4; e++)
         out[e] = B::pack(x[2 * e] * r * w[2 * e] * silu(B::lo(z4[e])), x[2 * e + 1] * r * w[2 * e + 1] * silu(B::hi(z4[e])));
@@ -248,7 +248,7 @@ static_assert(WalkShared<128, 128>::bytes == 184384 && WalkShared<128, 64>::byte
 
 #define GDN2_WALK(K, VS, E, NAME)                                                                                                                     \
   extern "C" __global__ void __launch_bounds__(VS * 2, 1) NAME(const unsigned char* key_records, const unsigned char* value_records,                     \
-                                                               const __nv_bfloat16* gate, const float* o_norm, __nv_bfloat16* y, float* o_raw,           \
+                                                               const act* gate, const float* o_norm, act* y, float* o_raw,           \
                                                                const int* cu_seqlens, const int* doc_chunks, const int* order,                           \
                                                                const float* const* state_in, float* const* state_out, int64_t state_offset, int H,       \
                                                                int HV, int V, float eps) {                                                              \

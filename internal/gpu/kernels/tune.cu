@@ -1,16 +1,27 @@
-// For the choice of matrix-product algorithms at load, and for tests.
+// For loading, for the choice of matrix-product algorithms, and for tests.
 //
-//   fill_random: bf16 values in about -1..1 from a counter and a seed
+//   fill_random: values in about -1..1 from a counter and a seed
 //   count_differences: how many 32-bit words of a and b differ
+//   narrow: fp32 to activations; *bad counts what left the type's range
 #include "common.cuh"
 
-extern "C" __global__ void __launch_bounds__(256) fill_random(bf16 *__restrict__ p, int64_t n, unsigned seed, float scale) {
+extern "C" __global__ void __launch_bounds__(256) narrow(act *__restrict__ y, const float *__restrict__ x, int64_t n, unsigned long long *__restrict__ bad) {
+  unsigned mine = 0;
+  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < n; i += int64_t(gridDim.x) * blockDim.x) {
+    y[i] = to_act(x[i]);
+    mine += !isfinite(to_float32(y[i]));
+  }
+  mine = __reduce_add_sync(kFullWarp, mine);
+  if (threadIdx.x % 32 == 0 && mine) atomicAdd(bad, (unsigned long long)mine);
+}
+
+extern "C" __global__ void __launch_bounds__(256) fill_random(act *__restrict__ p, int64_t n, unsigned seed, float scale) {
   for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < n; i += int64_t(gridDim.x) * blockDim.x) {
     uint64_t z = (uint64_t(seed) << 40) + uint64_t(i) + 0x9e3779b97f4a7c15ull;
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
     z ^= z >> 31;
-    p[i] = __float2bfloat16(scale * (float(int32_t(z >> 32)) * (1.0f / 2147483648.0f)));
+    p[i] = to_act(scale * (float(int32_t(z >> 32)) * (1.0f / 2147483648.0f)));
   }
 }
 
