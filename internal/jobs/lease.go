@@ -104,6 +104,9 @@ func (l *Lease) beat() {
 // any more.
 func (l *Lease) record(ctx context.Context) (verdict string, err error) {
 	err = l.update(ctx, func(cur JobState, exists bool) (JobState, error) {
+		if exists && cur.Lease == l.id {
+			return cur, nil // an earlier try wrote it and the answer was lost
+		}
 		verdict = ""
 		next := l.state
 		l.Prior = JobState{}

@@ -384,3 +384,19 @@ func TestErrorsOfAServerWithoutJetStream(t *testing.T) {
 		}
 	}
 }
+
+// TestStartIsRecordedOnce: the answer to the first try to record it got lost.
+func TestStartIsRecordedOnce(t *testing.T) {
+	r := newRig(t, Topology{MaxLost: 2})
+	js := makeJobs("run", 1)
+	r.submit(js, 1, 1, 0)
+	k, _ := r.worker(quick("a"))
+	l := r.next(k)
+	for range 3 {
+		if verdict, err := l.record(r.ctx); err != nil || verdict != "" {
+			t.Fatalf("verdict %q, %v", verdict, err)
+		}
+	}
+	r.wantState(js[0], StateRunning, 0, 0)
+	r.ok(l.Done(r.ctx, Totals{}))
+}

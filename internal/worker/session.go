@@ -129,6 +129,10 @@ func (s *session) next(fetch, ctx context.Context) (*jobs.Lease, error) {
 		lease *jobs.Lease
 		err   error
 	}
+	// A pipeline that has failed waits for no job, which may be long in coming.
+	fetch, cancel := context.WithCancel(fetch)
+	defer cancel()
+	defer context.AfterFunc(ctx, cancel)()
 	got := make(chan result, 1) // received below in every case
 	go func() {
 		l, err := s.consumer.Next(fetch, ctx)

@@ -23,13 +23,11 @@ type clientConsumer struct {
 func (k *clientConsumer) CachedInfo() *jetstream.ConsumerInfo { return k.info }
 
 // optionOf gives what an option sets: its type is the jetstream package's own.
-func optionOf(option any) reflect.Value {
+func optionOf(option any) (reflect.Value, error) {
 	v := reflect.ValueOf(option)
 	request := reflect.New(v.Type().In(0).Elem())
-	if err, _ := v.Call([]reflect.Value{request})[0].Interface().(error); err != nil {
-		panic(err)
-	}
-	return request.Elem()
+	err, _ := v.Call([]reflect.Value{request})[0].Interface().(error)
+	return request.Elem(), err
 }
 
 // fetching is a request for messages, as FetchOpts make it.
@@ -39,10 +37,13 @@ type fetching struct {
 	ctx       context.Context
 }
 
-func fetchingOf(opts []jetstream.FetchOpt) fetching {
+func fetchingOf(opts []jetstream.FetchOpt) (fetching, error) {
 	f := fetching{expires: 30 * time.Second}
 	for _, o := range opts {
-		v := optionOf(o)
+		v, err := optionOf(o)
+		if err != nil {
+			return f, err
+		}
 		if d := v.FieldByName("Expires").Int(); d > 0 {
 			f.expires = time.Duration(d)
 		}
@@ -57,7 +58,7 @@ func fetchingOf(opts []jetstream.FetchOpt) fetching {
 	if f.heartbeat == 0 && f.expires >= 10*time.Second {
 		f.heartbeat = 5 * time.Second
 	}
-	return f
+	return f, nil
 }
 
 // batch is a jetstream.MessageBatch.
@@ -99,10 +100,13 @@ func (k *clientConsumer) fetch(size int, timeouts bool, opts []jetstream.FetchOp
 	if err := c.step(); err != nil {
 		return nil, err
 	}
-	f := fetchingOf(opts)
+	f, err := fetchingOf(opts)
+	if err != nil {
+		return nil, err
+	}
 	p := &pull{c: c, left: size, in: make(chan inbound, size+4)}
 	n := c.n
-	err := c.signalPull(k, p, f.expires)
+	err = c.signalPull(k, p, f.expires)
 	if err != nil {
 		return nil, err
 	}

@@ -212,7 +212,11 @@ func onStream[T any](ctx context.Context, s *clientStream, op, key string, do fu
 func (s *clientStream) GetMsg(ctx context.Context, seq uint64, opts ...jetstream.GetMsgOpt) (*jetstream.RawStreamMsg, error) {
 	filter := ""
 	for _, o := range opts {
-		filter = optionOf(o).FieldByName("NextFor").String()
+		v, err := optionOf(o)
+		if err != nil {
+			return nil, err
+		}
+		filter = v.FieldByName("NextFor").String()
 	}
 	return onStream(ctx, s, "get message", "", func(st *stream) (*jetstream.RawStreamMsg, error) { return st.get(seq, filter) })
 }
