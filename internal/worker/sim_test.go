@@ -239,7 +239,7 @@ func newSimulation(t *testing.T, in *simInput, seed uint64) *simulation {
 	}
 	s.poison, s.killer, s.flaky = pick(4), pick(6), some(.3, .1)
 	s.req = dispatch.Request{
-		Inputs: []string{in.dir}, Out: t.TempDir(), ModelDir: in.model, JobTokens: int64(60 + r.IntN(200)), Program: "sim",
+		Inputs: []string{in.dir}, Out: simOut(t), ModelDir: in.model, JobTokens: int64(60 + r.IntN(200)), Program: "sim",
 		Options: score.Options{IDsColumn: simIDs, Long: score.LongCarry, MaxLength: 2048, Special: score.SpecialText, Engine: score.EngineCPU},
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
@@ -254,6 +254,15 @@ func newSimulation(t *testing.T, in *simInput, seed uint64) *simulation {
 	s.net = simnats.New(seed, s.faults)
 	s.net.OnStored(s.stored)
 	return s
+}
+
+// simOut is a folder in memory, where there is one: disks that sync are slow.
+func simOut(t *testing.T) string {
+	dir := t.TempDir()
+	if shm, err := os.MkdirTemp("/dev/shm", "surprisal-sim-"); err == nil {
+		dir = shm
+	}
+	return dir
 }
 
 // logger is a process's.

@@ -318,6 +318,22 @@ func (k *consumer) nak(seq uint64, delay time.Duration) {
 	k.serve()
 }
 
+// pause lets nothing be handed out until then.
+func (k *consumer) pause(until time.Time) {
+	k.paused = until
+	n := k.st.s.n
+	if left := time.Until(until); left > 0 {
+		time.AfterFunc(n.at(left), func() {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			if n.up {
+				k.serve()
+			}
+		})
+	}
+	k.serve()
+}
+
 func (k *consumer) disarm() {
 	if k.timer != nil {
 		k.timer.Stop()

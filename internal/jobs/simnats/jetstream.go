@@ -56,6 +56,40 @@ func (j *js) CreateConsumer(ctx context.Context, of string, cfg jetstream.Consum
 	return j.consumerOf(ctx, "create consumer", of, cfg.Durable, func(st *stream) (*consumer, error) { return st.createConsumer(cfg) })
 }
 
+func (j *js) UpdateConsumer(ctx context.Context, of string, cfg jetstream.ConsumerConfig) (jetstream.Consumer, error) {
+	return j.consumerOf(ctx, "update consumer", of, cfg.Durable, func(st *stream) (*consumer, error) {
+		k, err := st.consumer(cfg.Durable)
+		if err == nil {
+			cfg.Name, k.cfg = k.name, cfg
+			k.serve()
+		}
+		return k, err
+	})
+}
+
+func (j *js) PauseConsumer(ctx context.Context, of, name string, until time.Time) (*jetstream.ConsumerPauseResponse, error) {
+	return j.pause(ctx, "pause consumer", of, name, until)
+}
+
+func (j *js) ResumeConsumer(ctx context.Context, of, name string) (*jetstream.ConsumerPauseResponse, error) {
+	return j.pause(ctx, "resume consumer", of, name, time.Time{})
+}
+
+func (j *js) pause(ctx context.Context, op, of, name string, until time.Time) (*jetstream.ConsumerPauseResponse, error) {
+	k, err := j.consumerOf(ctx, op, of, name, func(st *stream) (*consumer, error) {
+		k, err := st.consumer(name)
+		if err == nil {
+			k.pause(until)
+		}
+		return k, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	i := k.CachedInfo()
+	return &jetstream.ConsumerPauseResponse{Paused: i.Paused, PauseUntil: until, PauseRemaining: i.PauseRemaining}, nil
+}
+
 func (j *js) DeleteConsumer(ctx context.Context, of, name string) error {
 	_, err := request(ctx, j.c, "delete consumer", of, func(s *server) (struct{}, error) {
 		st, err := s.stream(of)
@@ -97,6 +131,10 @@ func (j *js) consumerOf(ctx context.Context, op, of, key string, do func(*stream
 func (j *js) Publish(ctx context.Context, subject string, data []byte, _ ...jetstream.PublishOpt) (*jetstream.PubAck, error) {
 	m := nats.NewMsg(subject)
 	m.Data = slices.Clone(data)
+	return j.publish(ctx, m)
+}
+
+func (j *js) PublishMsg(ctx context.Context, m *nats.Msg, _ ...jetstream.PublishOpt) (*jetstream.PubAck, error) {
 	return j.publish(ctx, m)
 }
 
