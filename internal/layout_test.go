@@ -22,6 +22,7 @@ var layers = [][]string{
 	{"internal/store"},
 	{"internal/gpu", "internal/jobs", "internal/model", "internal/shard"},
 	{"internal/dispatch", "internal/worker"},
+	{"internal/sift"},
 	{"cmd/dispatcher", "cmd/worker", "internal/tools", "e2e"},
 }
 
