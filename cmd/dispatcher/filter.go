@@ -82,8 +82,20 @@ func printKept(w io.Writer, r *sift.Result) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	for i := range r.Thresholds {
-		th := &r.Thresholds[i]
+	printThresholds(w, r.Thresholds)
+	printLeftOut(w, r.MissingRows, r.FailedFiles)
+	if r.DryRun {
+		fmt.Fprintln(w, "nothing was written (--dry-run)")
+		return nil
+	}
+	_, err := fmt.Fprintf(w, "%d files in %s\n", r.Files, r.To)
+	return err
+}
+
+// printThresholds says what percentiles came to.
+func printThresholds(w io.Writer, list []sift.Threshold) {
+	for i := range list {
+		th := &list[i]
 		of, is := "", "has no value"
 		if th.Name() != "" {
 			of = " of " + oneLine(th.Name())
@@ -93,13 +105,6 @@ func printKept(w io.Writer, r *sift.Result) error {
 		}
 		fmt.Fprintf(w, "p%g of %s%s %s\n", th.Percentile, th.Column, of, is)
 	}
-	printLeftOut(w, r.MissingRows, r.FailedFiles)
-	if r.DryRun {
-		fmt.Fprintln(w, "nothing was written (--dry-run)")
-		return nil
-	}
-	_, err := fmt.Fprintf(w, "%d files in %s\n", r.Files, r.To)
-	return err
 }
 
 // printLeftOut says what --partial went on without.

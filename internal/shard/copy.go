@@ -11,6 +11,7 @@ import (
 	"slices"
 
 	"github.com/parquet-go/parquet-go"
+	"github.com/parquet-go/parquet-go/deprecated"
 	"github.com/parquet-go/parquet-go/format"
 
 	"surprisal/internal/score"
@@ -129,8 +130,8 @@ func (d *Dest) Parquet(ctx context.Context, name string) (*Table, error) {
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	t := &Table{path: d.out.path(name), file: f}
-	return t, t.readFooter(st.Size())
+	t := &Table{path: d.out.path(name), file: f, size: st.Size(), check: func() error { return nil }, done: f.Close}
+	return t, t.readFooter()
 }
 
 // CopyRows writes the rows that c names to a file of d.
@@ -245,6 +246,7 @@ func labelElement(name string) *element {
 	e.se.Type.Set(format.ByteArray)
 	e.se.RepetitionType.Set(format.Optional)
 	e.se.LogicalType.Value = &format.StringType{}
+	e.se.ConvertedType.Set(deprecated.UTF8)
 	e.leaf = &leaf{path: name, kind: parquet.ByteArray, maxDef: 1}
 	return e
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/parquet-go/parquet-go/encoding/thrift"
 	"github.com/parquet-go/parquet-go/format"
@@ -454,6 +455,9 @@ func (f *copyFile) close(c *Copy, root *element) error {
 		meta.RowGroups = []format.RowGroup{}
 	}
 	for _, kv := range foot.kv {
+		if slices.ContainsFunc(c.Metadata, func(ours [2]string) bool { return ours[0] == kv.key }) {
+			continue // the input was made so too
+		}
 		if kv.key == arrowSchemaKey && len(root.children) != len(foot.schema.children) {
 			if kv.value = c.arrowSchema(kv.value); kv.value == "" {
 				continue

@@ -5,72 +5,57 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 
 	"surprisal/internal/score"
 )
 
 // Table is a parquet file opened to have single columns read (Scalar) or rows
-// copied (Copy). Its columns may be read by several goroutines at once.
+// copied (Copy), until its context ends. Its columns may be read by several
+// goroutines at once.
 type Table struct {
-	path string
-	in   *score.Input // nil for a score file
-	file *os.File
-	foot *footer
+	path  string
+	file  io.ReaderAt
+	size  int64
+	check func() error // tells whether the file is still what was opened
+	done  func() error
+	foot  *footer
 }
 
 // OpenInput opens an input that was planned; the error wraps ErrInputChanged
 // when it is another file by now.
 func OpenInput(ctx context.Context, in score.Input) (*Table, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
+	f, err := openInput(ctx, in)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", in.Path, err)
 	}
-	f, err := openInput(in)
-	if err == nil {
-		t := &Table{path: in.Path, in: &in, file: f}
-		if err = t.readFooter(in.Size); err == nil {
-			return t, nil
-		}
-	}
-	return nil, fmt.Errorf("open %s: %w", in.Path, err)
+	return f.table(in.Path)
 }
 
 // OpenScores opens a score file.
-func OpenScores(ctx context.Context, path string) (*Table, error) {
-	t, err := openScores(ctx, path)
+func OpenScores(ctx context.Context, name string) (*Table, error) {
+	f, err := openSource(ctx, name)
 	if err != nil {
-		return nil, fmt.Errorf("open scores %s: %w", path, err)
+		return nil, fmt.Errorf("open scores %s: %w", name, err)
+	}
+	return f.table(name)
+}
+
+func (s source) table(name string) (*Table, error) {
+	t := &Table{path: name, file: s.ReaderAt, size: s.Size, check: s.Unchanged, done: s.Close}
+	if err := t.readFooter(); err != nil {
+		return nil, fmt.Errorf("open %s: %w", name, err)
 	}
 	return t, nil
 }
 
-func openScores(ctx context.Context, path string) (*Table, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	st, err := f.Stat()
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	if !st.Mode().IsRegular() {
-		return nil, errors.Join(fmt.Errorf("it is not a regular file"), f.Close())
-	}
-	t := &Table{path: path, file: f}
-	return t, t.readFooter(st.Size())
-}
-
 // readFooter reads the footer and closes the file when that fails.
-func (t *Table) readFooter(size int64) error {
+func (t *Table) readFooter() error {
 	err := recovered(func() (err error) {
-		t.foot, err = readFooter(t.file, size)
+		t.foot, err = readFooter(t.file, t.size)
 		return err
 	})
 	if err != nil {
-		err = errors.Join(err, t.file.Close())
+		err = errors.Join(err, t.done())
 	}
 	return err
 }
@@ -87,19 +72,14 @@ func (t *Table) Describe() string { return t.foot.describe() }
 // Metadata gives a key of the file's key-value metadata.
 func (t *Table) Metadata(key string) (string, bool) { return t.foot.lookup(key) }
 
-// Close gives the file back. An input that was written to meanwhile is
+// Close gives the file back. One that was written to meanwhile is
 // ErrInputChanged: what was read of it is worth nothing.
 func (t *Table) Close() error {
 	if t.file == nil {
 		return nil
 	}
-	var err error
-	if t.in != nil {
-		err = checkUnchanged(t.file, *t.in)
-	}
-	err = errors.Join(err, t.file.Close())
 	t.file = nil
-	return err
+	return errors.Join(t.check(), t.done())
 }
 
 // Kind is what the values of a scalar column are.

@@ -13,6 +13,7 @@ import (
 	"surprisal/internal/dispatch"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
+	"surprisal/internal/store"
 )
 
 // Corpus is a run's committed scores with the inputs they are of.
@@ -47,11 +48,11 @@ func usage(format string, a ...any) error {
 // Open reads what OUT holds. An OUT that lacks rows is a UsageError unless
 // partial is set.
 func Open(ctx context.Context, out string, partial bool) (*Corpus, error) {
-	dir, err := filepath.Abs(out)
+	dir, err := store.Resolve(out)
 	if err != nil {
 		return nil, usage("%s: %w", out, err)
 	}
-	m, err := shard.ReadManifest(dir)
+	m, err := shard.ReadManifest(ctx, dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, usage("%s has no %s: name a folder that dispatcher run or submit wrote scores to", out, score.ManifestName)
 	}
@@ -76,7 +77,7 @@ func Open(ctx context.Context, out string, partial bool) (*Corpus, error) {
 				c.MissingRows += j.Rows()
 				continue
 			}
-			f.Scores = append(f.Scores, Range{filepath.Join(dir, filepath.FromSlash(j.Output)), j.First, j.Last, j.ID})
+			f.Scores = append(f.Scores, Range{store.Join(dir, j.Output), j.First, j.Last, j.ID})
 		}
 		if p.Rows > 0 {
 			c.Files = append(c.Files, f)
@@ -283,3 +284,5 @@ func under(path, dir string) bool {
 	rel, err := filepath.Rel(dir, path)
 	return err == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator))
 }
+
+func indexOf(names []string, name string) int { return slices.Index(names, name) }

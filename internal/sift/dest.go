@@ -12,10 +12,12 @@ import (
 	"io/fs"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"time"
 
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
+	"surprisal/internal/store"
 )
 
 // madeByName pins what a DEST is.
@@ -81,7 +83,10 @@ func (c *Corpus) checkDest(dest string) (string, error) {
 	if dest == "" {
 		return "", usage("no destination is named: give --to DEST")
 	}
-	dir, err := filepath.Abs(dest)
+	if score.IsURL(dest) && !strings.HasPrefix(dest, "file://") {
+		return "", usage("--to %s: only a local folder can be written to", dest)
+	}
+	dir, err := store.Resolve(dest)
 	if err != nil {
 		return "", usage("--to %s: %w", dest, err)
 	}
@@ -116,7 +121,7 @@ func resolved(path string) string {
 
 // openDest takes DEST for a request: a new or empty folder, or one that the same
 // request has begun.
-func (c *Corpus) openDest(dest string, req Request) (*destination, error) {
+func (c *Corpus) openDest(ctx context.Context, dest string, req Request) (*destination, error) {
 	dir, err := c.checkDest(dest)
 	if err != nil {
 		return nil, err
@@ -129,7 +134,7 @@ func (c *Corpus) openDest(dest string, req Request) (*destination, error) {
 	if err := to.claim(dest); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
-	if _, err := shard.RemoveTemporaries(dir, "copy", staleAfter); err != nil {
+	if _, err := shard.RemoveTemporaries(ctx, dir, "copy", staleAfter); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
 	return to, nil

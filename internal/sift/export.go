@@ -35,7 +35,7 @@ func (c *Corpus) Export(ctx context.Context, o ExportOptions) (*Exported, error)
 	default:
 		return nil, usage("--as %s is not one of sidecar, merged, dolma", o.As)
 	}
-	dest, err := c.openDest(o.To, req)
+	dest, err := c.openDest(ctx, o.To, req)
 	if err != nil {
 		return nil, err
 	}

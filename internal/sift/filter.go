@@ -96,7 +96,7 @@ func (c *Corpus) Filter(ctx context.Context, o FilterOptions) (*Result, error) {
 	req.Where, req.By, req.Scored = o.Where, o.By, o.WithScores
 	var dest *destination
 	if !o.DryRun {
-		if dest, err = c.openDest(o.To, req); err != nil {
+		if dest, err = c.openDest(ctx, o.To, req); err != nil {
 			return nil, err
 		}
 		defer dest.Close()
@@ -154,7 +154,7 @@ func badWhere(err error) error {
 func (c *Corpus) passing(ctx context.Context, f *File, cond *where.Condition, g *groups, kinds map[string]shard.Kind, thresholds [][]float64) (*shard.Bitmap, []Count, error) {
 	rows, counts := &shard.Bitmap{}, []Count{}
 	names := union(g.by, cond.Columns, []string{"n_tokens", "perplexity"})
-	tokensAt, pplAt := slices.Index(names, "n_tokens"), slices.Index(names, "perplexity")
+	tokensAt, pplAt := indexOf(names, "n_tokens"), indexOf(names, "perplexity")
 	r, ev := g.grouper(), cond.Evaluator()
 	err := c.scan(ctx, f, names, kinds, func(first int64, n int, v []*shard.Values) error {
 		group, err := r.rows(n, v[:len(g.by)])

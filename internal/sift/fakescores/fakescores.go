@@ -69,7 +69,7 @@ func Write(ctx context.Context, inputs []string, out string, o Options) (*score.
 		Model: score.Model{Dir: "/none", Name: "fake", Digest: "sha256:00"},
 	}
 	m.ConfigDigest = score.ConfigDigest(m.Options, m.Model)
-	found, problems, err := shard.Discover(inputs, abs)
+	found, problems, err := shard.Discover(ctx, inputs, abs)
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +83,7 @@ func Write(ctx context.Context, inputs []string, out string, o Options) (*score.
 		}
 		m.Files = append(m.Files, p)
 	}
-	if err := shard.WriteManifest(abs, m); err != nil {
+	if err := shard.WriteManifest(ctx, abs, m); err != nil {
 		return nil, err
 	}
 	g, ctx := errgroup.WithContext(ctx)
