@@ -56,6 +56,11 @@ bench-load: ## open a 5.8 GB fp32 checkpoint into bf16: seconds and peak memory
 	SURPRISAL_BENCH_CKPT=$(CURDIR)/.build/bench-ckpt go test -run '^$$' -bench Open1B3 -benchtime 2x ./internal/model
 	rm -rf .build/bench-ckpt
 
+.PHONY: bench-filter
+bench-filter: build ## filter 10 files of a million rows beside DuckDB (python3 with pyarrow, numpy, duckdb): seconds, memory
+	go run ./internal/tools/benchfilter -files $(or $(FILES),10) -dir .build/bench-filter
+	rm -rf .build/bench-filter
+
 .PHONY: lint
 lint: native $(STATICCHECK) ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l cmd internal); if [ -n "$$unformatted" ]; then echo "not formatted (gofmt -w):"; echo "$$unformatted"; exit 1; fi
