@@ -46,8 +46,9 @@ func withPrograms(m *testing.M) (int, error) {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	bin = dir
-	for name, cgo := range map[string]string{"dispatcher": "0", "worker": "1"} {
-		cmd := exec.Command("go", "build", "-o", filepath.Join(dir, name), "../cmd/"+name)
+	for source, cgo := range map[string]string{"../cmd/dispatcher": "0", "../cmd/worker": "1", "../internal/tools/checkrun": "0"} {
+		name := filepath.Base(source)
+		cmd := exec.Command("go", "build", "-o", filepath.Join(dir, name), source)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED="+cgo)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return 0, fmt.Errorf("build %s: %w\n%s", name, err, out)

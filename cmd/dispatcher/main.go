@@ -122,16 +122,22 @@ usage or input; 130 interrupted.`,
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return flagError{err} })
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return loadConfig(cmd) }
 	root.AddCommand(newRun(l), newSubmit(l), newWait(l), newStatus(l), newList(l), newPlan(l), newVerify(l),
-		newFilter(l), newBucket(l), newExport(l))
-	for _, c := range append(root.Commands(), root) {
-		if check := c.Args; check != nil {
-			c.Args = func(cmd *cobra.Command, args []string) error {
-				if err := check(cmd, args); err != nil {
-					return flagError{fmt.Errorf("%w: see %s --help", err, cmd.CommandPath())}
-				}
-				return nil
+		newFilter(l), newBucket(l), newExport(l), newJobs(l), newJob(l), newDead(l), newWorkers(l))
+	markArgs(root)
+	return root
+}
+
+// markArgs has each command's complaints about its arguments say where to look.
+func markArgs(c *cobra.Command) {
+	if check := c.Args; check != nil {
+		c.Args = func(cmd *cobra.Command, args []string) error {
+			if err := check(cmd, args); err != nil {
+				return flagError{fmt.Errorf("%w: see %s --help", err, cmd.CommandPath())}
 			}
+			return nil
 		}
 	}
-	return root
+	for _, sub := range c.Commands() {
+		markArgs(sub)
+	}
 }

@@ -1,8 +1,8 @@
 package main
 
 import (
-	"errors"
 	"fmt"
+	"math"
 	"os"
 	"sort"
 	"text/tabwriter"
@@ -136,23 +136,28 @@ func printRuns(cmd *cobra.Command, l life) error {
 		return err
 	}
 	defer client.Close()
-	runs, err := client.Runs(l.drain)
-	if err != nil && !errors.Is(err, jobs.ErrNotSetUp) {
+	runs, err := dispatch.ListRuns(l.drain, client)
+	if err != nil {
 		return err
 	}
 	if asJSON {
-		if runs == nil {
-			runs = []jobs.RunRecord{}
-		}
 		return printJSON(cmd.OutOrStdout(), runs)
 	}
 	t := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "RUN\tSTATE\tFILES\tJOBS\tROWS\tEST. TOKENS\tCREATED\tOUT")
+	fmt.Fprintln(t, "RUN\tSTATE\tJOBS\tDEAD\tDONE\tTOKENS/S\tLEFT\tROWS\tCREATED\tOUT")
 	for _, r := range runs {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.ID, r.State, count(int64(r.Files)), count(int64(r.Jobs)),
-			count(r.Rows), count(r.Tokens), r.Created, r.Out)
+		fmt.Fprintf(t, "%s\t%s\t%s/%s\t%s\t%.0f %%\t%s\t%s\t%s\t%s\t%s\n", r.ID, r.State, count(int64(r.Pace.Done)), count(int64(r.Pace.Total)),
+			count(int64(r.Dead)), math.Floor(r.Pace.Percent), count(int64(r.Pace.TokensPerSec)), left(r.Pace), count(r.Rows), r.Created, r.Out)
 	}
 	return t.Flush()
+}
+
+// left is the time that a run still takes, for people.
+func left(p dispatch.Pace) string {
+	if p.Left == nil {
+		return "-"
+	}
+	return time.Duration(*p.Left * float64(time.Second)).String()
 }
 
 func newStatus(l life) *cobra.Command {
@@ -207,7 +212,12 @@ func printStatus(cmd *cobra.Command, st *dispatch.Status) error {
 			fmt.Fprintf(t, "  %s %s", count(int64(r.Jobs[jobs.State(s)])), s)
 		}
 		fmt.Fprintf(t, "\n  documents\t%s of %s\n  tokens\t%s of about %s\n", count(r.Documents), count(r.Run.Rows), count(r.Tokens), count(r.Run.Tokens))
-		for _, d := range r.Dead {
+		fmt.Fprintf(t, "  progress\t%.1f %%, %s tokens/s, %s left\n", math.Floor(10*r.Pace.Percent)/10, count(int64(r.Pace.TokensPerSec)), left(r.Pace))
+		for i, d := range r.Dead {
+			if i == 10 {
+				fmt.Fprintf(t, "  dead\tand %s more: dispatcher dead list %s\n", count(int64(len(r.Dead)-i)), r.Run.ID)
+				break
+			}
 			fmt.Fprintf(t, "  dead\t%s: %s\n", d.ID, oneLine(d.Reason))
 		}
 	}
@@ -219,14 +229,7 @@ func printStatus(cmd *cobra.Command, st *dispatch.Status) error {
 	fmt.Fprintln(t)
 	fmt.Fprintf(t, "workers\t%d\n", len(st.Workers))
 	for _, w := range st.Workers {
-		state := "idle"
-		if len(w.Progress) > 0 {
-			state = fmt.Sprintf("%d in hand", len(w.Progress))
-		}
-		if w.Draining {
-			state += ", draining"
-		}
-		fmt.Fprintf(t, "  %s\t%s on %s, %s, %s tokens/s\n", w.ID, w.Engine, w.Host, state, count(int64(w.TokensPerSec)))
+		fmt.Fprintf(t, "  %s\t%s on %s, %s, %s tokens/s\n", w.ID, w.Engine, w.Host, workerState(w), count(int64(w.TokensPerSec)))
 	}
 	return t.Flush()
 }

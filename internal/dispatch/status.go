@@ -24,6 +24,7 @@ type RunStatus struct {
 	Jobs      map[jobs.State]int `json:"jobs"` // that a worker has had, by state
 	Documents int64              `json:"documents"`
 	Tokens    int64              `json:"tokens"`
+	Pace      Pace               `json:"pace"`
 	Dead      []jobs.DeadLetter  `json:"dead,omitempty"`
 }
 
@@ -64,6 +65,10 @@ func GetStatus(ctx context.Context, client *jobs.Client, run string) (*Status, e
 		return nil, err
 	}
 	st.Workers = append(st.Workers, workers...)
+	for i := range st.Runs {
+		r := &st.Runs[i]
+		r.Pace = paceOf(r.Run, r.Jobs, r.Documents, r.Tokens, workers)
+	}
 	return st, nil
 }
 
