@@ -1,0 +1,41 @@
+package store
+
+import (
+	"errors"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/aws/smithy-go"
+)
+
+// httpClient makes a client for many requests at once to few hosts. A body has
+// no deadline of its own: readOnce sees one that stalls.
+func httpClient() *http.Client {
+	t := &http.Transport{
+		Proxy:                 http.ProxyFromEnvironment,
+		DialContext:           (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		ForceAttemptHTTP2:     true,
+		MaxIdleConnsPerHost:   64,
+		IdleConnTimeout:       60 * time.Second,
+		TLSHandshakeTimeout:   10 * time.Second,
+		ResponseHeaderTimeout: time.Minute,
+		ExpectContinueTimeout: time.Second,
+		DisableCompression:    true, // ranges are of the file's own bytes
+	}
+	return &http.Client{Transport: t}
+}
+
+// oneLine is an SDK's error for people.
+func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
+
+// isNoCredentials tells whether the SDK found none to sign with.
+func isNoCredentials(err error) bool {
+	var op *smithy.OperationError
+	if !errors.As(err, &op) {
+		return false
+	}
+	s := op.Err.Error()
+	return strings.Contains(s, "get identity") || strings.Contains(s, "refresh cached credentials") || strings.Contains(s, "get credentials")
+}
