@@ -39,7 +39,7 @@ func Begin(ctx context.Context, req Request, stale time.Duration, log zerolog.Lo
 	if err != nil {
 		return nil, err
 	}
-	unlock, err := lockOut(m.Out)
+	unlock, err := lockOut(ctx, m.Out, log)
 	if err != nil {
 		return nil, err
 	}

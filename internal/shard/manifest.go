@@ -121,6 +121,9 @@ func ReadSuccess(ctx context.Context, out string) ([]byte, error) {
 
 // RemoveSuccess removes out/_SUCCESS; there being none is no error.
 func RemoveSuccess(ctx context.Context, out string) error {
+	if score.IsURL(out) {
+		return store.Remove(ctx, store.Join(out, score.SuccessName))
+	}
 	if err := os.Remove(filepath.Join(out, score.SuccessName)); err != nil && !os.IsNotExist(err) {
 		return fmt.Errorf("remove %s: %w", score.SuccessName, err)
 	}
@@ -128,6 +131,13 @@ func RemoveSuccess(ctx context.Context, out string) error {
 }
 
 func writeRoot(ctx context.Context, out, name string, body []byte, replace bool) error {
+	if score.IsURL(out) {
+		_, err := store.PutBytes(ctx, store.Join(out, name), body, store.Condition{Absent: !replace})
+		if err != nil {
+			return fmt.Errorf("write %s: %w", name, err)
+		}
+		return nil
+	}
 	o, err := openOut(out)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", name, err)

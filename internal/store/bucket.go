@@ -69,6 +69,13 @@ func bucketOf(ctx context.Context, p score.Place) (bucket, error) {
 	return b, nil
 }
 
+// Forget drops all clients, so that the next ones read the environment again.
+func Forget() {
+	buckets.Lock()
+	defer buckets.Unlock()
+	buckets.open = nil
+}
+
 // place parses a URL and opens its bucket.
 func place(ctx context.Context, name string) (score.Place, bucket, error) {
 	p, err := score.ParsePlace(name)

@@ -55,7 +55,7 @@ func (c *cloud) stat(ctx context.Context, key string) (Info, error) {
 	if err != nil {
 		return Info{}, c.error(key, err)
 	}
-	info := Info{Name: c.name(key), Size: a.Size, Version: a.ETag}
+	info := Info{Name: c.name(key), Size: a.Size, Version: a.ETag, Modified: a.ModTime}
 	var gs storage.ObjectAttrs
 	if a.As(&gs) {
 		info.Version = strconv.FormatInt(gs.Generation, 10)
@@ -119,7 +119,7 @@ func (c *cloud) page(ctx context.Context, prefix, token string) ([]Info, string,
 		if o.IsDir || o.Key == "" || o.Key[len(o.Key)-1] == '/' {
 			continue // an empty file that stands for a folder
 		}
-		info := Info{Name: c.name(o.Key), Size: o.Size}
+		info := Info{Name: c.name(o.Key), Size: o.Size, Modified: o.ModTime}
 		var a types.Object
 		var g storage.ObjectAttrs
 		var z container.BlobItem

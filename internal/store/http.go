@@ -13,18 +13,19 @@ import (
 // httpClient makes a client for many requests at once to few hosts. A body has
 // no deadline of its own: readOnce sees one that stalls.
 func httpClient() *http.Client {
-	t := &http.Transport{
-		Proxy:                 http.ProxyFromEnvironment,
-		DialContext:           (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
-		ForceAttemptHTTP2:     true,
-		MaxIdleConnsPerHost:   64,
-		IdleConnTimeout:       60 * time.Second,
-		TLSHandshakeTimeout:   10 * time.Second,
-		ResponseHeaderTimeout: time.Minute,
-		ExpectContinueTimeout: time.Second,
-		DisableCompression:    true, // ranges are of the file's own bytes
-	}
+	t := &http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true}
+	tune(t)
 	return &http.Client{Transport: t}
+}
+
+func tune(t *http.Transport) {
+	t.DialContext = (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext
+	t.MaxIdleConnsPerHost = 64
+	t.IdleConnTimeout = time.Minute
+	t.TLSHandshakeTimeout = 10 * time.Second
+	t.ResponseHeaderTimeout = time.Minute
+	t.ExpectContinueTimeout = time.Second
+	t.DisableCompression = true // ranges are of the file's own bytes
 }
 
 // oneLine is an SDK's error for people.

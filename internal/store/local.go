@@ -62,5 +62,5 @@ func openFile(name string) (*Object, error) {
 		_ = f.Close()
 		return nil, err
 	}
-	return &Object{Info: Info{Name: name, Size: st.Size(), Version: FileVersion(st)}, file: f}, nil
+	return &Object{Info: Info{Name: name, Size: st.Size(), Version: FileVersion(st), Modified: st.ModTime()}, file: f}, nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"surprisal/internal/score"
 )
@@ -15,6 +16,8 @@ type Info struct {
 	Name    string // its place
 	Size    int64  // bytes
 	Version string // changes when the file does
+	// Modified is zero where the store doesn't tell.
+	Modified time.Time
 }
 
 // Object is a file that is open for reading, pinned to one version.

@@ -32,7 +32,7 @@ func openS3(ctx context.Context, root score.Place) (bucket, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg, err := config.LoadDefaultConfig(ctx, config.WithHTTPClient(httpClient()),
+	cfg, err := config.LoadDefaultConfig(ctx, config.WithHTTPClient(awshttp.NewBuildableClient().WithTransportOptions(tune)),
 		// One attempt at a time: retry decides.
 		config.WithRetryer(func() aws.Retryer { return aws.NopRetryer{} }))
 	if err != nil {
@@ -128,7 +128,7 @@ func (c *cloud) s3Error(name string, err error) error {
 	case code == "InvalidAccessKeyId" || code == "SignatureDoesNotMatch" || code == "ExpiredToken" || code == "InvalidToken":
 		return &Error{name, "the credentials are not accepted (" + code + "): " + s3Hint, ErrDenied}
 	case status == http.StatusForbidden || status == http.StatusUnauthorized:
-		return &Error{name, fmt.Sprintf("access denied (HTTP %d): these credentials lack s3:GetObject, s3:PutObject or s3:ListBucket here, or there is no such bucket", status), ErrDenied}
+		return &Error{name, fmt.Sprintf("access denied (HTTP %d): check the bucket's name and the credentials (AWS_ACCESS_KEY_ID, AWS_PROFILE), which need s3:GetObject, s3:ListBucket and, for --out, s3:PutObject", status), ErrDenied}
 	case code == "PreconditionFailed" || status == http.StatusPreconditionFailed:
 		return &Error{name, ErrChanged.Error(), ErrChanged}
 	case code == "ConditionalRequestConflict" || status == http.StatusConflict:
