@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
 
 	"surprisal/internal/jobs"
@@ -112,7 +113,7 @@ func Verify(ctx context.Context, req VerifyRequest) (*Verification, error) {
 		return nil, err
 	}
 	if req.Repair {
-		unlock, err := lockOut(out)
+		unlock, err := lockOut(ctx, out, zerolog.Nop())
 		if err != nil {
 			return nil, err
 		}
