@@ -11,7 +11,8 @@ TOOLS := .build/bin
 export CGO_ENABLED := 1
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-LDFLAGS := -X main.version=$(VERSION)
+# Without symbols for debuggers, which are a third of the program; stack traces stay.
+LDFLAGS := -s -w -X main.version=$(VERSION)
 
 # The Rust half of the tokenizers module, at the version that go.mod names.
 TOKENIZERS := github.com/daulet/tokenizers
@@ -21,6 +22,10 @@ GEMM := $(if $(GEMM_SOURCES),$(LIB)/libsurprisal_gemm.a)
 
 STATICCHECK_VERSION := v0.8.2
 STATICCHECK := $(TOOLS)/staticcheck-$(STATICCHECK_VERSION)
+
+# A server that speaks S3, for tests alone.
+VERSITYGW_VERSION := v1.8.0
+VERSITYGW := $(TOOLS)/versitygw-$(VERSITYGW_VERSION)
 
 DEMO := examples/demo
 GO_TEST_FLAGS ?= -timeout 30m
@@ -67,6 +72,9 @@ lint: native $(STATICCHECK) ## gofmt, go vet, staticcheck
 	go vet ./...
 	$(STATICCHECK) ./...
 
+.PHONY: versitygw
+versitygw: $(VERSITYGW) ## build the S3 server that tests of buckets need (once)
+
 .PHONY: clean
 clean: ## remove what was built, tools and native libraries too
 	rm -rf bin .build $(DEMO)/out
@@ -95,6 +103,11 @@ $(LIB)/libsurprisal_gemm.a: $(GEMM_SOURCES) | require-cargo
 .PHONY: require-cargo
 require-cargo:
 	@command -v cargo >/dev/null || { echo "cargo is not on PATH: install Rust, https://rustup.rs" >&2; exit 1; }
+
+$(VERSITYGW):
+	mkdir -p $(TOOLS)
+	GOBIN=$(CURDIR)/$(TOOLS) CGO_ENABLED=0 go install -trimpath -ldflags '-s -w' github.com/versity/versitygw/cmd/versitygw@$(VERSITYGW_VERSION)
+	mv $(TOOLS)/versitygw $@
 
 $(STATICCHECK):
 	mkdir -p $(TOOLS)

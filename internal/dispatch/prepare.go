@@ -60,7 +60,7 @@ func Plan(ctx context.Context, req Request) (m, known *score.Manifest, err error
 		}
 		known, err = shard.ReadManifest(ctx, m.Out)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, nil, usage("%s: %w", m.Out, err)
+			return nil, nil, usage("--out %s: %w", m.Out, err)
 		}
 	}
 	if err := score.ValidOut(m.Out); m.Out != "" && err != nil {

@@ -53,7 +53,7 @@ func (d *discovery) url(arg string) error {
 
 // urlFolder takes every *.parquet below dir.
 func (d *discovery) urlFolder(arg string, dir score.Place) error {
-	n, any := len(d.seen), false
+	n, problems, any := len(d.seen), len(d.problems), false
 	err := d.list(dir, func(info store.Info, p score.Place) {
 		any = true
 		if strings.HasSuffix(p.Key, parquetSuffix) && !hiddenBelow(dir.Key, p.Key) {
@@ -66,6 +66,8 @@ func (d *discovery) urlFolder(arg string, dir score.Place) error {
 		return fmt.Errorf("input %w", err)
 	case !any:
 		return fmt.Errorf("input %s: there is no such file or folder; check the name", arg)
+	case len(d.seen) == n && len(d.problems) > problems:
+		return fmt.Errorf("input %s: no %s file in this folder that can be taken (%s: %w)", arg, parquetSuffix, d.problems[problems].Path, d.problems[problems].Err)
 	case len(d.seen) == n && !slices.ContainsFunc(d.found, func(f found) bool { return inFolder(f.in.Path, dir) }):
 		return fmt.Errorf("input %s: no %s file in this folder or below it; name files with another suffix one by one or by a glob", arg, parquetSuffix)
 	}
@@ -129,6 +131,7 @@ func (d *discovery) urlGlob(arg string, p score.Place) error {
 		byDir[dir] = append(byDir[dir], parts)
 	}
 	// Rels are relative to the folder before the first wildcard of the whole pattern.
+	problems := len(d.problems)
 	whole := p.Key[:strings.IndexAny(p.Key, "*?[{")]
 	matched := false
 	for _, dir := range dirs {
@@ -147,6 +150,9 @@ func (d *discovery) urlGlob(arg string, p score.Place) error {
 		if err != nil {
 			return fmt.Errorf("input %w", err)
 		}
+	}
+	if len(d.problems) > problems && !slices.ContainsFunc(d.found, func(f found) bool { return f.arg == d.arg }) {
+		return fmt.Errorf("input %s: the pattern matches no file that can be taken (%s: %w)", arg, d.problems[problems].Path, d.problems[problems].Err)
 	}
 	if !matched {
 		return fmt.Errorf("input %s: the pattern matches no parquet file; check the path (** matches any number of folders)", arg)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -62,6 +63,9 @@ func writeManifest(ctx context.Context, out string, m *score.Manifest, replace b
 func ReadManifest(ctx context.Context, out string) (*score.Manifest, error) {
 	path := store.Join(out, score.ManifestName)
 	m, err := readManifest(ctx, path)
+	if named := (*store.Error)(nil); errors.As(err, &named) { // it tells the path
+		return nil, fmt.Errorf("read manifest: %w", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read manifest %s: %w", path, err)
 	}
