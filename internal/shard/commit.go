@@ -30,14 +30,11 @@ type outDir struct {
 	hardLink func(from, to string) error // root.Link, but in tests
 }
 
-func openOut(dir string) (*outDir, error) {
+func openOut(ctx context.Context, dir string) (*outDir, error) {
 	if score.IsURL(dir) {
 		return nil, fmt.Errorf("%s: %w: this works in local folders only", dir, store.ErrUnsupported)
 	}
-	if err := os.MkdirAll(dir, 0o777); err != nil {
-		return nil, err
-	}
-	root, err := os.OpenRoot(dir)
+	root, err := store.OpenFolder(ctx, dir)
 	if err != nil {
 		return nil, err
 	}

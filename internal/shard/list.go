@@ -115,7 +115,7 @@ func List(ctx context.Context, out string, do func(Entry) error) error {
 // Quarantine moves a file of out aside, where no reader takes it for scores, and
 // gives its new place. The file's job can be scored again then.
 func Quarantine(ctx context.Context, out, rel string) (string, error) {
-	o, err := openOut(out)
+	o, err := openOut(ctx, out)
 	if err != nil {
 		return "", fmt.Errorf("quarantine %s: %w", rel, err)
 	}
@@ -139,7 +139,7 @@ func Remove(ctx context.Context, out string, e Entry) error {
 	if e.Kind != EntryTemporary && e.Kind != EntryQuarantined {
 		return fmt.Errorf("remove %s: it is of kind %s", e.Path, e.Kind)
 	}
-	o, err := openOut(out)
+	o, err := openOut(ctx, out)
 	if err != nil {
 		return fmt.Errorf("remove %s: %w", e.Path, err)
 	}

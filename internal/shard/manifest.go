@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"surprisal/internal/score"
 	"surprisal/internal/store"
@@ -58,11 +59,18 @@ func writeManifest(ctx context.Context, out string, m *score.Manifest, replace b
 	return writeRoot(ctx, out, manifestCopy, copied, true)
 }
 
+// ErrMoved: a manifest names another output folder than the one it lies in.
+var ErrMoved = errors.New("it was moved or copied here")
+
 // ReadManifest reads and validates out/_manifest.json; the error wraps
-// fs.ErrNotExist when there is none.
+// fs.ErrNotExist when there is none, and ErrMoved when it is another folder's:
+// who went on with it would write there.
 func ReadManifest(ctx context.Context, out string) (*score.Manifest, error) {
 	path := store.Join(out, score.ManifestName)
 	m, err := readManifest(ctx, path)
+	if err == nil && !samePlace(m.Out, out) {
+		err = fmt.Errorf("%w: it is of %s: put the folder back there, or score into a new one", ErrMoved, m.Out)
+	}
 	if named := (*store.Error)(nil); errors.As(err, &named) { // it tells the path
 		return nil, fmt.Errorf("read manifest: %w", err)
 	}
@@ -70,6 +78,18 @@ func ReadManifest(ctx context.Context, out string) (*score.Manifest, error) {
 		return nil, fmt.Errorf("read manifest %s: %w", path, err)
 	}
 	return m, nil
+}
+
+// samePlace tells whether two names are of one folder.
+func samePlace(a, b string) bool {
+	if score.IsURL(a) || score.IsURL(b) {
+		x, xerr := store.Resolve(a)
+		y, yerr := store.Resolve(b)
+		return xerr == nil && yerr == nil && strings.TrimSuffix(x, "/") == strings.TrimSuffix(y, "/")
+	}
+	x, xerr := os.Stat(a)
+	y, yerr := os.Stat(b)
+	return xerr == nil && yerr == nil && os.SameFile(x, y)
 }
 
 func readManifest(ctx context.Context, path string) (*score.Manifest, error) {
@@ -142,7 +162,7 @@ func writeRoot(ctx context.Context, out, name string, body []byte, replace bool)
 		}
 		return nil
 	}
-	o, err := openOut(out)
+	o, err := openOut(ctx, out)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}

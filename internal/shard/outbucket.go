@@ -25,11 +25,11 @@ type outPlace interface {
 }
 
 // openPlace opens OUT to write to it.
-func openPlace(out string) (outPlace, error) {
+func openPlace(ctx context.Context, out string) (outPlace, error) {
 	if score.IsURL(out) {
 		return outBucket(out), nil
 	}
-	return openOut(out)
+	return openOut(ctx, out)
 }
 
 // outBucket is the URL of a prefix in a bucket. A score file is written to a

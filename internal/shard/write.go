@@ -82,7 +82,7 @@ func create(ctx context.Context, job score.Job, kept *Columns, meta Metadata) (*
 	if job.Options.PerToken {
 		w.ids = w.keptN + len(ownNames(false))
 	}
-	if w.out, err = openPlace(job.Out); err != nil {
+	if w.out, err = openPlace(ctx, job.Out); err != nil {
 		return nil, err
 	}
 	if w.file, w.temp, err = w.out.temporary(job); err != nil {

@@ -39,6 +39,9 @@ var buckets struct {
 
 // bucketOf gives the bucket that p is in.
 func bucketOf(ctx context.Context, p score.Place) (bucket, error) {
+	if err := fenceOf(ctx).Check(p.String()); err != nil {
+		return nil, err
+	}
 	root := p.Root()
 	buckets.Lock()
 	defer buckets.Unlock()

@@ -35,7 +35,10 @@ func Open(ctx context.Context, name string) (*Object, error) {
 		return nil, err
 	}
 	if p.Scheme == "" {
-		return openFile(name)
+		return openFile(ctx, name)
+	}
+	if err := fenceOf(ctx).Check(name); err != nil {
+		return nil, err
 	}
 	b, err := bucketOf(ctx, p)
 	if err != nil {
@@ -57,7 +60,7 @@ func OpenVersion(ctx context.Context, want Info) (*Object, error) {
 		return nil, err
 	}
 	if p.Scheme == "" {
-		o, err := openFile(want.Name)
+		o, err := openFile(ctx, want.Name)
 		if errors.Is(err, errNotRegular) {
 			return nil, fmt.Errorf("%s: %w: %w any more", want.Name, ErrChanged, errNotRegular)
 		}
@@ -70,6 +73,9 @@ func OpenVersion(ctx context.Context, want Info) (*Object, error) {
 			return nil, err
 		}
 		return o, nil
+	}
+	if err := fenceOf(ctx).Check(want.Name); err != nil {
+		return nil, err
 	}
 	b, err := bucketOf(ctx, p)
 	if err != nil {

@@ -166,8 +166,18 @@ func (s *session) next(fetch, ctx context.Context) (*jobs.Lease, error) {
 func (s *session) take(ctx context.Context, lease *jobs.Lease) error {
 	t := &task{lease: lease, job: lease.Job, started: time.Now()}
 	log := s.w.jobLog(t)
-	if c, err := shard.Inspect(ctx, store.Join(t.job.Out, t.job.Output)); err == nil &&
-		c.Job == t.job.ID && c.ConfigDigest == t.job.ConfigDigest {
+	if err := s.w.admit(&t.job); err != nil {
+		s.fail(ctx, t, err)
+		<-s.slots
+		return nil
+	}
+	c, err := shard.Inspect(store.Within(ctx, s.w.outputs), store.Join(t.job.Out, t.job.Output))
+	switch {
+	case errors.Is(err, store.ErrOutside):
+		s.fail(ctx, t, err)
+		<-s.slots
+		return nil
+	case err == nil && c.Job == t.job.ID && c.ConfigDigest == t.job.ConfigDigest:
 		log.Info().Msg("job was committed before: nothing to score")
 		s.settle(t, lease.Done(ctx, totals(c.Totals, t)))
 		<-s.slots
@@ -189,7 +199,7 @@ func (s *session) take(ctx context.Context, lease *jobs.Lease) error {
 }
 
 func (s *session) read(ctx context.Context, t *task) (err error) {
-	rows, err := shard.OpenRange(ctx, t.job)
+	rows, err := shard.OpenRange(store.Within(ctx, s.w.inputs), t.job)
 	if err != nil {
 		return err
 	}
@@ -234,7 +244,7 @@ func (s *session) commit(ctx context.Context, done <-chan *task) error {
 // publish writes t's file and acks. An error is of the file.
 func (s *session) publish(ctx context.Context, t *task) error {
 	info := s.model.engine.Info()
-	out, err := shard.Create(ctx, t.job, t.columns, shard.Metadata{
+	out, err := shard.Create(store.Within(ctx, s.w.outputs), t.job, t.columns, shard.Metadata{
 		Precision: info.Precision, Engine: string(info.Kind), Device: info.Device, Program: s.w.cfg.Program,
 	})
 	if err != nil {
@@ -261,7 +271,9 @@ func (s *session) publish(ctx context.Context, t *task) error {
 // fail settles a task that has no output.
 func (s *session) fail(ctx context.Context, t *task, err error) {
 	log := s.w.jobLog(t)
-	for _, permanent := range []error{shard.ErrInputChanged, shard.ErrCorrupt, shard.ErrColumn, shard.ErrConflict, shard.ErrRows} {
+	for _, permanent := range []error{
+		shard.ErrInputChanged, shard.ErrCorrupt, shard.ErrColumn, shard.ErrConflict, shard.ErrRows, store.ErrOutside,
+	} {
 		if errors.Is(err, permanent) {
 			log.Error().Err(err).Msg("job is dead")
 			s.settle(t, t.lease.Fail(ctx, err))

@@ -16,6 +16,7 @@ import (
 
 	"surprisal/internal/jobs"
 	"surprisal/internal/score"
+	"surprisal/internal/store"
 )
 
 // Config sets a worker up.
@@ -26,6 +27,9 @@ type Config struct {
 	Threads      int              // cores for tokenizing and the CPU engine; default all
 	BatchTokens  int              // token budget of a batch; default the engine's
 	InFlight     int              // jobs in hand at most; default 4
+	AllowInput   []string         // folders and URL prefixes that jobs may read; none: any
+	AllowOutput  []string         // folders and URL prefixes that jobs may write; none: any
+	AllowModel   []string         // folders and URL prefixes of models and tokenizers; none: any
 	DrainTimeout time.Duration    // how long a drain may take before jobs are given back; default 20 s
 	StallAfter   time.Duration    // a job without progress for so long is given up; default 10 min
 	Program      string           // version, for outputs
@@ -85,6 +89,8 @@ type Worker struct {
 	client *jobs.Client
 	models models
 	log    zerolog.Logger
+	// inputs and outputs are where jobs may read and write; nil: anywhere.
+	inputs, outputs *store.Fence
 
 	started    time.Time
 	jobsDone   atomic.Int64
@@ -102,7 +108,40 @@ func New(client *jobs.Client, cfg Config) (*Worker, error) {
 	w := &Worker{cfg: cfg, client: client, started: time.Now(), log: cfg.Log.With().Str("worker", cfg.ID).Logger()}
 	w.models = models{cfg: cfg, kind: kind, log: w.log}
 	w.models.open = w.models.openEngine
+	for _, f := range []struct {
+		fence  **store.Fence
+		flag   string
+		places []string
+	}{{&w.inputs, "allow-input", cfg.AllowInput}, {&w.outputs, "allow-output", cfg.AllowOutput}, {&w.models.fence, "allow-model", cfg.AllowModel}} {
+		if *f.fence, err = store.NewFence(f.flag, f.places); err != nil {
+			w.closeFences()
+			return nil, fmt.Errorf("%w: %w", ErrAllow, err)
+		}
+	}
 	return w, nil
+}
+
+// ErrAllow: a folder that jobs are to be confined to can't be opened.
+var ErrAllow = errors.New("jobs can't be confined")
+
+func (w *Worker) closeFences() {
+	for _, f := range []*store.Fence{w.inputs, w.outputs, w.models.fence} {
+		if err := f.Close(); err != nil {
+			w.log.Warn().Err(err).Msg("folder not closed")
+		}
+	}
+}
+
+// admit refuses a job that names a place outside of those allowed, before any is
+// opened.
+func (w *Worker) admit(j *score.Job) error {
+	if err := w.inputs.Check(j.Input.Path); err != nil {
+		return fmt.Errorf("input %w", err)
+	}
+	if err := w.outputs.Check(j.Out); err != nil {
+		return fmt.Errorf("output folder %w", err)
+	}
+	return w.models.admit(j)
 }
 
 // Run takes jobs until fetch ends, then finishes what is in hand and returns
@@ -110,6 +149,7 @@ func New(client *jobs.Client, cfg Config) (*Worker, error) {
 // back what is in hand. It returns an error when the engine fails or the
 // connection is closed for good.
 func (w *Worker) Run(fetch, work context.Context) error {
+	defer w.closeFences()
 	defer w.models.close()
 	work, cancel := context.WithCancelCause(work)
 	defer cancel(nil)
@@ -170,7 +210,7 @@ func (w *Worker) sessions(fetch, work context.Context, consumer *jobs.Consumer) 
 			}
 		}
 		log := w.log.With().Str("run", lease.Job.Run).Str("job", lease.Job.ID).Logger()
-		m, err := w.models.load(work, &lease.Job)
+		m, err := w.load(work, &lease.Job)
 		if err != nil {
 			w.refuse(work, lease, err, log)
 			lease = nil
@@ -181,6 +221,13 @@ func (w *Worker) sessions(fetch, work context.Context, consumer *jobs.Consumer) 
 			return ended(work, err)
 		}
 	}
+}
+
+func (w *Worker) load(ctx context.Context, j *score.Job) (*loaded, error) {
+	if err := w.admit(j); err != nil {
+		return nil, err
+	}
+	return w.models.load(ctx, j)
 }
 
 // ended is nil for an error that is only ctx's end told on.
@@ -199,6 +246,9 @@ func (w *Worker) refuse(ctx context.Context, lease *jobs.Lease, err error, log z
 	switch {
 	case ctx.Err() != nil || errors.Is(err, context.Canceled):
 		settle = lease.Abandon(ctx)
+	case errors.Is(err, store.ErrOutside):
+		log.Error().Err(err).Msg("job is dead")
+		settle = lease.Fail(ctx, err)
 	case errors.Is(err, ErrEngine):
 		log.Warn().Err(err).Msg("job declined")
 		settle = lease.Decline(ctx, err.Error())
