@@ -18,7 +18,7 @@ const module = "surprisal"
 // layers lists who may import whom: a package imports only families of layers
 // below its own, and its own family.
 var layers = [][]string{
-	{"internal/score"},
+	{"internal/failpoint", "internal/score"},
 	{"internal/store"},
 	{"internal/gpu", "internal/jobs", "internal/model", "internal/shard"},
 	{"internal/dispatch", "internal/worker"},

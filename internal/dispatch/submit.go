@@ -9,6 +9,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"surprisal/internal/failpoint"
 	"surprisal/internal/jobs"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
@@ -57,6 +58,9 @@ func begin(ctx context.Context, m, known *score.Manifest, stale time.Duration, l
 	case known == nil:
 		if err := shard.WriteManifest(ctx, m.Out, m); err != nil {
 			return nil, usage("--out: %w", err)
+		}
+		if err := failpoint.Hit(failpoint.AfterManifest); err != nil {
+			return nil, err
 		}
 	case !sameFiles(known.Files, m.Files):
 		if err := shard.ReplaceManifest(ctx, m.Out, m); err != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nuid"
 	"github.com/rs/zerolog"
 
+	"surprisal/internal/failpoint"
 	"surprisal/internal/score"
 )
 
@@ -200,6 +201,9 @@ func isEmpty(err error) bool {
 // begin makes a lease of a delivery: heartbeat first, then the record. It returns
 // nil where there is nothing to do: the message was no job, or is dead.
 func (k *Consumer) begin(work context.Context, msg jetstream.Msg) (*Lease, error) {
+	if err := failpoint.Hit(failpoint.AfterFetch); err != nil {
+		return nil, fmt.Errorf("take job: %w", err)
+	}
 	meta, err := msg.Metadata()
 	if err != nil {
 		return nil, fmt.Errorf("take job: %w", err)

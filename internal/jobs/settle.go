@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"surprisal/internal/failpoint"
 )
 
 // settle runs how once, with the heartbeat still on; how stops it before it acks.
@@ -27,6 +29,9 @@ func (l *Lease) settle(ctx context.Context, op string, how func(context.Context)
 // job by now: the output is the same, so done is done. ErrNotAcked is harmless.
 func (l *Lease) Done(ctx context.Context, t Totals) error {
 	return l.settle(ctx, "finish", func(ctx context.Context) error {
+		if err := failpoint.Hit(failpoint.BeforeRecord); err != nil {
+			return err
+		}
 		letter := false
 		recErr := l.update(ctx, func(cur JobState, exists bool) (JobState, error) {
 			letter = exists && (cur.Letter || cur.State == StateDead)
@@ -46,6 +51,9 @@ func (l *Lease) Done(ctx context.Context, t Totals) error {
 				l.log.Warn().Err(err).Msg("dead letter of a job now done not removed")
 			}
 		}
+		if err := failpoint.Hit(failpoint.BeforeAck); err != nil {
+			return err
+		}
 		l.stop()
 		ackErr := again(ctx, func(ctx context.Context) error {
 			ctx, cancel := context.WithTimeout(ctx, requestTimeout)
@@ -56,6 +64,9 @@ func (l *Lease) Done(ctx context.Context, t Totals) error {
 			}
 			return err
 		})
+		if err := failpoint.Hit(failpoint.AfterAck); err != nil {
+			return err
+		}
 		if ackErr != nil {
 			ackErr = fmt.Errorf("%w: %w", ErrNotAcked, ackErr)
 		}

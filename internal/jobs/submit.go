@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"surprisal/internal/failpoint"
 	"surprisal/internal/score"
 )
 
@@ -73,6 +74,9 @@ func (s *submission) run(ctx context.Context, jobs iter.Seq[score.Job]) error {
 			if err := s.settleOldest(ctx); err != nil {
 				return err
 			}
+		}
+		if err := failpoint.Hit(failpoint.MidSubmit); err != nil {
+			return err
 		}
 		p := &publish{run: job.Run, job: job.ID, data: data}
 		s.send(p)

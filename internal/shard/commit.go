@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"surprisal/internal/failpoint"
 	"surprisal/internal/score"
 	"surprisal/internal/store"
 )
@@ -104,10 +105,17 @@ func (o *outDir) publish(_ context.Context, f *os.File, temp, name string, c Com
 	if err := f.Close(); err != nil {
 		return c, err
 	}
+	if err := failpoint.Hit(failpoint.BeforeRename); err != nil {
+		return c, err
+	}
 	// Twice: a broken file in the way is removed once.
 	for range 2 {
 		err := o.link(temp, name)
 		if err == nil {
+			err = failpoint.Hit(failpoint.AfterRename)
+			if err != nil {
+				return c, err
+			}
 			return c, o.syncDir(path.Dir(name))
 		}
 		if !errors.Is(err, fs.ErrExist) {

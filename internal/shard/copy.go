@@ -52,8 +52,8 @@ type ScoreRange struct {
 type Dest struct{ out *outDir }
 
 // OpenDest opens a folder, making it if need be.
-func OpenDest(dir string) (*Dest, error) {
-	o, err := openOut(dir)
+func OpenDest(ctx context.Context, dir string) (*Dest, error) {
+	o, err := openOut(ctx, dir)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", dir, err)
 	}

@@ -43,7 +43,7 @@ func TestCopyRows(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer in.Close()
-			d, err := OpenDest(t.TempDir())
+			d, err := OpenDest(t.Context(), t.TempDir())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -109,7 +109,7 @@ func TestCopyWithScores(t *testing.T) {
 					t.Fatal(err)
 				}
 				defer in.Close()
-				d, err := OpenDest(t.TempDir())
+				d, err := OpenDest(t.Context(), t.TempDir())
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -159,7 +159,7 @@ func TestCopyIsDeterministic(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer in.Close()
-	d, err := OpenDest(t.TempDir())
+	d, err := OpenDest(t.Context(), t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -213,7 +213,7 @@ func FuzzCopy(f *testing.F) {
 			return
 		}
 		defer in.Close()
-		d, err := OpenDest(t.TempDir())
+		d, err := OpenDest(t.Context(), t.TempDir())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 
+	"surprisal/internal/failpoint"
 	"surprisal/internal/score"
 	"surprisal/internal/store"
 )
@@ -53,12 +54,18 @@ func (o outBucket) temporary(job score.Job) (*os.File, string, error) {
 func (o outBucket) publish(ctx context.Context, f *os.File, _, name string, c Committed) (_ Committed, err error) {
 	defer func() { err = errors.Join(err, f.Close()) }()
 	st, err := f.Stat()
+	if err == nil {
+		err = failpoint.Hit(failpoint.BeforeRename)
+	}
 	if err != nil {
 		return c, err
 	}
 	// Twice: a broken file in the way is removed once.
 	for range 2 {
 		_, err := store.Put(ctx, o.path(name), f, st.Size(), store.Condition{Absent: true})
+		if err == nil {
+			err = failpoint.Hit(failpoint.AfterRename)
+		}
 		if !errors.Is(err, fs.ErrExist) {
 			return c, err
 		}

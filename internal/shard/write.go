@@ -12,6 +12,7 @@ import (
 
 	"github.com/parquet-go/parquet-go"
 
+	"surprisal/internal/failpoint"
 	"surprisal/internal/score"
 )
 
@@ -125,7 +126,11 @@ func (w *Writer) Write(s score.Score, kept Kept) error {
 	if w.pq == nil {
 		return fmt.Errorf("write output %s: %w", w.job.Output, os.ErrClosed)
 	}
-	if err := w.write(&s, kept); err != nil {
+	err := failpoint.Hit(failpoint.MidWrite)
+	if err == nil {
+		err = w.write(&s, kept)
+	}
+	if err != nil {
 		w.err = fmt.Errorf("write output %s: row %d: %w", w.job.Output, s.Row, err)
 		return w.err
 	}

@@ -126,7 +126,7 @@ func (c *Corpus) openDest(ctx context.Context, dest string, req Request) (*desti
 	if err != nil {
 		return nil, err
 	}
-	d, err := shard.OpenDest(dir)
+	d, err := shard.OpenDest(ctx, dir)
 	if err != nil {
 		return nil, usage("--to %s: %w", dest, err)
 	}

@@ -326,7 +326,7 @@ func TestFilterAgain(t *testing.T) {
 	if r2, err := again.Filter(t.Context(), FilterOptions{Where: "n_tokens >= 0", To: second}); err != nil || r2.Total.Kept != r.Total.Kept {
 		t.Fatalf("%+v %v", r2, err)
 	}
-	d, err := shard.OpenDest(second)
+	d, err := shard.OpenDest(t.Context(), second)
 	if err != nil {
 		t.Fatal(err)
 	}
