@@ -71,7 +71,8 @@ func exitCode(err error) int {
 		return exitOK
 	case errors.As(err, &use), errors.As(err, new(flagError)),
 		errors.Is(err, jobs.ErrUnreachable), errors.Is(err, jobs.ErrAuth), errors.Is(err, jobs.ErrConfig),
-		errors.Is(err, jobs.ErrTLS), errors.Is(err, jobs.ErrDenied), errors.Is(err, jobs.ErrNoRun):
+		errors.Is(err, jobs.ErrTLS), errors.Is(err, jobs.ErrDenied), errors.Is(err, jobs.ErrNoRun),
+		errors.Is(err, jobs.ErrNoWorker), errors.Is(err, jobs.ErrHeld):
 		return exitUsage
 	case errors.Is(err, dispatch.ErrInterrupted), errors.Is(err, context.Canceled):
 		return exitInterrupted
@@ -122,7 +123,8 @@ usage or input; 130 interrupted.`,
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return flagError{err} })
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return loadConfig(cmd) }
 	root.AddCommand(newRun(l), newSubmit(l), newWait(l), newStatus(l), newList(l), newPlan(l), newVerify(l),
-		newFilter(l), newBucket(l), newExport(l), newJobs(l), newJob(l), newDead(l), newWorkers(l))
+		newFilter(l), newBucket(l), newExport(l), newJobs(l), newJob(l), newDead(l), newWorkers(l),
+		newPause(l), newResume(l), newCancel(l), newRetry(l), newDrain(l))
 	markArgs(root)
 	return root
 }

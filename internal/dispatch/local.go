@@ -57,7 +57,7 @@ func (l *Local) Run(drain, ctx context.Context, req Request) (*Summary, error) {
 	}
 	req.AutoEngine = have.best()
 	// Workers here end with their dispatcher, so every temporary is a dead one's.
-	s, err := Begin(ctx, req, 0, l.Log)
+	s, err := Begin(ctx, req, 0, l.Log, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -119,7 +119,7 @@ func (l *Local) score(drain, ctx context.Context, bin string, s *Submitted) (*Co
 		return nil, nil, err
 	}
 	defer client.Close()
-	if err := s.Queue(ctx, client, jobs.Topology{AckWait: localAckWait}); err != nil {
+	if err := s.Queue(ctx, client, QueueOptions{Run: jobs.RunConfig{AckWait: localAckWait}}); err != nil {
 		return nil, nil, err
 	}
 	workers := max(l.Workers, 1)
@@ -148,7 +148,7 @@ func (l *Local) score(drain, ctx context.Context, bin string, s *Submitted) (*Co
 	defer endWatch(nil)
 	g.Go(func() error {
 		defer stopWorkers()
-		w := newWatch(client, s.Manifest, s.Committed, l.Report, l.Log)
+		w := newWatch(client, s.Manifest, s.Committed, l.Report, l.Log, alone{})
 		var err error
 		committed, dead, err = w.run(watchCtx)
 		return err

@@ -185,13 +185,20 @@ func (s *session) take(ctx context.Context, lease *jobs.Lease) error {
 	}
 	s.w.tasks.add(t)
 	context.AfterFunc(lease.Context(), func() {
-		if err := context.Cause(lease.Context()); errors.Is(err, jobs.ErrStalled) {
+		switch err := context.Cause(lease.Context()); {
+		case errors.Is(err, jobs.ErrStalled):
 			log.Error().Err(err).Msg("the engine hangs: this worker ends")
-			s.w.cfg.Stalled(fmt.Errorf("job %s: %w", t.job.ID, err))
+			s.w.stalled(fmt.Errorf("job %s: %w", t.job.ID, err))
+		case t.dropped() != nil:
+			log.Warn().Err(err).Msg("job dropped: nothing more is written of it")
 		}
 	})
 	log.Debug().Int("attempt", lease.Attempt).Msg("job taken")
-	t.err = s.read(ctx, t)
+	reading, done := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(lease.Context(), func() { done(context.Cause(lease.Context())) })
+	t.err = s.read(reading, t)
+	stop()
+	done(nil)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -227,7 +234,9 @@ func (s *session) commit(ctx context.Context, done <-chan *task) error {
 			return context.Cause(ctx)
 		}
 		err := t.err
-		if err == nil {
+		if dropped := t.dropped(); dropped != nil {
+			err = dropped
+		} else if err == nil {
 			err = s.publish(ctx, t)
 		}
 		if ctx.Err() != nil && err != nil {
@@ -256,6 +265,9 @@ func (s *session) publish(ctx context.Context, t *task) error {
 			return err
 		}
 	}
+	if err := t.dropped(); err != nil {
+		return err
+	}
 	c, err := out.Commit(ctx)
 	if err != nil {
 		return err
@@ -271,6 +283,10 @@ func (s *session) publish(ctx context.Context, t *task) error {
 // fail settles a task that has no output.
 func (s *session) fail(ctx context.Context, t *task, err error) {
 	log := s.w.jobLog(t)
+	if t.dropped() != nil {
+		s.settle(t, t.lease.Abandon(ctx)) // a superseded lease says so, and decides nothing
+		return
+	}
 	for _, permanent := range []error{
 		shard.ErrInputChanged, shard.ErrCorrupt, shard.ErrColumn, shard.ErrConflict, shard.ErrRows, store.ErrOutside,
 	} {

@@ -170,6 +170,13 @@ func (w *Worker) Run(fetch, work context.Context) error {
 	if err != nil {
 		return fmt.Errorf("take jobs: %w", err)
 	}
+	err = w.client.ListenDrain(w.cfg.ID, func() {
+		w.log.Info().Msg("asked to drain: no more jobs are taken, those in hand are finished")
+		stop(nil)
+	})
+	if err != nil {
+		return fmt.Errorf("take jobs: %w", err)
+	}
 	w.log.Info().Str("engine", engine).Str("device", device).Msg("worker is ready")
 	g, gctx := errgroup.WithContext(work)
 	g.Go(func() error {
@@ -274,17 +281,12 @@ const signEvery = time.Second
 
 // signsOfLife keeps the worker's record current.
 func (w *Worker) signsOfLife(ctx, fetch context.Context) error {
-	host, _ := os.Hostname()
 	tick := time.NewTicker(signEvery)
 	defer tick.Stop()
 	lastTokens, lastAt := int64(0), time.Now()
 	for {
-		rec := jobs.WorkerRecord{
-			ID: w.cfg.ID, Host: host, PID: os.Getpid(), Version: w.cfg.Program, Started: w.started,
-			JobsDone: w.jobsDone.Load(), TokensDone: w.tokensDone.Load(), Draining: fetch.Err() != nil,
-		}
-		rec.Engine, rec.Device = w.models.describe()
-		rec.Progress = w.tasks.progress()
+		rec := w.record()
+		rec.Draining = fetch.Err() != nil
 		if dt := time.Since(lastAt).Seconds(); dt > 0 {
 			rec.TokensPerSec = float64(rec.TokensDone-lastTokens) / dt
 		}
@@ -303,4 +305,27 @@ func (w *Worker) signsOfLife(ctx, fetch context.Context) error {
 			return nil
 		}
 	}
+}
+
+// record is what the worker does now.
+func (w *Worker) record() jobs.WorkerRecord {
+	host, _ := os.Hostname() // for people
+	rec := jobs.WorkerRecord{
+		ID: w.cfg.ID, Host: host, PID: os.Getpid(), Version: w.cfg.Program, Started: w.started,
+		JobsDone: w.jobsDone.Load(), TokensDone: w.tokensDone.Load(), Progress: w.tasks.progress(),
+	}
+	rec.Engine, rec.Device = w.models.describe()
+	return rec
+}
+
+// stalled tells of an engine that hangs, before the process ends.
+func (w *Worker) stalled(err error) {
+	rec := w.record()
+	rec.Stalled = err.Error()
+	ctx, cancel := settleContext(context.Background())
+	defer cancel()
+	if perr := w.client.PutWorker(ctx, rec); perr != nil {
+		w.log.Debug().Err(perr).Msg("worker record not written")
+	}
+	w.cfg.Stalled(err)
 }
