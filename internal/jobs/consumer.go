@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -178,7 +180,8 @@ func (k *Consumer) dropCancelled(ctx context.Context) error {
 		}
 	}
 	k.mu.Unlock()
-	for run, leases := range byRun {
+	for _, run := range slices.Sorted(maps.Keys(byRun)) {
+		leases := byRun[run]
 		r, err := k.c.Run(ctx, run)
 		switch {
 		case errors.Is(err, ErrNoRun), errors.Is(err, ErrNotSetUp), errors.Is(err, ErrBadRecord):

@@ -392,7 +392,7 @@ func TestErrorsOfAServerWithoutJetStream(t *testing.T) {
 
 // TestStartIsRecordedOnce: the answer to the first try to record it got lost.
 func TestStartIsRecordedOnce(t *testing.T) {
-	r := newRig(t, Topology{MaxLost: 2})
+	r := newRig(t, RunConfig{MaxLost: 2})
 	js := makeJobs("run", 1)
 	r.submit(js, 1, 1, 0)
 	k, _ := r.worker(quick("a"))

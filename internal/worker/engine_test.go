@@ -42,12 +42,12 @@ func TestEngineFailureEndsTheWorker(t *testing.T) {
 	sub, err := dispatch.Begin(ctx, dispatch.Request{
 		Inputs: []string{in.dir + "/a.parquet"}, Out: t.TempDir(), ModelDir: in.model,
 		Options: score.Options{IDsColumn: simIDs, Long: score.LongCarry, MaxLength: 2048, Special: score.SpecialText, Engine: score.EngineCPU},
-	}, 0, zerolog.Nop())
+	}, 0, zerolog.Nop(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer sub.Release()
-	if err := sub.Queue(ctx, client, jobs.Topology{}); err != nil || sub.Queued != 1 {
+	if err := sub.Queue(ctx, client, dispatch.QueueOptions{}); err != nil || sub.Queued != 1 {
 		t.Fatal(sub.Queued, err)
 	}
 	w, err := New(client, Config{Engine: score.EngineCPU})

@@ -155,7 +155,7 @@ type simulation struct {
 	net    *simnats.Net
 	req    dispatch.Request
 	m      *score.Manifest
-	top    jobs.Topology
+	top    jobs.RunConfig
 	faults simnats.Faults
 	poison int32 // the engine fails on a batch with this id in it; 0: none
 	killer int32 // the process dies of it
@@ -224,7 +224,7 @@ func newSimulation(t *testing.T, in *simInput, seed uint64) *simulation {
 		Latency: 20 * time.Millisecond, Slow: some(.5, .05), SlowLatency: time.Duration(r.IntN(60)) * time.Second,
 		Request: some(.5, .05), Reply: some(.6, .1), Signal: some(.5, .3), Delivery: some(.5, .1), Advisory: some(.3, 1),
 	}
-	s.top = jobs.Topology{AckWait: time.Duration(5+r.IntN(56)) * time.Second, MaxAttempts: 2 + r.IntN(4), MaxLost: 2 + r.IntN(4)}
+	s.top = jobs.RunConfig{AckWait: time.Duration(5+r.IntN(56)) * time.Second, MaxAttempts: 2 + r.IntN(4), MaxLost: 2 + r.IntN(4)}
 	if r.IntN(4) == 0 {
 		s.top.MaxDeliver = 2 + r.IntN(6)
 	}

@@ -116,7 +116,7 @@ func (s *simulation) dispatcher() {
 		s.disp = p
 	}, func(ctx context.Context, p *process, client *jobs.Client) (bool, error) {
 		log := s.logger(p.name)
-		sub, err := dispatch.Begin(ctx, s.req, dispatch.StaleAfter, log)
+		sub, err := dispatch.Begin(ctx, s.req, dispatch.StaleAfter, log, nil)
 		if err != nil {
 			return false, err
 		}
@@ -129,7 +129,7 @@ func (s *simulation) dispatcher() {
 		s.mu.Lock()
 		p.free = free
 		s.mu.Unlock()
-		err = sub.Queue(ctx, client, s.top)
+		err = sub.Queue(ctx, client, dispatch.QueueOptions{Run: s.top})
 		free()
 		if err != nil {
 			return false, err

@@ -43,8 +43,10 @@ type pull struct {
 	gen   int
 	left  int
 	until time.Time
-	in    chan inbound
-	gone  bool // its client listens no more
+	// noWait: it is refused where nothing is to be had, and does not expire.
+	noWait bool
+	in     chan inbound
+	gone   bool // its client listens no more
 }
 
 // inbound is what comes to a client that fetches: a message, or how its request
@@ -253,6 +255,16 @@ func (k *consumer) ask(p *pull) {
 	n := k.st.s.n
 	if most := k.cfg.MaxRequestBatch; most > 0 && p.left > most {
 		p.send(n.fate(p.c.name, "refuse", "").way(n.faults), inbound{err: fmt.Errorf("nats: Exceeded MaxRequestBatch of %d", most)})
+		return
+	}
+	if p.noWait {
+		if k.numPending() == 0 && len(k.rdq) == 0 {
+			p.send(n.fate(p.c.name, "none", "").way(n.faults), inbound{err: jetstream.ErrNoMessages})
+			return
+		}
+		p.until = time.Now().Add(time.Minute) // or until its client listens no more
+		k.waiting = append(k.waiting, p)
+		k.serve()
 		return
 	}
 	k.waiting = append(k.waiting, p)

@@ -95,18 +95,27 @@ func (k *clientConsumer) Fetch(size int, opts ...jetstream.FetchOpt) (jetstream.
 	return k.fetch(size, false, opts)
 }
 
+// FetchNoWait takes what is there.
+func (k *clientConsumer) FetchNoWait(size int) (jetstream.MessageBatch, error) {
+	return k.start(size, false, fetching{}, true)
+}
+
 func (k *clientConsumer) fetch(size int, timeouts bool, opts []jetstream.FetchOpt) (*batch, error) {
-	c := k.j.c
-	if err := c.step(); err != nil {
-		return nil, err
-	}
 	f, err := fetchingOf(opts)
 	if err != nil {
 		return nil, err
 	}
-	p := &pull{c: c, left: size, in: make(chan inbound, size+4)}
+	return k.start(size, timeouts, f, false)
+}
+
+func (k *clientConsumer) start(size int, timeouts bool, f fetching, noWait bool) (*batch, error) {
+	c := k.j.c
+	if err := c.step(); err != nil {
+		return nil, err
+	}
+	p := &pull{c: c, left: size, noWait: noWait, in: make(chan inbound, size+4)}
 	n := c.n
-	err = c.signalPull(k, p, f.expires)
+	err := c.signalPull(k, p, f.expires)
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +123,7 @@ func (k *clientConsumer) fetch(size int, timeouts bool, opts []jetstream.FetchOp
 	go func() {
 		defer close(b.msgs)
 		err := p.collect(b, size, f)
-		if err == nats.ErrTimeout && !timeouts { //nolint:errorlint // as it was sent
+		if (err == nats.ErrTimeout || err == jetstream.ErrNoMessages) && !timeouts { //nolint:errorlint // as it was sent
 			err = nil
 		}
 		// The server learns that nobody listens any more.
