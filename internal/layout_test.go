@@ -23,6 +23,7 @@ var layers = [][]string{
 	{"internal/gpu", "internal/jobs", "internal/model", "internal/shard"},
 	{"internal/dispatch", "internal/worker"},
 	{"internal/sift"},
+	{"internal/report"},
 	{"cmd/dispatcher", "cmd/worker", "internal/tools", "e2e"},
 }
 
@@ -40,6 +41,8 @@ var owners = map[string][]string{
 	"gorgonia.org/cu":                {"internal/gpu"},
 	"github.com/spf13/":              {"cmd/dispatcher", "cmd/worker"},
 	"github.com/schollz/":            {"cmd/dispatcher"},
+	"golang.org/x/image/":            {"internal/report"},
+	"github.com/chromedp/":           {"internal/report"},
 }
 
 type pkg struct {

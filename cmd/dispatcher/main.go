@@ -123,8 +123,9 @@ usage or input; 130 interrupted.`,
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return flagError{err} })
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return loadConfig(cmd) }
 	root.AddCommand(newRun(l), newSubmit(l), newWait(l), newStatus(l), newList(l), newPlan(l), newVerify(l),
-		newFilter(l), newBucket(l), newExport(l), newJobs(l), newJob(l), newDead(l), newWorkers(l),
+		newJobs(l), newJob(l), newDead(l), newWorkers(l),
 		newPause(l), newResume(l), newCancel(l), newRetry(l), newDrain(l))
+	root.AddCommand(newFilter(l), newBucket(l), newExport(l), newReport(l))
 	markArgs(root)
 	return root
 }

@@ -65,7 +65,7 @@ func (c *Corpus) Bucket(ctx context.Context, o BucketOptions) (*Bucketed, error)
 		return nil, fmt.Errorf("percentiles: %w", err)
 	}
 	tally := &tally{}
-	err = c.eachFile(ctx, func(ctx context.Context, f *File) error {
+	err = c.EachFile(ctx, func(ctx context.Context, f *File) error {
 		rows, counts, err := c.bucketRows(ctx, f, g, names, kinds, thresholds)
 		if err != nil {
 			return err
@@ -121,7 +121,7 @@ func (c *Corpus) bucketRows(ctx context.Context, f *File, g *groups, names []str
 	counts := make([]Count, len(rows))
 	r := g.grouper()
 	pplAt, tokensAt := indexOf(names, "perplexity"), indexOf(names, "n_tokens")
-	err := c.scan(ctx, f, names, kinds, func(first int64, n int, v []*shard.Values) error {
+	err := c.Scan(ctx, f, names, kinds, func(first int64, n int, v []*shard.Values) error {
 		group, err := r.rows(n, v[:len(g.by)])
 		if err != nil {
 			return err

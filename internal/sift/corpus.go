@@ -203,9 +203,9 @@ func (c *Corpus) column(ctx context.Context, f *File, o *opened, s *shard.ScoreR
 // batchRows is how many rows are looked at together.
 const batchRows = 2048
 
-// scan reads columns of the rows of a file that have scores, in order; v is
+// Scan reads columns of the rows of a file that have scores, in order; v is
 // valid during the call. Ranges are read as far as they are committed.
-func (c *Corpus) scan(ctx context.Context, f *File, names []string, kinds map[string]shard.Kind, do func(first int64, n int, v []*shard.Values) error) error {
+func (c *Corpus) Scan(ctx context.Context, f *File, names []string, kinds map[string]shard.Kind, do func(first int64, n int, v []*shard.Values) error) error {
 	var input *shard.Table
 	for _, r := range f.Scores {
 		one := File{Input: f.Input, Rows: f.Rows, Scores: []Range{r}}
@@ -284,5 +284,7 @@ func under(path, dir string) bool {
 	rel, err := filepath.Rel(dir, path)
 	return err == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator))
 }
+
+func baseName(p string) string { return p[strings.LastIndexByte(p, 0x2f)+1:] }
 
 func indexOf(names []string, name string) int { return slices.Index(names, name) }

@@ -46,7 +46,7 @@ func (c *Corpus) Export(ctx context.Context, o ExportOptions) (*Exported, error)
 			e.Rows += r.Last - r.First + 1
 		}
 	}
-	if err := c.eachFile(ctx, func(ctx context.Context, f *File) error { return one(ctx, dest, f) }); err != nil {
+	if err := c.EachFile(ctx, func(ctx context.Context, f *File) error { return one(ctx, dest, f) }); err != nil {
 		return nil, fmt.Errorf("export: %w", err)
 	}
 	return e, dest.finish(e)

@@ -115,7 +115,7 @@ func (c *Corpus) Filter(ctx context.Context, o FilterOptions) (*Result, error) {
 		return nil, fmt.Errorf("percentiles: %w", err)
 	}
 	tally := &tally{}
-	err = c.eachFile(ctx, func(ctx context.Context, f *File) error {
+	err = c.EachFile(ctx, func(ctx context.Context, f *File) error {
 		rows, counts, err := c.passing(ctx, f, cond, g, kinds, thresholds)
 		if err != nil {
 			return err
@@ -156,7 +156,7 @@ func (c *Corpus) passing(ctx context.Context, f *File, cond *where.Condition, g 
 	names := union(g.by, cond.Columns, []string{"n_tokens", "perplexity"})
 	tokensAt, pplAt := indexOf(names, "n_tokens"), indexOf(names, "perplexity")
 	r, ev := g.grouper(), cond.Evaluator()
-	err := c.scan(ctx, f, names, kinds, func(first int64, n int, v []*shard.Values) error {
+	err := c.Scan(ctx, f, names, kinds, func(first int64, n int, v []*shard.Values) error {
 		group, err := r.rows(n, v[:len(g.by)])
 		if err != nil {
 			return err

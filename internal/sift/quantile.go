@@ -223,9 +223,9 @@ func (c *Corpus) thresholds(ctx context.Context, g *groups, want []where.Percent
 // pass shows s every value of the columns.
 func (c *Corpus) pass(ctx context.Context, s *selection, g *groups, columns []string, kinds map[string]shard.Kind) error {
 	names := union(g.by, columns)
-	return c.eachFile(ctx, func(ctx context.Context, f *File) error {
+	return c.EachFile(ctx, func(ctx context.Context, f *File) error {
 		r := g.grouper()
-		return c.scan(ctx, f, names, kinds, func(_ int64, n int, v []*shard.Values) error {
+		return c.Scan(ctx, f, names, kinds, func(_ int64, n int, v []*shard.Values) error {
 			group, err := r.rows(n, v[:len(g.by)])
 			if err != nil {
 				return err
@@ -254,8 +254,8 @@ func (c *Corpus) pass(ctx context.Context, s *selection, g *groups, columns []st
 	})
 }
 
-// eachFile calls do for each file, as many at once as there are cores.
-func (c *Corpus) eachFile(ctx context.Context, do func(context.Context, *File) error) error {
+// EachFile calls do for each file, as many at once as there are cores.
+func (c *Corpus) EachFile(ctx context.Context, do func(context.Context, *File) error) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(cores())
 	for i := range c.Files {
@@ -265,4 +265,12 @@ func (c *Corpus) eachFile(ctx context.Context, do func(context.Context, *File) e
 		g.Go(func() error { return do(ctx, &c.Files[i]) })
 	}
 	return g.Wait()
+}
+
+func percentiles(column string, p []float64) []where.Percentile {
+	w := make([]where.Percentile, len(p))
+	for i := range p {
+		w[i] = where.Percentile{Column: column, P: p[i]}
+	}
+	return w
 }
