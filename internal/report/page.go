@@ -62,6 +62,7 @@ type reasonCount struct {
 // page is what the template is given.
 type page struct {
 	Title    string
+	Subtitle string
 	Style    template.CSS
 	Script   template.JS
 	CSP      string
@@ -167,6 +168,7 @@ func (r *Report) layOut(c *sift.Corpus, d *data, o Options) {
 	if model == "" {
 		model = m.Model.Dir
 	}
+	p.Subtitle = fmt.Sprintf("%s documents of %s files, scored by %s", short(d.all.rows), count(int64(len(c.Files))), model)
 	p.Facts = [][2]string{
 		{"Run", m.Run + ", planned " + m.Created + " by version " + m.Program}, {"Model", model}, {"Model digest", m.Model.Digest},
 		{"Tokenizer digest", m.Model.TokenizerDigest}, {"Options", options(c)}, {"Options digest", m.ConfigDigest},

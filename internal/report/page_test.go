@@ -137,12 +137,12 @@ func TestPageInABrowser(t *testing.T) {
 				return [...document.querySelectorAll("[data-view]")].filter((v) => !v.hidden).length })()`); got != 1 {
 				t.Errorf("%d views are shown", got)
 			}
-			shot, err := chromedp.Run(ctx, chromedp.FullScreenshot(85))
+			shot, err := chromedp.Run(ctx, chromedp.FullScreenshot(100))
 			if err != nil || len(shot) < 10_000 {
 				t.Fatalf("a picture of %d bytes: %v", len(shot), err)
 			}
 			if dir := os.Getenv("SURPRISAL_TEST_SHOTS"); dir != "" {
-				if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%d-%s.jpg", width, theme)), shot, 0o600); err != nil {
+				if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%d-%s.png", width, theme)), shot, 0o600); err != nil {
 					t.Fatal(err)
 				}
 			}
