@@ -11,7 +11,8 @@ TOOLS := .build/bin
 export CGO_ENABLED := 1
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-LDFLAGS := -X main.version=$(VERSION)
+# Without symbols for debuggers, which are a third of the program; stack traces stay.
+LDFLAGS := -s -w -X main.version=$(VERSION)
 
 # The Rust half of the tokenizers module, at the version that go.mod names.
 TOKENIZERS := github.com/daulet/tokenizers
@@ -21,6 +22,10 @@ GEMM := $(if $(GEMM_SOURCES),$(LIB)/libsurprisal_gemm.a)
 
 STATICCHECK_VERSION := v0.8.2
 STATICCHECK := $(TOOLS)/staticcheck-$(STATICCHECK_VERSION)
+
+# A server that speaks S3, for tests alone.
+VERSITYGW_VERSION := v1.8.0
+VERSITYGW := $(TOOLS)/versitygw-$(VERSITYGW_VERSION)
 
 DEMO := examples/demo
 GO_TEST_FLAGS ?= -timeout 30m
@@ -56,6 +61,11 @@ bench-load: ## open a 5.8 GB fp32 checkpoint into bf16: seconds and peak memory
 	SURPRISAL_BENCH_CKPT=$(CURDIR)/.build/bench-ckpt go test -run '^$$' -bench Open1B3 -benchtime 2x ./internal/model
 	rm -rf .build/bench-ckpt
 
+.PHONY: bench-filter
+bench-filter: build ## filter 10 files of a million rows beside DuckDB (python3 with pyarrow, numpy, duckdb): seconds, memory
+	go run ./internal/tools/benchfilter -files $(or $(FILES),10) -dir .build/bench-filter
+	rm -rf .build/bench-filter
+
 .PHONY: lint
 lint: native $(STATICCHECK) ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l cmd internal); if [ -n "$$unformatted" ]; then echo "not formatted (gofmt -w):"; echo "$$unformatted"; exit 1; fi
@@ -63,6 +73,9 @@ lint: native $(STATICCHECK) ## gofmt, go vet, staticcheck
 	$(STATICCHECK) ./...
 
 include cuda.mk
+
+.PHONY: versitygw
+versitygw: $(VERSITYGW) ## build the S3 server that tests of buckets need (once)
 
 .PHONY: clean
 clean: ## remove what was built, tools and native libraries too
@@ -92,6 +105,11 @@ $(LIB)/libsurprisal_gemm.a: $(GEMM_SOURCES) | require-cargo
 .PHONY: require-cargo
 require-cargo:
 	@command -v cargo >/dev/null || { echo "cargo is not on PATH: install Rust, https://rustup.rs" >&2; exit 1; }
+
+$(VERSITYGW):
+	mkdir -p $(TOOLS)
+	GOBIN=$(CURDIR)/$(TOOLS) CGO_ENABLED=0 go install -trimpath -ldflags '-s -w' github.com/versity/versitygw/cmd/versitygw@$(VERSITYGW_VERSION)
+	mv $(TOOLS)/versitygw $@
 
 $(STATICCHECK):
 	mkdir -p $(TOOLS)

@@ -35,18 +35,23 @@ gpu-parts: $(GPU_PARTS)
 
 .PHONY: gpu-vet
 gpu-vet: native gpu-parts ## go vet of the CUDA engine (no GPU needed)
-	$(GPU_ENV) go vet -tags cuda ./internal/gpu/... ./internal/worker/... ./cmd/...
+	$(GPU_ENV) go vet -tags cuda ./internal/gpu/... ./internal/worker/... ./cmd/... ./bench/...
 
 .PHONY: gpu-test
 gpu-test: native gpu-parts ## run the CUDA engine's tests, on a machine with a GPU
 	$(GPU_ENV) go test $(GO_TEST_FLAGS) -tags cuda ./internal/gpu/... ./internal/worker/...
+
+.PHONY: bench-gpu
+bench-gpu: gpu-binaries ## check and measure the CUDA engine beside its limit and its peer, on a machine with a GPU
+	bench/run
 
 .PHONY: gpu-binaries
 gpu-binaries: native gpu-parts ## build the CUDA tests and benchmark as programs for a machine without Go
 	mkdir -p $(CUDA_BUILD)/bin
 	$(GPU_ENV) go test -c -tags cuda -ldflags '-s -w' -o $(CUDA_BUILD)/bin/gpu.test ./internal/gpu
 	$(GPU_ENV) go build -trimpath -tags cuda -ldflags '-s -w' -o $(CUDA_BUILD)/bin/ ./bench/gpubench
-	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o $(CUDA_BUILD)/bin/ ./internal/tools/genckpt
+	$(GPU_ENV) go build -trimpath -tags cuda -ldflags '-s -w' -o $(CUDA_BUILD)/bin/ ./cmd/worker
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o $(CUDA_BUILD)/bin/ ./cmd/dispatcher ./internal/tools/genckpt ./internal/tools/gencorpus
 
 # The engine's tests on a machine without a GPU: stand-ins for the driver and
 # cuBLASLt run the kernels on the CPU. What they can't show: the tensor-core

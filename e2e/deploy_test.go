@@ -153,11 +153,11 @@ func testDeployed(t *testing.T, d *deployment, flags ...string) {
 	if strings.Contains(wr.stderr, "permission") || strings.Contains(wr.stderr, password("worker")) {
 		t.Errorf("the worker says:\n%s", wr.stderr)
 	}
-	d.checkDenied()
+	d.checkDenied(deadRun)
 }
 
 // checkDenied tries what each account may not do, past our own programs.
-func (d *deployment) checkDenied() {
+func (d *deployment) checkDenied(deadRun string) {
 	t := d.t
 	t.Helper()
 	const api = "$JS.API."
@@ -167,7 +167,7 @@ func (d *deployment) checkDenied() {
 		api + "STREAM.MSG.DELETE." + jobs.JobStream, api + "STREAM.DELETE.KV_" + jobs.JobBucket,
 		api + "CONSUMER.CREATE." + jobs.JobStream + ".mine", api + "CONSUMER.DURABLE.CREATE." + jobs.JobStream + ".mine",
 		api + "CONSUMER.CREATE." + jobs.JobStream + ".mine.surprisal.job.run.*",
-		api + "CONSUMER.DELETE." + jobs.JobStream + "." + jobs.WorkDurable, api + "CONSUMER.PAUSE." + jobs.JobStream + "." + jobs.WorkDurable,
+		api + "CONSUMER.DELETE." + jobs.JobStream + ".run-" + deadRun, api + "CONSUMER.PAUSE." + jobs.JobStream + ".run-" + deadRun,
 		api + "CONSUMER.DELETE." + jobs.EventStream + "." + jobs.ReapDurable,
 		"surprisal.job.run.job", "$KV." + jobs.RunBucket + ".run", api + "ACCOUNT.PURGE.SURPRISAL", "$SYS.REQ.SERVER.PING", "other",
 	}
@@ -175,7 +175,7 @@ func (d *deployment) checkDenied() {
 		"worker": append([]string{api + "CONSUMER.CREATE.KV_" + jobs.JobBucket + ".mine", api + "CONSUMER.CREATE.OTHER.mine"}, common...),
 		"reader": append([]string{
 			"surprisal.dead.run.job", "$KV." + jobs.JobBucket + ".run.job", "$KV." + jobs.WorkerBucket + ".w",
-			"$JS.ACK." + jobs.JobStream + "." + jobs.WorkDurable + ".1.1.1.1.0", api + "CONSUMER.MSG.NEXT." + jobs.JobStream + "." + jobs.WorkDurable,
+			"$JS.ACK." + jobs.JobStream + ".run-" + deadRun + ".1.1.1.1.0", api + "CONSUMER.MSG.NEXT." + jobs.JobStream + ".run-" + deadRun,
 		}, common...),
 		"dispatcher": {
 			api + "STREAM.DELETE." + jobs.JobStream, api + "STREAM.UPDATE." + jobs.JobStream, api + "ACCOUNT.PURGE.SURPRISAL",

@@ -16,6 +16,7 @@ import (
 
 	"github.com/parquet-go/parquet-go"
 
+	"surprisal/internal/failpoint"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
 )
@@ -46,8 +47,13 @@ func withPrograms(m *testing.M) (int, error) {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	bin = dir
-	for name, cgo := range map[string]string{"dispatcher": "0", "worker": "1"} {
-		cmd := exec.Command("go", "build", "-o", filepath.Join(dir, name), "../cmd/"+name)
+	for source, cgo := range map[string]string{"../cmd/dispatcher": "0", "../cmd/worker": "1", "../internal/tools/checkrun": "0"} {
+		name := filepath.Base(source)
+		args := []string{"build", "-o", filepath.Join(dir, name)}
+		if failpoint.Enabled {
+			args = append(args, "-tags", "failpoints")
+		}
+		cmd := exec.Command("go", append(args, source)...)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED="+cgo)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return 0, fmt.Errorf("build %s: %w\n%s", name, err, out)

@@ -21,8 +21,12 @@ import (
 	"time"
 )
 
-// buildServer builds the nats-server of go.mod's version, once.
+// buildServer builds the nats-server of go.mod's version, once;
+// SURPRISAL_NATS_SERVER names one that is built already.
 var buildServer = sync.OnceValues(func() (string, error) {
+	if path := natsServerBin; path != "" {
+		return path, nil
+	}
 	path := filepath.Join(bin, "nats-server")
 	cmd := exec.Command("go", "build", "-o", path, "github.com/nats-io/nats-server/v2")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -31,6 +35,8 @@ var buildServer = sync.OnceValues(func() (string, error) {
 	}
 	return path, nil
 })
+
+var natsServerBin = os.Getenv("SURPRISAL_NATS_SERVER") // before TestMain clears it
 
 // natsServer is a nats-server process on a port of its own, which it keeps through
 // restarts.

@@ -18,19 +18,21 @@ const module = "surprisal"
 // layers lists who may import whom: a package imports only families of layers
 // below its own, and its own family.
 var layers = [][]string{
-	{"internal/score"},
+	{"internal/failpoint", "internal/score"},
 	{"internal/store"},
 	{"internal/jobs", "internal/model", "internal/shard"},
 	{"internal/gpu"}, // an engine is made of a model's tensors
 	{"internal/dispatch", "internal/worker"},
-	{"cmd/dispatcher", "cmd/worker", "internal/tools", "e2e"},
+	{"internal/sift"},
+	{"internal/report"},
+	{"cmd/dispatcher", "cmd/worker", "internal/tools", "bench", "e2e"},
 }
 
 // owners names the one package family that may import each heavy dependency. The
 // end-to-end tests and checkrun use two themselves, so as not to trust the code under test.
 var owners = map[string][]string{
 	"github.com/nats-io/":            {"internal/jobs", "e2e"},
-	"github.com/parquet-go/":         {"internal/shard", "internal/tools/checkrun", "e2e"},
+	"github.com/parquet-go/":         {"internal/shard", "internal/tools/checkrun", "internal/tools/gencorpus", "e2e"},
 	"github.com/daulet/tokenizers":   {"internal/model/tokenizer"},
 	"github.com/nlpodyssey/gopickle": {"internal/model"},
 	"gocloud.dev/":                   {"internal/store"},
@@ -40,6 +42,8 @@ var owners = map[string][]string{
 	"gorgonia.org/cu":                {"internal/gpu"},
 	"github.com/spf13/":              {"cmd/dispatcher", "cmd/worker"},
 	"github.com/schollz/":            {"cmd/dispatcher"},
+	"golang.org/x/image/":            {"internal/report"},
+	"github.com/chromedp/":           {"internal/report"},
 }
 
 type pkg struct {

@@ -71,7 +71,8 @@ func exitCode(err error) int {
 		return exitOK
 	case errors.As(err, &use), errors.As(err, new(flagError)),
 		errors.Is(err, jobs.ErrUnreachable), errors.Is(err, jobs.ErrAuth), errors.Is(err, jobs.ErrConfig),
-		errors.Is(err, jobs.ErrTLS), errors.Is(err, jobs.ErrDenied), errors.Is(err, jobs.ErrNoRun):
+		errors.Is(err, jobs.ErrTLS), errors.Is(err, jobs.ErrDenied), errors.Is(err, jobs.ErrNoRun),
+		errors.Is(err, jobs.ErrNoWorker), errors.Is(err, jobs.ErrHeld):
 		return exitUsage
 	case errors.Is(err, dispatch.ErrInterrupted), errors.Is(err, context.Canceled):
 		return exitInterrupted
@@ -121,16 +122,25 @@ usage or input; 130 interrupted.`,
 	root.PersistentFlags().String("log-level", "", "debug, info, warn or error (default info; warn where a bar is drawn)")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return flagError{err} })
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return loadConfig(cmd) }
-	root.AddCommand(newRun(l), newSubmit(l), newWait(l), newStatus(l), newList(l), newPlan(l), newVerify(l))
-	for _, c := range append(root.Commands(), root) {
-		if check := c.Args; check != nil {
-			c.Args = func(cmd *cobra.Command, args []string) error {
-				if err := check(cmd, args); err != nil {
-					return flagError{fmt.Errorf("%w: see %s --help", err, cmd.CommandPath())}
-				}
-				return nil
+	root.AddCommand(newRun(l), newSubmit(l), newWait(l), newStatus(l), newList(l), newPlan(l), newVerify(l),
+		newJobs(l), newJob(l), newDead(l), newWorkers(l),
+		newPause(l), newResume(l), newCancel(l), newRetry(l), newDrain(l))
+	root.AddCommand(newFilter(l), newBucket(l), newExport(l), newReport(l))
+	markArgs(root)
+	return root
+}
+
+// markArgs has each command's complaints about its arguments say where to look.
+func markArgs(c *cobra.Command) {
+	if check := c.Args; check != nil {
+		c.Args = func(cmd *cobra.Command, args []string) error {
+			if err := check(cmd, args); err != nil {
+				return flagError{fmt.Errorf("%w: see %s --help", err, cmd.CommandPath())}
 			}
+			return nil
 		}
 	}
-	return root
+	for _, sub := range c.Commands() {
+		markArgs(sub)
+	}
 }

@@ -46,6 +46,9 @@ func (m *meter) Show(p dispatch.Progress, log zerolog.Logger) {
 		if p.Left >= 0 {
 			e = e.Dur("left", p.Left.Round(time.Second))
 		}
+		if p.Paused {
+			e = e.Bool("paused", true)
+		}
 		if p.Waiting != "" {
 			e = e.Str("waiting", p.Waiting)
 		}
@@ -61,6 +64,9 @@ func (m *meter) Show(p dispatch.Progress, log zerolog.Logger) {
 	left := "starting"
 	if p.Left >= 0 {
 		left = p.Left.Round(time.Second).String() + " left"
+	}
+	if p.Paused {
+		left = "paused"
 	}
 	line := fmt.Sprintf("jobs %d/%d  documents %s/%s  %s tokens/s  %s", p.Done, p.Jobs, count(p.Documents), count(p.Rows), count(int64(p.Rate)), left)
 	if p.Dead > 0 {

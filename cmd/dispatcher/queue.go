@@ -1,8 +1,8 @@
 package main
 
 import (
-	"errors"
 	"fmt"
+	"math"
 	"os"
 	"sort"
 	"text/tabwriter"
@@ -23,23 +23,21 @@ func newSubmit(l life) *cobra.Command {
 Model, inputs and OUT are named by path: workers must see them at the same paths.
 Submitting the same command again queues only what OUT does not hold yet.`,
 		Example: `  dispatcher submit --nats nats://queue:4222 --model /models/gdn2_kla_1.3B --out /scores/fw /data/fineweb
+  dispatcher submit --priority 10 --model /models/gdn2_kla_1.3B --out /scores/urgent /data/urgent.parquet
   RUN=$(dispatcher submit ... ) && dispatcher wait $RUN`,
 		Args: cobra.MinimumNArgs(1),
 	}
 	requestFlags(cmd)
 	natsFlags(cmd)
-	f := cmd.Flags()
-	f.Int("replicas", 0, "replicas of the queue when it is first made: 1, or 3 on a cluster")
-	f.Duration("ack-wait", 0, "when a silent worker's job is given to another (default 60s), when the queue is first made")
-	f.Bool("json", false, "print as JSON")
+	queueFlags(cmd)
+	cmd.Flags().Bool("json", false, "print as JSON")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		req, err := request(cmd, args)
 		if err != nil {
 			return err
 		}
-		replicas, _ := f.GetInt("replicas") // made above
-		ackWait, _ := f.GetDuration("ack-wait")
-		asJSON, _ := f.GetBool("json")
+		opt := queueOptions(cmd)
+		asJSON, _ := cmd.Flags().GetBool("json") // made above
 		log, _, _, err := logger(cmd, os.Stderr, os.Stderr, true)
 		if err != nil {
 			return err
@@ -49,14 +47,11 @@ Submitting the same command again queues only what OUT does not hold yet.`,
 			return err
 		}
 		defer client.Close()
-		s, err := dispatch.Begin(l.drain, req, dispatch.StaleAfter, log)
+		s, err := dispatch.Submit(l.drain, client, req, opt, log)
 		if err != nil {
 			return err
 		}
 		defer s.Release()
-		if err := s.Queue(l.drain, client, jobs.Topology{Replicas: replicas, AckWait: ackWait}); err != nil {
-			return err
-		}
 		failed := 0
 		for _, file := range s.Manifest.Files {
 			if file.Error != "" {
@@ -76,6 +71,27 @@ Submitting the same command again queues only what OUT does not hold yet.`,
 	return cmd
 }
 
+// queueFlags adds what a run is queued with.
+func queueFlags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.Int("priority", 0, "workers take jobs of runs with a higher one first; equal ones share the workers")
+	f.Duration("ack-wait", 0, "when a silent worker's job is given to another (default 60s), when the run is first queued")
+	f.Int("replicas", 0, "replicas of the queue when it is first made: 1, or 3 on a cluster")
+}
+
+// queueOptions reads queueFlags.
+func queueOptions(cmd *cobra.Command) dispatch.QueueOptions {
+	f := cmd.Flags()
+	replicas, _ := f.GetInt("replicas") // queueFlags made them
+	ackWait, _ := f.GetDuration("ack-wait")
+	opt := dispatch.QueueOptions{Topology: jobs.Topology{Replicas: replicas}, Run: jobs.RunConfig{AckWait: ackWait}}
+	if f.Changed("priority") {
+		n, _ := f.GetInt("priority")
+		opt.Priority = &n
+	}
+	return opt
+}
+
 func newWait(l life) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "wait RUN",
@@ -89,26 +105,31 @@ is interrupted changes nothing.`,
 	natsFlags(cmd)
 	cmd.Flags().Bool("json", false, "print the summary as JSON")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		asJSON, _ := cmd.Flags().GetBool("json")
-		meter := newMeter(os.Stderr)
-		defer meter.Close()
-		log, _, _, err := logger(cmd, os.Stderr, meter, meter.bar)
-		if err != nil {
-			return err
-		}
-		client, err := connect(cmd, log)
-		if err != nil {
-			return err
-		}
-		defer client.Close()
-		sum, err := dispatch.Wait(l.drain, client, args[0], func(p dispatch.Progress) { meter.Show(p, log) }, log)
-		meter.Close()
-		if l.drain.Err() != nil && sum == nil {
-			return fmt.Errorf("stopped waiting; the run goes on: %w", dispatch.ErrInterrupted)
-		}
-		return finish(cmd.OutOrStdout(), sum, err, asJSON)
+		return waitFor(cmd, l, args[0])
 	}
 	return cmd
+}
+
+// waitFor watches a run to its end.
+func waitFor(cmd *cobra.Command, l life, run string) error {
+	asJSON, _ := cmd.Flags().GetBool("json")
+	meter := newMeter(os.Stderr)
+	defer meter.Close()
+	log, _, _, err := logger(cmd, os.Stderr, meter, meter.bar)
+	if err != nil {
+		return err
+	}
+	client, err := connect(cmd, log)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	sum, err := dispatch.Wait(l.drain, client, run, func(p dispatch.Progress) { meter.Show(p, log) }, log)
+	meter.Close()
+	if l.drain.Err() != nil && sum == nil {
+		return fmt.Errorf("stopped waiting; the run goes on: %w", dispatch.ErrInterrupted)
+	}
+	return finish(cmd.OutOrStdout(), sum, err, asJSON)
 }
 
 func newList(l life) *cobra.Command {
@@ -136,23 +157,28 @@ func printRuns(cmd *cobra.Command, l life) error {
 		return err
 	}
 	defer client.Close()
-	runs, err := client.Runs(l.drain)
-	if err != nil && !errors.Is(err, jobs.ErrNotSetUp) {
+	runs, err := dispatch.ListRuns(l.drain, client)
+	if err != nil {
 		return err
 	}
 	if asJSON {
-		if runs == nil {
-			runs = []jobs.RunRecord{}
-		}
 		return printJSON(cmd.OutOrStdout(), runs)
 	}
 	t := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "RUN\tSTATE\tFILES\tJOBS\tROWS\tEST. TOKENS\tCREATED\tOUT")
+	fmt.Fprintln(t, "RUN\tSTATE\tJOBS\tDEAD\tDONE\tTOKENS/S\tLEFT\tROWS\tCREATED\tOUT")
 	for _, r := range runs {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.ID, r.State, count(int64(r.Files)), count(int64(r.Jobs)),
-			count(r.Rows), count(r.Tokens), r.Created, r.Out)
+		fmt.Fprintf(t, "%s\t%s\t%s/%s\t%s\t%.0f %%\t%s\t%s\t%s\t%s\t%s\n", r.ID, r.State, count(int64(r.Pace.Done)), count(int64(r.Pace.Total)),
+			count(int64(r.Dead)), math.Floor(r.Pace.Percent), count(int64(r.Pace.TokensPerSec)), left(r.Pace), count(r.Rows), r.Created, r.Out)
 	}
 	return t.Flush()
+}
+
+// left is the time that a run still takes, for people.
+func left(p dispatch.Pace) string {
+	if p.Left == nil {
+		return "-"
+	}
+	return time.Duration(*p.Left * float64(time.Second)).String()
 }
 
 func newStatus(l life) *cobra.Command {
@@ -196,6 +222,12 @@ func printStatus(cmd *cobra.Command, st *dispatch.Status) error {
 	t := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 	for _, r := range st.Runs {
 		fmt.Fprintf(t, "run\t%s  %s\n", r.Run.ID, r.Run.State)
+		if r.Run.Priority != 0 {
+			fmt.Fprintf(t, "  priority\t%d\n", r.Run.Priority)
+		}
+		if r.Dispatcher != nil {
+			fmt.Fprintf(t, "  dispatcher\t%s on %s, pid %d\n", r.Dispatcher.Command, oneLine(r.Dispatcher.Host), r.Dispatcher.PID)
+		}
 		fmt.Fprintf(t, "  scores\t%s\n", r.Run.Out)
 		fmt.Fprintf(t, "  jobs\t%s", count(int64(r.Run.Jobs)))
 		states := make([]string, 0, len(r.Jobs))
@@ -207,7 +239,12 @@ func printStatus(cmd *cobra.Command, st *dispatch.Status) error {
 			fmt.Fprintf(t, "  %s %s", count(int64(r.Jobs[jobs.State(s)])), s)
 		}
 		fmt.Fprintf(t, "\n  documents\t%s of %s\n  tokens\t%s of about %s\n", count(r.Documents), count(r.Run.Rows), count(r.Tokens), count(r.Run.Tokens))
-		for _, d := range r.Dead {
+		fmt.Fprintf(t, "  progress\t%.1f %%, %s tokens/s, %s left\n", math.Floor(10*r.Pace.Percent)/10, count(int64(r.Pace.TokensPerSec)), left(r.Pace))
+		for i, d := range r.Dead {
+			if i == 10 {
+				fmt.Fprintf(t, "  dead\tand %s more: dispatcher dead list %s\n", count(int64(len(r.Dead)-i)), r.Run.ID)
+				break
+			}
 			fmt.Fprintf(t, "  dead\t%s: %s\n", d.ID, oneLine(d.Reason))
 		}
 	}
@@ -219,14 +256,7 @@ func printStatus(cmd *cobra.Command, st *dispatch.Status) error {
 	fmt.Fprintln(t)
 	fmt.Fprintf(t, "workers\t%d\n", len(st.Workers))
 	for _, w := range st.Workers {
-		state := "idle"
-		if len(w.Progress) > 0 {
-			state = fmt.Sprintf("%d in hand", len(w.Progress))
-		}
-		if w.Draining {
-			state += ", draining"
-		}
-		fmt.Fprintf(t, "  %s\t%s on %s, %s, %s tokens/s\n", w.ID, w.Engine, w.Host, state, count(int64(w.TokensPerSec)))
+		fmt.Fprintf(t, "  %s\t%s on %s, %s, %s tokens/s\n", w.ID, w.Engine, w.Host, workerState(w), count(int64(w.TokensPerSec)))
 	}
 	return t.Flush()
 }

@@ -4,13 +4,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"path/filepath"
 	"strings"
 	"text/tabwriter"
 	"time"
 
 	"surprisal/internal/dispatch"
 	"surprisal/internal/score"
+	"surprisal/internal/store"
 )
 
 // printSummary prints what a run came to.
@@ -68,7 +68,7 @@ func printSummary(w io.Writer, s *dispatch.Summary, asJSON bool) error {
 		return err
 	}
 	if s.Complete {
-		_, err := fmt.Fprintf(w, "\ncomplete: every row has its score or its reason (%s)\n", filepath.Join(s.Out, score.SuccessName))
+		_, err := fmt.Fprintf(w, "\ncomplete: every row has its score or its reason (%s)\n", store.Join(s.Out, score.SuccessName))
 		return err
 	}
 	_, err := fmt.Fprintf(w, "\nNOT complete: no %s was written; the same command again retries what is missing\n", score.SuccessName)

@@ -10,12 +10,9 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 
 	"surprisal/internal/dispatch"
-	"surprisal/internal/jobs"
-	"surprisal/internal/score"
 )
 
 func newVerify(l life) *cobra.Command {
@@ -78,20 +75,18 @@ func runVerify(cmd *cobra.Command, l life, arg string) error {
 	if err != nil {
 		return err
 	}
-	out, client, err := target(cmd, l, arg, log)
+	t, err := newTarget(cmd, l, arg)
 	if err != nil {
 		return err
 	}
-	if client != nil {
-		defer client.Close()
-	}
+	defer t.close()
 	workerArgs := []string{"--log-format", format, "--log-level", workerLevel(level.String())}
 	if threads > 0 {
 		workerArgs = append(workerArgs, "--threads", strconv.Itoa(threads))
 	}
 	began := time.Now()
 	v, err := dispatch.Verify(l.drain, dispatch.VerifyRequest{
-		Out: out, Client: client, Repair: repair, StaleAfter: stale, Rescore: rescore, Seed: seed,
+		Out: t.out, Client: t.client, Repair: repair, StaleAfter: stale, Rescore: rescore, Seed: seed,
 		Local: &dispatch.Local{
 			WorkerBin: bin, Args: workerArgs, WorkerLog: os.Stderr, Log: log, Report: func(dispatch.Progress) {}, Draining: func() {},
 		},
@@ -142,34 +137,4 @@ func printVerification(w io.Writer, v *dispatch.Verification, repair bool, took 
 		fmt.Fprintf(t, "repaired\t%d files moved aside, %d jobs queued\n", v.Quarantined, v.Queued)
 	}
 	return t.Flush()
-}
-
-// target is the output folder that arg names, itself or as a run of the NATS
-// server, and the server if one is named or needed.
-func target(cmd *cobra.Command, l life, arg string, log zerolog.Logger) (string, *jobs.Client, error) {
-	st, err := os.Stat(arg)
-	folder := err == nil && st.IsDir() || score.IsURL(arg)
-	url, _ := cmd.Flags().GetString("nats")
-	if folder && url == "" {
-		return arg, nil, nil
-	}
-	if !folder && !score.ValidRunID(arg) {
-		return "", nil, flagError{fmt.Errorf("%s is no folder and no run's id", arg)}
-	}
-	client, err := connect(cmd, log)
-	if err != nil {
-		if !folder && errors.Is(err, errNoNATS) {
-			err = flagError{fmt.Errorf("%s is no folder here; if it is a run's id, give --nats URL", arg)}
-		}
-		return "", nil, err
-	}
-	if folder {
-		return arg, client, nil
-	}
-	r, err := client.Run(l.drain, arg)
-	if err != nil {
-		client.Close()
-		return "", nil, err
-	}
-	return r.Out, client, nil
 }

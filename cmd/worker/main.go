@@ -65,7 +65,7 @@ func run(args []string) int {
 	if errors.As(err, &use) {
 		return exitUsage
 	}
-	for _, wrong := range []error{worker.ErrEngine, jobs.ErrAuth, jobs.ErrConfig, jobs.ErrTLS, jobs.ErrDenied} {
+	for _, wrong := range []error{worker.ErrEngine, worker.ErrAllow, jobs.ErrAuth, jobs.ErrConfig, jobs.ErrTLS, jobs.ErrDenied} {
 		if errors.Is(err, wrong) {
 			return exitUsage
 		}
@@ -91,6 +91,7 @@ in whatever way is scored by another worker.
 Every flag can be set in the environment as SURPRISAL_<NAME>; a token or password
 itself only there, as SURPRISAL_NATS_TOKEN or SURPRISAL_NATS_PASSWORD.`,
 		Example: `  worker --nats nats://queue:4222
+  worker --nats nats://queue:4222 --allow-input /data --allow-output /scores --allow-model /models
   SURPRISAL_NATS_TOKEN=... worker --nats tls://queue:4222 --nats-ca ca.pem --engine cpu --threads 8`,
 		Args:          cobra.NoArgs,
 		Version:       version,
@@ -109,6 +110,9 @@ itself only there, as SURPRISAL_NATS_TOKEN or SURPRISAL_NATS_PASSWORD.`,
 	f.String("engine", string(score.EngineAuto), "auto, cpu or cuda; jobs that ask for another are left to others")
 	f.Int("gpu", 0, "GPU to score on, among the visible ones (CUDA_VISIBLE_DEVICES)")
 	f.String("tokenizer", "", "tokenizer.json to use instead of the path that jobs name; its bytes must be the same")
+	f.StringSlice("allow-input", nil, "folder or URL prefix that jobs may read; may be given again (default any)")
+	f.StringSlice("allow-output", nil, "folder or URL prefix that jobs may write; may be given again (default any)")
+	f.StringSlice("allow-model", nil, "folder or URL prefix of models and tokenizers; may be given again (default any)")
 	f.Int("threads", 0, "cores for tokenizing and the CPU engine (default all)")
 	f.Int("batch-tokens", 0, "token budget of a batch (default the engine's)")
 	f.Int("in-flight", 0, "jobs in hand at most (default 4)")
@@ -148,6 +152,7 @@ func fromEnvironment(cmd *cobra.Command) error {
 func serve(cmd *cobra.Command, fetch, work context.Context) error {
 	f := cmd.Flags()
 	str := func(name string) string { s, _ := f.GetString(name); return s } // newRoot made them all
+	list := func(name string) []string { l, _ := f.GetStringSlice(name); return l }
 	num := func(name string) int { n, _ := f.GetInt(name); return n }
 	dur := func(name string) time.Duration { d, _ := f.GetDuration(name); return d }
 	log, err := logger(str("log-format"), str("log-level"))
@@ -179,6 +184,7 @@ func serve(cmd *cobra.Command, fetch, work context.Context) error {
 	}
 	cfg := worker.Config{
 		ID: str("id"), Engine: score.EngineKind(str("engine")), GPU: num("gpu"), Tokenizer: str("tokenizer"),
+		AllowInput: list("allow-input"), AllowOutput: list("allow-output"), AllowModel: list("allow-model"),
 		Threads: num("threads"), BatchTokens: num("batch-tokens"), InFlight: num("in-flight"),
 		DrainTimeout: dur("drain-timeout"), StallAfter: dur("stall-after"), Program: version, Log: log,
 		Stalled: func(err error) {

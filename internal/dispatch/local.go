@@ -60,7 +60,7 @@ func (l *Local) Run(drain, ctx context.Context, req Request) (*Summary, error) {
 	}
 	req.AutoEngine = have.best()
 	// Workers here end with their dispatcher, so every temporary is a dead one's.
-	s, err := Begin(ctx, req, 0, l.Log)
+	s, err := Begin(ctx, req, 0, l.Log, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -139,7 +139,7 @@ func (l *Local) score(drain, ctx context.Context, bin string, workers int, s *Su
 		return nil, nil, err
 	}
 	defer client.Close()
-	if err := s.Queue(ctx, client, jobs.Topology{AckWait: localAckWait}); err != nil {
+	if err := s.Queue(ctx, client, QueueOptions{Run: jobs.RunConfig{AckWait: localAckWait}}); err != nil {
 		return nil, nil, err
 	}
 	if n := s.Queued; workers > n {
@@ -167,7 +167,7 @@ func (l *Local) score(drain, ctx context.Context, bin string, workers int, s *Su
 	defer endWatch(nil)
 	g.Go(func() error {
 		defer stopWorkers()
-		w := newWatch(client, s.Manifest, s.Committed, l.Report, l.Log)
+		w := newWatch(client, s.Manifest, s.Committed, l.Report, l.Log, alone{})
 		var err error
 		committed, dead, err = w.run(watchCtx)
 		return err

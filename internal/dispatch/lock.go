@@ -1,12 +1,16 @@
 package dispatch
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 
+	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
+
+	"surprisal/internal/score"
 )
 
 // lockName is hidden, so that no reader of OUT takes it for data.
@@ -15,7 +19,10 @@ const lockName = ".surprisal.lock"
 // lockOut keeps two dispatchers of one machine (or of one NFS server) from
 // working on one OUT. The kernel drops the lock when the process ends, however
 // it ends.
-func lockOut(out string) (unlock func(), err error) {
+func lockOut(ctx context.Context, out string, log zerolog.Logger) (unlock func(), err error) {
+	if score.IsURL(out) {
+		return leaseOut(ctx, out, log)
+	}
 	if err := os.MkdirAll(out, 0o777); err != nil {
 		return nil, usage("--out: %w", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -59,8 +60,11 @@ func Plan(ctx context.Context, req Request) (m, known *score.Manifest, err error
 		}
 		known, err = shard.ReadManifest(ctx, m.Out)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, nil, usage("%s: %w", m.Out, err)
+			return nil, nil, usage("--out %s: %w", m.Out, err)
 		}
+	}
+	if err := score.ValidOut(m.Out); m.Out != "" && err != nil {
+		return nil, nil, usage("--out: %w", err)
 	}
 	for _, in := range req.Inputs {
 		abs, err := store.Resolve(in)
@@ -112,7 +116,13 @@ func Plan(ctx context.Context, req Request) (m, known *score.Manifest, err error
 }
 
 // problemRel names a path that Discover could not look into.
-func problemRel(path string) string { return strings.TrimPrefix(filepath.ToSlash(path), "/") }
+func problemRel(place string) string {
+	if score.IsURL(place) {
+		_, rest, _ := strings.Cut(place, "://")
+		return strings.TrimPrefix(path.Clean("/"+strings.ReplaceAll(rest, `\`, "_")), "/")
+	}
+	return strings.TrimPrefix(filepath.ToSlash(place), "/")
+}
 
 func newRunID() string {
 	return time.Now().UTC().Format("20060102-150405") + "-" + strings.ToLower(rand.Text()[:6])

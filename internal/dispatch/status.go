@@ -2,13 +2,9 @@ package dispatch
 
 import (
 	"context"
-	"fmt"
-	"time"
-
-	"github.com/rs/zerolog"
+	"errors"
 
 	"surprisal/internal/jobs"
-	"surprisal/internal/shard"
 )
 
 // Status is how runs, queue and workers stand, as the queue's records have it.
@@ -24,7 +20,10 @@ type RunStatus struct {
 	Jobs      map[jobs.State]int `json:"jobs"` // that a worker has had, by state
 	Documents int64              `json:"documents"`
 	Tokens    int64              `json:"tokens"`
+	Pace      Pace               `json:"pace"`
 	Dead      []jobs.DeadLetter  `json:"dead,omitempty"`
+	// Dispatcher is who works on it or waits for it, if anybody does.
+	Dispatcher *jobs.DispatcherRecord `json:"dispatcher,omitempty"`
 }
 
 // GetStatus asks for one run, or for all that are not over with run "".
@@ -39,6 +38,9 @@ func GetStatus(ctx context.Context, client *jobs.Client, run string) (*Status, e
 		records = append(records, r)
 	} else {
 		all, err := client.Runs(ctx)
+		if errors.Is(err, jobs.ErrNotSetUp) {
+			return st, nil // nothing was ever queued there
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -64,6 +66,10 @@ func GetStatus(ctx context.Context, client *jobs.Client, run string) (*Status, e
 		return nil, err
 	}
 	st.Workers = append(st.Workers, workers...)
+	for i := range st.Runs {
+		r := &st.Runs[i]
+		r.Pace = paceOf(r.Run, r.Jobs, r.Documents, r.Tokens, workers)
+	}
 	return st, nil
 }
 
@@ -79,48 +85,11 @@ func runStatus(ctx context.Context, client *jobs.Client, r jobs.RunRecord) (RunS
 	if err != nil {
 		return rs, err
 	}
+	if d, ok, err := client.Dispatcher(ctx, r.ID); err != nil {
+		return rs, err
+	} else if ok {
+		rs.Dispatcher = &d
+	}
 	rs.Dead, err = client.Dead(ctx, r.ID)
 	return rs, err
-}
-
-// Wait follows a submitted run to its end, checks OUT and sums up.
-func Wait(ctx context.Context, client *jobs.Client, run string, report func(Progress), log zerolog.Logger) (*Summary, error) {
-	started := time.Now()
-	r, err := client.Run(ctx, run)
-	if err != nil {
-		return nil, err
-	}
-	m, err := shard.ReadManifest(ctx, r.Out)
-	if err != nil {
-		return nil, usage("run %s: its output folder %s is not to be read here: %w", run, r.Out, err)
-	}
-	if m.Run != run {
-		return nil, usage("%s belongs to run %s now, not to %s", r.Out, m.Run, run)
-	}
-	c, err := Reconcile(ctx, m)
-	if err != nil {
-		return nil, err
-	}
-	before, dead := c.Totals, []DeadJob(nil)
-	if len(pending(m, c)) > 0 {
-		if c, dead, err = newWatch(client, m, c, report, log).run(ctx); err != nil {
-			return nil, err
-		}
-	}
-	sum, err := Summarize(ctx, m, c, dead, before, time.Since(started))
-	if err != nil {
-		return nil, err
-	}
-	if err := Finish(ctx, m, sum); err != nil {
-		return nil, err
-	}
-	_, err = client.UpdateRun(ctx, run, func(r *jobs.RunRecord) error {
-		r.State, r.Error = jobs.RunComplete, ""
-		if !sum.Complete {
-			r.State = jobs.RunFailed
-			r.Error = fmt.Sprintf("%d dead jobs, %d failed files", len(sum.DeadJobs), len(sum.FailedFiles))
-		}
-		return nil
-	})
-	return sum, err
 }

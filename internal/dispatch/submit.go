@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"time"
 
 	"github.com/rs/zerolog"
 
+	"surprisal/internal/failpoint"
 	"surprisal/internal/jobs"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
@@ -19,19 +21,68 @@ type Submitted struct {
 	Manifest  *score.Manifest
 	Committed *Committed
 	Queued    int // jobs that OUT did not hold
-	unlock    func()
+	Dead      int // jobs that are dead and were left so
+	release   []func()
 }
 
-// Release lets another dispatcher work on OUT.
-func (s *Submitted) Release() { s.unlock() }
+// Release lets another dispatcher work on the run.
+func (s *Submitted) Release() {
+	for _, f := range slices.Backward(s.release) {
+		f()
+	}
+	s.release = nil
+}
+
+// QueueOptions is how a run is queued.
+type QueueOptions struct {
+	Topology jobs.Topology
+	Run      jobs.RunConfig
+	Priority *int // nil: as it is, or 0
+	// KeepDead leaves jobs that are dead so.
+	KeepDead bool
+}
+
+// Submit plans req and puts what OUT does not hold into the queue, as the run's
+// one dispatcher; Release it.
+func Submit(ctx context.Context, client *jobs.Client, req Request, opt QueueOptions, log zerolog.Logger) (*Submitted, error) {
+	if err := client.Setup(ctx, opt.Topology); err != nil {
+		return nil, err
+	}
+	s, err := Begin(ctx, req, StaleAfter, log, func(run string) (func(), error) { return acquire(ctx, client, run, "submit") })
+	if err != nil {
+		return nil, err
+	}
+	if err := s.Queue(ctx, client, opt); err != nil {
+		s.Release()
+		return nil, err
+	}
+	return s, nil
+}
+
+// acquire takes the run's lease, from dispatchers that only watch it too.
+func acquire(ctx context.Context, client *jobs.Client, run, command string) (func(), error) {
+	l, err := client.AcquireRun(ctx, run, command, false, true)
+	if err != nil {
+		return nil, held(err)
+	}
+	return l.Release, nil
+}
+
+// held makes a usage error of one that says who has the run.
+func held(err error) error {
+	if errors.Is(err, jobs.ErrHeld) {
+		return &UsageError{err}
+	}
+	return err
+}
 
 // StaleAfter is when a temporary in OUT can only be a killed worker's, where
 // workers of other machines may be writing.
 const StaleAfter = time.Hour
 
 // Begin plans req, writes the manifest, removes temporaries older than stale and
-// tells what OUT holds already. It takes OUT's lock; Release it.
-func Begin(ctx context.Context, req Request, stale time.Duration, log zerolog.Logger) (*Submitted, error) {
+// tells what OUT holds already. It takes OUT's lock, and what own takes; Release it.
+func Begin(ctx context.Context, req Request, stale time.Duration, log zerolog.Logger, own func(run string) (func(), error)) (*Submitted, error) {
 	if req.Out == "" {
 		return nil, usage("no output folder is named: give --out DIR")
 	}
@@ -39,24 +90,45 @@ func Begin(ctx context.Context, req Request, stale time.Duration, log zerolog.Lo
 	if err != nil {
 		return nil, err
 	}
-	unlock, err := lockOut(m.Out)
+	return locked(ctx, m, log, own, func() (*Submitted, error) { return begin(ctx, m, known, stale, log) })
+}
+
+// locked does what under OUT's lock and what own takes, which the result holds on
+// to.
+func locked(ctx context.Context, m *score.Manifest, log zerolog.Logger, own func(run string) (func(), error), what func() (*Submitted, error)) (*Submitted, error) {
+	hold := &Submitted{}
+	unlock, err := lockOut(ctx, m.Out, log)
 	if err != nil {
 		return nil, err
 	}
-	s, err := begin(ctx, m, known, stale, log)
+	hold.release = append(hold.release, unlock)
+	if own != nil {
+		release, err := own(m.Run)
+		if err != nil {
+			hold.Release()
+			return nil, err
+		}
+		hold.release = append(hold.release, release)
+	}
+	s, err := what()
 	if err != nil {
-		unlock()
+		hold.Release()
 		return nil, err
 	}
-	s.unlock = unlock
+	s.release = hold.release
 	return s, nil
 }
 
 func begin(ctx context.Context, m, known *score.Manifest, stale time.Duration, log zerolog.Logger) (*Submitted, error) {
 	switch {
 	case known == nil:
-		if err := shard.WriteManifest(ctx, m.Out, m); err != nil {
+		if err := shard.WriteManifest(ctx, m.Out, m); errors.Is(err, fs.ErrExist) {
+			return nil, usage("--out %s: another dispatcher has just begun a run there: the same command again goes on with it", m.Out)
+		} else if err != nil {
 			return nil, usage("--out: %w", err)
+		}
+		if err := failpoint.Hit(failpoint.AfterManifest); err != nil {
+			return nil, err
 		}
 	case !sameFiles(known.Files, m.Files):
 		if err := shard.ReplaceManifest(ctx, m.Out, m); err != nil {
@@ -64,6 +136,11 @@ func begin(ctx context.Context, m, known *score.Manifest, stale time.Duration, l
 		}
 		log.Info().Msg("input files were added or mended since the run began: the manifest has them now")
 	}
+	return takeStock(ctx, m, stale, log)
+}
+
+// takeStock removes old temporaries and looks at what OUT holds.
+func takeStock(ctx context.Context, m *score.Manifest, stale time.Duration, log zerolog.Logger) (*Submitted, error) {
 	if n, err := shard.RemoveTemporaries(ctx, m.Out, m.Run, stale); err != nil {
 		log.Warn().Err(err).Msg("old temporary files were not all removed")
 	} else if n > 0 {
@@ -86,43 +163,93 @@ func sameFiles(a, b []score.FilePlan) bool {
 }
 
 // Queue puts the jobs that OUT does not hold into the queue.
-func (s *Submitted) Queue(ctx context.Context, client *jobs.Client, topology jobs.Topology) error {
+func (s *Submitted) Queue(ctx context.Context, client *jobs.Client, opt QueueOptions) error {
 	m := s.Manifest
-	if err := client.Setup(ctx, topology); err != nil {
+	if err := client.Setup(ctx, opt.Topology); err != nil {
 		return err
 	}
-	if err := client.PutRun(ctx, jobs.NewRunRecord(m)); err != nil && !errors.Is(err, jobs.ErrRunExists) {
+	fresh := jobs.NewRunRecord(m)
+	if opt.Priority != nil {
+		fresh.Priority = *opt.Priority
+	}
+	if err := client.PutRun(ctx, fresh); err != nil && !errors.Is(err, jobs.ErrRunExists) {
+		return err
+	}
+	record, err := client.UpdateRun(ctx, m.Run, func(r *jobs.RunRecord) error {
+		r.Files, r.Jobs, r.Rows, r.Tokens = fresh.Files, fresh.Jobs, fresh.Rows, fresh.Tokens // a manifest may grow
+		if opt.Priority != nil {
+			r.Priority = *opt.Priority
+		}
+		return nil
+	})
+	if err != nil {
 		return err
 	}
 	left := pending(m, s.Committed)
+	if opt.KeepDead && len(left) > 0 {
+		if left, err = s.living(ctx, client, left); err != nil {
+			return err
+		}
+	}
 	s.Queued = len(left)
-	if len(left) == 0 {
+	if len(left)+s.Dead == 0 {
 		return nil
 	}
 	if err := shard.RemoveSuccess(ctx, m.Out); err != nil {
 		return fmt.Errorf("begin run %s: %w", m.Run, err)
 	}
-	if _, err := client.Revive(ctx, m.Run); err != nil {
+	if !opt.KeepDead {
+		if _, err := client.Revive(ctx, m.Run); err != nil {
+			return err
+		}
+	}
+	return enqueue(ctx, client, record, opt.Run, left)
+}
+
+// living leaves out of left the jobs that are dead, and counts them.
+func (s *Submitted) living(ctx context.Context, client *jobs.Client, left []score.Job) ([]score.Job, error) {
+	dead := map[string]bool{}
+	err := client.JobStates(ctx, s.Manifest.Run, func(st jobs.JobState) {
+		if st.State == jobs.StateDead {
+			dead[st.Job] = true
+		}
+	})
+	alive := slices.DeleteFunc(left, func(j score.Job) bool { return dead[j.ID] })
+	s.Dead = len(left) - len(alive)
+	return alive, err
+}
+
+// enqueue makes the run's consumer if it has none, queues jobs and says that the
+// run runs. One that is paused stays so.
+func enqueue(ctx context.Context, client *jobs.Client, r jobs.RunRecord, cfg jobs.RunConfig, left []score.Job) error {
+	if err := client.OpenRun(ctx, r.ID, r.Priority, cfg); err != nil {
 		return err
 	}
-	if err := submit(ctx, client, m.Run, left); err != nil {
+	if r.State == jobs.RunPaused {
+		if err := client.HoldRun(ctx, r.ID); err != nil {
+			return err
+		}
+	}
+	if _, err := submit(ctx, client, r.ID, left); err != nil {
 		return err
 	}
-	_, err := client.UpdateRun(ctx, m.Run, func(r *jobs.RunRecord) error {
-		r.State, r.Error = jobs.RunRunning, ""
+	_, err := client.UpdateRun(ctx, r.ID, func(r *jobs.RunRecord) error {
+		if r.State != jobs.RunPaused {
+			r.State = jobs.RunRunning
+		}
+		r.Error, r.Drop = "", false
 		return nil
 	})
 	return err
 }
 
 // submit queues jobs under a new epoch.
-func submit(ctx context.Context, client *jobs.Client, run string, left []score.Job) error {
-	epoch, err := client.NextEpoch(ctx, run)
-	if err != nil {
-		return fmt.Errorf("queue run %s: %w", run, err)
+func submit(ctx context.Context, client *jobs.Client, run string, left []score.Job) (epoch uint64, err error) {
+	if epoch, err = client.NextEpoch(ctx, run); err != nil {
+		return 0, fmt.Errorf("queue run %s: %w", run, err)
 	}
 	if _, _, err := client.Submit(ctx, slices.Values(left), epoch); err != nil {
-		return fmt.Errorf("queue run %s: %w", run, err)
+		return 0, fmt.Errorf("queue run %s: %w", run, err)
 	}
-	return nil
+	return epoch, nil
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/DataDog/sketches-go/ddsketch"
 	"golang.org/x/sync/errgroup"
 
+	"surprisal/internal/failpoint"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
 	"surprisal/internal/store"
@@ -172,6 +173,9 @@ func Finish(ctx context.Context, m *score.Manifest, s *Summary) error {
 	}
 	body, err := successBody(m, s)
 	if err != nil {
+		return err
+	}
+	if err := failpoint.Hit(failpoint.BeforeSuccess); err != nil {
 		return err
 	}
 	return shard.WriteSuccess(ctx, m.Out, body)

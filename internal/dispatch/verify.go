@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
 
 	"surprisal/internal/jobs"
@@ -112,7 +113,7 @@ func Verify(ctx context.Context, req VerifyRequest) (*Verification, error) {
 		return nil, err
 	}
 	if req.Repair {
-		unlock, err := lockOut(out)
+		unlock, err := lockOut(ctx, out, zerolog.Nop())
 		if err != nil {
 			return nil, err
 		}
@@ -431,7 +432,7 @@ func (v *verification) requeue(ctx context.Context, open map[string]bool) error 
 	if len(left) == 0 {
 		return nil
 	}
-	if err := submit(ctx, v.req.Client, v.m.Run, left); err != nil {
+	if err := enqueue(ctx, v.req.Client, r, jobs.RunConfig{}, left); err != nil {
 		return err
 	}
 	v.v.Queued = len(left)
@@ -440,13 +441,7 @@ func (v *verification) requeue(ctx context.Context, open map[string]bool) error 
 			f.Mended = strings.TrimPrefix(f.Mended+"; queued", "; ")
 		}
 	}
-	_, err = v.req.Client.UpdateRun(ctx, v.m.Run, func(r *jobs.RunRecord) error {
-		if r.State.Final() {
-			r.State, r.Error = jobs.RunRunning, ""
-		}
-		return nil
-	})
-	return err
+	return nil
 }
 
 // Kinds counts findings by kind, in the order of their names.

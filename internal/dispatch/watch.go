@@ -26,6 +26,8 @@ type Progress struct {
 	Rate    float64
 	Left    time.Duration
 	Elapsed time.Duration
+	// Paused: a person paused the run; only what workers have in hand goes on.
+	Paused bool
 	// Waiting is what nobody works on and why, if a job says so.
 	Waiting string
 	Workers int
@@ -54,13 +56,27 @@ type watch struct {
 	terminal int
 	rates    rateWindow
 	resent   int
+	tenure   tenure
+	epoch    uint64    // of the run's last submission that this watch knows; 0: none yet
+	paused   bool      //
+	checked  time.Time // when the run's record was last looked at
 }
+
+// tenure says whether this dispatcher may act on the run now: queue lost jobs
+// again, and finish it.
+type tenure interface{ Held() bool }
+
+// alone is the tenure of a dispatcher with a queue of its own.
+type alone struct{}
+
+// Held is true.
+func (alone) Held() bool { return true }
 
 type progressSum struct{ documents, tokens int64 }
 
-func newWatch(client *jobs.Client, m *score.Manifest, c *Committed, report func(Progress), log zerolog.Logger) *watch {
+func newWatch(client *jobs.Client, m *score.Manifest, c *Committed, report func(Progress), log zerolog.Logger, t tenure) *watch {
 	w := &watch{
-		client: client, m: m, byID: map[string]score.Job{}, report: report, log: log, started: time.Now(),
+		client: client, m: m, tenure: t, byID: map[string]score.Job{}, report: report, log: log, started: time.Now(),
 		before: progressSum{c.Totals.Documents, c.Totals.Tokens}, left: map[string]*jobs.JobState{},
 	}
 	for _, j := range m.Jobs() {
@@ -125,6 +141,9 @@ func (w *watch) follow(ctx context.Context, states <-chan jobs.JobState) (*Commi
 				continue
 			case <-ticker.C:
 				show = w.draw(ctx, show)
+				if err := w.check(ctx); err != nil {
+					return nil, nil, err
+				}
 				idle, err := w.idle(ctx, changed)
 				if err != nil || !idle {
 					continue // no answer now: the next tick asks again
@@ -142,12 +161,24 @@ func (w *watch) follow(ctx context.Context, states <-chan jobs.JobState) (*Commi
 			w.draw(ctx, show)
 			return c, w.dead(c), nil
 		}
+		if !w.tenure.Held() { // whoever has the run queues them again
+			select {
+			case <-time.After(tick):
+			case <-ctx.Done():
+				return nil, nil, context.Cause(ctx)
+			}
+			if err := w.check(ctx); err != nil {
+				return nil, nil, err
+			}
+			changed = time.Now()
+			continue
+		}
 		if w.resent++; w.resent > maxResend {
 			return nil, nil, fmt.Errorf("%d jobs of run %s are neither committed, dead nor queued, after %d tries (one is rows %d-%d of %s)",
 				len(lost), w.m.Run, maxResend, lost[0].First, lost[0].Last, lost[0].Input.Rel)
 		}
 		w.log.Warn().Int("jobs", len(lost)).Msg("jobs were lost by the queue, or their files are gone: queued again")
-		if err := submit(ctx, w.client, w.m.Run, lost); err != nil {
+		if err := w.resubmit(ctx, lost); err != nil {
 			return nil, nil, err
 		}
 		changed = time.Now()
@@ -159,11 +190,72 @@ func (w *watch) idle(ctx context.Context, changed time.Time) (bool, error) {
 	if time.Since(changed) < quiet {
 		return false, nil
 	}
-	q, err := w.client.Queue(ctx)
-	if err != nil {
+	q, err := w.client.RunQueue(ctx, w.m.Run)
+	switch {
+	case errors.Is(err, jobs.ErrNoRun):
+		return true, nil // closed, or never opened
+	case err != nil:
 		return false, err
+	case q.Pending > 0 || q.AckPending > 0:
+		return false, nil
 	}
-	return q.Messages == 0, nil
+	held, err := w.client.Holds(ctx, w.m.Run) // what hit MaxDeliver is counted as neither
+	return !held, err
+}
+
+func (w *watch) resubmit(ctx context.Context, lost []score.Job) error {
+	r, err := w.client.Run(ctx, w.m.Run)
+	if err != nil {
+		return err
+	}
+	if err := w.client.OpenRun(ctx, r.ID, r.Priority, jobs.RunConfig{}); err != nil {
+		return err
+	}
+	epoch, err := submit(ctx, w.client, w.m.Run, lost)
+	if err == nil && epoch == w.epoch+1 {
+		w.epoch = epoch
+	}
+	return err
+}
+
+var (
+	// ErrCancelled: a person cancelled the run. What is committed stays.
+	ErrCancelled = errors.New("the run was cancelled")
+	// errAnew: jobs were submitted by another dispatcher since the watch began.
+	errAnew = errors.New("jobs were submitted since")
+)
+
+// checkEvery is how often the run's record is looked at.
+const checkEvery = time.Second
+
+// check looks whether a person has paused or cancelled the run or added to it.
+func (w *watch) check(ctx context.Context) error {
+	if time.Since(w.checked) < checkEvery {
+		return nil
+	}
+	r, err := w.client.Run(ctx, w.m.Run)
+	switch {
+	case errors.Is(err, jobs.ErrNoRun), errors.Is(err, jobs.ErrNotSetUp):
+		return wiped(w.m)
+	case err != nil:
+		return nil // no answer now: asked again
+	}
+	w.checked = time.Now()
+	if w.epoch == 0 {
+		w.epoch = r.Epoch
+	}
+	w.paused = r.State == jobs.RunPaused
+	switch {
+	case r.State == jobs.RunCancelled:
+		return ErrCancelled
+	case r.Epoch != w.epoch:
+		return errAnew
+	}
+	return nil
+}
+
+func wiped(m *score.Manifest) error {
+	return fmt.Errorf("the queue no longer knows run %s: it was wiped or made anew; `dispatcher resume %s` goes on with it", m.Run, m.Out)
 }
 
 // take notes a job's newest state.
@@ -255,7 +347,7 @@ func (w *watch) dead(c *Committed) []DeadJob {
 // draw reports progress: what is committed and what workers say of jobs in hand.
 // What was shown never shrinks while a job passes from hand to file.
 func (w *watch) draw(ctx context.Context, shown progressSum) progressSum {
-	p := Progress{Jobs: len(w.m.Jobs()), Rows: w.rows, Elapsed: time.Since(w.started), Left: -1}
+	p := Progress{Jobs: len(w.m.Jobs()), Rows: w.rows, Elapsed: time.Since(w.started), Left: -1, Paused: w.paused}
 	p.Done = p.Jobs - len(w.left)
 	now := w.before
 	for _, s := range w.left {

@@ -96,7 +96,7 @@ static cublasStatus_t prepare(sp_lt *lt, call *d, const sp_product *p, int64_t m
   if ((s = lt->cublasLtMatmulDescSetAttribute(d->op, CUBLASLT_MATMUL_DESC_TRANSA, &t, sizeof t))) return s;
   if (p->bias) {
     const cublasLtEpilogue_t e = CUBLASLT_EPILOGUE_BIAS;
-    const cudaDataType_t type = CUDA_R_32F;
+    const cudaDataType_t type = ACT_TYPE;  // that of y, as the library wants it
     if ((s = lt->cublasLtMatmulDescSetAttribute(d->op, CUBLASLT_MATMUL_DESC_EPILOGUE, &e, sizeof e))) return s;
     if ((s = lt->cublasLtMatmulDescSetAttribute(d->op, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &type, sizeof type))) return s;
   }

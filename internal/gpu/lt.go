@@ -95,7 +95,7 @@ type product struct {
 // Kinds of output.
 const (
 	toAct     = iota
-	toActBias // y = x w^T + bias, the bias in fp32
+	toActBias // y = x w^T + bias, the bias in y's type
 	toFP32
 	addFP32 // y += x w^T, fp32
 )

@@ -10,9 +10,9 @@ typedef struct sp_lt sp_lt;
 typedef struct {
   int64_t n, k;           // of w [N, K]
   int64_t ldx, ldw, ldy;  // row strides, elements
-  int32_t fp32_out;       // y is fp32, else bf16
+  int32_t fp32_out;       // y is fp32, else as precision says
   int32_t accumulate;     // y += instead of y =
-  int32_t bias;           // y += bias [N], fp32
+  int32_t bias;           // y += bias [N], of y's type
 } sp_product;
 
 // As cublasLtMatmulAlgo_t.

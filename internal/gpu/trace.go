@@ -51,3 +51,10 @@ func (t *trace) sum() (names []string, ms map[string]float64, err error) {
 	t.used = 0
 	return names, ms, nil
 }
+
+func (t *trace) free() {
+	for i := range t.events {
+		_ = cu.DestroyEvent(&t.events[i])
+	}
+	t.events, t.names, t.used = nil, nil, 0
+}

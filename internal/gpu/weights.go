@@ -28,7 +28,7 @@ type layer struct {
 	rate         cu.DevicePtr // exp(A_log) [H] fp32
 	dtBias       cu.DevicePtr // [H K] fp32
 	etaBias      cu.DevicePtr // [H] fp32, or 0
-	gateBias     cu.DevicePtr // [HV V] fp32
+	gateBias     cu.DevicePtr // [HV V]
 	outNorm      cu.DevicePtr // [V] fp32
 }
 
@@ -250,7 +250,7 @@ func (l *loader) layer(c model.Config, i int) layer {
 			v[i] = float32(math.Exp(float64(v[i])))
 		}
 	})
-	y.dtBias, y.gateBias = l.vector(a+"dt_bias", kd, nil), l.vector(a+"g_proj.1.bias", vd, nil)
+	y.dtBias, y.gateBias = l.vector(a+"dt_bias", kd, nil), l.linear(a+"g_proj.1.bias", 1, vd)
 	y.outNorm = l.vector(a+"o_norm.weight", c.V, nil)
 	return y
 }

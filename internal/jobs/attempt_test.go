@@ -19,7 +19,7 @@ func outcomes(history []Attempt) (o []Outcome) {
 // TestHistory: what became of each attempt is on record, from the first to the
 // dead letter and past it.
 func TestHistory(t *testing.T) {
-	r := newRig(t, Topology{AckWait: 900 * time.Millisecond, MaxAttempts: 2})
+	r := newRig(t, RunConfig{AckWait: 900 * time.Millisecond, MaxAttempts: 2})
 	js := makeJobs("run", 1)
 	_, err := r.c.Job(r.ctx, "run", js[0].ID)
 	r.is(err, ErrNoJob)
@@ -75,7 +75,7 @@ func TestHistory(t *testing.T) {
 // TestHistoryIsBounded: errors that are long however they are written don't
 // grow a record past its bucket's limit.
 func TestHistoryIsBounded(t *testing.T) {
-	r := newRig(t, Topology{MaxAttempts: 100})
+	r := newRig(t, RunConfig{MaxAttempts: 100})
 	js := makeJobs("run", 1)
 	r.submit(js, 1, 1, 0)
 	cfg := quick("a")
@@ -104,7 +104,7 @@ func TestHistoryIsBounded(t *testing.T) {
 // TestZombieDoneKeepsHistory: Done of a lease long replaced does not undo what
 // is on record of it.
 func TestZombieDoneKeepsHistory(t *testing.T) {
-	r := newRig(t, Topology{AckWait: 300 * time.Millisecond})
+	r := newRig(t, RunConfig{AckWait: 300 * time.Millisecond})
 	js := makeJobs("run", 1)
 	r.submit(js, 1, 1, 0)
 	a, _ := r.worker(quick("zombie"))

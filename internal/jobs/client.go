@@ -411,6 +411,21 @@ func (c *Client) spawn(f func()) bool {
 	return true
 }
 
+// untilClose gives a context that ends with the client too.
+func (c *Client) untilClose(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() { // ends with cancel, which whoever asked calls
+		defer close(done)
+		select {
+		case <-c.closing:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() { cancel(); <-done }
+}
+
 // Closed is closed when the connection is closed for good; Err says why.
 func (c *Client) Closed() <-chan struct{} { return c.closed }
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -13,6 +15,7 @@ import (
 	"github.com/nats-io/nuid"
 	"github.com/rs/zerolog"
 
+	"surprisal/internal/failpoint"
 	"surprisal/internal/score"
 )
 
@@ -22,8 +25,8 @@ type ConsumerConfig struct {
 	Engine     string        // for the job's record
 	Device     string        // for the job's record
 	StallAfter time.Duration // 10 min; a lease without Progress for so long is given up
-	Heartbeat  time.Duration // AckWait/3; at most that
-	FetchWait  time.Duration // 15 s; how long one request for a job waits
+	Heartbeat  time.Duration // a third of the run's AckWait; at most that
+	FetchWait  time.Duration // 1 s; how long one request for a job waits, and a new run for its turn
 	IdleAfter  time.Duration // 1 min; idle this long with jobs pending is a stall of the queue
 	RetryDelay time.Duration // 2 s; after the first failed attempt, doubled after each
 	RetryMax   time.Duration // 2 min; at most so long between attempts
@@ -32,15 +35,14 @@ type ConsumerConfig struct {
 	Log        zerolog.Logger
 }
 
-func (c ConsumerConfig) withDefaults(ackWait time.Duration) ConsumerConfig {
+func (c ConsumerConfig) withDefaults() ConsumerConfig {
 	set := func(v *time.Duration, d time.Duration) {
 		if *v == 0 {
 			*v = d
 		}
 	}
 	set(&c.StallAfter, 10*time.Minute)
-	set(&c.Heartbeat, ackWait/3)
-	set(&c.FetchWait, 15*time.Second)
+	set(&c.FetchWait, time.Second)
 	set(&c.IdleAfter, time.Minute)
 	set(&c.RetryDelay, 2*time.Second)
 	set(&c.RetryMax, 2*time.Minute)
@@ -49,14 +51,12 @@ func (c ConsumerConfig) withDefaults(ackWait time.Duration) ConsumerConfig {
 	return c
 }
 
-func (c ConsumerConfig) validate(ackWait time.Duration) error {
+func (c ConsumerConfig) validate() error {
 	switch {
 	case !validToken(c.Worker):
 		return fmt.Errorf("worker id %q: want 1 to 64 of a-z, A-Z, 0-9, - and _", c.Worker)
-	case c.Heartbeat <= 0 || ackWait <= 2*c.Heartbeat:
-		return fmt.Errorf("heartbeat %s: want more than 0 and less than half of AckWait %s", c.Heartbeat, ackWait)
-	case c.StallAfter <= c.Heartbeat:
-		return fmt.Errorf("stall after %s: want more than the heartbeat %s", c.StallAfter, c.Heartbeat)
+	case c.Heartbeat < 0 || c.StallAfter <= 0:
+		return fmt.Errorf("heartbeat %s, stall after %s: want more than 0", c.Heartbeat, c.StallAfter)
 	case c.FetchWait < 100*time.Millisecond:
 		return fmt.Errorf("fetch wait %s: want 100ms or more", c.FetchWait)
 	case c.RetryDelay < 10*time.Millisecond || c.RetryMax < c.RetryDelay:
@@ -69,26 +69,46 @@ func (c ConsumerConfig) validate(ackWait time.Duration) error {
 	return nil
 }
 
-// Consumer takes jobs. Its methods may be called from any goroutine.
+// beat is the period of a lease's heartbeat and of its look for progress: two
+// beats in a row may get lost.
+func (c ConsumerConfig) beat(ackWait time.Duration) time.Duration {
+	every := min(ackWait/3, c.StallAfter/2)
+	if c.Heartbeat > 0 {
+		every = min(every, c.Heartbeat)
+	}
+	return every
+}
+
+// Consumer takes jobs, of all runs there are. Its methods may be called from any
+// goroutine.
 type Consumer struct {
-	c   *Client
-	cfg ConsumerConfig
-	top Topology
-	log zerolog.Logger
-	// fetch takes one message: (*Consumer).fetchOne, but for tests of the watchdog.
-	fetch func(ctx context.Context) (jetstream.Msg, error)
+	c      *Client
+	cfg    ConsumerConfig
+	log    zerolog.Logger
+	roster *roster
+	// fetch takes one job of a run: (*Consumer).pull, but for tests of the watchdog.
+	fetch func(ctx context.Context, run string, wait time.Duration) (jetstream.Msg, error)
 
 	mu     sync.Mutex
-	handle jetstream.Consumer
+	leases map[*Lease]struct{} // in hand
 }
 
 // NewConsumer checks the queue and makes a consumer of its jobs. With Config.Wait
-// it waits for a dispatcher to set the queue up.
+// it waits for a dispatcher to set the queue up. It looks after the runs until
+// the client is closed.
 func (c *Client) NewConsumer(ctx context.Context, cfg ConsumerConfig) (*Consumer, error) {
-	var top Topology
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, fmt.Errorf("make a consumer: %w", err)
+	}
+	k := &Consumer{c: c, cfg: cfg, log: cfg.Log, roster: newRoster(c, cfg.Log), leases: map[*Lease]struct{}{}}
+	k.fetch = k.pull
 	for said := false; ; {
-		var err error
-		if top, err = c.Check(ctx); err == nil {
+		_, err := c.Check(ctx)
+		if err == nil {
+			err = k.roster.refresh(ctx)
+		}
+		if err == nil {
 			break
 		}
 		waitable := errors.Is(err, ErrNotSetUp) || errors.Is(err, ErrUnreachable)
@@ -101,56 +121,95 @@ func (c *Client) NewConsumer(ctx context.Context, cfg ConsumerConfig) (*Consumer
 		}
 		sleep(ctx, jitter(time.Second))
 	}
-	cfg = cfg.withDefaults(top.AckWait)
-	if err := cfg.validate(top.AckWait); err != nil {
-		return nil, fmt.Errorf("make a consumer: %w", err)
-	}
-	k := &Consumer{c: c, cfg: cfg, top: top, log: cfg.Log}
-	k.fetch = k.fetchOne
-	if err := k.renew(ctx); err != nil {
+	unhear, err := c.onNotice(k.roster.hear)
+	if err != nil {
 		return nil, c.fail("make a consumer", err)
+	}
+	k.roster.look() // what came before the subscription
+	if !c.spawn(func() {
+		defer unhear()
+		k.follow()
+	}) {
+		return nil, ErrClosed
 	}
 	return k, nil
 }
 
-// renew looks the consumer up again.
-func (k *Consumer) renew(ctx context.Context) error {
-	h, err := k.c.js.Consumer(perRequest{ctx}, JobStream, WorkDurable)
-	if err != nil {
-		return err
+// follow keeps the roster, until the client is closed.
+func (k *Consumer) follow() {
+	ctx, cancel := k.c.untilClose(context.Background())
+	defer cancel()
+	reconnects := k.c.nc.Stats().Reconnects
+	next := time.Now().Add(jitter(lookEvery))
+	tick := time.NewTicker(time.Second) // to see a reconnect
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-k.roster.dirty:
+		case <-tick.C:
+			if n := k.c.nc.Stats().Reconnects; n == reconnects && time.Now().Before(next) {
+				continue
+			} else if !k.c.Connected() {
+				continue
+			} else {
+				reconnects = n
+			}
+		}
+		err := k.roster.refresh(ctx)
+		if err == nil {
+			err = k.dropCancelled(ctx)
+		}
+		next = time.Now().Add(jitter(lookEvery))
+		if err != nil && ctx.Err() == nil {
+			k.log.Debug().Err(err).Msg("runs not looked at; trying again")
+			next = time.Now().Add(time.Second)
+		}
 	}
+}
+
+// dropCancelled ends the leases of runs that a person cancelled with their jobs
+// in hand.
+func (k *Consumer) dropCancelled(ctx context.Context) error {
+	byRun := map[string][]*Lease{}
 	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.handle = h
+	for l := range k.leases {
+		if _, live := k.roster.config(l.state.Run); !live {
+			byRun[l.state.Run] = append(byRun[l.state.Run], l)
+		}
+	}
+	k.mu.Unlock()
+	for _, run := range slices.Sorted(maps.Keys(byRun)) {
+		leases := byRun[run]
+		r, err := k.c.Run(ctx, run)
+		switch {
+		case errors.Is(err, ErrNoRun), errors.Is(err, ErrNotSetUp), errors.Is(err, ErrBadRecord):
+			continue // wiped: what is in hand may well be wanted
+		case err != nil:
+			return err
+		case r.State != RunCancelled || !r.Drop:
+			continue
+		}
+		for _, l := range leases {
+			l.log.Warn().Msg("the run was cancelled: dropping the job in hand")
+			l.cancel(ErrCancelled)
+		}
+	}
 	return nil
 }
 
-// fetchOne asks for one message. Consume and Messages would prefetch up to 500,
-// and a worker would sit on jobs that others could do. A job sent just as ctx ends
-// reaches nobody: it comes again after AckWait, and has no record that counts it.
-func (k *Consumer) fetchOne(ctx context.Context) (jetstream.Msg, error) {
-	if !k.c.Connected() {
-		return nil, ErrUnreachable // a request now would leave nats.go a subscription behind
-	}
-	k.mu.Lock()
-	h := k.handle
-	k.mu.Unlock()
-	// nats.go derives the request's expiry from the deadline, which must be ours:
-	// a caller's may be too near for the heartbeats.
-	ctx, cancel := context.WithTimeout(perRequest{ctx}, k.cfg.FetchWait)
-	defer cancel()
-	return h.Next(jetstream.FetchContext(ctx), jetstream.FetchHeartbeat(min(k.cfg.FetchWait/4, 5*time.Second)))
-}
-
-// Next waits for a job. When fetch ends it returns fetch's error and takes no
-// more; work is the parent of the lease's context, so that a job in hand
-// outlives fetch. Besides, only ErrAuth and ErrClosed end it: all else, a server
-// that is away included, it waits out and logs.
+// Next waits for a job. Runs with a higher priority come first; those of one
+// priority get their turn one after another. When fetch ends it returns fetch's
+// error and takes no more; work is the parent of the lease's context, so that a
+// job in hand outlives fetch. Besides, only ErrAuth and ErrClosed end it: all
+// else, a server that is away included, it waits out and logs.
 //
 // A worker that reads the next job ahead calls Next while it holds a lease; then
 // it bumps Progress of the waiting lease too whenever the one in hand moves.
 func (k *Consumer) Next(fetch, work context.Context) (*Lease, error) {
 	dog := watchdog{k: k, since: time.Now()}
+	turn := turn{k: k}
 	wait := 100 * time.Millisecond
 	for {
 		if err := fetch.Err(); err != nil {
@@ -164,13 +223,14 @@ func (k *Consumer) Next(fetch, work context.Context) (*Lease, error) {
 			return nil, ErrClosed
 		default:
 		}
-		msg, err := k.fetch(fetch)
+		msg, err := turn.take(fetch)
 		if err == nil {
 			lease, err := k.begin(work, msg)
 			if err == nil && lease != nil {
 				return lease, nil
 			}
 			dog = watchdog{k: k, since: time.Now()}
+			turn.swept = time.Time{}
 			if err == nil { // the message needed no worker
 				continue
 			}
@@ -192,6 +252,63 @@ func (k *Consumer) Next(fetch, work context.Context) (*Lease, error) {
 	}
 }
 
+// turn is one wait for a job.
+type turn struct {
+	k     *Consumer
+	swept time.Time // when all runs were last asked
+	heard <-chan struct{}
+}
+
+// take asks the runs for one job, in their order; where none has one it waits on
+// one of them for FetchWait. Only one request is out at any time, so that a
+// worker never gets more than it asked for.
+func (t *turn) take(ctx context.Context) (jetstream.Msg, error) {
+	k, now := t.k, time.Now()
+	runs, changed, soon := k.roster.order(now)
+	news := t.heard != changed
+	if news || now.Sub(t.swept) >= k.roster.sweepEvery(len(runs)) {
+		t.heard, t.swept = changed, now
+		for _, run := range runs {
+			msg, err := t.ask(ctx, run, 0)
+			if err == nil || !isEmpty(err) {
+				return msg, err
+			}
+		}
+	}
+	if len(runs) > 0 {
+		return t.ask(ctx, k.roster.park(runs), k.cfg.FetchWait)
+	}
+	limit := time.Now().Add(k.cfg.FetchWait)
+	if !soon.IsZero() && soon.Before(limit) {
+		limit = soon
+	}
+	timer := time.NewTimer(time.Until(limit))
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-changed:
+	case <-k.c.closed:
+	case <-timer.C:
+	}
+	return nil, jetstream.ErrNoMessages
+}
+
+func (t *turn) ask(ctx context.Context, run string, wait time.Duration) (jetstream.Msg, error) {
+	r := t.k.roster
+	msg, err := t.k.fetch(ctx, run, wait)
+	switch {
+	case err == nil:
+		r.took(run)
+	case errors.Is(err, errGone):
+		r.leave(run, 500*time.Millisecond)
+		r.look()
+		err = jetstream.ErrNoMessages
+	case isEmpty(err):
+		r.none(run)
+	}
+	return msg, err
+}
+
 // isEmpty reports whether a fetch ended because there was nothing to fetch.
 func isEmpty(err error) bool {
 	return errors.Is(err, nats.ErrTimeout) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, jetstream.ErrNoMessages)
@@ -200,12 +317,21 @@ func isEmpty(err error) bool {
 // begin makes a lease of a delivery: heartbeat first, then the record. It returns
 // nil where there is nothing to do: the message was no job, or is dead.
 func (k *Consumer) begin(work context.Context, msg jetstream.Msg) (*Lease, error) {
+	if err := failpoint.Hit(failpoint.AfterFetch); err != nil {
+		return nil, fmt.Errorf("take job: %w", err)
+	}
 	meta, err := msg.Metadata()
 	if err != nil {
 		return nil, fmt.Errorf("take job: %w", err)
 	}
 	l := &Lease{k: k, msg: msg, id: nuid.Next(), received: time.Now()}
 	run, id := splitSubject(msg.Subject())
+	cfg, ok := k.roster.config(run)
+	if !ok {
+		// Its run went just now.
+		return nil, msg.NakWithDelay(k.cfg.BackDelay)
+	}
+	l.run = cfg
 	l.state = JobState{
 		Run: run, Job: id, State: StateRunning, Seq: meta.Sequence.Stream, Delivery: meta.NumDelivered,
 		Queued: meta.Timestamp.UTC(), Lease: l.id, Worker: k.cfg.Worker, Engine: k.cfg.Engine, Device: k.cfg.Device,
@@ -226,6 +352,7 @@ func (k *Consumer) begin(work context.Context, msg jetstream.Msg) (*Lease, error
 		return nil, l.die(ctx, err.Error())
 	}
 	l.Job = job
+	l.log = l.log.With().Str("file", job.Input.Rel).Int64("first", job.First).Int64("last", job.Last).Logger()
 	verdict, err := l.record(ctx)
 	switch {
 	case errors.Is(err, ErrSuperseded):

@@ -96,14 +96,14 @@ func (c *Client) ensureBucket(ctx context.Context, want jetstream.KeyValueConfig
 	return d.err(what)
 }
 
-func (c *Client) ensureConsumer(ctx context.Context, want consumerDef, create bool) error {
-	what := "consumer " + want.cfg.Durable + " of stream " + want.stream
-	k, err := c.js.Consumer(ctx, want.stream, want.cfg.Durable)
+func (c *Client) ensureConsumer(ctx context.Context, stream string, want jetstream.ConsumerConfig, create bool) error {
+	what := "consumer " + want.Durable + " of stream " + stream
+	k, err := c.js.Consumer(ctx, stream, want.Durable)
 	if errors.Is(err, jetstream.ErrConsumerNotFound) && create {
 		// Create, never CreateOrUpdate: that would rewrite one made since.
-		k, err = c.js.CreateConsumer(ctx, want.stream, want.cfg)
+		k, err = c.js.CreateConsumer(ctx, stream, want)
 		if errors.Is(err, jetstream.ErrConsumerExists) {
-			k, err = c.js.Consumer(ctx, want.stream, want.cfg.Durable)
+			k, err = c.js.Consumer(ctx, stream, want.Durable)
 		}
 	}
 	if err != nil {
@@ -111,17 +111,13 @@ func (c *Client) ensureConsumer(ctx context.Context, want consumerDef, create bo
 	}
 	have := k.CachedInfo().Config
 	var d diff
-	d.eq("ack policy", have.AckPolicy, want.cfg.AckPolicy)
-	d.eq("AckWait", have.AckWait, want.cfg.AckWait)
-	d.eq("MaxDeliver", have.MaxDeliver, want.cfg.MaxDeliver)
-	d.eq("MaxAckPending", have.MaxAckPending, want.cfg.MaxAckPending)
+	d.eq("ack policy", have.AckPolicy, want.AckPolicy)
+	d.eq("AckWait", have.AckWait, want.AckWait)
+	d.eq("MaxDeliver", have.MaxDeliver, want.MaxDeliver)
+	d.eq("MaxAckPending", have.MaxAckPending, want.MaxAckPending)
 	d.eq("BackOff steps", len(have.BackOff), 0)
 	d.eq("filters", len(have.FilterSubjects)+len(have.FilterSubject), 0)
-	if want.cfg.MaxRequestBatch != 0 {
-		d.eq("MaxRequestBatch", have.MaxRequestBatch, want.cfg.MaxRequestBatch)
-		d.eq("MaxWaiting", have.MaxWaiting, want.cfg.MaxWaiting)
-	}
-	d.meta(have.Metadata, want.cfg.Metadata)
+	d.meta(have.Metadata, want.Metadata)
 	return d.err(what)
 }
 

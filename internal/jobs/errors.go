@@ -36,6 +36,9 @@ var (
 
 	// ErrStalled is the cause of a lease's context when its progress stopped.
 	ErrStalled = errors.New("job makes no progress")
+	// ErrCancelled is the cause of a lease's context when its run was cancelled and
+	// what workers hold of it is to be dropped.
+	ErrCancelled = errors.New("run is cancelled")
 	// ErrSettled: the lease was settled before.
 	ErrSettled = errors.New("lease is already settled")
 	// ErrSuperseded: the job was delivered again, to this or to another worker,
@@ -51,6 +54,10 @@ var (
 	ErrNoRun = errors.New("no such run")
 	// ErrNoJob: nobody has had the job, or there is none of that id.
 	ErrNoJob = errors.New("no record of the job")
+	// ErrHeld: another dispatcher works on the run. The error is a *HeldError.
+	ErrHeld = errors.New("run is worked on by another dispatcher")
+	// ErrNoWorker: no worker of that id answers.
+	ErrNoWorker = errors.New("no such worker")
 	// ErrRunExists: there is a record of the run already.
 	ErrRunExists = errors.New("run exists already")
 	// ErrBadRecord: a bucket or stream holds something that is not a record of
@@ -61,7 +68,7 @@ var (
 // DriftError says in what an existing stream, bucket or consumer differs from
 // what this program would have made. It matches ErrDrift.
 type DriftError struct {
-	What  string   // "consumer workers of stream SURPRISAL_JOBS"
+	What  string   // "stream SURPRISAL_JOBS"
 	Diffs []string // "AckWait is 30s, want 1m0s"
 }
 

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 
 	"surprisal/internal/score"
@@ -21,18 +22,24 @@ type rig struct {
 	t   *testing.T
 	ctx context.Context
 	cfg ServerConfig
+	run RunConfig // of runs that submit opens
 	srv *Server
 	c   *Client
 	log logBuf // of all clients; shown when the test fails
 }
 
-// newRig starts a server of its own and sets the queue up with a short AckWait.
-func newRig(t *testing.T, top Topology) *rig {
+// newRig starts a server of its own and sets the queue up, with one run.
+func newRig(t *testing.T, run RunConfig) *rig {
+	t.Helper()
+	return newRigWith(t, Topology{}, run)
+}
+
+func newRigWith(t *testing.T, top Topology, run RunConfig) *rig {
 	t.Helper()
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Second)
 	t.Cleanup(cancel)
-	r := &rig{t: t, ctx: ctx, cfg: ServerConfig{StoreDir: t.TempDir()}}
+	r := &rig{t: t, ctx: ctx, run: run, cfg: ServerConfig{StoreDir: t.TempDir()}}
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("log:\n%s", &r.log)
@@ -42,7 +49,21 @@ func newRig(t *testing.T, top Topology) *rig {
 	t.Cleanup(func() { r.srv.Shutdown() })
 	r.c = r.client(Config{})
 	r.ok(r.c.Setup(ctx, top))
+	r.open("run", 0)
 	return r
+}
+
+func (r *rig) open(run string, priority int) {
+	r.t.Helper()
+	r.ok(r.c.OpenRun(r.ctx, run, priority, r.run))
+}
+
+// handle is the consumer of the run called run.
+func (r *rig) handle() jetstream.Consumer {
+	r.t.Helper()
+	h, err := r.c.js.Consumer(r.ctx, JobStream, runDurable("run"))
+	r.ok(err)
+	return h
 }
 
 func (r *rig) startServer() {
@@ -79,7 +100,7 @@ func (r *rig) is(err, want error) {
 // quick is a consumer's configuration with short waits.
 func quick(worker string) ConsumerConfig {
 	return ConsumerConfig{
-		Worker: worker, FetchWait: 2 * time.Second, RetryDelay: 50 * time.Millisecond,
+		Worker: worker, FetchWait: 200 * time.Millisecond, RetryDelay: 50 * time.Millisecond,
 		BackDelay: 20 * time.Millisecond, SettleTime: 10 * time.Second,
 	}
 }

@@ -26,6 +26,7 @@ type Lease struct {
 	Prior JobState
 
 	k        *Consumer
+	run      RunConfig
 	msg      jetstream.Msg
 	log      zerolog.Logger
 	id       string
@@ -55,6 +56,9 @@ func (l *Lease) Progress() { l.moved.Store(int64(time.Since(l.received))) }
 func (l *Lease) start(work context.Context) bool {
 	l.ctx, l.cancel = context.WithCancelCause(work)
 	l.halt = make(chan struct{})
+	l.k.mu.Lock()
+	l.k.leases[l] = struct{}{}
+	l.k.mu.Unlock()
 	l.beats.Add(1)
 	return l.k.c.spawn(func() {
 		defer l.beats.Done()
@@ -67,10 +71,13 @@ func (l *Lease) stop() {
 	l.halted.Do(func() { close(l.halt) })
 	l.beats.Wait()
 	l.cancel(context.Canceled)
+	l.k.mu.Lock()
+	defer l.k.mu.Unlock()
+	delete(l.k.leases, l)
 }
 
 func (l *Lease) beat() {
-	every := l.k.cfg.Heartbeat
+	every, sent := l.k.cfg.beat(l.run.AckWait), l.received
 	timer := time.NewTimer(every)
 	defer timer.Stop()
 	for {
@@ -91,10 +98,15 @@ func (l *Lease) beat() {
 			l.cancel(err)
 			return
 		}
+		if time.Since(sent) >= l.run.AckWait && l.superseded() {
+			return
+		}
 		next := every
 		if err := l.msg.InProgress(); err != nil {
 			l.log.Warn().Err(err).Msg("heartbeat not sent")
 			next = every / 4
+		} else {
+			sent = time.Now()
 		}
 		timer.Reset(next)
 	}
@@ -104,6 +116,9 @@ func (l *Lease) beat() {
 // any more.
 func (l *Lease) record(ctx context.Context) (verdict string, err error) {
 	err = l.update(ctx, func(cur JobState, exists bool) (JobState, error) {
+		if exists && cur.Lease == l.id {
+			return cur, nil // an earlier try wrote it and the answer was lost
+		}
 		verdict = ""
 		next := l.state
 		l.Prior = JobState{}
@@ -116,13 +131,13 @@ func (l *Lease) record(ctx context.Context) (verdict string, err error) {
 			next.Failed, next.Lost, next.Error = cur.Failed, cur.Lost, cur.Error
 			switch cur.State {
 			case StateRunning:
-				if cur.Delivery > next.Delivery && time.Since(l.received) >= l.k.top.AckWait {
+				if cur.Delivery > next.Delivery && time.Since(l.received) >= l.run.AckWait {
 					return cur, ErrSuperseded // this process was frozen since the receipt
 				}
 				// Whoever had it neither did it nor gave it back.
 				next.Lost++
 				next.History = cur.lost()
-				if next.Lost >= l.k.top.MaxLost {
+				if next.Lost >= l.run.MaxLost {
 					verdict = fmt.Sprintf("%d workers vanished with it, the last was %s", next.Lost, cur.Worker)
 				}
 			case StateDead:
@@ -140,6 +155,23 @@ func (l *Lease) record(ctx context.Context) (verdict string, err error) {
 		return "", fmt.Errorf("record start of job %s: %w", l.Job.ID, err)
 	}
 	return verdict, nil
+}
+
+// superseded looks whether the job was delivered again while this process was
+// frozen or cut off, and ends the lease's context then.
+func (l *Lease) superseded() bool {
+	ctx, cancel := l.k.c.untilClose(context.Background())
+	defer cancel()
+	ctx, cancel = context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	cur, err := l.k.c.jobState(ctx, l.state.Run, l.state.Job)
+	if err != nil || cur.Lease == l.id || !cur.sameMessage(l.state) {
+		return false // nothing says that it was: the heartbeats go on
+	}
+	l.log.Warn().Str("holder", cur.Worker).Str("state", string(cur.State)).Dur("held", time.Since(l.received)).
+		Msg("this worker was frozen or cut off for longer than its ack wait, and the job was delivered again: letting it go")
+	l.cancel(ErrSuperseded)
+	return true
 }
 
 // reportStall says in the job's record that it makes no progress: the worker

@@ -20,7 +20,7 @@ import (
 )
 
 func TestSubmitManyJobs(t *testing.T) {
-	r := newRig(t, Topology{})
+	r := newRig(t, RunConfig{})
 	n := 20000
 	if raceEnabled {
 		n = 4000
@@ -46,7 +46,7 @@ func TestSubmitManyJobs(t *testing.T) {
 }
 
 func TestSubmitThroughRestart(t *testing.T) {
-	r := newRig(t, Topology{})
+	r := newRig(t, RunConfig{})
 	n := 3000
 	js := makeJobs("run", n)
 	sent := 0
@@ -81,7 +81,7 @@ func TestSubmitThroughRestart(t *testing.T) {
 }
 
 func TestSubmitStops(t *testing.T) {
-	r := newRig(t, Topology{})
+	r := newRig(t, RunConfig{})
 	js := makeJobs("run", 3)
 	js[1].Run = "Not a run.>"
 	q, _, err := r.c.Submit(r.ctx, slices.Values(js), 1)
@@ -101,34 +101,38 @@ func TestSubmitStops(t *testing.T) {
 }
 
 func TestTwoRunsOnOneStream(t *testing.T) {
-	r := newRig(t, Topology{AckWait: time.Second})
+	r := newRig(t, RunConfig{AckWait: time.Second})
 	one, two := makeJobs("one", 5), makeJobs("two", 5)
+	r.open("one", 0)
+	r.open("two", 0)
 	r.submit(one, 1, 5, 0)
 	r.submit(two, 1, 5, 0)
 	k, _ := r.worker(quick("a"))
-	var held []*Lease
+	held := map[string][]*Lease{}
 	for range 6 {
-		held = append(held, r.next(k))
+		l := r.next(k)
+		held[l.Job.Run] = append(held[l.Job.Run], l)
 	}
-	other := r.next(k)
-	if held[0].Job.Run != "one" || held[5].Job.Run != "two" || other.Job.Run != "two" {
-		t.Fatal("jobs come out of order")
+	if len(held["one"]) != 3 || len(held["two"]) != 3 {
+		t.Fatalf("%d jobs of one run and %d of the other were taken, want 3 and 3", len(held["one"]), len(held["two"]))
 	}
 	r.ok(r.c.PurgeRun(r.ctx, "one"))
 	if q := r.queue(); q.Messages != 5 {
 		t.Fatalf("%d messages, want 5", q.Messages)
 	}
 	// The other run's deliveries in hand are as they were: heartbeats, Naks, acks.
-	r.none2(k, 3, 2*time.Second)
+	r.none2(k, 2, 2*time.Second)
+	other := held["two"][0]
 	r.ok(other.Retry(r.ctx, errBoom))
 	if l := r.next(k); l.Job.ID != other.Job.ID || l.Attempt != 2 {
 		t.Fatalf("got job %s attempt %d, want %s attempt 2", l.Job.ID, l.Attempt, other.Job.ID)
 	} else {
 		r.ok(l.Done(r.ctx, Totals{}))
 	}
-	r.ok(held[5].Done(r.ctx, Totals{}))
-	r.ok(held[0].Done(r.ctx, Totals{})) // of the purged run: harmless
-	r.ok(held[1].Retry(r.ctx, errBoom))
+	r.ok(held["two"][1].Done(r.ctx, Totals{}))
+	r.ok(held["two"][2].Done(r.ctx, Totals{}))
+	r.ok(held["one"][0].Done(r.ctx, Totals{})) // of the purged run: harmless
+	r.ok(held["one"][1].Retry(r.ctx, errBoom))
 	r.empty()
 	if err := r.c.PurgeRun(r.ctx, "*"); err == nil {
 		t.Fatal("PurgeRun took a wildcard")
@@ -145,7 +149,7 @@ func (r *rig) none2(k *Consumer, n int, d time.Duration) {
 }
 
 func TestBadMessages(t *testing.T) {
-	r := newRig(t, Topology{})
+	r := newRig(t, RunConfig{})
 	js := makeJobs("run", 2)
 	good, err := js[0].Encode()
 	r.ok(err)
@@ -178,6 +182,8 @@ func TestBadMessages(t *testing.T) {
 	} else {
 		r.ok(l.Done(r.ctx, Totals{}))
 	}
+	r.none(k, 300*time.Millisecond)
+	r.ok(r.c.sweep(r.ctx)) // and those of no run
 	r.empty()
 	letters := r.dead("")
 	if len(letters) != len(bad) {
@@ -185,7 +191,7 @@ func TestBadMessages(t *testing.T) {
 	}
 	for _, d := range letters {
 		data, ok := bad["surprisal.job."+d.Run+"."+d.ID]
-		if !ok || d.Reason == "" || d.Worker != "a" || strings.ContainsRune(d.Reason, '\x1b') {
+		if !ok || d.Reason == "" || (d.Worker != "a") != (d.Run != "run") || strings.ContainsRune(d.Reason, '\x1b') {
 			t.Errorf("dead letter %+v", d)
 		}
 		if d.ID == "version" && !strings.Contains(d.Reason, "version 2") {
@@ -198,7 +204,7 @@ func TestBadMessages(t *testing.T) {
 }
 
 func TestFailIsDeadAtOnce(t *testing.T) {
-	r := newRig(t, Topology{})
+	r := newRig(t, RunConfig{})
 	js := makeJobs("run", 1)
 	r.submit(js, 1, 1, 0)
 	k, _ := r.worker(quick("a"))
@@ -218,7 +224,7 @@ func TestFailIsDeadAtOnce(t *testing.T) {
 // A worker that dies between the dead letter and the Term leaves a message that
 // the next one terminates, uncounted and without a second letter.
 func TestDeadLetterBeforeTerm(t *testing.T) {
-	r := newRig(t, Topology{AckWait: 300 * time.Millisecond})
+	r := newRig(t, RunConfig{AckWait: 300 * time.Millisecond})
 	js := makeJobs("run", 1)
 	r.submit(js, 1, 1, 0)
 	k, _ := r.worker(quick("a"))
@@ -239,7 +245,7 @@ func TestDeadLetterBeforeTerm(t *testing.T) {
 }
 
 func TestDoneWhoseAckGotLost(t *testing.T) {
-	r := newRig(t, Topology{AckWait: 300 * time.Millisecond})
+	r := newRig(t, RunConfig{AckWait: 300 * time.Millisecond})
 	js := makeJobs("run", 1)
 	r.submit(js, 1, 1, 0)
 	k, _ := r.worker(quick("a"))
@@ -261,7 +267,7 @@ func TestDoneWhoseAckGotLost(t *testing.T) {
 }
 
 func TestNumbersThatJSONHasNot(t *testing.T) {
-	r := newRig(t, Topology{})
+	r := newRig(t, RunConfig{})
 	js := makeJobs("run", 1)
 	r.submit(js, 1, 1, 0)
 	k, _ := r.worker(quick("a"))
@@ -272,7 +278,7 @@ func TestNumbersThatJSONHasNot(t *testing.T) {
 }
 
 func TestManyWorkers(t *testing.T) {
-	r := newRig(t, Topology{})
+	r := newRig(t, RunConfig{})
 	const n = 400
 	r.submit(makeJobs("run", n), 1, n, 0)
 	var done atomic.Int64
@@ -312,7 +318,7 @@ func TestManyWorkers(t *testing.T) {
 }
 
 func TestFetchEndsLeaseGoesOn(t *testing.T) {
-	r := newRig(t, Topology{})
+	r := newRig(t, RunConfig{})
 	r.submit(makeJobs("run", 1), 1, 1, 0)
 	k, _ := r.worker(quick("a"))
 	fetch, stop := context.WithCancel(r.ctx)
@@ -333,7 +339,7 @@ func TestFetchEndsLeaseGoesOn(t *testing.T) {
 }
 
 func TestCloseEndsLeases(t *testing.T) {
-	r := newRig(t, Topology{})
+	r := newRig(t, RunConfig{})
 	r.submit(makeJobs("run", 2), 1, 2, 0)
 	k, c := r.worker(quick("a"))
 	l := r.next(k)
@@ -351,7 +357,7 @@ func TestCloseEndsLeases(t *testing.T) {
 }
 
 func TestConnectionLostIsLogged(t *testing.T) {
-	r := newRig(t, Topology{})
+	r := newRig(t, RunConfig{})
 	r.srv.Shutdown()
 	r.startServer()
 	r.until("both are logged", func() bool {
@@ -360,11 +366,10 @@ func TestConnectionLostIsLogged(t *testing.T) {
 }
 
 func TestMonitorMetadata(t *testing.T) {
-	r := newRig(t, Topology{})
+	r := newRig(t, RunConfig{})
 	s, err := r.c.js.Stream(r.ctx, JobStream)
 	r.ok(err)
-	k, err := s.Consumer(r.ctx, WorkDurable)
-	r.ok(err)
+	k := r.handle()
 	for _, m := range []map[string]string{s.CachedInfo().Config.Metadata, k.CachedInfo().Config.Metadata} {
 		if m["io.nats.monitor.enabled"] != "true" {
 			t.Fatalf("metadata %v", m)
@@ -383,4 +388,20 @@ func TestErrorsOfAServerWithoutJetStream(t *testing.T) {
 			t.Errorf("%v became %v", in, err)
 		}
 	}
+}
+
+// TestStartIsRecordedOnce: the answer to the first try to record it got lost.
+func TestStartIsRecordedOnce(t *testing.T) {
+	r := newRig(t, RunConfig{MaxLost: 2})
+	js := makeJobs("run", 1)
+	r.submit(js, 1, 1, 0)
+	k, _ := r.worker(quick("a"))
+	l := r.next(k)
+	for range 3 {
+		if verdict, err := l.record(r.ctx); err != nil || verdict != "" {
+			t.Fatalf("verdict %q, %v", verdict, err)
+		}
+	}
+	r.wantState(js[0], StateRunning, 0, 0)
+	r.ok(l.Done(r.ctx, Totals{}))
 }

@@ -103,11 +103,15 @@ func (c *Client) bury(ctx context.Context, seq, deliveries uint64) error {
 	if err != nil {
 		return err
 	}
+	return c.buryMessage(ctx, s, raw, deliveries, fmt.Sprintf("delivered %d times and never finished (MaxDeliver)", deliveries))
+}
+
+func (c *Client) buryMessage(ctx context.Context, s jetstream.Stream, raw *jetstream.RawStreamMsg, deliveries uint64, reason string) error {
 	run, id := splitSubject(raw.Subject)
+	seq := raw.Sequence
 	mine := JobState{Run: run, Job: id, State: StateDead, Seq: seq, Delivery: deliveries, Queued: raw.Time.UTC(), Letter: true}
 	d := DeadLetter{
-		Run: run, ID: id, Deliveries: deliveries, Seq: seq,
-		Reason: fmt.Sprintf("delivered %d times and never finished (MaxDeliver)", deliveries),
+		Run: run, ID: id, Deliveries: deliveries, Seq: seq, Reason: reason,
 	}
 	if job, err := score.DecodeJob(raw.Data); err == nil {
 		d.Job = &job
@@ -169,36 +173,79 @@ func (c *Client) recordDead(ctx context.Context, mine JobState, reason string) e
 	return err
 }
 
-// sweep finds messages that hit MaxDeliver and whose advisory nobody kept. When
-// nothing is pending and nothing is in anybody's hands, what is left below the
-// last delivery is that.
+// sweep finds messages that hit MaxDeliver and whose advisory nobody kept, and
+// those that belong to no run there is.
 func (c *Client) sweep(ctx context.Context) error {
-	k, err := c.js.Consumer(ctx, JobStream, WorkDurable)
+	runs, err := c.runQueues(ctx)
 	if err != nil {
 		return err
 	}
-	ki := k.CachedInfo()
-	if ki.NumPending > 0 || ki.NumAckPending > 0 {
+	for _, q := range runs {
+		if err := c.sweepRun(ctx, q); err != nil {
+			return err
+		}
+	}
+	subjects, err := c.strays(ctx)
+	if err != nil {
+		return err
+	}
+	for _, subject := range subjects {
+		if err := c.buryStray(ctx, subject); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sweepRun: when nothing of the run is pending and nothing is in anybody's hands,
+// what is left below its last delivery has hit MaxDeliver.
+func (c *Client) sweepRun(ctx context.Context, q RunQueueInfo) error {
+	if q.Pending > 0 || q.AckPending > 0 {
 		return nil
 	}
 	s, err := c.js.Stream(ctx, JobStream)
-	if err != nil || s.CachedInfo().State.Msgs == 0 {
+	if err != nil {
 		return err
 	}
-	for seq := s.CachedInfo().State.FirstSeq; seq <= ki.Delivered.Stream; seq++ {
-		raw, err := s.GetMsg(ctx, seq, jetstream.WithGetMsgSubject(jobSubjects))
+	for seq := uint64(1); seq <= q.delivered; seq++ {
+		raw, err := s.GetMsg(ctx, seq, jetstream.WithGetMsgSubject(jobSubject(q.Run, "*")))
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		if seq = raw.Sequence; seq > ki.Delivered.Stream {
+		if seq = raw.Sequence; seq > q.delivered {
 			return nil
 		}
-		if err := c.bury(ctx, seq, uint64(k.CachedInfo().Config.MaxDeliver)); err != nil {
+		if err := c.bury(ctx, seq, uint64(q.Config.MaxDeliver)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// buryStray ends a message that no worker will ever get: its run is over, or
+// there never was one.
+func (c *Client) buryStray(ctx context.Context, subject string) error {
+	run, _ := splitSubject(subject)
+	r, err := c.Run(ctx, run)
+	switch {
+	case err == nil && !r.State.Final():
+		return nil // a dispatcher is about to open it, or will when it is resumed
+	case err != nil && !errors.Is(err, ErrNoRun) && !errors.Is(err, ErrBadRecord):
+		return err
+	}
+	s, err := c.js.Stream(ctx, JobStream)
+	if err != nil {
+		return err
+	}
+	raw, err := s.GetLastMsgForSubject(ctx, subject)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return c.buryMessage(ctx, s, raw, 0, "it belongs to no run that goes on")
 }

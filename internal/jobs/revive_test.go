@@ -8,8 +8,9 @@ import (
 // TestReviveThenSubmit: a dead job that is submitted again is not taken for dead,
 // and its letter goes when it is done.
 func TestReviveThenSubmit(t *testing.T) {
-	r := newRig(t, Topology{})
+	r := newRig(t, RunConfig{})
 	list := makeJobs("revive", 1)
+	r.open("revive", 0)
 	r.submit(list, 1, 1, 0)
 	k, _ := r.worker(quick("w"))
 	r.ok(r.next(k).Fail(r.ctx, errors.New("broken")))

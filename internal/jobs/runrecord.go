@@ -52,6 +52,8 @@ type RunRecord struct {
 	Rows         int64         `json:"rows"`
 	Tokens       int64         `json:"estimated_tokens"`
 	State        RunState      `json:"state"`
+	// Drop: the run was cancelled and workers are to drop what they hold of it.
+	Drop bool `json:"drop,omitempty"`
 	// Priority: workers take jobs of a run with a higher one first.
 	Priority int `json:"priority,omitempty"`
 	// Epoch is the last that NextEpoch gave.

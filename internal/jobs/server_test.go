@@ -13,7 +13,7 @@ import (
 )
 
 func TestServerIsPrivate(t *testing.T) {
-	r := newRig(t, Topology{})
+	r := newRig(t, RunConfig{})
 	if len(r.srv.Token()) != 64 {
 		t.Fatalf("token of %d characters", len(r.srv.Token()))
 	}
@@ -28,7 +28,7 @@ func TestServerIsPrivate(t *testing.T) {
 }
 
 func TestServerStoreInUse(t *testing.T) {
-	r := newRig(t, Topology{})
+	r := newRig(t, RunConfig{})
 	_, err := StartServer(r.ctx, ServerConfig{StoreDir: r.cfg.StoreDir})
 	r.is(err, ErrStoreInUse)
 	r.submit(makeJobs("run", 1), 1, 1, 0) // the first is unharmed
@@ -63,7 +63,7 @@ func TestServerConfig(t *testing.T) {
 }
 
 func TestServerRestartKeepsJobs(t *testing.T) {
-	r := newRig(t, Topology{})
+	r := newRig(t, RunConfig{})
 	js := makeJobs("run", 20)
 	r.submit(js, 1, 20, 0)
 	k, _ := r.worker(quick("a"))
@@ -113,7 +113,7 @@ func TestServerRestartKeepsJobs(t *testing.T) {
 }
 
 func TestSettleThroughRestart(t *testing.T) {
-	r := newRig(t, Topology{})
+	r := newRig(t, RunConfig{})
 	js := makeJobs("run", 2)
 	r.submit(js, 1, 2, 0)
 	cfg := quick("a")
@@ -133,7 +133,7 @@ func TestSettleThroughRestart(t *testing.T) {
 }
 
 func TestSettleWithoutServer(t *testing.T) {
-	r := newRig(t, Topology{})
+	r := newRig(t, RunConfig{})
 	r.submit(makeJobs("run", 1), 1, 1, 0)
 	k, _ := r.worker(quick("a"))
 	l := r.next(k)
@@ -174,7 +174,7 @@ func TestConnectUnreachable(t *testing.T) {
 }
 
 func TestConnectWaits(t *testing.T) {
-	r := newRig(t, Topology{})
+	r := newRig(t, RunConfig{})
 	r.srv.Shutdown()
 	cfg := Config{URLs: []string{r.srv.URL()}, Token: r.srv.Token(), Wait: true}
 	got := make(chan error, 1)
@@ -191,7 +191,7 @@ func TestConnectWaits(t *testing.T) {
 }
 
 func TestConnectWrongToken(t *testing.T) {
-	r := newRig(t, Topology{})
+	r := newRig(t, RunConfig{})
 	for _, cfg := range []Config{
 		{URLs: []string{r.srv.URL()}, Token: "wrong-secret"},
 		{URLs: []string{r.srv.URL()}, Token: "wrong-secret", Wait: true},
@@ -212,7 +212,7 @@ func TestConnectWrongToken(t *testing.T) {
 }
 
 func TestConnectTokenChangedByRestart(t *testing.T) {
-	r := newRig(t, Topology{})
+	r := newRig(t, RunConfig{})
 	k, c := r.worker(quick("a"))
 	r.srv.Shutdown()
 	r.cfg.Token = strings.Repeat("other", 8)

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"surprisal/internal/failpoint"
 )
 
 // settle runs how once, with the heartbeat still on; how stops it before it acks.
@@ -26,10 +28,18 @@ func (l *Lease) settle(ctx context.Context, op string, how func(context.Context)
 // Done: the output is committed. It records totals, then acks. Whoever holds the
 // job by now: the output is the same, so done is done. ErrNotAcked is harmless.
 func (l *Lease) Done(ctx context.Context, t Totals) error {
+	l.k.roster.accepted(l.state.Run)
 	return l.settle(ctx, "finish", func(ctx context.Context) error {
+		if err := failpoint.Hit(failpoint.BeforeRecord); err != nil {
+			return err
+		}
 		letter := false
 		recErr := l.update(ctx, func(cur JobState, exists bool) (JobState, error) {
 			letter = exists && (cur.Letter || cur.State == StateDead)
+			if exists && cur.Lease != l.id && cur.sameMessage(l.state) {
+				l.log.Warn().Str("holder", cur.Worker).Str("state", string(cur.State)).
+					Msg("the job was delivered again since; its output is the same, so it is done")
+			}
 			if exists && cur.State == StateDone && cur.sameMessage(l.state) && cur.Lease != l.id {
 				return cur, errKeep
 			}
@@ -46,6 +56,9 @@ func (l *Lease) Done(ctx context.Context, t Totals) error {
 				l.log.Warn().Err(err).Msg("dead letter of a job now done not removed")
 			}
 		}
+		if err := failpoint.Hit(failpoint.BeforeAck); err != nil {
+			return err
+		}
 		l.stop()
 		ackErr := again(ctx, func(ctx context.Context) error {
 			ctx, cancel := context.WithTimeout(ctx, requestTimeout)
@@ -56,6 +69,9 @@ func (l *Lease) Done(ctx context.Context, t Totals) error {
 			}
 			return err
 		})
+		if err := failpoint.Hit(failpoint.AfterAck); err != nil {
+			return err
+		}
 		if ackErr != nil {
 			ackErr = fmt.Errorf("%w: %w", ErrNotAcked, ackErr)
 		}
@@ -71,10 +87,10 @@ func (l *Lease) Done(ctx context.Context, t Totals) error {
 // that delivery decides.
 func (l *Lease) Retry(ctx context.Context, cause error) error {
 	return l.settle(ctx, "retry", func(ctx context.Context) error {
-		if l.state.Failed+1 >= l.k.top.MaxAttempts {
+		if l.state.Failed+1 >= l.run.MaxAttempts {
 			l.state.Failed++
 			l.state.History = ended(l.state.History, l.state.Worker, l.state.Started, OutcomeDead, cause.Error())
-			return l.die(ctx, fmt.Sprintf("attempt %d of %d failed: %v", l.state.Failed, l.k.top.MaxAttempts, cause))
+			return l.die(ctx, fmt.Sprintf("attempt %d of %d failed: %v", l.state.Failed, l.run.MaxAttempts, cause))
 		}
 		err := l.giveBack(ctx, StateFailed, func(s *JobState) {
 			s.Failed, s.Error = s.Failed+1, cause.Error()
@@ -112,6 +128,7 @@ func (l *Lease) Abandon(ctx context.Context) error {
 // delay grows with the deliveries, up to five minutes, so that a job nobody can
 // do neither spins nor comes near MaxDeliver in days.
 func (l *Lease) Decline(ctx context.Context, reason string) error {
+	l.k.roster.declined(l.state.Run)
 	return l.settle(ctx, "decline", func(ctx context.Context) error {
 		if err := l.giveBack(ctx, StateWaiting, func(s *JobState) { s.Error = "declined: " + reason }); err != nil {
 			return err

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"surprisal/internal/failpoint"
 	"surprisal/internal/score"
 )
 
@@ -38,7 +39,8 @@ type submission struct {
 	stream          jetstream.Stream // looked up at the first duplicate
 	flight          []*publish       // in the order published
 	queued, already int
-	used            int // dropped by the server as duplicates of jobs gone since
+	runs            map[string]time.Time // told to workers, and when
+	used            int                  // dropped by the server as duplicates of jobs gone since
 }
 
 // Submit queues jobs. Each job's ack is checked: when err is nil all of them are
@@ -49,10 +51,15 @@ type submission struct {
 // Topology.Duplicates ago the server drops jobs that were acked since: that is
 // ErrEpochUsed, never silence.
 func (c *Client) Submit(ctx context.Context, jobs iter.Seq[score.Job], epoch uint64) (queued, already int, err error) {
-	s := &submission{c: c, epoch: epoch}
+	s := &submission{c: c, epoch: epoch, runs: map[string]time.Time{}}
 	err = s.run(perRequest{ctx}, jobs)
 	if err == nil && s.used > 0 {
 		err = fmt.Errorf("%w: %d jobs were queued under epoch %d a moment ago and are gone: submit under a new one", ErrEpochUsed, s.used, epoch)
+	}
+	for run := range s.runs {
+		if aerr := c.announce(run, noticeQueued); aerr != nil {
+			c.log.Debug().Err(aerr).Str("run", run).Msg("workers not told at once")
+		}
 	}
 	if err != nil {
 		return s.queued, s.already, c.fail(fmt.Sprintf("submit jobs (%d queued, %d already)", s.queued, s.already), err)
@@ -73,6 +80,9 @@ func (s *submission) run(ctx context.Context, jobs iter.Seq[score.Job]) error {
 			if err := s.settleOldest(ctx); err != nil {
 				return err
 			}
+		}
+		if err := failpoint.Hit(failpoint.MidSubmit); err != nil {
+			return err
 		}
 		p := &publish{run: job.Run, job: job.ID, data: data}
 		s.send(p)
@@ -176,6 +186,11 @@ func (s *submission) count(ctx context.Context, p *publish) error {
 		return nil
 	case !p.ack.Duplicate || p.tries > 1:
 		s.queued++
+		// Workers need not wait for the last of a hundred thousand.
+		if time.Since(s.runs[p.run]) > time.Second {
+			s.runs[p.run] = time.Now()
+			_ = s.c.announce(p.run, noticeQueued) // told again at the end
+		}
 		return nil
 	}
 	if s.stream == nil {

@@ -18,22 +18,20 @@ const (
 	JobStream    = "SURPRISAL_JOBS"   // the queue
 	DeadStream   = "SURPRISAL_DEAD"   // dead letters
 	EventStream  = "SURPRISAL_EVENTS" // MaxDeliver advisories of the queue
-	WorkDurable  = "workers"          // the queue's one consumer
 	ReapDurable  = "reaper"           // the dispatchers' consumer of the events
 	RunBucket    = "surprisal_runs"
 	JobBucket    = "surprisal_jobs"
 	WorkerBucket = "surprisal_workers"
+	LeaseBucket  = "surprisal_leases" // dispatchers' leases of runs
 
 	jobSubjects   = "surprisal.job.*.*"
+	allJobs       = "surprisal.job.>"
 	deadSubjects  = "surprisal.dead.*.*"
 	eventSubjects = "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES." + JobStream + ".>"
 )
 
-// Metadata of the queue's consumer: what workers must agree on.
 const (
 	metaFormat      = "surprisal.format"
-	metaMaxAttempts = "surprisal.max-attempts"
-	metaMaxLost     = "surprisal.max-lost"
 	metaMonitor     = "io.nats.monitor.enabled" // `nats server check` reads these by itself
 	metaMonitorAcks = "io.nats.monitor.outstanding-ack-critical"
 	metaMonitorPeer = "io.nats.monitor.peer-expect"
@@ -48,28 +46,13 @@ func deadSubject(run, job string) string { return "surprisal.dead." + run + "." 
 // Topology is how the queue is set up. In Setup a zero field means: as it is, or
 // the default where it does not exist yet.
 type Topology struct {
-	Replicas      int           // 1; 3 or 5 on a cluster
-	AckWait       time.Duration // 60 s; workers heartbeat every third of it
-	MaxAttempts   int           // 5; failed attempts until a job is dead
-	MaxLost       int           // 5; attempts whose worker vanished until a job is dead
-	MaxDeliver    int           // 1000; backstop over all deliveries, drains and declines included
-	MaxAckPending int           // 65536; jobs in hand or delayed, all workers together
-	Duplicates    time.Duration // 2 min; how long message ids are remembered
+	Replicas   int           // 1; 3 or 5 on a cluster
+	Duplicates time.Duration // 2 min; how long message ids are remembered
 }
 
 func (t Topology) or(d Topology) Topology {
-	set := func(v *int, d int) {
-		if *v == 0 {
-			*v = d
-		}
-	}
-	set(&t.Replicas, d.Replicas)
-	set(&t.MaxAttempts, d.MaxAttempts)
-	set(&t.MaxLost, d.MaxLost)
-	set(&t.MaxDeliver, d.MaxDeliver)
-	set(&t.MaxAckPending, d.MaxAckPending)
-	if t.AckWait == 0 {
-		t.AckWait = d.AckWait
+	if t.Replicas == 0 {
+		t.Replicas = d.Replicas
 	}
 	if t.Duplicates == 0 {
 		t.Duplicates = d.Duplicates
@@ -78,24 +61,13 @@ func (t Topology) or(d Topology) Topology {
 }
 
 func (t Topology) withDefaults() Topology {
-	return t.or(Topology{
-		Replicas: 1, AckWait: time.Minute, MaxAttempts: 5, MaxLost: 5, MaxDeliver: 1000,
-		MaxAckPending: 65536, Duplicates: 2 * time.Minute,
-	})
+	return t.or(Topology{Replicas: 1, Duplicates: 2 * time.Minute})
 }
 
 func (t Topology) validate() error {
 	switch {
 	case t.Replicas < 1 || t.Replicas > 5 || t.Replicas%2 == 0:
 		return fmt.Errorf("%d replicas: want 1, 3 or 5", t.Replicas)
-	case t.AckWait < 100*time.Millisecond:
-		return fmt.Errorf("AckWait %s is less than 100ms", t.AckWait)
-	case t.MaxAttempts < 1 || t.MaxLost < 1:
-		return fmt.Errorf("max attempts %d, max lost %d: want 1 or more", t.MaxAttempts, t.MaxLost)
-	case t.MaxDeliver < 1:
-		return fmt.Errorf("MaxDeliver %d: want 1 or more", t.MaxDeliver)
-	case t.MaxAckPending < 1:
-		return fmt.Errorf("MaxAckPending %d: want 1 or more", t.MaxAckPending)
 	case t.Duplicates < 100*time.Millisecond:
 		return fmt.Errorf("duplicate window %s is less than 100ms", t.Duplicates)
 	}
@@ -125,12 +97,7 @@ func (c *Client) Setup(ctx context.Context, t Topology) error {
 			return c.fail("set up the queue", err)
 		}
 	}
-	for _, k := range t.consumers() {
-		if err := c.ensureConsumer(ctx, k, true); err != nil {
-			return c.fail("set up the queue", err)
-		}
-	}
-	return nil
+	return c.fail("set up the queue", c.ensureConsumer(ctx, EventStream, reaper(), true))
 }
 
 // Check reports how the queue is set up, or ErrNotSetUp, or ErrDrift. It changes
@@ -141,7 +108,7 @@ func (c *Client) Check(ctx context.Context) (Topology, error) {
 	if err != nil {
 		return t, c.fail("check the queue", err)
 	}
-	if t.AckWait == 0 || t.Replicas == 0 {
+	if t.Replicas == 0 {
 		return t, fmt.Errorf("check the queue: %w: start a dispatcher first", ErrNotSetUp)
 	}
 	for _, s := range t.streams() {
@@ -150,9 +117,7 @@ func (c *Client) Check(ctx context.Context) (Topology, error) {
 	for _, b := range t.buckets() {
 		err = errors.Join(err, c.ensureBucket(ctx, b, false))
 	}
-	for _, k := range t.consumers() {
-		err = errors.Join(err, c.ensureConsumer(ctx, k, false))
-	}
+	err = errors.Join(err, c.ensureConsumer(ctx, EventStream, reaper(), false))
 	return t, c.fail("check the queue", err)
 }
 
@@ -168,23 +133,6 @@ func (c *Client) found(ctx context.Context) (Topology, error) {
 	}
 	cfg := s.CachedInfo().Config
 	t.Replicas, t.Duplicates = cfg.Replicas, cfg.Duplicates
-	k, err := s.Consumer(ctx, WorkDurable)
-	switch {
-	case errors.Is(err, jetstream.ErrConsumerNotFound):
-		return t, nil
-	case err != nil:
-		return t, err
-	}
-	kc := k.CachedInfo().Config
-	t.AckWait, t.MaxDeliver, t.MaxAckPending = kc.AckWait, kc.MaxDeliver, kc.MaxAckPending
-	if v := kc.Metadata[metaFormat]; v != strconv.Itoa(score.FormatVersion) {
-		return t, &DriftError{
-			What:  "consumer " + WorkDurable + " of stream " + JobStream,
-			Diffs: []string{fmt.Sprintf("format is %q, this program knows %d", v, score.FormatVersion)},
-		}
-	}
-	t.MaxAttempts, _ = strconv.Atoi(kc.Metadata[metaMaxAttempts]) // 0 shows as drift
-	t.MaxLost, _ = strconv.Atoi(kc.Metadata[metaMaxLost])
 	return t, nil
 }
 
@@ -216,34 +164,16 @@ func (t Topology) buckets() []jetstream.KeyValueConfig {
 		{Bucket: RunBucket, Description: "runs", History: 1, MaxValueSize: 64 << 10, Replicas: t.Replicas},
 		{Bucket: JobBucket, Description: "newest state of each job", History: 1, MaxValueSize: maxJobRecord, Replicas: t.Replicas},
 		{Bucket: WorkerBucket, Description: "workers alive", History: 1, MaxValueSize: 64 << 10, TTL: WorkerTTL, Replicas: t.Replicas},
+		{Bucket: LeaseBucket, Description: "dispatchers at work", History: 1, MaxValueSize: 4 << 10, TTL: LeaseTTL, Replicas: t.Replicas},
 	}
 }
 
-type consumerDef struct {
-	stream string
-	cfg    jetstream.ConsumerConfig
-}
-
-func (t Topology) consumers() []consumerDef {
-	format := strconv.Itoa(score.FormatVersion)
-	return []consumerDef{{JobStream, jetstream.ConsumerConfig{
-		Durable: WorkDurable, Description: "hands jobs to workers, one at a time",
-		AckPolicy: jetstream.AckExplicitPolicy, AckWait: t.AckWait, MaxDeliver: t.MaxDeliver,
-		// No BackOff: it would replace AckWait.
-		MaxAckPending: t.MaxAckPending,
-		// The server refuses a request for more than one job, whoever asks.
-		MaxRequestBatch: 1,
-		// Each idle worker has one request waiting; the server's default is 512.
-		MaxWaiting: 16384,
-		Metadata: map[string]string{
-			metaFormat: format, metaMaxAttempts: strconv.Itoa(t.MaxAttempts), metaMaxLost: strconv.Itoa(t.MaxLost),
-			metaMonitor: "true", metaMonitorAcks: strconv.Itoa(t.MaxAckPending),
-		},
-	}}, {EventStream, jetstream.ConsumerConfig{
+func reaper() jetstream.ConsumerConfig {
+	return jetstream.ConsumerConfig{
 		Durable: ReapDurable, Description: "turns jobs that hit MaxDeliver into dead letters",
 		AckPolicy: jetstream.AckExplicitPolicy, AckWait: 30 * time.Second, MaxDeliver: -1, MaxAckPending: 1000,
-		Metadata: map[string]string{metaFormat: format, metaMonitor: "true"},
-	}}}
+		Metadata: map[string]string{metaFormat: strconv.Itoa(score.FormatVersion), metaMonitor: "true"},
+	}
 }
 
 // fail wraps an error of the server with the operation and with the sentinel

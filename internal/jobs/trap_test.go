@@ -13,7 +13,7 @@ import (
 // One test for each trap of long jobs on JetStream, named after it.
 
 func TestTrapPrefetch(t *testing.T) {
-	r := newRig(t, Topology{})
+	r := newRig(t, RunConfig{})
 	r.submit(makeJobs("run", 50), 1, 50, 0)
 	a, _ := r.worker(quick("a"))
 	b, _ := r.worker(quick("b"))
@@ -25,9 +25,7 @@ func TestTrapPrefetch(t *testing.T) {
 		r.ok(r.next(b).Done(r.ctx, Totals{}))
 	}
 	// Nor does the server let anyone take more at once.
-	h, err := r.c.js.Consumer(r.ctx, JobStream, WorkDurable)
-	r.ok(err)
-	batch, err := h.Fetch(50, jetstream.FetchMaxWait(time.Second))
+	batch, err := r.handle().Fetch(50, jetstream.FetchMaxWait(time.Second))
 	r.ok(err)
 	for range batch.Messages() {
 		t.Fatal("a request for 50 jobs got one")
@@ -38,7 +36,7 @@ func TestTrapPrefetch(t *testing.T) {
 }
 
 func TestTrapAckWaitRunsFromDelivery(t *testing.T) {
-	r := newRig(t, Topology{AckWait: 600 * time.Millisecond})
+	r := newRig(t, RunConfig{AckWait: 600 * time.Millisecond})
 	r.submit(makeJobs("run", 1), 1, 1, 0)
 	a, _ := r.worker(quick("a"))
 	b, _ := r.worker(quick("b"))
@@ -50,7 +48,7 @@ func TestTrapAckWaitRunsFromDelivery(t *testing.T) {
 }
 
 func TestTrapWorkerVanishes(t *testing.T) {
-	r := newRig(t, Topology{AckWait: 500 * time.Millisecond})
+	r := newRig(t, RunConfig{AckWait: 500 * time.Millisecond})
 	js := makeJobs("run", 1)
 	r.submit(js, 1, 1, 0)
 	a, _ := r.worker(quick("a"))
@@ -73,16 +71,14 @@ func TestTrapWorkerVanishes(t *testing.T) {
 }
 
 func TestTrapBackOffReplacesAckWait(t *testing.T) {
-	r := newRig(t, Topology{AckWait: 30 * time.Second})
-	h, err := r.c.js.Consumer(r.ctx, JobStream, WorkDurable)
-	r.ok(err)
-	if cfg := h.CachedInfo().Config; len(cfg.BackOff) != 0 || cfg.AckWait != 30*time.Second {
+	r := newRig(t, RunConfig{AckWait: 30 * time.Second})
+	if cfg := r.handle().CachedInfo().Config; len(cfg.BackOff) != 0 || cfg.AckWait != 30*time.Second {
 		t.Fatalf("BackOff %v, AckWait %s", cfg.BackOff, cfg.AckWait)
 	}
 }
 
 func TestTrapBareNak(t *testing.T) {
-	r := newRig(t, Topology{MaxAttempts: 3})
+	r := newRig(t, RunConfig{MaxAttempts: 3})
 	js := makeJobs("run", 1)
 	r.submit(js, 1, 1, 0)
 	cfg := quick("a")
@@ -109,45 +105,45 @@ func TestTrapBareNak(t *testing.T) {
 }
 
 func TestTrapDelayedNaksHoldAckPending(t *testing.T) {
-	r := newRig(t, Topology{MaxAckPending: 2})
+	r := newRig(t, RunConfig{MaxAckPending: 2})
 	r.submit(makeJobs("run", 3), 1, 3, 0)
 	cfg := quick("a")
-	cfg.FetchWait, cfg.RetryDelay, cfg.IdleAfter = 400*time.Millisecond, 3*time.Second, 100*time.Millisecond
+	cfg.FetchWait, cfg.RetryDelay, cfg.IdleAfter = 400*time.Millisecond, 6*time.Second, 100*time.Millisecond
 	k, _ := r.worker(cfg)
 	r.ok(r.next(k).Retry(r.ctx, errBoom))
 	r.ok(r.next(k).Retry(r.ctx, errBoom))
-	r.none(k, time.Second) // the third waits behind two that are delayed
+	r.none(k, 3*time.Second) // the third waits behind two that are delayed
 	if !r.log.has("MaxAckPending") {
 		t.Fatalf("the worker does not say why it idles:\n%s", &r.log)
 	}
 	for range 3 {
 		r.ok(r.next(k).Done(r.ctx, Totals{}))
 	}
-	if d := (Topology{}).withDefaults().MaxAckPending; d < 16384 {
+	if d := (RunConfig{}).withDefaults().MaxAckPending; d < 16384 {
 		t.Fatalf("default MaxAckPending %d is not well above workers × jobs held or delayed", d)
 	}
 }
 
 func TestTrapHeartbeatLost(t *testing.T) {
-	r := newRig(t, Topology{AckWait: time.Second})
+	r := newRig(t, RunConfig{AckWait: time.Second})
 	r.submit(makeJobs("run", 1), 1, 1, 0)
 	cfg := quick("a")
-	cfg.Heartbeat = 500 * time.Millisecond
-	if _, err := r.c.NewConsumer(r.ctx, cfg); err == nil {
-		t.Fatal("a heartbeat of AckWait/2 was taken")
-	}
-	k, _ := r.worker(quick("a"))
-	if k.cfg.Heartbeat > k.top.AckWait/3 {
-		t.Fatalf("heartbeat %s, AckWait %s", k.cfg.Heartbeat, k.top.AckWait)
+	cfg.Heartbeat = 500 * time.Millisecond // more than the queue bears
+	k, _ := r.worker(cfg)
+	l := r.next(k)
+	every := k.cfg.beat(l.run.AckWait)
+	if every > l.run.AckWait/3 {
+		t.Fatalf("heartbeat %s, AckWait %s", every, l.run.AckWait)
 	}
 	// Two heartbeats in three may get lost: acting on the third alone is enough.
-	if 3*k.cfg.Heartbeat > k.top.AckWait+time.Millisecond {
+	if 3*every > l.run.AckWait+time.Millisecond {
 		t.Fatal("one lost heartbeat loses the job")
 	}
+	r.ok(l.Done(r.ctx, Totals{}))
 }
 
 func TestTrapHeartbeatLies(t *testing.T) {
-	r := newRig(t, Topology{AckWait: 1500 * time.Millisecond})
+	r := newRig(t, RunConfig{AckWait: 1500 * time.Millisecond})
 	js := makeJobs("run", 1)
 	r.submit(js, 1, 1, 0)
 	cfg := quick("hung")
@@ -176,7 +172,7 @@ func TestTrapHeartbeatLies(t *testing.T) {
 }
 
 func TestTrapStalledJobIsRetried(t *testing.T) {
-	r := newRig(t, Topology{AckWait: 5 * time.Second})
+	r := newRig(t, RunConfig{AckWait: 5 * time.Second})
 	js := makeJobs("run", 1)
 	r.submit(js, 1, 1, 0)
 	cfg := quick("a")
@@ -190,7 +186,7 @@ func TestTrapStalledJobIsRetried(t *testing.T) {
 }
 
 func TestTrapAckIsNoFence(t *testing.T) {
-	r := newRig(t, Topology{AckWait: 400 * time.Millisecond})
+	r := newRig(t, RunConfig{AckWait: 400 * time.Millisecond})
 	js := makeJobs("run", 1)
 	r.submit(js, 1, 1, 0)
 	a, _ := r.worker(quick("zombie"))
@@ -209,7 +205,7 @@ func TestTrapAckIsNoFence(t *testing.T) {
 }
 
 func TestTrapMaxDeliverKeepsTheMessage(t *testing.T) {
-	r := newRig(t, Topology{AckWait: 300 * time.Millisecond, MaxDeliver: 2})
+	r := newRig(t, RunConfig{AckWait: 300 * time.Millisecond, MaxDeliver: 2})
 	js := makeJobs("run", 1)
 	r.submit(js, 1, 1, 0)
 	k, _ := r.worker(quick("a"))
@@ -240,7 +236,7 @@ func TestTrapMaxDeliverKeepsTheMessage(t *testing.T) {
 }
 
 func TestTrapMaxDeliverAdvisoryLost(t *testing.T) {
-	r := newRig(t, Topology{AckWait: 300 * time.Millisecond, MaxDeliver: 1})
+	r := newRig(t, RunConfig{AckWait: 300 * time.Millisecond, MaxDeliver: 1})
 	js := makeJobs("run", 3)
 	r.submit(js, 1, 3, 0)
 	k, _ := r.worker(quick("a"))
@@ -258,7 +254,7 @@ func TestTrapMaxDeliverAdvisoryLost(t *testing.T) {
 }
 
 func TestTrapJobKillsItsWorkers(t *testing.T) {
-	r := newRig(t, Topology{AckWait: 200 * time.Millisecond, MaxLost: 3})
+	r := newRig(t, RunConfig{AckWait: 200 * time.Millisecond, MaxLost: 3})
 	js := makeJobs("run", 1)
 	r.submit(js, 1, 1, 0)
 	k, _ := r.worker(quick("a"))
@@ -278,7 +274,7 @@ func TestTrapJobKillsItsWorkers(t *testing.T) {
 }
 
 func TestTrapDrainsAreNotAttempts(t *testing.T) {
-	r := newRig(t, Topology{MaxAttempts: 2, MaxLost: 2})
+	r := newRig(t, RunConfig{MaxAttempts: 2, MaxLost: 2})
 	js := makeJobs("run", 1)
 	r.submit(js, 1, 1, 0)
 	k, _ := r.worker(quick("a"))
@@ -303,13 +299,18 @@ func TestTrapDrainsAreNotAttempts(t *testing.T) {
 	r.ok(r.next(k).Done(r.ctx, Totals{}))
 }
 
-func TestTrapWorkQueueHasOneConsumer(t *testing.T) {
-	r := newRig(t, Topology{})
-	_, err := r.c.js.CreateConsumer(r.ctx, JobStream, jetstream.ConsumerConfig{Durable: "second", AckPolicy: jetstream.AckExplicitPolicy})
-	var api *jetstream.APIError
-	if !errors.As(err, &api) || api.ErrorCode != 10099 {
-		t.Fatalf("got %v, want error code 10099", err)
+func TestTrapWorkQueueHasOneConsumerASubject(t *testing.T) {
+	r := newRig(t, RunConfig{})
+	for _, filter := range []string{"", jobSubject("run", "*"), jobSubjects} {
+		_, err := r.c.js.CreateConsumer(r.ctx, JobStream, jetstream.ConsumerConfig{
+			Durable: "second", AckPolicy: jetstream.AckExplicitPolicy, FilterSubject: filter,
+		})
+		var api *jetstream.APIError
+		if !errors.As(err, &api) || api.ErrorCode != 10099 && api.ErrorCode != 10100 {
+			t.Fatalf("filter %q: got %v, want error code 10099 or 10100", filter, err)
+		}
 	}
+	r.open("another", 0) // filters that don't overlap are what there may be many of
 	// So what people browse is on streams of its own.
 	for _, name := range []string{DeadStream, EventStream} {
 		s, err := r.c.js.Stream(r.ctx, name)
@@ -321,7 +322,7 @@ func TestTrapWorkQueueHasOneConsumer(t *testing.T) {
 }
 
 func TestTrapDedupeWindow(t *testing.T) {
-	r := newRig(t, Topology{})
+	r := newRig(t, RunConfig{})
 	js := makeJobs("run", 4)
 	r.submit(js, 1, 4, 0)
 	r.submit(js, 1, 0, 4) // inside the window, same id
@@ -341,7 +342,7 @@ func TestTrapDedupeWindow(t *testing.T) {
 }
 
 func TestTrapDedupeForgets(t *testing.T) {
-	r := newRig(t, Topology{Duplicates: 200 * time.Millisecond})
+	r := newRigWith(t, Topology{Duplicates: 200 * time.Millisecond}, RunConfig{})
 	js := makeJobs("run", 4)
 	r.submit(js, 1, 4, 0)
 	time.Sleep(600 * time.Millisecond)
@@ -352,7 +353,7 @@ func TestTrapDedupeForgets(t *testing.T) {
 }
 
 func TestTrapPerSubjectLimit(t *testing.T) {
-	r := newRig(t, Topology{})
+	r := newRig(t, RunConfig{})
 	js := makeJobs("run", 2)
 	r.submit(js, 1, 2, 0)
 	r.submit(js, 2, 0, 2) // 10077
@@ -364,51 +365,61 @@ func TestTrapPerSubjectLimit(t *testing.T) {
 }
 
 func TestTrapUpdateRewritesALiveDurable(t *testing.T) {
-	r := newRig(t, Topology{AckWait: 20 * time.Second, MaxAttempts: 3})
+	r := newRig(t, RunConfig{AckWait: 20 * time.Second, MaxAttempts: 3})
 	r.submit(makeJobs("run", 2), 1, 2, 0)
 	k, _ := r.worker(quick("a"))
 	l := r.next(k)
 	get := func() jetstream.ConsumerConfig {
-		h, err := r.c.js.Consumer(r.ctx, JobStream, WorkDurable)
-		r.ok(err)
-		return h.CachedInfo().Config
+		return r.handle().CachedInfo().Config
 	}
-	r.ok(r.c.Setup(r.ctx, Topology{}))                          // as it is
-	r.ok(r.c.Setup(r.ctx, Topology{AckWait: 20 * time.Second})) // the same
-	for _, top := range []Topology{{AckWait: 30 * time.Second}, {MaxAttempts: 7}, {MaxDeliver: 9}, {MaxAckPending: 9}, {Duplicates: time.Minute}} {
-		err := r.c.Setup(r.ctx, top)
+	open := func(cfg RunConfig) error { return r.c.OpenRun(r.ctx, "run", 0, cfg) }
+	r.ok(open(RunConfig{}))                          // as it is
+	r.ok(open(RunConfig{AckWait: 20 * time.Second})) // the same
+	drifts := func(err error) {
+		t.Helper()
 		r.is(err, ErrDrift)
 		var d *DriftError
 		if !errors.As(err, &d) || len(d.Diffs) == 0 {
 			t.Fatalf("%v does not say what differs", err)
 		}
 	}
+	for _, cfg := range []RunConfig{{AckWait: 30 * time.Second}, {MaxAttempts: 7}, {MaxDeliver: 9}, {MaxAckPending: 9}} {
+		drifts(open(cfg))
+	}
+	drifts(r.c.Setup(r.ctx, Topology{Duplicates: time.Minute}))
 	if cfg := get(); cfg.AckWait != 20*time.Second || cfg.MaxDeliver != 1000 {
 		t.Fatalf("the consumer was changed: %+v", cfg)
 	}
-	top, err := r.c.Check(r.ctx)
-	r.ok(err)
-	if top.MaxAttempts != 3 || top.AckWait != 20*time.Second {
-		t.Fatalf("topology %+v", top)
+	if l.run.MaxAttempts != 3 || l.run.AckWait != 20*time.Second {
+		t.Fatalf("the worker lives on %+v", l.run)
+	}
+	// A priority is no setting that workers live on.
+	r.ok(r.c.OpenRun(r.ctx, "run", 7, RunConfig{}))
+	if cfg := get(); cfg.AckWait != 20*time.Second || cfg.Metadata[metaPriority] != "7" || cfg.MaxAckPending != 65536 {
+		t.Fatalf("after a change of priority: %+v", cfg)
 	}
 	r.ok(l.Done(r.ctx, Totals{}))
 	// Changed by someone else, a worker refuses it.
 	cfg := get()
 	cfg.MaxAckPending, cfg.Metadata[metaMonitorAcks] = 5, "7"
-	_, err = r.c.js.UpdateConsumer(r.ctx, JobStream, cfg)
+	_, err := r.c.js.UpdateConsumer(r.ctx, JobStream, cfg)
 	r.ok(err)
-	_, err = r.c.NewConsumer(r.ctx, quick("b"))
-	r.is(err, ErrDrift)
+	drifts(open(RunConfig{}))
+	b, _ := r.worker(quick("b"))
+	r.none(b, time.Second)
+	if !r.log.has("no jobs are taken of this run") {
+		t.Fatalf("the worker does not say why it idles:\n%s", &r.log)
+	}
 }
 
 func TestTrapSilenceWithMessagesPending(t *testing.T) {
-	r := newRig(t, Topology{})
+	r := newRig(t, RunConfig{})
 	r.submit(makeJobs("run", 1), 1, 1, 0)
 	cfg := quick("a")
 	cfg.IdleAfter = 200 * time.Millisecond
 	k, c := r.worker(cfg)
 	stalled := true
-	k.fetch = func(ctx context.Context) (jetstream.Msg, error) {
+	k.fetch = func(ctx context.Context, run string, wait time.Duration) (jetstream.Msg, error) {
 		if stalled && r.log.has("reconnecting") && c.nc.Stats().Reconnects > 0 {
 			stalled = false
 		}
@@ -416,16 +427,16 @@ func TestTrapSilenceWithMessagesPending(t *testing.T) {
 			sleep(ctx, 50*time.Millisecond)
 			return nil, jetstream.ErrNoMessages
 		}
-		return k.fetchOne(ctx)
+		return k.pull(ctx, run, wait)
 	}
 	r.ok(r.next(k).Done(r.ctx, Totals{}))
-	if !r.log.has("taking a new handle") || !r.log.has("reconnecting") {
+	if !r.log.has("taking new handles") || !r.log.has("reconnecting") {
 		t.Fatalf("log:\n%s", &r.log)
 	}
 }
 
 func TestTrapSyncInterval(t *testing.T) {
-	r := newRig(t, Topology{})
+	r := newRig(t, RunConfig{})
 	v, err := r.srv.ns.Varz(nil)
 	r.ok(err)
 	if !v.JetStream.Config.SyncAlways {
@@ -434,12 +445,12 @@ func TestTrapSyncInterval(t *testing.T) {
 }
 
 func TestTrapQueueIsDisposable(t *testing.T) {
-	r := newRig(t, Topology{})
+	r := newRig(t, RunConfig{})
 	js := makeJobs("run", 3)
 	r.submit(js, 1, 3, 0)
 	k, _ := r.worker(quick("a"))
 	r.ok(r.next(k).Done(r.ctx, Totals{}))
-	for _, s := range []string{JobStream, DeadStream, EventStream, "KV_" + JobBucket, "KV_" + RunBucket, "KV_" + WorkerBucket} {
+	for _, s := range []string{JobStream, DeadStream, EventStream, "KV_" + JobBucket, "KV_" + RunBucket, "KV_" + WorkerBucket, "KV_" + LeaseBucket} {
 		r.ok(r.c.js.DeleteStream(r.ctx, s))
 	}
 	// The dispatcher starts from nothing with what has no output yet; the worker
@@ -454,6 +465,7 @@ func TestTrapQueueIsDisposable(t *testing.T) {
 	}()
 	time.Sleep(200 * time.Millisecond)
 	r.ok(r.c.Setup(r.ctx, Topology{}))
+	r.open("run", 0)
 	r.submit(js[1:], 1, 2, 0)
 	r.ok((<-got).Done(r.ctx, Totals{}))
 	r.ok(r.next(k).Done(r.ctx, Totals{}))

@@ -13,7 +13,7 @@ import (
 )
 
 func TestWatchRun(t *testing.T) {
-	r := newRig(t, Topology{})
+	r := newRig(t, RunConfig{})
 	js := makeJobs("run", 600)
 	r.submit(js, 1, len(js), 0)
 	r.submit(makeJobs("other", 1), 1, 1, 0)
@@ -71,7 +71,7 @@ func TestWatchRun(t *testing.T) {
 }
 
 func TestWatchRunEmpty(t *testing.T) {
-	r := newRig(t, Topology{})
+	r := newRig(t, RunConfig{})
 	ctx, cancel := context.WithCancel(r.ctx)
 	err := r.c.WatchRun(ctx, "run", func(JobState) { t.Error("a state") }, cancel)
 	r.is(err, context.Canceled)
@@ -82,7 +82,7 @@ func TestWatchRunEmpty(t *testing.T) {
 
 // A watcher slower than the updates sees the newest of each in the end.
 func TestWatchSlowReader(t *testing.T) {
-	r := newRig(t, Topology{})
+	r := newRig(t, RunConfig{})
 	kv, err := r.c.bucket(r.ctx, JobBucket)
 	r.ok(err)
 	put := func(i int, st State) {
@@ -118,7 +118,7 @@ func TestWatchSlowReader(t *testing.T) {
 }
 
 func TestRuns(t *testing.T) {
-	r := newRig(t, Topology{})
+	r := newRig(t, RunConfig{})
 	m := manifest("one", 7)
 	for range 40 {
 		m.Inputs = append(m.Inputs, "/more")
@@ -171,7 +171,7 @@ func TestRuns(t *testing.T) {
 }
 
 func TestWorkers(t *testing.T) {
-	r := newRig(t, Topology{})
+	r := newRig(t, RunConfig{})
 	r.ok(r.c.PutWorker(r.ctx, WorkerRecord{ID: "b", Host: "h", PID: 7, Engine: "cpu", TokensPerSec: 1.5, Progress: []JobProgress{{Run: "run", Job: "job", Tokens: 5}}}))
 	r.ok(r.c.PutWorker(r.ctx, WorkerRecord{ID: "a"}))
 	if err := r.c.PutWorker(r.ctx, WorkerRecord{ID: "a b.>"}); err == nil {
@@ -192,7 +192,7 @@ func TestWorkers(t *testing.T) {
 }
 
 func TestBadRecordsAreSkipped(t *testing.T) {
-	r := newRig(t, Topology{})
+	r := newRig(t, RunConfig{})
 	js := makeJobs("run", 1)
 	for bucket, key := range map[string]string{RunBucket: "run", WorkerBucket: "w", JobBucket: "run." + js[0].ID} {
 		kv, err := r.c.bucket(r.ctx, bucket)

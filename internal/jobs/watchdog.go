@@ -13,40 +13,42 @@ type watchdog struct {
 	steps int
 }
 
-// look acts when the silence has lasted and jobs are pending: first a new handle
-// of the consumer, then a new connection, and so on in turn.
+// look acts when the silence has lasted and jobs are pending that this worker may
+// take: first it looks at the runs anew, then it makes a new connection, and so on
+// in turn.
 func (w *watchdog) look(ctx context.Context) {
 	k := w.k
 	if time.Since(w.since) < k.cfg.IdleAfter || !k.c.Connected() {
 		return
 	}
 	w.since = time.Now()
-	h, err := k.c.js.Consumer(perRequest{ctx}, JobStream, WorkDurable)
-	if err != nil {
+	if err := k.roster.refresh(ctx); err != nil {
 		if ctx.Err() == nil {
-			k.log.Warn().Err(k.c.fail("look at the queue", err)).Msg("no job, and the queue does not answer")
+			k.log.Warn().Err(err).Msg("no job, and the queue does not answer")
 		}
 		return
 	}
-	info := h.CachedInfo()
-	switch {
-	case info.NumPending == 0:
+	stuck := ""
+	pending := uint64(0)
+	for _, q := range k.roster.pending(time.Now()) {
+		switch {
+		case q.Paused:
+		case q.AckPending >= q.Config.MaxAckPending:
+			k.log.Warn().Str("run", q.Run).Int("ack_pending", q.AckPending).
+				Msg("no job: as many as MaxAckPending allows are in workers' hands or delayed")
+		default:
+			stuck, pending = q.Run, pending+q.Pending
+		}
+	}
+	if stuck == "" {
 		w.steps = 0
-		return
-	case info.Paused:
-		k.log.Warn().Dur("for", info.PauseRemaining).Msg("no job: the queue's consumer is paused")
-		return
-	case info.NumAckPending >= k.top.MaxAckPending:
-		k.log.Warn().Int("ack_pending", info.NumAckPending).Msg("no job: as many as MaxAckPending allows are in workers' hands or delayed")
 		return
 	}
 	w.steps++
-	log := k.log.Warn().Uint64("pending", info.NumPending).Int("step", w.steps)
+	log := k.log.Warn().Uint64("pending", pending).Str("run", stuck).Int("step", w.steps)
 	if w.steps%2 == 1 {
-		log.Msg("no job though jobs are pending: taking a new handle of the consumer")
-		k.mu.Lock()
-		k.handle = h
-		k.mu.Unlock()
+		log.Msg("no job though jobs are pending: taking new handles of the consumers")
+		k.roster.rouse()
 		return
 	}
 	log.Msg("still no job though jobs are pending: reconnecting")

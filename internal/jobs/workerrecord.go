@@ -29,6 +29,8 @@ type WorkerRecord struct {
 	TokensDone   int64         `json:"tokens_done"`
 	TokensPerSec float64       `json:"tokens_per_second"`
 	Draining     bool          `json:"draining,omitempty"`
+	// Stalled says that its engine makes no progress: the worker is about to end.
+	Stalled string `json:"stalled,omitempty"`
 }
 
 // JobProgress is how far a worker has come with a job in hand.
@@ -48,7 +50,7 @@ func (c *Client) PutWorker(ctx context.Context, w WorkerRecord) error {
 	if !validToken(w.ID) {
 		return fmt.Errorf("record worker: id %q: want 1 to 64 of a-z, A-Z, 0-9, - and _", clean(w.ID, 80))
 	}
-	w.Format, w.Updated = recordVersion, time.Now().UTC()
+	w.Format, w.Updated, w.Stalled = recordVersion, time.Now().UTC(), clean(w.Stalled, maxAttemptError)
 	b, err := json.Marshal(w)
 	if err != nil {
 		return fmt.Errorf("record worker: %w", err)

@@ -23,7 +23,7 @@ type Place struct {
 	Host   string // bucket, container or host; for hf the repository: datasets/OWNER/NAME or OWNER/NAME
 	Rev    string // of hf: a branch, a tag or a commit; empty for main
 	Key    string // within the host, without leading slash; the whole path for a local one
-	Query  string // of s3, sorted: endpoint, region, use_path_style
+	Query  string // of s3, sorted: anonymous, endpoint, region, use_path_style
 }
 
 // schemes of places and what they may name.
@@ -43,7 +43,7 @@ var (
 	hubName      = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$`)
 	hubRev       = regexp.MustCompile(`^(refs/(convert|pr)/)?[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
 	hubSpecial   = regexp.MustCompile(`^(refs/(?:convert|pr)/[^/]+)(?:/(.*))?$`)
-	s3Query      = regexp.MustCompile(`\?(?:endpoint|region|use_path_style)=[^?#]*$`)
+	s3Query      = regexp.MustCompile(`\?(?:anonymous|endpoint|region|use_path_style)=[^?#]*$`)
 	s3Region     = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
 )
 
@@ -58,7 +58,7 @@ func ParsePlace(s string) (Place, error) {
 		return p, err
 	}
 	if strings.ContainsAny(p.Key, "?#") && p.Scheme != "" {
-		return p, fmt.Errorf("%s has a query or a fragment: only s3 URLs may have one, of endpoint, region and use_path_style; signed URLs are not taken, since manifests would hold the signature", p.redacted())
+		return p, fmt.Errorf("%s has a query or a fragment: only s3 URLs may have one, of endpoint, region, use_path_style and anonymous; signed URLs are not taken, since manifests would hold the signature", p.redacted())
 	}
 	return p, nil
 }
@@ -168,7 +168,7 @@ func (p *Place) checkKey() error {
 }
 
 func cleanS3Query(q string) (string, error) {
-	const form = "the query of an s3 URL may set endpoint (http[s]://host[:port]), region and use_path_style (true or false)"
+	const form = "the query of an s3 URL may set endpoint (http[s]://host[:port]), region, use_path_style and anonymous (true or false)"
 	v, err := url.ParseQuery(q)
 	if err != nil {
 		return "", errors.New(form)
@@ -179,7 +179,7 @@ func cleanS3Query(q string) (string, error) {
 			switch x := values[0]; key {
 			case "region":
 				ok = s3Region.MatchString(x)
-			case "use_path_style":
+			case "use_path_style", "anonymous":
 				ok = x == "true" || x == "false"
 			case "endpoint":
 				u, err := url.Parse(x)
@@ -272,6 +272,14 @@ func validPlace(s, what string, allowed func(p Place) bool) error {
 // ValidInput tells whether s may be an input file's place.
 func ValidInput(s string) error {
 	return validPlace(s, "input", func(p Place) bool { return schemes[p.Scheme].input && p.Key != "" })
+}
+
+// ValidInputURL tells whether inputs may be named by a URL of p's scheme.
+func ValidInputURL(p Place) error {
+	if !schemes[p.Scheme].input {
+		return fmt.Errorf("%s: a %s URL can't be one", p, p.Scheme)
+	}
+	return nil
 }
 
 // ValidOut tells whether s may be an output folder's place.

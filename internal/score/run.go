@@ -105,6 +105,9 @@ func (m *Manifest) Validate() error {
 	if d := ConfigDigest(m.Options, m.Model); d != m.ConfigDigest {
 		return fmt.Errorf("manifest: config digest is %s, its options give %s", m.ConfigDigest, d)
 	}
+	if err := ValidOut(m.Out); err != nil && m.Out != "" {
+		return fmt.Errorf("manifest: %w", err)
+	}
 	seen := make(map[string]bool, len(m.Files))
 	for _, f := range m.Files {
 		if err := ValidRel(f.Input.Rel); err != nil {
@@ -114,6 +117,9 @@ func (m *Manifest) Validate() error {
 			return fmt.Errorf("manifest: file %q is there twice", f.Input.Rel)
 		}
 		seen[f.Input.Rel] = true
+		if err := ValidInput(f.Input.Path); err != nil && f.Error == "" {
+			return fmt.Errorf("manifest: file %q: %w", f.Input.Rel, err)
+		}
 		if f.Rows < 0 || f.Rows > MaxRow {
 			return fmt.Errorf("manifest: file %q has %d rows", f.Input.Rel, f.Rows)
 		}

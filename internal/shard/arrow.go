@@ -16,8 +16,8 @@ import (
 
 const arrowSchemaKey = "ARROW:schema"
 
-// ownArrowSchema has our own columns, in the order of score.OutputColumns; made
-// by testdata/make_arrow_schema.py.
+// ownArrowSchema has our own columns, those of score.OutputColumns and bucket;
+// made by testdata/make_arrow_schema.py.
 //
 //go:embed own_schema.arrow
 var ownArrowSchema []byte
@@ -25,6 +25,12 @@ var ownArrowSchema []byte
 // arrowSchema is the output's, base64 as Arrow stores it; empty when the input
 // has none, or one that does not fit its columns.
 func arrowSchema(c *Columns, perToken bool) string {
+	return arrowSchemaWith(c, ownNames(perToken))
+}
+
+// arrowSchemaWith is the kept columns' and, behind them, those of ours with
+// these names.
+func arrowSchemaWith(c *Columns, names []string) string {
 	if c.arrow == "" || len(c.elements) == 0 {
 		return ""
 	}
@@ -48,7 +54,15 @@ func arrowSchema(c *Columns, perToken bool) string {
 		}
 		picked = append(picked, in.fields[i])
 	}
-	return base64.StdEncoding.EncodeToString(joinArrow(in.buf, picked, own.buf, own.fields[:len(ownNames(perToken))]))
+	var ours []uint32
+	for _, name := range names {
+		i := slices.IndexFunc(own.fields, func(f uint32) bool { return arrowFields{own.buf, []uint32{f}}.name(0) == name })
+		if i < 0 {
+			return ""
+		}
+		ours = append(ours, own.fields[i])
+	}
+	return base64.StdEncoding.EncodeToString(joinArrow(in.buf, picked, own.buf, ours))
 }
 
 // arrowFields is a schema message and where its top-level fields are.

@@ -179,7 +179,17 @@ func (c *column) nextGroup() error {
 	c.win = window{r: c.file, end: c.chunk.end, buf: c.win.buf[:0]}
 	skip := c.skip
 	c.skip = 0
-	return c.seek(skip)
+	a, remote := c.file.(*ahead)
+	if !remote || skip == 0 {
+		return c.seek(skip)
+	}
+	c.win.least = 1 << 10 // headers alone are read, each by a request
+	if err := c.seek(skip); err != nil {
+		return err
+	}
+	c.win.least = 0
+	a.begin(c.off, c.chunk.end, c.left, c.group, g.first+g.rows-c.left)
+	return nil
 }
 
 // seek passes over rows at a chunk's start.

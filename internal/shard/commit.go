@@ -12,7 +12,9 @@ import (
 	"strings"
 	"time"
 
+	"surprisal/internal/failpoint"
 	"surprisal/internal/score"
+	"surprisal/internal/store"
 )
 
 // Names of hidden temporaries: .rows-<run>.<unique>.tmp
@@ -29,11 +31,11 @@ type outDir struct {
 	hardLink func(from, to string) error // root.Link, but in tests
 }
 
-func openOut(dir string) (*outDir, error) {
-	if err := os.MkdirAll(dir, 0o777); err != nil {
-		return nil, err
+func openOut(ctx context.Context, dir string) (*outDir, error) {
+	if score.IsURL(dir) {
+		return nil, fmt.Errorf("%s: %w: this works in local folders only", dir, store.ErrUnsupported)
 	}
-	root, err := os.OpenRoot(dir)
+	root, err := store.OpenFolder(ctx, dir)
 	if err != nil {
 		return nil, err
 	}
@@ -98,35 +100,37 @@ func (o *outDir) syncDir(dir string) error {
 	return nil
 }
 
-// publish gives the synced temporary its name, which it never takes from
-// another file that can be read.
-func (o *outDir) publish(temp, name string, c Committed) (Committed, error) {
+// publish links the temporary to its name.
+func (o *outDir) publish(_ context.Context, f *os.File, temp, name string, c Committed) (Committed, error) {
+	if err := f.Close(); err != nil {
+		return c, err
+	}
+	if err := failpoint.Hit(failpoint.BeforeRename); err != nil {
+		return c, err
+	}
 	// Twice: a broken file in the way is removed once.
 	for range 2 {
 		err := o.link(temp, name)
 		if err == nil {
+			err = failpoint.Hit(failpoint.AfterRename)
+			if err != nil {
+				return c, err
+			}
 			return c, o.syncDir(path.Dir(name))
 		}
 		if !errors.Is(err, fs.ErrExist) {
 			return c, err
 		}
 		there, err := o.inspect(name)
-		switch {
-		case errors.Is(err, errNotParquet):
+		if errors.Is(err, errNotParquet) {
 			if err := o.remove(name); err != nil {
 				return c, err
 			}
 			continue
-		case err != nil:
-			return c, fmt.Errorf("%w: %s: %w", ErrConflict, o.path(name), err)
-		case there.Job != c.Job || there.ConfigDigest != c.ConfigDigest:
-			return c, fmt.Errorf("%w: %s is of job %s with %s, this is job %s with %s",
-				ErrConflict, o.path(name), there.Job, there.ConfigDigest, c.Job, c.ConfigDigest)
-		case there.Digest != c.Digest:
-			return c, fmt.Errorf("%w: %s has scores of digest %s (%s on %s), this attempt %s (%s on %s)", ErrConflict,
-				o.path(name), there.Digest, there.Metadata.Engine, there.Metadata.Device, c.Digest, c.Metadata.Engine, c.Metadata.Device)
 		}
-		there.Existed = true
+		if there, err = compare(there, err, c, o.path(name)); err != nil {
+			return c, err
+		}
 		// The other attempt may have crashed between its link and its sync.
 		return there, o.syncDir(path.Dir(name))
 	}
@@ -196,6 +200,9 @@ func (o *outDir) writeFile(name string, body []byte, replace bool) (err error) {
 // empty) in out that are older than age, and says how many. age must be longer
 // than a job takes: a worker that is alive may be writing the younger ones.
 func RemoveTemporaries(ctx context.Context, out, run string, age time.Duration) (int, error) {
+	if score.IsURL(out) {
+		return 0, nil // there are none in a bucket
+	}
 	n := 0
 	before := time.Now().Add(-age)
 	err := filepath.WalkDir(out, func(p string, d fs.DirEntry, err error) error {

@@ -61,7 +61,7 @@ func TestCrashHelper(t *testing.T) {
 	if where == "seal" {
 		die()
 	}
-	if _, err := w.out.publish(w.temp, job.Output, c); err != nil {
+	if _, err := w.out.publish(ctx, w.file, w.temp, job.Output, c); err != nil {
 		t.Fatal(err)
 	}
 	die() // published, its temporary still there
@@ -118,7 +118,7 @@ func TestCommitWithoutHardLinks(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer w.Abort()
-		w.out.hardLink = func(string, string) error { return &os.LinkError{Op: "link", Err: syscall.EPERM} }
+		w.out.(*outDir).hardLink = func(string, string) error { return &os.LinkError{Op: "link", Err: syscall.EPERM} }
 		for i := range job.Rows() {
 			if err := w.Write(score.Score{Row: i}, Kept{}); err != nil {
 				t.Fatal(err)
@@ -148,7 +148,7 @@ func TestCommitFails(t *testing.T) {
 		}
 	}
 	want := errors.New("the disk is full")
-	w.out.hardLink = func(string, string) error { return want }
+	w.out.(*outDir).hardLink = func(string, string) error { return want }
 	if _, err := w.Commit(ctx); !errors.Is(err, want) || len(names(t, out)) != 0 {
 		t.Fatalf("%v, left %v", err, names(t, out))
 	}

@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"surprisal/internal/score"
+	"surprisal/internal/store"
 )
 
 const parquetSuffix = ".parquet"
@@ -41,6 +42,9 @@ type Problem struct {
 // folder that its argument stands for, numbered if that is not enough: files
 // a/x.parquet and b/x.parquet become a/x.parquet and b/x.parquet.
 //
+// Arguments may be URLs (see package store) of a file, a folder or a glob in a
+// bucket or a hub repository, or of one file of an https server.
+//
 // An argument that is missing, or names no input, is an error in one line that
 // says what to do.
 func Discover(ctx context.Context, args []string, exclude string) ([]score.Input, []Problem, error) {
@@ -48,7 +52,13 @@ func Discover(ctx context.Context, args []string, exclude string) ([]score.Input
 		return nil, nil, errors.New("no input: name a parquet file, a folder or a glob")
 	}
 	d := &discovery{ctx: ctx, seen: map[string]bool{}}
-	if exclude != "" {
+	if score.IsURL(exclude) {
+		p, err := score.ParsePlace(exclude)
+		if err != nil {
+			return nil, nil, err
+		}
+		d.excludeURL = &p
+	} else if exclude != "" {
 		abs, err := filepath.Abs(exclude)
 		if err != nil {
 			return nil, nil, err
@@ -83,21 +93,26 @@ type found struct {
 }
 
 type discovery struct {
-	ctx      context.Context // of the one call of Discover
-	exclude  []string
-	arg      int
-	found    []found
-	seen     map[string]bool
-	problems []Problem
+	ctx     context.Context // of the one call of Discover
+	exclude []string
+	// excludeURL is OUT when it is in a bucket.
+	excludeURL *score.Place
+	arg        int
+	found      []found
+	seen       map[string]bool
+	problems   []Problem
 }
 
 func (d *discovery) argument(arg string) error {
 	if arg == "" {
 		return errors.New("an input argument is empty: name a parquet file, a folder or a glob")
 	}
-	abs, err := filepath.Abs(arg)
+	abs, err := store.Resolve(arg)
 	if err != nil {
-		return err
+		return fmt.Errorf("input %w", err)
+	}
+	if score.IsURL(abs) {
+		return d.url(abs)
 	}
 	st, err := os.Stat(abs) // before globs: a name may have brackets in it
 	glob := hasMeta(arg)

@@ -106,10 +106,12 @@ func readFooter(r io.ReaderAt, size int64) (*footer, error) {
 		return nil, corruptf("the footer has %d bytes, more than the %d supported", n, maxFooterBytes)
 	}
 	if int64(len(buf)) < n+tail {
-		buf = make([]byte, n+tail)
-		if err := readFull(r, buf, size-n-tail); err != nil {
+		whole := make([]byte, n+tail)
+		have := copy(whole[len(whole)-len(buf):], buf)
+		if err := readFull(r, whole[:len(whole)-have], size-n-tail); err != nil {
 			return nil, err
 		}
+		buf = whole
 	}
 	f, err := parseFooter(buf[int64(len(buf))-n-tail : len(buf)-tail])
 	if err != nil {

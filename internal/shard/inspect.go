@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"iter"
+	"path"
 	"path/filepath"
 	"regexp"
 	"runtime"
@@ -15,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"surprisal/internal/score"
+	"surprisal/internal/store"
 )
 
 // keyPrefix is of the key-value metadata that we write.
@@ -163,6 +165,18 @@ var outputName = regexp.MustCompile(`^rows-[0-9]{12}-[0-9]{12}\.parquet$`)
 // at the first error.
 func ListOutputs(ctx context.Context, out string) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
+		if score.IsURL(out) {
+			for info, err := range store.List(ctx, out) {
+				if err != nil {
+					yield("", fmt.Errorf("list outputs: %w", err))
+					return
+				}
+				if outputName.MatchString(path.Base(store.Rel(out, info.Name))) && !yield(info.Name, nil) {
+					return
+				}
+			}
+			return
+		}
 		abs, err := filepath.Abs(out)
 		if err != nil {
 			yield("", err)
@@ -193,6 +207,9 @@ func InspectAll(ctx context.Context, out string, do func(path string, c Committe
 		err  error
 	}
 	workers := 4 * runtime.GOMAXPROCS(0) // mostly waiting for disks
+	if score.IsURL(out) {
+		workers = 64 // or for a network
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	// A queue of one-result channels keeps the order; its room bounds how far
 	// the inspections run ahead of do.

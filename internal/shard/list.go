@@ -10,6 +10,9 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"surprisal/internal/score"
+	"surprisal/internal/store"
 )
 
 // EntryKind says what a file in OUT is, by its name.
@@ -43,6 +46,26 @@ const (
 // List calls do for each of our files below out, and for other parquet files, in
 // order of path.
 func List(ctx context.Context, out string, do func(Entry) error) error {
+	if score.IsURL(out) {
+		for info, err := range store.List(ctx, out) {
+			if err != nil {
+				return fmt.Errorf("list %s: %w", out, err)
+			}
+			e := Entry{Path: info.Name, Rel: store.Rel(out, info.Name), Size: info.Size, Modified: info.Modified}
+			switch name := path.Base(e.Rel); {
+			case outputName.MatchString(name):
+				e.Kind = EntryScores
+			case strings.HasSuffix(strings.ToLower(name), parquetSuffix) && !strings.HasPrefix(name, "."):
+				e.Kind = EntryParquet
+			default:
+				continue
+			}
+			if err := do(e); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 	abs, err := filepath.Abs(out)
 	if err != nil {
 		return fmt.Errorf("list %s: %w", out, err)
@@ -92,7 +115,7 @@ func List(ctx context.Context, out string, do func(Entry) error) error {
 // Quarantine moves a file of out aside, where no reader takes it for scores, and
 // gives its new place. The file's job can be scored again then.
 func Quarantine(ctx context.Context, out, rel string) (string, error) {
-	o, err := openOut(out)
+	o, err := openOut(ctx, out)
 	if err != nil {
 		return "", fmt.Errorf("quarantine %s: %w", rel, err)
 	}
@@ -116,7 +139,7 @@ func Remove(ctx context.Context, out string, e Entry) error {
 	if e.Kind != EntryTemporary && e.Kind != EntryQuarantined {
 		return fmt.Errorf("remove %s: it is of kind %s", e.Path, e.Kind)
 	}
-	o, err := openOut(out)
+	o, err := openOut(ctx, out)
 	if err != nil {
 		return fmt.Errorf("remove %s: %w", e.Path, err)
 	}

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"surprisal/internal/score"
 	"surprisal/internal/store"
@@ -57,15 +59,37 @@ func writeManifest(ctx context.Context, out string, m *score.Manifest, replace b
 	return writeRoot(ctx, out, manifestCopy, copied, true)
 }
 
+// ErrMoved: a manifest names another output folder than the one it lies in.
+var ErrMoved = errors.New("it was moved or copied here")
+
 // ReadManifest reads and validates out/_manifest.json; the error wraps
-// fs.ErrNotExist when there is none.
+// fs.ErrNotExist when there is none, and ErrMoved when it is another folder's:
+// who went on with it would write there.
 func ReadManifest(ctx context.Context, out string) (*score.Manifest, error) {
 	path := store.Join(out, score.ManifestName)
 	m, err := readManifest(ctx, path)
+	if err == nil && !samePlace(m.Out, out) {
+		err = fmt.Errorf("%w: it is of %s: put the folder back there, or score into a new one", ErrMoved, m.Out)
+	}
+	if named := (*store.Error)(nil); errors.As(err, &named) { // it tells the path
+		return nil, fmt.Errorf("read manifest: %w", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read manifest %s: %w", path, err)
 	}
 	return m, nil
+}
+
+// samePlace tells whether two names are of one folder.
+func samePlace(a, b string) bool {
+	if score.IsURL(a) || score.IsURL(b) {
+		x, xerr := store.Resolve(a)
+		y, yerr := store.Resolve(b)
+		return xerr == nil && yerr == nil && strings.TrimSuffix(x, "/") == strings.TrimSuffix(y, "/")
+	}
+	x, xerr := os.Stat(a)
+	y, yerr := os.Stat(b)
+	return xerr == nil && yerr == nil && os.SameFile(x, y)
 }
 
 func readManifest(ctx context.Context, path string) (*score.Manifest, error) {
@@ -121,6 +145,9 @@ func ReadSuccess(ctx context.Context, out string) ([]byte, error) {
 
 // RemoveSuccess removes out/_SUCCESS; there being none is no error.
 func RemoveSuccess(ctx context.Context, out string) error {
+	if score.IsURL(out) {
+		return store.Remove(ctx, store.Join(out, score.SuccessName))
+	}
 	if err := os.Remove(filepath.Join(out, score.SuccessName)); err != nil && !os.IsNotExist(err) {
 		return fmt.Errorf("remove %s: %w", score.SuccessName, err)
 	}
@@ -128,7 +155,14 @@ func RemoveSuccess(ctx context.Context, out string) error {
 }
 
 func writeRoot(ctx context.Context, out, name string, body []byte, replace bool) error {
-	o, err := openOut(out)
+	if score.IsURL(out) {
+		_, err := store.PutBytes(ctx, store.Join(out, name), body, store.Condition{Absent: !replace})
+		if err != nil {
+			return fmt.Errorf("write %s: %w", name, err)
+		}
+		return nil
+	}
+	o, err := openOut(ctx, out)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}

@@ -78,3 +78,35 @@ func TestReadManifestRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestManifestOfAnotherFolder: a manifest that was moved, copied or forged would
+// have its reader write elsewhere.
+func TestManifestOfAnotherFolder(t *testing.T) {
+	dir := t.TempDir()
+	out, other := filepath.Join(dir, "out"), filepath.Join(dir, "other")
+	m := testManifest(out, textOptions())
+	if err := WriteManifest(t.Context(), out, m); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(out, filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ReadManifest(t.Context(), filepath.Join(dir, "link")); err != nil {
+		t.Errorf("by another name: %v", err)
+	}
+	if err := os.CopyFS(other, os.DirFS(out)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ReadManifest(t.Context(), other); !errors.Is(err, ErrMoved) || !strings.Contains(err.Error(), out) {
+		t.Errorf("a copy: %v", err)
+	}
+	if err := os.RemoveAll(out); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ReadManifest(t.Context(), other); !errors.Is(err, ErrMoved) {
+		t.Errorf("moved: %v", err)
+	}
+	if _, err := VerifyManifest(t.Context(), other); err != nil {
+		t.Errorf("verify a moved one: %v", err)
+	}
+}

@@ -59,7 +59,10 @@ func readCopy(ctx context.Context, out string) ([]byte, error) {
 // fs.ErrNotExist when there is neither.
 func VerifyManifest(ctx context.Context, out string) (*score.Manifest, error) {
 	copied, copyErr := readCopy(ctx, out)
-	m, err := ReadManifest(ctx, out)
+	m, err := readManifest(ctx, store.Join(out, score.ManifestName)) // also of a folder that was moved
+	if err != nil {
+		err = fmt.Errorf("read manifest: %w", err)
+	}
 	switch {
 	case copyErr != nil && err == nil:
 		return m, fmt.Errorf("%w: %w", ErrNoCopy, copyErr)

@@ -124,6 +124,8 @@ type window struct {
 	end int64 // nothing is read at or past it
 	off int64 // of buf
 	buf []byte
+	// least is read at once; windowBytes when 0.
+	least int
 }
 
 const windowBytes = 16 << 10
@@ -135,7 +137,11 @@ func (w *window) view(off int64, n int) ([]byte, error) {
 		return nil, nil
 	}
 	if off < w.off || off+int64(n) > w.off+int64(len(w.buf)) {
-		size := int(min(int64(max(n, windowBytes)), w.end-off))
+		least := w.least
+		if least == 0 {
+			least = windowBytes
+		}
+		size := int(min(int64(max(n, least)), w.end-off))
 		if cap(w.buf) < size {
 			w.buf = make([]byte, size)
 		}

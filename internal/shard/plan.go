@@ -22,6 +22,13 @@ const tokenCountColumn = "token_count"
 // the memory with boundaries.
 const maxCuts = 10_000_000
 
+// A token_count column that takes more bytes or requests than this is not read
+// over a network: the footer's sizes do.
+const (
+	maxRemoteCounts = 512 << 10
+	maxRemoteGroups = 64
+)
+
 // maxPlanError bounds what a file with very many or very long column names can
 // put into a manifest.
 const maxPlanError = 2000
@@ -242,6 +249,19 @@ func (c *cutter) byTokenCount(ctx context.Context, f io.ReaderAt, foot *footer) 
 	l := e.leaf
 	if l == nil || e.repeated() || (l.kind != parquet.Int32 && l.kind != parquet.Int64) {
 		return errNoTokenCount
+	}
+	if src, ok := f.(source); ok && !src.Local() {
+		// As cheap as for a local file only if it is small and in one piece or few.
+		size := int64(0)
+		for i := range foot.groups {
+			size += foot.groups[i].chunks[l.index].compressed
+		}
+		if size > maxRemoteCounts || len(foot.groups) > maxRemoteGroups {
+			return errNoTokenCount
+		}
+		var done func()
+		f, done = src.chunks(ctx, foot, []*leaf{l}, 0, foot.rows-1)
+		defer done()
 	}
 	col := newColumn(ctx, f, foot, l, 0)
 	for {

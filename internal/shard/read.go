@@ -64,6 +64,7 @@ type Row struct {
 type Reader struct {
 	job     score.Job
 	file    *source
+	done    func() // ends the reading ahead
 	text    *column
 	ids     *column
 	idsCol  *idsColumn
@@ -92,36 +93,40 @@ func openRange(ctx context.Context, job score.Job) (*Reader, error) {
 		return nil, err
 	}
 	r := &Reader{job: job, file: &f, next: job.First}
-	if err := recovered(func() error { return r.open(ctx, f, job.Input.Size) }); err != nil {
+	if err := recovered(func() error { return r.open(ctx, f, f.Size) }); err != nil {
+		r.endAhead()
 		f.Close()
 		return nil, err
 	}
 	return r, nil
 }
 
-func (r *Reader) open(ctx context.Context, f io.ReaderAt, size int64) error {
-	foot, err := readFooter(f, size)
+func (r *Reader) open(ctx context.Context, src source, size int64) error {
+	foot, err := src.footer(r.job.Input, size)
 	if err != nil {
 		return err
 	}
 	if r.job.First < 0 || r.job.First > r.job.Last || r.job.Last >= foot.rows {
 		return corruptf("the file has %d rows", foot.rows)
 	}
+	var scored *leaf
 	if r.job.Options.IDsColumn != "" {
 		if r.idsCol, err = foot.idsLeaf(r.job.Options.IDsColumn); err != nil {
 			return err
 		}
-		r.ids = newColumn(ctx, f, foot, r.idsCol.leaf, r.job.First)
-	} else {
-		l, err := foot.textLeaf(r.job.Options.TextColumn)
-		if err != nil {
-			return err
-		}
-		r.text = newColumn(ctx, f, foot, l, r.job.First)
-	}
-	r.columns, err = newColumns(foot, r.job.Options)
-	if err != nil {
+		scored = r.idsCol.leaf
+	} else if scored, err = foot.textLeaf(r.job.Options.TextColumn); err != nil {
 		return err
+	}
+	if r.columns, err = newColumns(foot, r.job.Options); err != nil {
+		return err
+	}
+	var f io.ReaderAt
+	f, r.done = src.chunks(ctx, foot, append([]*leaf{scored}, r.columns.leaves...), r.job.First, r.job.Last)
+	if r.idsCol != nil {
+		r.ids = newColumn(ctx, f, foot, scored, r.job.First)
+	} else {
+		r.text = newColumn(ctx, f, foot, scored, r.job.First)
 	}
 	for _, l := range r.columns.leaves {
 		r.kept = append(r.kept, newColumn(ctx, f, foot, l, r.job.First))
@@ -293,8 +298,15 @@ func toValue(l *leaf, e entry, i int) parquet.Value {
 	return v.Level(int(e.rep), int(e.def), i)
 }
 
+func (r *Reader) endAhead() {
+	if r.done != nil {
+		r.done()
+	}
+}
+
 // Close gives the file back.
 func (r *Reader) Close() error {
+	r.endAhead()
 	if r.err == nil {
 		r.err = os.ErrClosed
 	}

@@ -54,7 +54,7 @@ func readScores(ctx context.Context, path string, do func(score.Score) error) er
 	if err != nil {
 		return err
 	}
-	var cols []*column
+	var leaves []*leaf
 	for _, sc := range scoreColumns {
 		e, err := foot.top(sc.name)
 		if err != nil {
@@ -63,7 +63,13 @@ func readScores(ctx context.Context, path string, do func(score.Score) error) er
 		if e.leaf == nil || e.leaf.kind != sc.kind || e.repeated() {
 			return foot.columnErr("column %q is of type %s", sc.name, e.typeName(0))
 		}
-		cols = append(cols, newColumn(ctx, f, foot, e.leaf, 0))
+		leaves = append(leaves, e.leaf)
+	}
+	chunks, done := f.chunks(ctx, foot, leaves, 0, c.Last-c.First)
+	defer done()
+	cols := make([]*column, len(leaves))
+	for i, l := range leaves {
+		cols[i] = newColumn(ctx, chunks, foot, l, 0)
 	}
 	for row := c.First; row <= c.Last; row++ {
 		s := score.Score{Bytes: -1}

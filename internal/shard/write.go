@@ -12,6 +12,7 @@ import (
 
 	"github.com/parquet-go/parquet-go"
 
+	"surprisal/internal/failpoint"
 	"surprisal/internal/score"
 )
 
@@ -35,7 +36,7 @@ type Metadata struct {
 type Writer struct {
 	job  score.Job
 	meta Metadata
-	out  *outDir
+	out  outPlace
 	temp string // name under out
 	file *os.File
 	//lint:ignore SA1019 the generic one wants a Go type; columns are known at run time only
@@ -82,7 +83,7 @@ func create(ctx context.Context, job score.Job, kept *Columns, meta Metadata) (*
 	if job.Options.PerToken {
 		w.ids = w.keptN + len(ownNames(false))
 	}
-	if w.out, err = openOut(job.Out); err != nil {
+	if w.out, err = openPlace(ctx, job.Out); err != nil {
 		return nil, err
 	}
 	if w.file, w.temp, err = w.out.temporary(job); err != nil {
@@ -125,7 +126,11 @@ func (w *Writer) Write(s score.Score, kept Kept) error {
 	if w.pq == nil {
 		return fmt.Errorf("write output %s: %w", w.job.Output, os.ErrClosed)
 	}
-	if err := w.write(&s, kept); err != nil {
+	err := failpoint.Hit(failpoint.MidWrite)
+	if err == nil {
+		err = w.write(&s, kept)
+	}
+	if err != nil {
 		w.err = fmt.Errorf("write output %s: row %d: %w", w.job.Output, s.Row, err)
 		return w.err
 	}
@@ -270,7 +275,9 @@ func (w *Writer) commit(ctx context.Context) (Committed, error) {
 	if err := ctx.Err(); err != nil {
 		return Committed{}, err
 	}
-	return w.out.publish(w.temp, w.job.Output, c)
+	f := w.file
+	w.file = nil
+	return w.out.publish(ctx, f, w.temp, w.job.Output, c)
 }
 
 // seal writes the footer, syncs, and reads the footer back.
@@ -308,9 +315,7 @@ func (w *Writer) seal() (Committed, error) {
 	if back.Path = c.Path; back != c {
 		return c, fmt.Errorf("what was written reads back as something else: %+v", back)
 	}
-	err = w.file.Close()
-	w.file = nil
-	return c, err
+	return c, nil
 }
 
 // Abort removes the temporary.

@@ -4,27 +4,140 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"sync"
+	"time"
 
 	"surprisal/internal/score"
 )
 
 // bucket is files under keys, reached over the network. A call is one attempt;
-// its errors wrap those of this package where they can.
+// an error that may pass is a *transient, others are this package's.
 type bucket interface {
+	// stat looks at one file.
 	stat(ctx context.Context, key string) (Info, error)
 	// get gives bytes [off, off+n) of the file, or fewer when the connection ends
 	// early; ErrChanged when it has another version.
-	get(ctx context.Context, key, version string, off, n int64) (io.ReadCloser, error)
-	// list calls do for each file whose key begins with prefix, in order of key.
-	list(ctx context.Context, prefix string, do func(Info) error) error
+	get(ctx context.Context, want Info, key string, off, n int64) (io.ReadCloser, error)
+	// page gives some of the files whose key begins with prefix, in order of key,
+	// and the token of the next page, empty at the end.
+	page(ctx context.Context, prefix, token string) ([]Info, string, error)
 }
 
-func bucketOf(_ context.Context, p score.Place) (bucket, error) {
-	return nil, fmt.Errorf("%s: %w", p.Scheme, ErrUnsupported)
+// writable is a bucket that takes files.
+type writable interface {
+	bucket
+	put(ctx context.Context, key string, body io.ReadSeeker, size int64, when Condition) (Info, error)
+	remove(ctx context.Context, key string) error
 }
 
-func stat(ctx context.Context, b bucket, p score.Place) (Info, error) { return b.stat(ctx, p.Key) }
+// buckets holds what was opened, by its root: clients have connections and
+// credentials to share. They live as long as the process.
+var buckets struct {
+	sync.Mutex
+	open map[string]bucket
+}
 
+// bucketOf gives the bucket that p is in.
+func bucketOf(ctx context.Context, p score.Place) (bucket, error) {
+	if err := fenceOf(ctx).Check(p.String()); err != nil {
+		return nil, err
+	}
+	root := p.Root()
+	buckets.Lock()
+	defer buckets.Unlock()
+	if b, ok := buckets.open[root.String()]; ok {
+		return b, nil
+	}
+	var b bucket
+	var err error
+	switch p.Scheme {
+	case "s3":
+		b, err = openS3(ctx, root)
+	case "gs", "az":
+		b, err = openCloud(ctx, root)
+	case "https":
+		b = &web{root: root, client: httpClient()}
+	case "hf":
+		b, err = openHub(root)
+	default:
+		err = fmt.Errorf("%s: %w", root, ErrUnsupported)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if buckets.open == nil {
+		buckets.open = map[string]bucket{}
+	}
+	buckets.open[root.String()] = b
+	return b, nil
+}
+
+// Forget drops all clients, so that the next ones read the environment again.
+func Forget() {
+	buckets.Lock()
+	defer buckets.Unlock()
+	buckets.open = nil
+}
+
+// place parses a URL and opens its bucket.
+func place(ctx context.Context, name string) (score.Place, bucket, error) {
+	p, err := score.ParsePlace(name)
+	if err != nil {
+		return p, nil, err
+	}
+	b, err := bucketOf(ctx, p)
+	return p, b, err
+}
+
+func stat(ctx context.Context, b bucket, p score.Place) (info Info, err error) {
+	err = retry(ctx, p.String(), func() (bool, error) {
+		info, err = b.stat(ctx, p.Key)
+		return false, err
+	})
+	return info, err
+}
+
+// stallAfter is how long a body may bring nothing.
+const stallAfter = 30 * time.Second
+
+// readRange fills b from off.
 func (o *Object) readRange(ctx context.Context, b []byte, off int64) error {
-	return ErrUnsupported
+	done := 0
+	return retry(ctx, o.Name, func() (bool, error) {
+		n, err := o.readOnce(ctx, b[done:], off+int64(done))
+		done += n
+		return n > 0, err
+	})
+}
+
+// readOnce is one request; it says how much it brought.
+func (o *Object) readOnce(ctx context.Context, b []byte, off int64) (n int, err error) {
+	if len(b) == 0 {
+		return 0, nil
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	body, err := o.bucket.get(ctx, o.Info, o.key, off, int64(len(b)))
+	if err != nil {
+		return 0, err
+	}
+	defer body.Close()
+	stalled := time.AfterFunc(stallAfter, cancel)
+	defer stalled.Stop()
+	for n < len(b) {
+		m, err := body.Read(b[n:])
+		n += m
+		switch {
+		case n == len(b):
+			return n, nil
+		case err == io.EOF:
+			return n, &transient{err: fmt.Errorf("the connection ended after %d of %d bytes at %d", n, len(b), off)}
+		case err != nil && !stalled.Stop() && ctx.Err() != nil:
+			return n, &transient{err: fmt.Errorf("nothing came for %s", stallAfter)}
+		case err != nil:
+			return n, networkError(err)
+		}
+		stalled.Reset(stallAfter)
+	}
+	return n, nil
 }

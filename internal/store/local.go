@@ -1,9 +1,9 @@
 package store
 
 import (
+	"context"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -46,21 +46,10 @@ func Join(dir, name string) string {
 }
 
 // openFile opens a local file and says what it is.
-func openFile(name string) (*Object, error) {
-	st, err := os.Stat(name) // first: opening a named pipe would wait for ever
+func openFile(ctx context.Context, name string) (*Object, error) {
+	f, st, err := openLocal(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	if !st.Mode().IsRegular() {
-		return nil, &fs.PathError{Op: "open", Path: name, Err: errNotRegular}
-	}
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	if st, err = f.Stat(); err != nil {
-		_ = f.Close()
-		return nil, err
-	}
-	return &Object{Info: Info{Name: name, Size: st.Size(), Version: FileVersion(st)}, file: f}, nil
+	return &Object{Info: Info{Name: name, Size: st.Size(), Version: FileVersion(st), Modified: st.ModTime()}, file: f}, nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"surprisal/internal/score"
 )
@@ -15,6 +16,8 @@ type Info struct {
 	Name    string // its place
 	Size    int64  // bytes
 	Version string // changes when the file does
+	// Modified is zero where the store doesn't tell.
+	Modified time.Time
 }
 
 // Object is a file that is open for reading, pinned to one version.
@@ -32,7 +35,10 @@ func Open(ctx context.Context, name string) (*Object, error) {
 		return nil, err
 	}
 	if p.Scheme == "" {
-		return openFile(name)
+		return openFile(ctx, name)
+	}
+	if err := fenceOf(ctx).Check(name); err != nil {
+		return nil, err
 	}
 	b, err := bucketOf(ctx, p)
 	if err != nil {
@@ -54,7 +60,7 @@ func OpenVersion(ctx context.Context, want Info) (*Object, error) {
 		return nil, err
 	}
 	if p.Scheme == "" {
-		o, err := openFile(want.Name)
+		o, err := openFile(ctx, want.Name)
 		if errors.Is(err, errNotRegular) {
 			return nil, fmt.Errorf("%s: %w: %w any more", want.Name, ErrChanged, errNotRegular)
 		}
@@ -67,6 +73,9 @@ func OpenVersion(ctx context.Context, want Info) (*Object, error) {
 			return nil, err
 		}
 		return o, nil
+	}
+	if err := fenceOf(ctx).Check(want.Name); err != nil {
+		return nil, err
 	}
 	b, err := bucketOf(ctx, p)
 	if err != nil {

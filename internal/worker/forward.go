@@ -6,6 +6,8 @@ import (
 	"math"
 	"slices"
 	"strings"
+
+	"surprisal/internal/failpoint"
 )
 
 // forward scores batches in order, gives each document its part and passes
@@ -22,6 +24,9 @@ func (s *session) forward(ctx context.Context, in <-chan *packed, free chan<- *p
 			}
 		case <-ctx.Done():
 			return ctx.Err()
+		}
+		if err := failpoint.Hit(failpoint.MidForward); err != nil {
+			return s.engineFailed(p, err)
 		}
 		if len(p.batch.IDs) > 0 {
 			if err := s.model.engine.Forward(ctx, &p.batch); err != nil {

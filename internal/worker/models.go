@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"sync/atomic"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"surprisal/internal/model"
 	"surprisal/internal/model/tokenizer"
 	"surprisal/internal/score"
+	"surprisal/internal/store"
 )
 
 // loaded is an engine with a model in it and what goes before it.
@@ -59,7 +61,9 @@ type models struct {
 	kind score.EngineKind
 	log  zerolog.Logger
 	cur  *loaded
-	info atomic.Pointer[score.EngineInfo] // for describe, from any goroutine
+	// fence is where models and tokenizers may be; nil: anywhere.
+	fence *store.Fence
+	info  atomic.Pointer[score.EngineInfo] // for describe, from any goroutine
 	// open is (*models).openEngine, but in tests of the pipeline.
 	open func(context.Context, *score.Job) (Engine, error)
 }
@@ -103,20 +107,54 @@ func (m *models) load(ctx context.Context, j *score.Job) (*loaded, error) {
 	return m.cur, nil
 }
 
+// admit refuses a job whose model's name leads outside.
+func (m *models) admit(j *score.Job) error {
+	if err := m.fence.Check(j.Model.Dir); err != nil {
+		return fmt.Errorf("model %w", err)
+	}
+	if j.Options.IDsColumn == "" && m.cfg.Tokenizer == "" && j.Model.Tokenizer != "" {
+		if err := m.fence.Check(j.Model.Tokenizer); err != nil {
+			return fmt.Errorf("tokenizer %w", err)
+		}
+	}
+	return nil
+}
+
+// inside resolves the links of a model's folder and of what lies in it. Its bytes
+// are held to the job's digest after that, so a link that is changed in between
+// gains nothing.
+func (m *models) inside(dir string) (string, error) {
+	real, err := m.fence.Resolve(dir)
+	if err != nil || m.fence == nil {
+		return real, err
+	}
+	entries, err := os.ReadDir(real)
+	for _, e := range entries {
+		if _, err := m.fence.Resolve(filepath.Join(dir, e.Name())); err != nil {
+			return "", err
+		}
+	}
+	return real, err
+}
+
 func (m *models) openEngine(ctx context.Context, j *score.Job) (Engine, error) {
 	start := time.Now()
-	digest, err := model.Digest(ctx, j.Model.Dir)
+	dir, err := m.inside(j.Model.Dir)
+	if err != nil {
+		return nil, err
+	}
+	digest, err := model.Digest(ctx, dir)
 	if err != nil {
 		return nil, err
 	}
 	if digest != j.Model.Digest {
 		return nil, fmt.Errorf("its digest is %s here, the job wants %s: the files differ", digest, j.Model.Digest)
 	}
-	cfg, err := model.LoadConfig(j.Model.Dir)
+	cfg, err := model.LoadConfig(dir)
 	if err != nil {
 		return nil, err
 	}
-	ckpt, err := model.Open(j.Model.Dir, cfg)
+	ckpt, err := model.Open(dir, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -131,12 +169,15 @@ func (m *models) openEngine(ctx context.Context, j *score.Job) (Engine, error) {
 }
 
 func (m *models) openTokenizer(ctx context.Context, j *score.Job) (*tokenizer.Tokenizer, error) {
-	path := j.Model.Tokenizer
-	if m.cfg.Tokenizer != "" {
-		path = m.cfg.Tokenizer
-	}
+	path := m.cfg.Tokenizer
 	if path == "" {
-		path = filepath.Join(j.Model.Dir, "tokenizer.json")
+		if path = j.Model.Tokenizer; path == "" {
+			path = filepath.Join(j.Model.Dir, "tokenizer.json")
+		}
+		var err error
+		if path, err = m.fence.Resolve(path); err != nil {
+			return nil, err
+		}
 	}
 	digest, err := model.TokenizerDigest(ctx, path)
 	if err != nil {

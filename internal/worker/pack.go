@@ -71,6 +71,7 @@ func (p *packer) run(ctx context.Context) error {
 		}
 		var err error
 		switch {
+		case it.doc != nil && it.doc.task.dropped() != nil:
 		case it.doc != nil:
 			err = p.add(ctx, it.doc)
 		case it.end != nil:

@@ -129,6 +129,10 @@ func (s *session) next(fetch, ctx context.Context) (*jobs.Lease, error) {
 		lease *jobs.Lease
 		err   error
 	}
+	// A pipeline that has failed waits for no job, which may be long in coming.
+	fetch, cancel := context.WithCancel(fetch)
+	defer cancel()
+	defer context.AfterFunc(ctx, cancel)()
 	got := make(chan result, 1) // received below in every case
 	go func() {
 		l, err := s.consumer.Next(fetch, ctx)
@@ -162,8 +166,18 @@ func (s *session) next(fetch, ctx context.Context) (*jobs.Lease, error) {
 func (s *session) take(ctx context.Context, lease *jobs.Lease) error {
 	t := &task{lease: lease, job: lease.Job, started: time.Now()}
 	log := s.w.jobLog(t)
-	if c, err := shard.Inspect(ctx, store.Join(t.job.Out, t.job.Output)); err == nil &&
-		c.Job == t.job.ID && c.ConfigDigest == t.job.ConfigDigest {
+	if err := s.w.admit(&t.job); err != nil {
+		s.fail(ctx, t, err)
+		<-s.slots
+		return nil
+	}
+	c, err := shard.Inspect(store.Within(ctx, s.w.outputs), store.Join(t.job.Out, t.job.Output))
+	switch {
+	case errors.Is(err, store.ErrOutside):
+		s.fail(ctx, t, err)
+		<-s.slots
+		return nil
+	case err == nil && c.Job == t.job.ID && c.ConfigDigest == t.job.ConfigDigest:
 		log.Info().Msg("job was committed before: nothing to score")
 		s.settle(t, lease.Done(ctx, totals(c.Totals, t)))
 		<-s.slots
@@ -171,13 +185,20 @@ func (s *session) take(ctx context.Context, lease *jobs.Lease) error {
 	}
 	s.w.tasks.add(t)
 	context.AfterFunc(lease.Context(), func() {
-		if err := context.Cause(lease.Context()); errors.Is(err, jobs.ErrStalled) {
+		switch err := context.Cause(lease.Context()); {
+		case errors.Is(err, jobs.ErrStalled):
 			log.Error().Err(err).Msg("the engine hangs: this worker ends")
-			s.w.cfg.Stalled(fmt.Errorf("job %s: %w", t.job.ID, err))
+			s.w.stalled(fmt.Errorf("job %s: %w", t.job.ID, err))
+		case t.dropped() != nil:
+			log.Warn().Err(err).Msg("job dropped: nothing more is written of it")
 		}
 	})
 	log.Debug().Int("attempt", lease.Attempt).Msg("job taken")
-	t.err = s.read(ctx, t)
+	reading, done := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(lease.Context(), func() { done(context.Cause(lease.Context())) })
+	t.err = s.read(reading, t)
+	stop()
+	done(nil)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -185,7 +206,7 @@ func (s *session) take(ctx context.Context, lease *jobs.Lease) error {
 }
 
 func (s *session) read(ctx context.Context, t *task) (err error) {
-	rows, err := shard.OpenRange(ctx, t.job)
+	rows, err := shard.OpenRange(store.Within(ctx, s.w.inputs), t.job)
 	if err != nil {
 		return err
 	}
@@ -213,7 +234,9 @@ func (s *session) commit(ctx context.Context, done <-chan *task) error {
 			return context.Cause(ctx)
 		}
 		err := t.err
-		if err == nil {
+		if dropped := t.dropped(); dropped != nil {
+			err = dropped
+		} else if err == nil {
 			err = s.publish(ctx, t)
 		}
 		if ctx.Err() != nil && err != nil {
@@ -230,7 +253,7 @@ func (s *session) commit(ctx context.Context, done <-chan *task) error {
 // publish writes t's file and acks. An error is of the file.
 func (s *session) publish(ctx context.Context, t *task) error {
 	info := s.model.engine.Info()
-	out, err := shard.Create(ctx, t.job, t.columns, shard.Metadata{
+	out, err := shard.Create(store.Within(ctx, s.w.outputs), t.job, t.columns, shard.Metadata{
 		Precision: info.Precision, Engine: string(info.Kind), Device: info.Device, Program: s.w.cfg.Program,
 	})
 	if err != nil {
@@ -241,6 +264,9 @@ func (s *session) publish(ctx context.Context, t *task) error {
 		if err := out.Write(t.rows[i].score, t.rows[i].kept); err != nil {
 			return err
 		}
+	}
+	if err := t.dropped(); err != nil {
+		return err
 	}
 	c, err := out.Commit(ctx)
 	if err != nil {
@@ -257,7 +283,13 @@ func (s *session) publish(ctx context.Context, t *task) error {
 // fail settles a task that has no output.
 func (s *session) fail(ctx context.Context, t *task, err error) {
 	log := s.w.jobLog(t)
-	for _, permanent := range []error{shard.ErrInputChanged, shard.ErrCorrupt, shard.ErrColumn, shard.ErrConflict, shard.ErrRows} {
+	if t.dropped() != nil {
+		s.settle(t, t.lease.Abandon(ctx)) // a superseded lease says so, and decides nothing
+		return
+	}
+	for _, permanent := range []error{
+		shard.ErrInputChanged, shard.ErrCorrupt, shard.ErrColumn, shard.ErrConflict, shard.ErrRows, store.ErrOutside,
+	} {
 		if errors.Is(err, permanent) {
 			log.Error().Err(err).Msg("job is dead")
 			s.settle(t, t.lease.Fail(ctx, err))

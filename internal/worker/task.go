@@ -1,6 +1,8 @@
 package worker
 
 import (
+	"context"
+	"errors"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -27,6 +29,18 @@ type task struct {
 	documents, tokens atomic.Int64
 	// err is why reading stopped early; such a task is given back, not committed.
 	err error
+}
+
+// dropped is why nothing of the task is wanted any more: its run was cancelled, or
+// the job is another's since.
+func (t *task) dropped() error {
+	if t.lease == nil { // in tests of the packer
+		return nil
+	}
+	if err := context.Cause(t.lease.Context()); errors.Is(err, jobs.ErrCancelled) || errors.Is(err, jobs.ErrSuperseded) {
+		return err
+	}
+	return nil
 }
 
 // row is a finished document.

@@ -16,6 +16,7 @@ import (
 
 	"surprisal/internal/jobs"
 	"surprisal/internal/score"
+	"surprisal/internal/store"
 )
 
 // Config sets a worker up.
@@ -27,6 +28,9 @@ type Config struct {
 	Threads      int              // cores for tokenizing and the CPU engine; default all
 	BatchTokens  int              // token budget of a batch; default the engine's
 	InFlight     int              // jobs in hand at most; default 4
+	AllowInput   []string         // folders and URL prefixes that jobs may read; none: any
+	AllowOutput  []string         // folders and URL prefixes that jobs may write; none: any
+	AllowModel   []string         // folders and URL prefixes of models and tokenizers; none: any
 	DrainTimeout time.Duration    // how long a drain may take before jobs are given back; default 20 s
 	StallAfter   time.Duration    // a job without progress for so long is given up; default 10 min
 	Program      string           // version, for outputs
@@ -92,6 +96,8 @@ type Worker struct {
 	client *jobs.Client
 	models models
 	log    zerolog.Logger
+	// inputs and outputs are where jobs may read and write; nil: anywhere.
+	inputs, outputs *store.Fence
 
 	started    time.Time
 	jobsDone   atomic.Int64
@@ -109,7 +115,40 @@ func New(client *jobs.Client, cfg Config) (*Worker, error) {
 	w := &Worker{cfg: cfg, client: client, started: time.Now(), log: cfg.Log.With().Str("worker", cfg.ID).Logger()}
 	w.models = models{cfg: cfg, kind: kind, log: w.log}
 	w.models.open = w.models.openEngine
+	for _, f := range []struct {
+		fence  **store.Fence
+		flag   string
+		places []string
+	}{{&w.inputs, "allow-input", cfg.AllowInput}, {&w.outputs, "allow-output", cfg.AllowOutput}, {&w.models.fence, "allow-model", cfg.AllowModel}} {
+		if *f.fence, err = store.NewFence(f.flag, f.places); err != nil {
+			w.closeFences()
+			return nil, fmt.Errorf("%w: %w", ErrAllow, err)
+		}
+	}
 	return w, nil
+}
+
+// ErrAllow: a folder that jobs are to be confined to can't be opened.
+var ErrAllow = errors.New("jobs can't be confined")
+
+func (w *Worker) closeFences() {
+	for _, f := range []*store.Fence{w.inputs, w.outputs, w.models.fence} {
+		if err := f.Close(); err != nil {
+			w.log.Warn().Err(err).Msg("folder not closed")
+		}
+	}
+}
+
+// admit refuses a job that names a place outside of those allowed, before any is
+// opened.
+func (w *Worker) admit(j *score.Job) error {
+	if err := w.inputs.Check(j.Input.Path); err != nil {
+		return fmt.Errorf("input %w", err)
+	}
+	if err := w.outputs.Check(j.Out); err != nil {
+		return fmt.Errorf("output folder %w", err)
+	}
+	return w.models.admit(j)
 }
 
 // Run takes jobs until fetch ends, then finishes what is in hand and returns
@@ -117,6 +156,7 @@ func New(client *jobs.Client, cfg Config) (*Worker, error) {
 // back what is in hand. It returns an error when the engine fails or the
 // connection is closed for good.
 func (w *Worker) Run(fetch, work context.Context) error {
+	defer w.closeFences()
 	defer w.models.close()
 	work, cancel := context.WithCancelCause(work)
 	defer cancel(nil)
@@ -133,6 +173,13 @@ func (w *Worker) Run(fetch, work context.Context) error {
 	engine, device := w.models.describe()
 	consumer, err := w.client.NewConsumer(work, jobs.ConsumerConfig{
 		Worker: w.cfg.ID, Engine: engine, Device: device, StallAfter: w.cfg.StallAfter, Log: w.log,
+	})
+	if err != nil {
+		return fmt.Errorf("take jobs: %w", err)
+	}
+	err = w.client.ListenDrain(w.cfg.ID, func() {
+		w.log.Info().Msg("asked to drain: no more jobs are taken, those in hand are finished")
+		stop(nil)
 	})
 	if err != nil {
 		return fmt.Errorf("take jobs: %w", err)
@@ -177,7 +224,7 @@ func (w *Worker) sessions(fetch, work context.Context, consumer *jobs.Consumer) 
 			}
 		}
 		log := w.log.With().Str("run", lease.Job.Run).Str("job", lease.Job.ID).Logger()
-		m, err := w.models.load(work, &lease.Job)
+		m, err := w.load(work, &lease.Job)
 		if err != nil {
 			w.refuse(work, lease, err, log)
 			lease = nil
@@ -188,6 +235,13 @@ func (w *Worker) sessions(fetch, work context.Context, consumer *jobs.Consumer) 
 			return ended(work, err)
 		}
 	}
+}
+
+func (w *Worker) load(ctx context.Context, j *score.Job) (*loaded, error) {
+	if err := w.admit(j); err != nil {
+		return nil, err
+	}
+	return w.models.load(ctx, j)
 }
 
 // ended is nil for an error that is only ctx's end told on.
@@ -206,6 +260,9 @@ func (w *Worker) refuse(ctx context.Context, lease *jobs.Lease, err error, log z
 	switch {
 	case ctx.Err() != nil || errors.Is(err, context.Canceled):
 		settle = lease.Abandon(ctx)
+	case errors.Is(err, store.ErrOutside):
+		log.Error().Err(err).Msg("job is dead")
+		settle = lease.Fail(ctx, err)
 	case errors.Is(err, ErrEngine):
 		log.Warn().Err(err).Msg("job declined")
 		settle = lease.Decline(ctx, err.Error())
@@ -231,17 +288,12 @@ const signEvery = time.Second
 
 // signsOfLife keeps the worker's record current.
 func (w *Worker) signsOfLife(ctx, fetch context.Context) error {
-	host, _ := os.Hostname()
 	tick := time.NewTicker(signEvery)
 	defer tick.Stop()
 	lastTokens, lastAt := int64(0), time.Now()
 	for {
-		rec := jobs.WorkerRecord{
-			ID: w.cfg.ID, Host: host, PID: os.Getpid(), Version: w.cfg.Program, Started: w.started,
-			JobsDone: w.jobsDone.Load(), TokensDone: w.tokensDone.Load(), Draining: fetch.Err() != nil,
-		}
-		rec.Engine, rec.Device = w.models.describe()
-		rec.Progress = w.tasks.progress()
+		rec := w.record()
+		rec.Draining = fetch.Err() != nil
 		if dt := time.Since(lastAt).Seconds(); dt > 0 {
 			rec.TokensPerSec = float64(rec.TokensDone-lastTokens) / dt
 		}
@@ -260,4 +312,27 @@ func (w *Worker) signsOfLife(ctx, fetch context.Context) error {
 			return nil
 		}
 	}
+}
+
+// record is what the worker does now.
+func (w *Worker) record() jobs.WorkerRecord {
+	host, _ := os.Hostname() // for people
+	rec := jobs.WorkerRecord{
+		ID: w.cfg.ID, Host: host, PID: os.Getpid(), Version: w.cfg.Program, Started: w.started,
+		JobsDone: w.jobsDone.Load(), TokensDone: w.tokensDone.Load(), Progress: w.tasks.progress(),
+	}
+	rec.Engine, rec.Device = w.models.describe()
+	return rec
+}
+
+// stalled tells of an engine that hangs, before the process ends.
+func (w *Worker) stalled(err error) {
+	rec := w.record()
+	rec.Stalled = err.Error()
+	ctx, cancel := settleContext(context.Background())
+	defer cancel()
+	if perr := w.client.PutWorker(ctx, rec); perr != nil {
+		w.log.Debug().Err(perr).Msg("worker record not written")
+	}
+	w.cfg.Stalled(err)
 }

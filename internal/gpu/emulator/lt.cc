@@ -91,7 +91,7 @@ API cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t op, con
   const Layout *a = reinterpret_cast<Layout *>(la), *b = reinterpret_cast<Layout *>(lb), *c = reinterpret_cast<Layout *>(ld);
   const bool add = *static_cast<const float *>(beta) != 0, biased = d->epilogue == CUBLASLT_EPILOGUE_BIAS;
   if (d->transa != CUBLAS_OP_T || *static_cast<const float *>(alpha) != 1 || a->rows != b->rows || a->cols != c->rows || b->cols != c->cols ||
-      (add && C != D) || (biased && (d->bias_type != CUDA_R_32F || !d->bias)) || !algo || !algo->data[0])
+      (add && C != D) || (biased && (d->bias_type != c->type || !d->bias)) || !algo || !algo->data[0])
     return CUBLAS_STATUS_INVALID_VALUE;
   const bool half = a->type == CUDA_R_16F;
   if (a->type != b->type || (c->type != CUDA_R_32F && c->type != a->type)) return CUBLAS_STATUS_INVALID_VALUE;
@@ -104,7 +104,7 @@ API cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t op, con
     for (int64_t j = 0; j < k; j++) row[size_t(j)] = half ? widen_half(x[t * b->ld + j]) : widen(x[t * b->ld + j]);
     for (int64_t i = 0; i < n; i++) {
       float s = dot(&wide[size_t(i * k)], row.data(), k, algo->data[0] == 2);
-      if (biased) s += reinterpret_cast<const float *>(d->bias)[i];
+      if (biased) s += half ? widen_half(reinterpret_cast<const uint16_t *>(d->bias)[i]) : widen(reinterpret_cast<const uint16_t *>(d->bias)[i]);
       if (c->type == CUDA_R_32F) {
         float *y = static_cast<float *>(D) + t * c->ld + i;
         *y = add ? *y + s : s;

@@ -1,4 +1,4 @@
-"""Writes own_schema.arrow: the Arrow schema of a score file's own columns."""
+"""Writes own_schema.arrow: the Arrow schema of a score file's own columns, and of bucket."""
 
 import pathlib
 
@@ -16,5 +16,6 @@ FIELDS = [
     pa.field("error", pa.string()),
     pa.field("token_ids", pa.list_(pa.field("element", pa.int32()))),
     pa.field("token_nll", pa.list_(pa.field("element", pa.float32()))),
+    pa.field("bucket", pa.string()),
 ]
 pathlib.Path(__file__).parent.parent.joinpath("own_schema.arrow").write_bytes(pa.schema(FIELDS).serialize().to_pybytes())

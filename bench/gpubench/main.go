@@ -1,0 +1,243 @@
+//go:build cuda
+
+// Command gpubench measures the CUDA engine alone, in one process: the matrix
+// products of a forward pass, forward + NLL on dense and on packed batches, the
+// recurrence's kernels, and every other family of kernels. It prints JSON; bench/run
+// puts it beside the peer's figures of the same run.
+//
+//	gpubench --model DIR [--lengths FILE] [--gpu N] [--budget 32768]
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"time"
+
+	"surprisal/internal/gpu"
+	"surprisal/internal/model"
+	"surprisal/internal/score"
+)
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "gpubench:", err)
+		os.Exit(1)
+	}
+}
+
+// result is what is printed.
+type result struct {
+	Device    string        `json:"device"`
+	Precision string        `json:"precision"`
+	Model     string        `json:"model"`
+	Budget    int           `json:"batch_tokens"`
+	LoadS     float64       `json:"load_seconds"`  // from open to a ready engine
+	FirstS    float64       `json:"first_seconds"` // from open to the first batch's scores
+	MemoryGiB float64       `json:"memory_gib"`
+	Products  []gpu.Product `json:"products"`
+	LimitTPS  float64       `json:"products_tokens_per_second"`
+	Runs      []measured    `json:"runs"`
+}
+
+type measured struct {
+	Name       string       `json:"name"`
+	Documents  int          `json:"documents"`
+	Longest    int          `json:"longest"`
+	Tokens     int          `json:"tokens"`
+	MS         float64      `json:"ms"` // median of a batch
+	Worst      float64      `json:"worst_ms"`
+	TPS        float64      `json:"tokens_per_second"`
+	Recurrence float64      `json:"recurrence_ms_per_layer"` // prepare, walk, gated norm
+	Families   []gpu.Family `json:"families"`
+}
+
+func run() error {
+	dir := flag.String("model", "", "checkpoint folder")
+	lengths := flag.String("lengths", "", "JSON: lists of document lengths, a batch each; default a FineWeb-Edu-like mix")
+	device := flag.Int("gpu", 0, "GPU")
+	budget := flag.Int("budget", 32768, "tokens of a batch")
+	batches := flag.Int("batches", 12, "batches of the mix")
+	scores := flag.String("score", "", "score 8 random documents into a file, for reference.py, and end")
+	write := flag.String("write-lengths", "", "write the mix's lengths to a file and end")
+	flag.Parse()
+	mix := Mix(*budget, *batches, 1)
+	if *write != "" {
+		b, err := json.Marshal(mix)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(*write, b, 0o666)
+	}
+	if *lengths != "" {
+		b, err := os.ReadFile(*lengths)
+		if err != nil {
+			return err
+		}
+		if err := json.Unmarshal(b, &mix); err != nil {
+			return fmt.Errorf("%s: %w", *lengths, err)
+		}
+	}
+	start := time.Now()
+	cfg, err := model.LoadConfig(*dir)
+	if err != nil {
+		return err
+	}
+	ckpt, err := model.Open(*dir, cfg)
+	if err != nil {
+		return err
+	}
+	e, err := gpu.New(ckpt, cfg, gpu.Config{Device: *device, MaxTokens: *budget})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = e.Close() }()
+	_ = ckpt.Close()
+	if *scores != "" {
+		return scoreDocuments(e, cfg, *scores)
+	}
+	r := result{Device: e.Info().Device, Precision: e.Info().Precision, Model: cfg.Name, Budget: *budget, LoadS: time.Since(start).Seconds()}
+	dense := slices.Repeat([]int{4096}, max(1, *budget/4096))
+	if err := e.Forward(context.Background(), fill(cfg, dense, 1)); err != nil {
+		return err
+	}
+	r.FirstS = time.Since(start).Seconds()
+	r.MemoryGiB = float64(e.Bytes()) / (1 << 30)
+	if r.Products, err = e.Products(); err != nil {
+		return err
+	}
+	ms := 0.0
+	for _, p := range r.Products {
+		ms += p.MS * float64(p.Times)
+	}
+	r.LimitTPS = float64(*budget) / ms * 1e3
+	for _, c := range []struct {
+		name string
+		lens [][]int
+	}{{"dense", [][]int{dense}}, {"mix", mix}} {
+		m, err := measure(e, cfg, c.name, c.lens)
+		if err != nil {
+			return err
+		}
+		r.Runs = append(r.Runs, m)
+	}
+	enc := json.NewEncoder(os.Stdout)
+	enc.SetIndent("", " ")
+	return enc.Encode(r)
+}
+
+// measure runs each list of lengths several times, warm; a mix's time is that of
+// all its batches.
+func measure(e *gpu.Engine, cfg model.Config, name string, lens [][]int) (measured, error) {
+	ctx := context.Background()
+	m := measured{Name: name}
+	var all []*score.Batch
+	for i, l := range lens {
+		all = append(all, fill(cfg, l, uint64(i)+2))
+		m.Documents += len(l)
+		m.Longest = max(m.Longest, slices.Max(l))
+		m.Tokens += len(all[i].IDs)
+	}
+	var times []float64
+	for round := range 8 {
+		for _, b := range all {
+			start := time.Now()
+			if err := e.Forward(ctx, b); err != nil {
+				return m, err
+			}
+			ms := float64(time.Since(start).Microseconds()) / 1e3
+			for _, v := range b.NLL {
+				if f := float64(v); math.IsNaN(f) || math.IsInf(f, 0) {
+					return m, fmt.Errorf("%s: a score is not finite", name)
+				}
+			}
+			if round > 1 { // two to warm up
+				times = append(times, ms)
+			}
+		}
+		if round > 2 && len(all) > 8 {
+			break
+		}
+	}
+	sum := 0.0
+	for _, t := range times {
+		sum += t
+	}
+	perRound := float64(m.Tokens) / float64(len(all))
+	m.TPS = perRound * float64(len(times)) / sum * 1e3
+	slices.Sort(times)
+	m.MS, m.Worst = times[len(times)/2], times[len(times)-1]
+	f, err := e.Profile(ctx, all[0])
+	m.Families = f
+	for _, x := range f {
+		if x.Name == "gdn2 prepare" || x.Name == "gdn2 walk" || x.Name == "gdn2" || x.Name == "gdn2 gate" {
+			m.Recurrence += x.MS / float64(cfg.Layers)
+		}
+	}
+	return m, err
+}
+
+// scoreDocuments writes ids and scores of 8 documents, packed in one batch.
+func scoreDocuments(e *gpu.Engine, cfg model.Config, path string) error {
+	lens := []int{1, 17, 64, 65, 300, 511, 1025, 2000}
+	b := fill(cfg, lens, 99)
+	if err := e.Forward(context.Background(), b); err != nil {
+		return err
+	}
+	type doc struct {
+		IDs []int32   `json:"ids"`
+		NLL []float32 `json:"nll"`
+	}
+	var docs []doc
+	for i := range lens {
+		lo, hi := b.CuSeqlens[i], b.CuSeqlens[i+1]
+		docs = append(docs, doc{append(slices.Clone(b.IDs[lo:hi]), b.Targets[hi-1]), b.NLL[lo:hi]})
+	}
+	out, err := json.Marshal(docs)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, out, 0o666)
+}
+
+// fill makes a batch of random documents, every position scored.
+func fill(cfg model.Config, lens []int, seed uint64) *score.Batch {
+	r := rand.New(rand.NewPCG(seed, 0))
+	b := &score.Batch{}
+	for _, n := range lens {
+		ids := make([]int32, n+1)
+		for i := range ids {
+			ids[i] = int32(r.IntN(cfg.VocabSize))
+		}
+		b.Append(ids[:n], ids[1:], nil)
+	}
+	b.Alloc()
+	return b
+}
+
+// Mix is batches of documents with lengths like FineWeb-Edu's: log-normal, median
+// 600, mean about 1,050 tokens, and one of 30,000 in every fourth batch. The last
+// of a batch is cut to fill it.
+func Mix(budget, batches int, seed uint64) [][]int {
+	r := rand.New(rand.NewPCG(seed, 7))
+	out := make([][]int, batches)
+	for i := range out {
+		left := budget
+		if i%4 == 3 && left > 30000 {
+			out[i] = append(out[i], 30000)
+			left -= 30000
+		}
+		for left > 0 {
+			n := min(left, max(1, int(600*math.Exp(1.058*r.NormFloat64()))))
+			out[i] = append(out[i], n)
+			left -= n
+		}
+		r.Shuffle(len(out[i]), func(a, b int) { out[i][a], out[i][b] = out[i][b], out[i][a] })
+	}
+	return out
+}

@@ -1,0 +1,153 @@
+#!/usr/bin/env python3
+"""The peer: PyTorch with flash-linear-attention, on the GPU that the engine is measured on, in the same run.
+
+    peer.py --lengths mix.json [--compile] > peer.json      needs torch, triton and flash-linear-attention 0.6
+
+Measured: the matrix products of the 1.3B model alone (fp16 and bf16), forward + per-token NLL of the model in bf16
+(eager dense, eager packed, compiled dense), and chunk_gdn2 and chunk_kda alone. Weights are random: they decide no speed.
+"""
+import argparse, json, math, statistics, sys
+import torch
+import torch.nn.functional as F
+
+LAYERS, WIDTH, HEADS, HEAD, INNER, VOCAB = 18, 2304, 16, 128, 6208, 32000
+KEY = HEADS * HEAD
+
+
+def clock(fn, warm=3, times=9):
+    """Median milliseconds of fn on the device."""
+    for _ in range(warm):
+        fn()
+    torch.cuda.synchronize()
+    took = []
+    for _ in range(times):
+        a, b = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        a.record(); fn(); b.record()
+        torch.cuda.synchronize()
+        took.append(a.elapsed_time(b))
+    return statistics.median(took)
+
+
+def products(rows, dtype):
+    """Tokens a second of the matrix products alone: projections of one input in one product, the head in slices of 8,192 rows."""
+    shapes = [(LAYERS, rows, 10512, WIDTH), (LAYERS, rows, KEY, HEAD), (LAYERS, rows, KEY, HEAD), (LAYERS, rows, WIDTH, KEY),
+              (LAYERS, rows, 2 * INNER, WIDTH), (LAYERS, rows, WIDTH, INNER), (rows // 8192, 8192, VOCAB, WIDTH)]
+    total, detail = 0.0, []
+    for times, m, n, k in shapes:
+        x, w = (torch.randn(s, k, device="cuda", dtype=dtype) for s in (m, n))
+        ms = clock(lambda: F.linear(x, w))
+        total += times * ms
+        detail.append({"m": m, "n": n, "k": k, "ms": ms, "tflops": 2 * m * n * k / ms / 1e9})
+    return {"tokens_per_second": rows / total * 1e3, "products": detail}
+
+
+class Peer:
+    """GDN-2-KLA 1.3B, written with the library's own modules as its users write it."""
+
+    def __init__(self):
+        from fla.modules import FusedRMSNormGated, RMSNorm, ShortConvolution
+        def linear(i, o, bias=False):
+            m = torch.nn.Linear(i, o, bias=bias, device="cuda", dtype=torch.bfloat16)
+            torch.nn.init.normal_(m.weight, std=0.02)
+            return m
+        on = dict(device="cuda", dtype=torch.bfloat16)
+        self.embedding = torch.nn.Embedding(VOCAB, WIDTH, **on)
+        self.layers = torch.nn.ModuleList()
+        for _ in range(LAYERS):
+            m = torch.nn.Module()
+            m.norm1, m.norm2 = RMSNorm(WIDTH, eps=1e-5, **on), RMSNorm(WIDTH, eps=1e-5, **on)
+            for name in "qkvbw":
+                setattr(m, name, linear(WIDTH, KEY))
+            for name in "qkv":
+                setattr(m, name + "_conv", ShortConvolution(hidden_size=KEY, kernel_size=4, bias=False, activation="silu", **on))
+            m.eta = linear(WIDTH, HEADS, True)
+            m.f = torch.nn.Sequential(linear(WIDTH, HEAD), linear(HEAD, KEY))
+            m.z = torch.nn.Sequential(linear(WIDTH, HEAD), linear(HEAD, KEY, True))
+            m.a_log = torch.nn.Parameter(torch.zeros(HEADS, device="cuda"))
+            m.dt_bias = torch.nn.Parameter(torch.full((KEY,), -4.6, device="cuda"))
+            m.o_norm = FusedRMSNormGated(HEAD, activation="swish", eps=1e-5, **on)
+            m.o, m.w1, m.w2, m.w3 = linear(KEY, WIDTH), linear(WIDTH, INNER), linear(WIDTH, INNER), linear(INNER, WIDTH)
+            self.layers.append(m)
+        self.norm, self.head = RMSNorm(WIDTH, eps=1e-5, **on), linear(WIDTH, VOCAB)
+        self.layers.eval()
+
+    def mixer(self, m, x, cu):
+        from fla.ops.gdn2 import chunk_gdn2
+        heads = lambda t: t.unflatten(-1, (HEADS, HEAD))
+        q, k, v = (heads(getattr(m, n + "_conv")(x=getattr(m, n)(x), cu_seqlens=cu)[0]) for n in "qkv")
+        g = -m.a_log.exp()[:, None] * heads(F.softplus(m.f(x).float() + m.dt_bias))
+        step = m.eta(x).sigmoid()[..., None] / k.float().square().sum(-1, keepdim=True).clamp_min(1e-6)
+        b, w = ((heads(p(x).sigmoid()).float() * step).clamp(0, 1).to(x.dtype) for p in (m.b, m.w))
+        o = chunk_gdn2(q=q, k=k, v=v, g=g, b=b, w=w, use_qk_l2norm_in_kernel=False, cu_seqlens=cu)[0]
+        return m.o(m.o_norm(o, heads(m.z(x))).flatten(-2))
+
+    def hidden(self, ids, cu=None):
+        x = self.embedding(ids)
+        for m in self.layers:
+            x = x + self.mixer(m, m.norm1(x), cu)
+            y = m.norm2(x)
+            x = x + m.w3(F.silu(m.w1(y)) * m.w2(y))
+        return self.norm(x)
+
+    def nll(self, hidden, targets):
+        h, t = hidden.reshape(-1, WIDTH), targets.reshape(-1)
+        return torch.cat([F.cross_entropy(self.head(h[i:i + 8192]).float(), t[i:i + 8192], reduction="none") for i in range(0, len(t), 8192)])
+
+
+@torch.inference_mode()
+def main():
+    p = argparse.ArgumentParser()
+    p.add_argument("--lengths", required=True)
+    p.add_argument("--rows", type=int, default=32768)
+    p.add_argument("--compile", action="store_true")
+    a = p.parse_args()
+    import fla, triton
+    mix = json.load(open(a.lengths))
+    out = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "cuda": torch.version.cuda, "triton": triton.__version__, "fla": fla.__version__}
+    out["products"] = {"fp16": products(a.rows, torch.float16), "bf16": products(a.rows, torch.bfloat16)}
+    print("products", {k: round(v["tokens_per_second"]) for k, v in out["products"].items()}, file=sys.stderr, flush=True)
+
+    def recurrence(fn, shape, cu=None, **kw):
+        r = lambda: torch.randn(*shape, HEADS, HEAD, device="cuda", dtype=torch.bfloat16)
+        q, k, v = r(), F.normalize(r().float(), dim=-1).bfloat16(), r()
+        g = -0.1 * torch.rand(*shape, HEADS, HEAD, device="cuda")
+        return clock(lambda: fn(q=q, k=k, v=v, g=g, cu_seqlens=cu, **{n: (f(*shape)) for n, f in kw.items()}))
+
+    from fla.ops.gdn2 import chunk_gdn2
+    gate = lambda *s: torch.rand(*s, HEADS, HEAD, device="cuda", dtype=torch.float32).bfloat16()
+    cus = [torch.tensor([0, *torch.tensor(l).cumsum(0).tolist()], device="cuda", dtype=torch.long) for l in mix]
+    dense = (a.rows // 4096, 4096)
+    fixed = {"b": gate(*dense), "w": gate(*dense)}
+    packed = {"b": gate(1, a.rows), "w": gate(1, a.rows)}
+    same = lambda d: {n: (lambda *s, t=t: t) for n, t in d.items()}
+    out["chunk_gdn2_ms"] = {"dense": recurrence(chunk_gdn2, dense, **same(fixed)),
+                            "mix": statistics.mean(recurrence(chunk_gdn2, (1, a.rows), c, **same(packed)) for c in cus)}
+    try:
+        from fla.ops.kda import chunk_kda
+        beta = torch.rand(*dense, HEADS, device="cuda").bfloat16()
+        out["chunk_kda_ms"] = {"dense": recurrence(chunk_kda, dense, beta=lambda *s: beta)}
+    except Exception as e:
+        out["chunk_kda_ms"] = {"error": repr(e)[:200]}
+    print("recurrence", out["chunk_gdn2_ms"], out["chunk_kda_ms"], file=sys.stderr, flush=True)
+    del fixed, packed
+
+    peer = Peer()
+    runs = out["runs"] = {}
+    def run(name, hidden, ids, cus):
+        targets = torch.randint(0, VOCAB, ids.shape, device="cuda")
+        try:
+            ms = statistics.mean(clock(lambda: peer.nll(hidden(ids, c), targets), 2, 5) for c in cus)
+            runs[name] = {"ms": ms, "tokens_per_second": ids.numel() / ms * 1e3}
+        except Exception as e:
+            runs[name] = {"error": repr(e)[:300]}
+        print(name, runs[name], file=sys.stderr, flush=True)
+    ids = torch.randint(0, VOCAB, dense, device="cuda")
+    run("eager dense", peer.hidden, ids, [None])
+    run("eager mix", peer.hidden, ids.reshape(1, -1), cus)
+    if a.compile:
+        compiled = torch.compile(peer.hidden, dynamic=False)
+        run("compiled dense", compiled, ids, [None])
+    json.dump(out, sys.stdout, indent=1)
+
+
+main()

@@ -1,0 +1,182 @@
+package dispatch
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
+
+	"surprisal/internal/store"
+)
+
+// A lease is OUT's lock where OUT is in a bucket: a file that its holder writes
+// anew, each time on the condition that it is still its own. One that has not
+// changed for leaseLasts has lost its holder. Scores don't depend on it: outputs
+// are put on the condition that there is none.
+const (
+	leaseRenew = 10 * time.Second
+	leaseLasts = 40 * time.Second
+	leaseLimit = 64 << 10 // bytes read of it
+)
+
+type lease struct {
+	Host  string `json:"host"`
+	PID   int    `json:"pid"`
+	Boot  string `json:"boot,omitempty"` // of the host; a pid means nothing after another
+	Token string `json:"token"`
+	Time  string `json:"time"` // RFC 3339, of the last renewal, for people
+}
+
+func newLease() lease {
+	host, _ := os.Hostname() // for people, and to recognise a dead holder sooner
+	return lease{Host: host, PID: os.Getpid(), Boot: bootID(), Token: rand.Text()}
+}
+
+func bootID() string {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
+}
+
+// dead tells that the holder was a process of this machine which has ended.
+func (l lease) dead(mine lease) bool {
+	return l.Boot != "" && l.Boot == mine.Boot && l.Host == mine.Host && l.PID > 0 && errors.Is(unix.Kill(l.PID, 0), unix.ESRCH)
+}
+
+func (l lease) put(ctx context.Context, name string, when store.Condition) (store.Info, error) {
+	l.Time = time.Now().UTC().Format(time.RFC3339)
+	b, err := json.Marshal(l)
+	if err != nil {
+		return store.Info{}, err
+	}
+	return store.PutBytes(ctx, name, append(b, '\n'), when)
+}
+
+// leaseOut is lockOut for a bucket.
+func leaseOut(ctx context.Context, out string, log zerolog.Logger) (unlock func(), err error) {
+	name := store.Join(out, lockName)
+	mine := newLease()
+	info, err := mine.put(ctx, name, store.Condition{Absent: true})
+	if errors.Is(err, fs.ErrExist) {
+		info, err = takeOver(ctx, out, name, mine, log)
+	}
+	if err != nil {
+		var use *UsageError
+		if errors.As(err, &use) || ctx.Err() != nil {
+			return nil, err
+		}
+		return nil, usage("--out: %w", err)
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		hold(ctx, name, mine, &info, log)
+	}()
+	return func() {
+		cancel()
+		<-done
+		ctx, cancel := context.WithTimeout(context.Background(), leaseRenew)
+		defer cancel()
+		// Only if it is still ours; between look and removal nobody takes over one so young.
+		if _, there, err := readLease(ctx, name); err == nil && there.Version == info.Version {
+			if err := store.Remove(ctx, name); err != nil {
+				log.Warn().Err(err).Msg("the lock file in the output bucket was not removed: it runs out by itself")
+			}
+		}
+	}, nil
+}
+
+// hold renews the lease until ctx ends or another has it.
+func hold(ctx context.Context, name string, mine lease, info *store.Info, log zerolog.Logger) {
+	tick := time.NewTicker(leaseRenew)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		again, err := mine.put(ctx, name, store.Condition{Version: info.Version})
+		if errors.Is(err, store.ErrChanged) || errors.Is(err, fs.ErrNotExist) {
+			// A renewal whose answer got lost is ours all the same.
+			if l, there, rerr := readLease(ctx, name); rerr == nil && l.Token == mine.Token {
+				again, err = there, nil
+			}
+		}
+		switch {
+		case err == nil:
+			*info = again
+		case ctx.Err() != nil:
+			return
+		case errors.Is(err, store.ErrChanged) || errors.Is(err, fs.ErrNotExist):
+			log.Error().Err(err).Msg("another dispatcher has taken over the output bucket: both may queue the same jobs, whose scores are the same")
+			return
+		default:
+			log.Warn().Err(err).Msg("the lock in the output bucket was not renewed")
+		}
+	}
+}
+
+// takeOver waits until the lease that is there has surely lost its holder.
+func takeOver(ctx context.Context, out, name string, mine lease, log zerolog.Logger) (store.Info, error) {
+	l, first, err := readLease(ctx, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return mine.put(ctx, name, store.Condition{Absent: true})
+	}
+	if err != nil {
+		return first, err
+	}
+	if !l.dead(mine) {
+		log.Warn().Str("host", l.Host).Int("pid", l.PID).Str("renewed", l.Time).Dur("wait", leaseLasts).
+			Msg("another dispatcher holds the output bucket: waiting to see whether it still lives")
+		for deadline := time.Now().Add(leaseLasts); time.Now().Before(deadline); {
+			select {
+			case <-time.After(time.Second):
+			case <-ctx.Done():
+				return first, context.Cause(ctx)
+			}
+			there, err := store.Stat(ctx, name)
+			switch {
+			case errors.Is(err, fs.ErrNotExist):
+				return mine.put(ctx, name, store.Condition{Absent: true})
+			case err != nil:
+				return first, err
+			case there.Version != first.Version:
+				return first, usage("--out %s: another dispatcher is working on it (pid %d on %s): wait for it, or stop it", out, l.PID, l.Host)
+			}
+		}
+	}
+	info, err := mine.put(ctx, name, store.Condition{Version: first.Version})
+	if errors.Is(err, store.ErrChanged) {
+		return info, usage("--out %s: another dispatcher is working on it: wait for it, or stop it", out)
+	}
+	return info, err
+}
+
+func readLease(ctx context.Context, name string) (l lease, info store.Info, err error) {
+	o, err := store.Open(ctx, name)
+	if err != nil {
+		return l, info, err
+	}
+	defer o.Close()
+	b, err := io.ReadAll(io.NewSectionReader(o.Reader(ctx), 0, min(o.Size, leaseLimit)))
+	if err != nil {
+		return l, o.Info, err
+	}
+	if err := json.Unmarshal(b, &l); err != nil {
+		return l, o.Info, fmt.Errorf("%s is no lock of a dispatcher: %w", name, err)
+	}
+	return l, o.Info, nil
+}

@@ -1,0 +1,339 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"time"
+
+	"surprisal/internal/jobs"
+	"surprisal/internal/score"
+	"surprisal/internal/shard"
+	"surprisal/internal/store"
+)
+
+// StateQueued is a job that no worker has had yet: it has no record, and OUT no
+// file of it.
+const StateQueued jobs.State = "queued"
+
+// JobLine is a job in a list.
+type JobLine struct {
+	Job     string     `json:"job"`
+	State   jobs.State `json:"state"`
+	File    string     `json:"file,omitempty"` // empty where OUT's manifest is not to be read
+	First   int64      `json:"first"`
+	Last    int64      `json:"last"`
+	Attempt int        `json:"attempt,omitempty"`
+	Worker  string     `json:"worker,omitempty"`
+	Updated time.Time  `json:"updated,omitzero"`
+	Error   string     `json:"error,omitempty"`
+	// Documents and Tokens of a job that is done, as its worker counted them.
+	Documents int64 `json:"documents,omitempty"`
+	Tokens    int64 `json:"tokens,omitempty"`
+}
+
+// ListRequest is what to list.
+type ListRequest struct {
+	Out    string
+	Run    string       // with Client; where OUT is not to be read there is nothing else
+	Client *jobs.Client // nil: OUT alone tells what is done
+	States []jobs.State // none: all
+	Limit  int          // 0: all
+}
+
+// errLimit ends a list early.
+var errLimit = errors.New("limit")
+
+// JobStateNames are the states that a list may be asked for.
+var JobStateNames = []jobs.State{StateQueued, jobs.StateRunning, jobs.StateWaiting, jobs.StateFailed, jobs.StateDone, jobs.StateDead}
+
+// ListJobs tells each job once to do: first those that have a record, in the order
+// of their last change, then those that OUT holds, then the queued ones in the
+// manifest's order. Beside the manifest it holds 24 bytes a job. more says that
+// the limit left some out.
+func ListJobs(ctx context.Context, req ListRequest, do func(JobLine) error) (more bool, err error) {
+	for _, s := range req.States {
+		if !slices.Contains(JobStateNames, s) {
+			return false, usage("--state %q is not one of %s", s, strings.Trim(fmt.Sprint(JobStateNames), "[]"))
+		}
+	}
+	l := &lister{req: req, do: do}
+	if err := l.manifest(ctx); err != nil {
+		return false, err
+	}
+	err = l.list(ctx)
+	if errors.Is(err, errLimit) {
+		return true, nil
+	}
+	return false, err
+}
+
+type lister struct {
+	req   ListRequest
+	do    func(JobLine) error
+	index *jobIndex // nil where OUT is not to be read
+	told  int
+	err   error // of do, within a scan
+}
+
+func (l *lister) wants(s jobs.State) bool {
+	return len(l.req.States) == 0 || slices.Contains(l.req.States, s)
+}
+
+func (l *lister) tell(j JobLine) error {
+	if !l.wants(j.State) {
+		return nil
+	}
+	if l.req.Limit > 0 && l.told == l.req.Limit {
+		return errLimit
+	}
+	l.told++
+	return l.do(j)
+}
+
+// manifest reads OUT's manifest. With a queue it may be out of sight.
+func (l *lister) manifest(ctx context.Context) error {
+	out, err := store.Resolve(l.req.Out)
+	if err != nil {
+		return usage("%s: %w", l.req.Out, err)
+	}
+	m, err := shard.ReadManifest(ctx, out)
+	switch {
+	case err == nil && (l.req.Run == "" || m.Run == l.req.Run):
+		m.Out = out
+		l.req.Out, l.req.Run = out, m.Run
+		l.index = newJobIndex(m)
+	case l.req.Client == nil || l.req.Run == "":
+		return usage("%s is no run's output folder: %w", out, err)
+	case ctx.Err() != nil:
+		return ctx.Err()
+	}
+	return nil
+}
+
+func (l *lister) list(ctx context.Context) error {
+	if l.req.Client != nil {
+		if err := l.records(ctx); err != nil {
+			return err
+		}
+	}
+	if l.index == nil || !l.wants(StateQueued) && !l.wants(jobs.StateDone) {
+		return nil
+	}
+	if err := l.outputs(ctx); err != nil {
+		return err
+	}
+	return l.queued(ctx)
+}
+
+// records tells what the queue's records have.
+func (l *lister) records(ctx context.Context) error {
+	scan, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	err := l.req.Client.JobStates(scan, l.req.Run, func(s jobs.JobState) {
+		if scan.Err() != nil {
+			return
+		}
+		j := JobLine{Job: s.Job, State: s.State, Attempt: s.Attempt, Worker: s.Worker, Updated: s.Updated, Error: s.Error, Last: -1}
+		if s.Totals != nil {
+			j.Documents, j.Tokens = s.Totals.Documents, s.Totals.Tokens
+		}
+		if l.index != nil {
+			file, cut, ok := l.index.find(s.Job)
+			if ok {
+				if l.index.mark(file, cut) {
+					return // told twice by the server
+				}
+				j.File = l.index.m.Files[file].Input.Rel
+				j.First, j.Last = l.index.rows(file, cut)
+			}
+		}
+		if err := l.tell(j); err != nil {
+			stop(err)
+		}
+	})
+	if cause := context.Cause(scan); cause != nil && ctx.Err() == nil {
+		return cause
+	}
+	if errors.Is(err, jobs.ErrNotSetUp) {
+		return nil
+	}
+	return err
+}
+
+// outputs tells of jobs that are committed and have no record.
+func (l *lister) outputs(ctx context.Context) error {
+	for p, err := range shard.ListOutputs(ctx, l.req.Out) {
+		if err != nil {
+			return err
+		}
+		rel := strings.TrimPrefix(strings.TrimPrefix(p, l.req.Out), "/")
+		file, cut, ok := l.index.findOutput(rel)
+		if !ok || l.index.mark(file, cut) {
+			continue
+		}
+		if err := l.tell(l.line(file, cut, jobs.StateDone)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *lister) line(file, cut int, s jobs.State) JobLine {
+	j := l.index.job(file, cut)
+	return JobLine{Job: j.ID, State: s, File: j.Input.Rel, First: j.First, Last: j.Last}
+}
+
+// queued tells of the rest.
+func (l *lister) queued(ctx context.Context) error {
+	if !l.wants(StateQueued) {
+		return nil
+	}
+	for i := range l.index.m.Files {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		for c := range l.index.m.Files[i].Cuts {
+			if l.index.mark(i, c) {
+				continue
+			}
+			if err := l.tell(l.line(i, c, StateQueued)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// JobDetail is all that is known of one job.
+type JobDetail struct {
+	Run   string     `json:"run"`
+	Job   string     `json:"job"`
+	State jobs.State `json:"state"`
+	// File, rows and Output are of the manifest, or of the dead letter.
+	File   string `json:"file,omitempty"`
+	Input  string `json:"input,omitempty"`
+	First  int64  `json:"first"`
+	Last   int64  `json:"last"`
+	Output string `json:"output,omitempty"`
+	// There tells of the output: committed, missing, or what is wrong with it.
+	There     string `json:"there"`
+	Documents int64  `json:"documents,omitempty"`
+	Tokens    int64  `json:"tokens,omitempty"`
+	Failed    int64  `json:"failed_rows,omitempty"`
+	Digest    string `json:"digest,omitempty"`
+	// Queued is when its message was queued, if it still is.
+	Queued time.Time        `json:"queued,omitzero"`
+	Record *jobs.JobState   `json:"record,omitempty"`
+	Letter *jobs.DeadLetter `json:"dead_letter,omitempty"`
+}
+
+// GetJob asks for one job of a run, by its id or an unmistakable beginning of it.
+// client may be nil: OUT alone tells then.
+func GetJob(ctx context.Context, client *jobs.Client, out, run, id string) (*JobDetail, error) {
+	out, err := store.Resolve(out)
+	if err != nil {
+		return nil, usage("%s: %w", out, err)
+	}
+	d := &JobDetail{Run: run, Job: id, There: "unknown: the output folder is not to be read here", Last: -1}
+	m, err := shard.ReadManifest(ctx, out)
+	seen := err == nil && (run == "" || m.Run == run)
+	switch {
+	case seen:
+		m.Out, d.Run = out, m.Run
+		found := newJobIndex(m).byPrefix(id)
+		switch {
+		case len(found) == 0:
+			return nil, usage("run %s has no job %s", m.Run, id)
+		case len(found) > 1:
+			return nil, usage("%s is the beginning of several jobs' ids: give more of it", id)
+		}
+		if err := d.output(ctx, found[0]); err != nil {
+			return nil, err
+		}
+	case client == nil:
+		return nil, usage("%s is no run's output folder: %w", out, err)
+	}
+	if client == nil {
+		d.State = StateQueued
+		if d.There == "committed" {
+			d.State = jobs.StateDone
+		}
+		return d, nil
+	}
+	return d, d.ask(ctx, client, seen)
+}
+
+// output fills in what manifest and OUT have of the job.
+func (d *JobDetail) output(ctx context.Context, j score.Job) error {
+	d.Job, d.File, d.Input, d.First, d.Last, d.Output = j.ID, j.Input.Rel, j.Input.Path, j.First, j.Last, store.Join(j.Out, j.Output)
+	c, err := shard.Inspect(ctx, d.Output)
+	switch {
+	case err == nil && c.Job == j.ID && c.ConfigDigest == j.ConfigDigest:
+		d.There = "committed"
+		d.Documents, d.Tokens, d.Failed, d.Digest = c.Totals.Documents, c.Totals.Tokens, c.Totals.Failed, c.Digest
+	case err == nil:
+		d.There = fmt.Sprintf("taken by a file of job %s of run %s", c.Job, c.Run)
+	case errors.Is(err, fs.ErrNotExist):
+		d.There = "missing"
+	case ctx.Err() != nil:
+		return ctx.Err()
+	default:
+		d.There = "not to be read: " + err.Error()
+	}
+	return nil
+}
+
+// ask fills in what the queue has of the job.
+func (d *JobDetail) ask(ctx context.Context, client *jobs.Client, known bool) error {
+	s, err := client.Job(ctx, d.Run, d.Job)
+	switch {
+	case err == nil:
+		d.State, d.Record = s.State, &s
+	case errors.Is(err, jobs.ErrNoJob), errors.Is(err, jobs.ErrNotSetUp):
+		d.State = StateQueued
+		if d.There == "committed" {
+			d.State = jobs.StateDone
+		}
+	default:
+		return err
+	}
+	if d.Queued, err = client.Queued(ctx, d.Run, d.Job); err != nil && !errors.Is(err, jobs.ErrNotSetUp) {
+		return err
+	}
+	letter, err := client.Letter(ctx, d.Run, d.Job)
+	switch {
+	case err == nil:
+		d.Letter = &letter
+		if j := letter.Job; j != nil && !known {
+			d.File, d.Input, d.First, d.Last, d.Output = j.Input.Rel, j.Input.Path, j.First, j.Last, store.Join(j.Out, j.Output)
+		}
+	case !errors.Is(err, jobs.ErrNoJob) && !errors.Is(err, jobs.ErrNotSetUp):
+		return err
+	}
+	if !known && d.Record == nil && d.Letter == nil && d.Queued.IsZero() {
+		return usage("run %s has no job %s that the queue knows of; give the whole id, or run this where the output folder can be read", d.Run, d.Job)
+	}
+	return nil
+}
+
+// DeadLetters lists a run's dead letters, or all with run "".
+func DeadLetters(ctx context.Context, client *jobs.Client, run string) ([]jobs.DeadLetter, error) {
+	letters, err := client.Dead(ctx, run)
+	switch {
+	case errors.Is(err, jobs.ErrNotSetUp):
+		return []jobs.DeadLetter{}, nil
+	case err != nil:
+		return nil, err
+	case len(letters) > 0:
+		return letters, nil
+	case run != "":
+		if _, err := client.Run(ctx, run); err != nil {
+			return nil, err // a wrong id is no empty list
+		}
+	}
+	return []jobs.DeadLetter{}, nil
+}

@@ -1,0 +1,96 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"surprisal/internal/jobs"
+)
+
+// Pace is how far a run is and how fast it goes.
+type Pace struct {
+	Done    int     `json:"done"`
+	Total   int     `json:"total"`
+	Percent float64 `json:"percent"` // of the rows, those in workers' hands included
+	// TokensPerSec of the workers that have the run in hand.
+	TokensPerSec float64 `json:"tokens_per_second"`
+	// Left in seconds; absent while unknown or when the run is over.
+	Left *float64 `json:"seconds_left,omitempty"`
+}
+
+// paceOf works out a run's pace from its record, what its jobs came to and its
+// workers.
+func paceOf(r jobs.RunRecord, counts map[jobs.State]int, documents, tokens int64, workers []jobs.WorkerRecord) Pace {
+	p := Pace{Done: counts[jobs.StateDone], Total: r.Jobs}
+	if r.State == jobs.RunComplete {
+		p.Done, p.Percent = p.Total, 100
+		return p
+	}
+	for _, w := range workers {
+		ours := 0
+		for _, h := range w.Progress {
+			if h.Run == r.ID {
+				ours++
+				documents += h.Documents
+				tokens += h.Tokens
+			}
+		}
+		if ours > 0 {
+			p.TokensPerSec += w.TokensPerSec * float64(ours) / float64(len(w.Progress))
+		}
+	}
+	if r.Rows > 0 {
+		p.Percent = min(100, 100*float64(documents)/float64(r.Rows))
+	}
+	if p.TokensPerSec > 0 && !r.State.Final() {
+		left := float64(r.Tokens) * (1 - p.Percent/100) // estimated ones, until some are counted
+		if documents > 0 && tokens > 0 {
+			left = float64(tokens) / float64(documents) * float64(max(0, r.Rows-documents))
+		}
+		s := (time.Duration(left / p.TokensPerSec * float64(time.Second))).Round(time.Second).Seconds()
+		p.Left = &s
+	}
+	return p
+}
+
+// RunLine is a run in a list.
+type RunLine struct {
+	jobs.RunRecord
+	Pace Pace `json:"pace"`
+	Dead int  `json:"dead"`
+}
+
+// ListRuns lists the runs that a server knows, oldest first. Jobs are counted of
+// those that are not complete.
+func ListRuns(ctx context.Context, client *jobs.Client) ([]RunLine, error) {
+	lines := []RunLine{}
+	runs, err := client.Runs(ctx)
+	if errors.Is(err, jobs.ErrNotSetUp) {
+		return lines, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	workers, err := client.Workers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range runs {
+		counts := map[jobs.State]int{}
+		var documents, tokens int64
+		if r.State != jobs.RunComplete {
+			if err := client.JobStates(ctx, r.ID, func(s jobs.JobState) {
+				counts[s.State]++
+				if s.Totals != nil && s.State == jobs.StateDone {
+					documents += s.Totals.Documents
+					tokens += s.Totals.Tokens
+				}
+			}); err != nil {
+				return nil, err
+			}
+		}
+		lines = append(lines, RunLine{RunRecord: r, Pace: paceOf(r, counts, documents, tokens, workers), Dead: counts[jobs.StateDead]})
+	}
+	return lines, nil
+}

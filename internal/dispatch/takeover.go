@@ -1,0 +1,254 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/rs/zerolog"
+
+	"surprisal/internal/jobs"
+	"surprisal/internal/score"
+	"surprisal/internal/shard"
+	"surprisal/internal/store"
+)
+
+// Resumed is what became of a run that was taken up again.
+type Resumed struct {
+	Run       string `json:"run"`
+	Out       string `json:"out"`
+	Unpaused  bool   `json:"unpaused"` // it was paused, and its queue is as it was
+	Jobs      int    `json:"jobs"`
+	Committed int    `json:"committed"`
+	Queued    int    `json:"queued"` // that OUT does not hold, now in the queue
+	Dead      int    `json:"dead"`   // left so; retry queues them
+}
+
+// Resume takes up the run that target names: OUT, or the run's id where the queue
+// knows it. A paused run is let go on. Otherwise what is left to do is found from
+// the manifest and the committed files alone, and queued, whatever became of the
+// dispatcher and the queue that were there before.
+func Resume(ctx context.Context, client *jobs.Client, target string, opt QueueOptions, log zerolog.Logger) (*Resumed, error) {
+	m, err := find(ctx, client, target)
+	if err != nil {
+		return nil, err
+	}
+	res := &Resumed{Run: m.Run, Out: m.Out, Jobs: len(m.Jobs())}
+	r, err := client.Run(ctx, m.Run)
+	switch {
+	case errors.Is(err, jobs.ErrNoRun), errors.Is(err, jobs.ErrNotSetUp):
+	case err != nil:
+		return nil, err
+	case r.State == jobs.RunPaused:
+		if err := Unpause(ctx, client, m.Run); err == nil {
+			res.Unpaused = true
+			return res, nil
+		} else if !errors.Is(err, jobs.ErrNotSetUp) {
+			return nil, err
+		}
+		// Its consumer is gone: it is queued anew.
+	}
+	if err := client.Setup(ctx, opt.Topology); err != nil {
+		return nil, err
+	}
+	own := func(run string) (func(), error) { return acquire(ctx, client, run, "resume") }
+	s, err := locked(ctx, m, log, own, func() (*Submitted, error) { return takeStock(ctx, m, StaleAfter, log) })
+	if err != nil {
+		return nil, err
+	}
+	defer s.Release()
+	opt.KeepDead = true
+	if err := s.Queue(ctx, client, opt); err != nil {
+		return nil, err
+	}
+	res.Committed, res.Queued, res.Dead = len(s.Committed.Jobs), s.Queued, s.Dead
+	return res, nil
+}
+
+// find reads the manifest of the run that a person names by its id or by OUT.
+func find(ctx context.Context, client *jobs.Client, target string) (*score.Manifest, error) {
+	out, err := store.Resolve(target)
+	if err != nil {
+		return nil, usage("%s: %w", target, err)
+	}
+	m, err := shard.ReadManifest(ctx, out)
+	switch {
+	case err == nil:
+		return m, sameOut(out, m)
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, usage("%s: %w", out, err)
+	case !score.ValidRunID(target):
+		return nil, usage("%s is neither a run's id nor an output folder with a %s", target, score.ManifestName)
+	}
+	_, m, err = open(ctx, client, target)
+	if errors.Is(err, jobs.ErrNoRun) || errors.Is(err, jobs.ErrNotSetUp) {
+		return nil, usage("the queue does not know run %s; if it was wiped or made anew, name the run's output folder: dispatcher resume OUT", target)
+	}
+	return m, err
+}
+
+// sameOut refuses an output folder that was moved: workers write where the
+// manifest says.
+func sameOut(out string, m *score.Manifest) error {
+	if out == m.Out {
+		return nil
+	}
+	a, aerr := os.Stat(out)
+	b, berr := os.Stat(m.Out)
+	if aerr == nil && berr == nil && os.SameFile(a, b) {
+		return nil
+	}
+	return usage("%s holds run %s, whose workers write to %s: move it back there, or make that name lead to it", out, m.Run, m.Out)
+}
+
+// Pause has the run's workers finish what they hold and take no more of it, until
+// Unpause, through restarts of everything.
+func Pause(ctx context.Context, client *jobs.Client, run string) error {
+	_, err := client.UpdateRun(ctx, run, func(r *jobs.RunRecord) error {
+		if r.State.Final() {
+			return usage("run %s is %s: there is nothing to pause", run, r.State)
+		}
+		r.State = jobs.RunPaused
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	err = client.HoldRun(ctx, run)
+	if errors.Is(err, jobs.ErrNotSetUp) {
+		return nil // nothing is queued yet: whoever queues it sees that it is paused
+	}
+	return err
+}
+
+// Unpause undoes Pause; of a run that is not paused it does nothing. It fails with
+// jobs.ErrNotSetUp where the run's part of the queue is gone.
+func Unpause(ctx context.Context, client *jobs.Client, run string) error {
+	if err := client.ReleaseRun(ctx, run); err != nil {
+		return err
+	}
+	_, err := client.UpdateRun(ctx, run, func(r *jobs.RunRecord) error {
+		if r.State == jobs.RunPaused {
+			r.State = jobs.RunRunning
+		}
+		return nil
+	})
+	return err
+}
+
+// Cancel ends a run: its jobs leave the queue. Workers finish what they hold and
+// commit it; with now they drop it. What is committed stays, and submitting again
+// goes on from there.
+func Cancel(ctx context.Context, client *jobs.Client, run string, now bool) error {
+	if _, err := client.Run(ctx, run); err != nil {
+		return err
+	}
+	release, err := acquire(ctx, client, run, "cancel") // nobody may be queueing its jobs
+	if err != nil {
+		return err
+	}
+	defer release()
+	_, err = client.UpdateRun(ctx, run, func(r *jobs.RunRecord) error {
+		if r.State == jobs.RunComplete {
+			return usage("run %s is complete: there is nothing to cancel", run)
+		}
+		r.State, r.Drop, r.Error = jobs.RunCancelled, r.Drop || now, ""
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return client.CloseRun(ctx, run)
+}
+
+// RetryOptions choose what Retry does again.
+type RetryOptions struct {
+	Dead        bool // queue dead jobs
+	FailedFiles bool // plan files again that could not be planned
+}
+
+// Retried is what Retry queued.
+type Retried struct {
+	Run         string `json:"run"`
+	DeadJobs    int    `json:"dead_jobs"`    // queued again
+	MendedFiles int    `json:"mended_files"` // that can be planned now
+	FailedFiles int    `json:"failed_files"` // that still can't
+	NewJobs     int    `json:"new_jobs"`     // of mended files
+}
+
+// Retry queues dead jobs of a run again, under a new epoch and with what is on
+// record of them kept, and plans its failed files again.
+func Retry(ctx context.Context, client *jobs.Client, run string, what RetryOptions, opt QueueOptions, log zerolog.Logger) (*Retried, error) {
+	r, m, err := open(ctx, client, run)
+	if err != nil {
+		return nil, err
+	}
+	if r.State == jobs.RunCancelled {
+		return nil, usage("run %s was cancelled: dispatcher resume %s takes it up again", run, run)
+	}
+	own := func(run string) (func(), error) { return acquire(ctx, client, run, "retry") }
+	res := &Retried{Run: run}
+	s, err := locked(ctx, m, log, own, func() (*Submitted, error) {
+		if m, err = shard.ReadManifest(ctx, m.Out); err != nil { // under the lock
+			return nil, usage("%s: %w", r.Out, err)
+		}
+		if what.FailedFiles {
+			if err := res.replan(ctx, m); err != nil {
+				return nil, err
+			}
+		}
+		return takeStock(ctx, m, StaleAfter, log)
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer s.Release()
+	opt.KeepDead = !what.Dead
+	if what.Dead {
+		err := client.JobStates(ctx, run, func(st jobs.JobState) {
+			if st.State == jobs.StateDead && !s.Committed.Jobs[st.Job] {
+				res.DeadJobs++
+			}
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return res, s.Queue(ctx, client, opt)
+}
+
+// replan plans m's failed files again and writes the manifest if any is mended.
+func (res *Retried) replan(ctx context.Context, m *score.Manifest) error {
+	for i := range m.Files {
+		f := &m.Files[i]
+		if f.Error == "" {
+			continue
+		}
+		in, err := shard.Look(ctx, f.Input)
+		var plan score.FilePlan
+		if err == nil {
+			plan, err = shard.Plan(ctx, in, shard.PlanOptions{Options: m.Options, JobTokens: m.JobTokens})
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err != nil {
+			plan = score.FilePlan{Input: f.Input, Error: err.Error()}
+		}
+		if *f = plan; f.Error != "" {
+			res.FailedFiles++
+			continue
+		}
+		res.MendedFiles++
+		res.NewJobs += len(f.Cuts)
+	}
+	if res.MendedFiles == 0 {
+		return nil
+	}
+	if err := shard.ReplaceManifest(ctx, m.Out, m); err != nil {
+		return fmt.Errorf("plan failed files again: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,170 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"surprisal/internal/jobs"
+	"surprisal/internal/score"
+	"surprisal/internal/shard"
+)
+
+// Wait follows a submitted run to its end, checks OUT and sums up. Any number may
+// wait; one of them has the run's lease, queues lost jobs again and finishes it.
+// When that one dies another takes over.
+func Wait(ctx context.Context, client *jobs.Client, run string, report func(Progress), log zerolog.Logger) (*Summary, error) {
+	started := time.Now()
+	keep := keeper{client: client, run: run}
+	keepCtx, stop := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		keep.keep(keepCtx)
+	}()
+	defer func() {
+		stop()
+		<-done
+	}()
+	var before *shard.Totals
+	for {
+		r, m, err := open(ctx, client, run)
+		if err != nil {
+			return nil, err
+		}
+		if r.State == jobs.RunCancelled {
+			return nil, ErrCancelled
+		}
+		c, err := Reconcile(ctx, m)
+		if err != nil {
+			return nil, err
+		}
+		if before == nil {
+			t := c.Totals
+			before = &t
+		}
+		var dead []DeadJob
+		epoch := r.Epoch
+		if len(pending(m, c)) > 0 {
+			w := newWatch(client, m, c, report, log, &keep)
+			w.epoch = r.Epoch
+			if c, dead, err = w.run(ctx); errors.Is(err, errAnew) {
+				log.Info().Str("run", run).Msg("jobs were submitted since: watching those too")
+				continue
+			} else if err != nil {
+				return nil, err
+			}
+			epoch = w.epoch
+		}
+		sum, err := Summarize(ctx, m, c, dead, *before, time.Since(started))
+		if err != nil {
+			return nil, err
+		}
+		if err := conclude(ctx, client, &keep, m, epoch, sum); !errors.Is(err, errAnew) {
+			return sum, err
+		}
+	}
+}
+
+// open reads a run's record and its manifest.
+func open(ctx context.Context, client *jobs.Client, run string) (jobs.RunRecord, *score.Manifest, error) {
+	r, err := client.Run(ctx, run)
+	if err != nil {
+		return r, nil, err
+	}
+	m, err := shard.ReadManifest(ctx, r.Out)
+	if err != nil {
+		return r, nil, usage("run %s: its output folder %s is not to be read here: %w", run, r.Out, err)
+	}
+	if m.Run != run {
+		return r, nil, usage("%s belongs to run %s now, not to %s", r.Out, m.Run, run)
+	}
+	return r, m, nil
+}
+
+// conclude writes what the run came to, or waits until whoever has the run did.
+func conclude(ctx context.Context, client *jobs.Client, t tenure, m *score.Manifest, epoch uint64, sum *Summary) error {
+	for !t.Held() {
+		r, err := client.Run(ctx, m.Run)
+		switch {
+		case errors.Is(err, jobs.ErrNoRun), errors.Is(err, jobs.ErrNotSetUp):
+			return wiped(m)
+		case err == nil && r.State == jobs.RunCancelled:
+			return ErrCancelled
+		case err == nil && r.State.Final():
+			return nil
+		}
+		select {
+		case <-time.After(tick / 2):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	if err := Finish(ctx, m, sum); err != nil {
+		return err
+	}
+	_, err := client.UpdateRun(ctx, m.Run, func(r *jobs.RunRecord) error {
+		if r.State == jobs.RunCancelled {
+			return ErrCancelled
+		}
+		if r.Epoch != epoch || r.Jobs != sum.Jobs {
+			return errAnew // jobs were queued since OUT was looked at
+		}
+		r.State, r.Error = jobs.RunComplete, ""
+		if !sum.Complete {
+			r.State = jobs.RunFailed
+			r.Error = fmt.Sprintf("%d dead jobs, %d failed files", len(sum.DeadJobs), len(sum.FailedFiles))
+		}
+		return nil
+	})
+	if err == nil && sum.Complete {
+		err = client.CloseRun(ctx, m.Run)
+	}
+	return err
+}
+
+// keeper has the run's lease whenever nobody else does.
+type keeper struct {
+	client *jobs.Client
+	run    string
+
+	mu    sync.Mutex
+	lease *jobs.DispatcherLease
+}
+
+// Held reports whether the run is this dispatcher's now.
+func (k *keeper) Held() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.lease != nil && k.lease.Held()
+}
+
+// keep takes the lease each time it is free, until ctx ends, and gives it back.
+func (k *keeper) keep(ctx context.Context) {
+	const every = 2 * time.Second
+	for ctx.Err() == nil {
+		lease, err := k.client.AcquireRun(ctx, k.run, "wait", true, false)
+		if err != nil {
+			select {
+			case <-time.After(every):
+			case <-ctx.Done():
+			}
+			continue
+		}
+		k.mu.Lock()
+		k.lease = lease
+		k.mu.Unlock()
+		select {
+		case <-lease.Lost():
+		case <-ctx.Done():
+		}
+		lease.Release()
+		k.mu.Lock()
+		k.lease = nil
+		k.mu.Unlock()
+	}
+}

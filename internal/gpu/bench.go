@@ -1,0 +1,106 @@
+//go:build cuda
+
+package gpu
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"gorgonia.org/cu"
+
+	"surprisal/internal/score"
+)
+
+// Family is the kernels of one kind in a forward pass.
+type Family struct {
+	Name string  `json:"name"`
+	MS   float64 `json:"ms"`
+}
+
+// Profile runs a batch and gives each family's share of the device's time, in
+// order of first launch. Events around every launch cost about 1 %.
+func (e *Engine) Profile(ctx context.Context, b *score.Batch) ([]Family, error) {
+	e.lock.Lock()
+	e.trace = &trace{}
+	e.lock.Unlock()
+	err := e.Forward(ctx, b)
+	e.lock.Lock()
+	t := e.trace
+	e.trace = nil
+	e.lock.Unlock()
+	var out []Family
+	return out, errors.Join(err, e.dev.do(func() error {
+		defer t.free()
+		names, ms, err := t.sum()
+		for _, n := range names {
+			out = append(out, Family{n, ms[n]})
+		}
+		return err
+	}))
+}
+
+// Product is one of a forward pass's matrix products.
+type Product struct {
+	Name   string  `json:"name"`
+	N      int     `json:"n"`
+	K      int     `json:"k"`
+	Rows   int     `json:"rows"`
+	Times  int     `json:"times"` // in a pass of MaxTokens scored tokens
+	MS     float64 `json:"ms"`    // of one
+	TFLOPS float64 `json:"tflops"`
+	How    string  `json:"algorithm"`
+}
+
+// Products times the matrix products of a full batch alone, each by the algorithm
+// that Forward uses, on random operands: the limit that the rest of a forward pass
+// is measured against. It spoils no weights.
+func (e *Engine) Products() ([]Product, error) {
+	e.lock.Lock()
+	defer e.lock.Unlock()
+	if e.closed || e.broken != nil {
+		return nil, errors.Join(ErrClosed, e.broken)
+	}
+	y, g, l := &e.w.layers[0], e.gemm, e.model.Layers
+	slices := (e.cfg.MaxTokens + headRows - 1) / headRows
+	var out []Product
+	err := e.dev.do(func() error {
+		for _, t := range []struct {
+			p           *product
+			rows, times int
+			o           operands
+		}{
+			{g.in, e.rows, l, operands{e.buf.y, y.in, e.buf.p, 0}},
+			{g.decay, e.rows, l, operands{e.buf.p + cu.DevicePtr(2*e.cols.f), y.decay, e.buf.f, 0}},
+			{g.gate, e.rows, l, operands{e.buf.p + cu.DevicePtr(2*e.cols.g), y.gate, e.buf.z, y.gateBias}},
+			{g.out, e.rows, l, operands{e.buf.o, y.out, e.buf.x, 0}},
+			{g.up, e.rows, l, operands{e.buf.y, y.up, e.buf.h, 0}},
+			{g.down, e.rows, l, operands{e.buf.a, y.down, e.buf.x, 0}},
+			{g.head, min(e.rows, headRows), slices, operands{e.buf.y, e.w.head, e.buf.logits, 0}},
+		} {
+			if err := e.fillRandom(t.o.x, int64(t.rows-1)*int64(t.p.c.ldx)+int64(t.p.c.k), 2); err != nil {
+				return err
+			}
+			const each = 8 // back to back, as clocks settle under load
+			ms, err := e.time(func() error {
+				for range each {
+					if err := e.lt.run(t.p, t.rows, t.o, e.dev.stream); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			if err != nil {
+				return fmt.Errorf("product %s: %w", t.p.name, err)
+			}
+			ms /= each
+			n, k := int(t.p.c.n), int(t.p.c.k)
+			out = append(out, Product{t.p.name, n, k, t.rows, t.times, ms, 2 * float64(t.rows) * float64(n) * float64(k) / ms / 1e9, t.p.what})
+		}
+		return nil
+	})
+	return out, err
+}
+
+// Bytes is the device memory that the engine has taken.
+func (e *Engine) Bytes() int64 { return e.mem.total }

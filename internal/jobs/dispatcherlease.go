@@ -1,0 +1,300 @@
+package jobs
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"surprisal/internal/score"
+)
+
+// DispatcherRecord says which dispatcher works on a run: bucket surprisal_leases,
+// key <run>. It vanishes LeaseTTL after the last renewal.
+type DispatcherRecord struct {
+	Version int       `json:"v"`
+	Owner   string    `json:"owner"` // random, one a lease
+	Host    string    `json:"host"`
+	PID     int       `json:"pid"`
+	Command string    `json:"command"` // "submit", "wait", …
+	Since   time.Time `json:"since"`
+	// Yields: a dispatcher that has something to do takes the run over; this one
+	// only watches it.
+	Yields bool `json:"yields,omitempty"`
+}
+
+// String names the dispatcher for people.
+func (d DispatcherRecord) String() string {
+	return fmt.Sprintf("dispatcher %s on %s, pid %d, since %s", d.Command, clean(d.Host, 64), d.PID, d.Since.Format(time.RFC3339))
+}
+
+// LeaseTTL is how long after its last renewal a dispatcher's lease holds for
+// others. A lease is renewed every LeaseTTL/4, and its holder counts it as lost
+// at LeaseTTL/2 without one.
+const LeaseTTL = 20 * time.Second
+
+// HeldError: another dispatcher works on the run. It matches ErrHeld.
+type HeldError struct {
+	Run string
+	By  DispatcherRecord
+}
+
+// Error says who, in one line.
+func (e *HeldError) Error() string {
+	return fmt.Sprintf("run %s is worked on by another %s: wait for it, or stop it", e.Run, e.By)
+}
+
+// Is makes errors.Is(err, ErrHeld) true.
+func (e *HeldError) Is(target error) bool { return target == ErrHeld }
+
+// DispatcherLease is the right to queue jobs of a run again and to finish it. It is
+// renewed until it is released or lost.
+type DispatcherLease struct {
+	c   *Client
+	run string
+	me  DispatcherRecord
+
+	mu      sync.Mutex
+	rev     uint64
+	renewed time.Time // by this process's own clock
+	lost    chan struct{}
+	once    sync.Once
+	stop    context.CancelFunc
+	done    chan struct{}
+}
+
+// AcquireRun takes the run's lease for command, or says in a *HeldError who has
+// it. It takes over from one that yields, and from one that has not been renewed
+// for LeaseTTL as this process's own clock has it: it waits so long to find that
+// out only where patient is set.
+func (c *Client) AcquireRun(ctx context.Context, run, command string, yields, patient bool) (*DispatcherLease, error) {
+	if !score.ValidRunID(run) {
+		return nil, fmt.Errorf("take run: %q is not a run id", run)
+	}
+	host, _ := os.Hostname() // for people; the owner's name is what counts
+	me := DispatcherRecord{
+		Version: recordVersion, Owner: rand.Text(), Host: host, PID: os.Getpid(), Command: command,
+		Since: time.Now().UTC(), Yields: yields,
+	}
+	value, err := json.Marshal(me)
+	if err != nil {
+		return nil, err
+	}
+	var seen uint64 // revision of the other's lease
+	var since time.Time
+	for {
+		var rev uint64
+		var by DispatcherRecord
+		err := read(ctx, func(ctx context.Context) error {
+			kv, err := c.bucket(ctx, LeaseBucket)
+			if err != nil {
+				return err
+			}
+			rev, by, err = c.tryLease(ctx, kv, run, value, me, since, seen)
+			return err
+		})
+		if err != nil {
+			return nil, c.fail("take run "+run, err)
+		}
+		if by.Owner == me.Owner {
+			return c.holdLease(run, me, value, rev), nil
+		}
+		if !patient {
+			return nil, &HeldError{Run: run, By: by}
+		}
+		if rev != seen {
+			if seen != 0 { // it is renewed: its owner lives
+				return nil, &HeldError{Run: run, By: by}
+			}
+			seen, since = rev, time.Now()
+		}
+		sleep(ctx, LeaseTTL/20)
+		if err := ctx.Err(); err != nil {
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// tryLease takes the lease if it is free, yields, or has been at revision seen
+// for LeaseTTL. It returns who has it then, and its revision.
+func (c *Client) tryLease(ctx context.Context, kv jetstream.KeyValue, run string, value []byte, me DispatcherRecord, since time.Time, seen uint64) (uint64, DispatcherRecord, error) {
+	e, err := kv.Get(ctx, run)
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		rev, err := kv.Create(ctx, run, value)
+		if err == nil {
+			return rev, me, nil
+		}
+		if !errors.Is(err, jetstream.ErrKeyExists) {
+			return 0, DispatcherRecord{}, err
+		}
+		e, err = kv.Get(ctx, run)
+		if err != nil {
+			return 0, DispatcherRecord{}, err
+		}
+	} else if err != nil {
+		return 0, DispatcherRecord{}, err
+	}
+	var by DispatcherRecord
+	bad := decodeRecord(e.Value(), &by, func() int { return by.Version })
+	stale := e.Revision() == seen && time.Since(since) >= LeaseTTL
+	if bad == nil && !stale && (!by.Yields || me.Yields) {
+		return e.Revision(), by, nil
+	}
+	rev, err := kv.Update(ctx, run, value, e.Revision())
+	if errors.Is(err, jetstream.ErrKeyExists) { // somebody was quicker
+		if e, err = kv.Get(ctx, run); err == nil {
+			err = decodeRecord(e.Value(), &by, func() int { return by.Version })
+			return e.Revision(), by, err
+		}
+	}
+	return rev, me, err
+}
+
+func (c *Client) holdLease(run string, me DispatcherRecord, value []byte, rev uint64) *DispatcherLease {
+	ctx, stop := c.untilClose(context.Background())
+	l := &DispatcherLease{
+		c: c, run: run, me: me, rev: rev, renewed: time.Now(), lost: make(chan struct{}), stop: stop, done: make(chan struct{}),
+	}
+	if !c.spawn(func() {
+		defer close(l.done)
+		l.renew(ctx, value)
+	}) {
+		close(l.done)
+		l.lose(ErrClosed)
+	}
+	return l
+}
+
+func (l *DispatcherLease) renew(ctx context.Context, value []byte) {
+	tick := time.NewTicker(LeaseTTL / 4)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		kv, err := l.c.bucket(perRequest{ctx}, LeaseBucket)
+		if err == nil {
+			err = l.update(perRequest{ctx}, kv, value)
+		}
+		switch {
+		case ctx.Err() != nil:
+			return
+		case errors.Is(err, jetstream.ErrKeyExists):
+			l.lose(errors.New("another dispatcher has taken the run over"))
+			return
+		case err != nil && !l.Held():
+			l.lose(fmt.Errorf("it could not be renewed: %w", err))
+			return
+		case err != nil:
+			l.c.log.Debug().Err(err).Str("run", l.run).Msg("lease not renewed; trying again")
+		}
+	}
+}
+
+// update renews. A key that is gone (the server's store was wiped, or the TTL ran
+// out unseen) is made again, if nobody else did.
+func (l *DispatcherLease) update(ctx context.Context, kv jetstream.KeyValue, value []byte) error {
+	l.mu.Lock()
+	rev := l.rev
+	l.mu.Unlock()
+	asked := time.Now()
+	next, err := kv.Update(ctx, l.run, value, rev)
+	if errors.Is(err, jetstream.ErrKeyExists) {
+		e, gerr := kv.Get(ctx, l.run)
+		switch {
+		case errors.Is(gerr, jetstream.ErrKeyNotFound):
+			next, err = kv.Create(ctx, l.run, value)
+		case gerr == nil && string(e.Value()) == string(value): // an answer of ours got lost
+			next, err = e.Revision(), nil
+		}
+	}
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.rev, l.renewed = next, asked
+	return nil
+}
+
+func (l *DispatcherLease) lose(why error) {
+	l.once.Do(func() {
+		l.c.log.Warn().Err(why).Str("run", l.run).Msg("this dispatcher no longer has the run")
+		close(l.lost)
+	})
+}
+
+// Held reports whether the run is surely still this dispatcher's. Ask before each
+// step that only one dispatcher may take.
+func (l *DispatcherLease) Held() bool {
+	l.mu.Lock()
+	renewed := l.renewed
+	l.mu.Unlock()
+	select {
+	case <-l.lost:
+		return false
+	default:
+		return time.Since(renewed) < LeaseTTL/2
+	}
+}
+
+// Lost is closed when the lease is lost for good; acquire it anew.
+func (l *DispatcherLease) Lost() <-chan struct{} { return l.lost }
+
+// Release gives the run back. It may be called more than once.
+func (l *DispatcherLease) Release() {
+	l.stop()
+	<-l.done
+	l.mu.Lock()
+	rev := l.rev
+	l.rev = 0
+	l.mu.Unlock()
+	select {
+	case <-l.lost:
+		return
+	default:
+	}
+	if rev == 0 || !l.c.Connected() {
+		return // its TTL does it
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
+	defer cancel()
+	kv, err := l.c.bucket(ctx, LeaseBucket)
+	if err == nil {
+		err = kv.Delete(ctx, l.run, jetstream.LastRevision(rev))
+	}
+	if err != nil {
+		l.c.log.Debug().Err(err).Str("run", l.run).Msg("lease not released: it runs out by itself")
+	}
+}
+
+// Dispatcher says which dispatcher works on the run; ok is false where none does.
+func (c *Client) Dispatcher(ctx context.Context, run string) (d DispatcherRecord, ok bool, err error) {
+	if !score.ValidRunID(run) {
+		return d, false, fmt.Errorf("%w: %q is not a run id", ErrNoRun, clean(run, 80))
+	}
+	err = read(ctx, func(ctx context.Context) error {
+		kv, err := c.bucket(ctx, LeaseBucket)
+		if err != nil {
+			return err
+		}
+		e, err := kv.Get(ctx, run)
+		if errors.Is(err, jetstream.ErrKeyNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		ok = true
+		return decodeRecord(e.Value(), &d, func() int { return d.Version })
+	})
+	return d, ok && err == nil, c.fail("read the lease of run "+run, err)
+}

@@ -1,0 +1,293 @@
+package jobs
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
+)
+
+// roster is the runs that a worker may take jobs of, as last looked at, and whose
+// turn it is.
+type roster struct {
+	c   *Client
+	log zerolog.Logger
+
+	mu      sync.Mutex
+	runs    map[string]*liveRun
+	turn    uint64        // counts jobs taken
+	idle    int           // workers that waited for a job when last looked
+	changed chan struct{} // closed, and made anew, when a run came, went or has jobs
+	dirty   chan struct{} // full: look again
+}
+
+// liveRun is a run in a roster.
+type liveRun struct {
+	RunQueueInfo
+	served  uint64    // turn of the last job taken of it
+	parked  uint64    // turn of the last wait on it
+	shun    time.Time // not before
+	shunned int       // times in a row
+	told    bool      // its drift was logged
+	handle  jetstream.Consumer
+}
+
+const (
+	// lookEvery is how often a worker looks at the runs, where no notice came.
+	lookEvery = 10 * time.Second
+	// shunFirst and shunMost are for how long a run is left alone whose job was
+	// declined here: the others are not held up.
+	shunFirst = time.Second
+	shunMost  = 5 * time.Minute
+)
+
+func newRoster(c *Client, log zerolog.Logger) *roster {
+	return &roster{
+		c: c, log: log, runs: map[string]*liveRun{}, changed: make(chan struct{}),
+		dirty: make(chan struct{}, 1), // one look is enough for any number of notices
+	}
+}
+
+// hear takes a notice.
+func (r *roster) hear(run string, n notice) {
+	if n == noticeQueued {
+		r.mu.Lock()
+		l := r.runs[run]
+		if l != nil {
+			l.Pending = max(l.Pending, 1)
+			r.wake()
+		}
+		r.mu.Unlock()
+		if l != nil {
+			return
+		}
+	}
+	r.look()
+}
+
+// look has the runs looked at soon.
+func (r *roster) look() {
+	select {
+	case r.dirty <- struct{}{}:
+	default:
+	}
+}
+
+// wake tells those who wait; mu is held.
+func (r *roster) wake() {
+	close(r.changed)
+	r.changed = make(chan struct{})
+}
+
+// rouse has all who wait ask all runs.
+func (r *roster) rouse() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, l := range r.runs {
+		l.handle = nil
+	}
+	r.wake()
+}
+
+// refresh looks at the runs.
+func (r *roster) refresh(ctx context.Context) error {
+	list, err := r.c.runQueues(ctx)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		err = nil // wiped: a dispatcher makes it anew
+	}
+	if err != nil {
+		return r.c.fail("look at the queue", err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	seen := make(map[string]bool, len(list))
+	news := false
+	r.idle = 0
+	for _, q := range list {
+		seen[q.Run] = true
+		r.idle += q.Waiting
+		l := r.runs[q.Run]
+		if l == nil {
+			l = &liveRun{served: r.turn}
+			r.runs[q.Run] = l
+			r.log.Debug().Str("run", q.Run).Int("priority", q.Priority).Msg("run to take jobs of")
+		}
+		news = news || !l.open() && q.drift == nil && !q.Paused && (q.Pending > 0 || q.AckPending > 0) || q.Pending > l.Pending
+		l.RunQueueInfo = q
+		if q.drift == nil {
+			l.told = false
+		} else if !l.told {
+			l.told = true
+			r.log.Error().Err(q.drift).Str("run", q.Run).Msg("no jobs are taken of this run")
+		}
+	}
+	for run := range r.runs {
+		if !seen[run] {
+			delete(r.runs, run)
+			news = true
+		}
+	}
+	if news {
+		r.wake()
+	}
+	return nil
+}
+
+// open reports whether there may be a job to take.
+func (l *liveRun) open() bool {
+	return l.drift == nil && !l.Paused && (l.Pending > 0 || l.AckPending > 0)
+}
+
+// order lists the runs to try: by priority, and within one those first that have
+// waited for their turn the longest. wait is closed when that may have changed;
+// soon is when the next run that is left alone may be tried.
+func (r *roster) order(now time.Time) (runs []string, wait <-chan struct{}, soon time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var open []*liveRun
+	for _, l := range r.runs {
+		switch {
+		case !l.open():
+		case l.shun.After(now):
+			if soon.IsZero() || l.shun.Before(soon) {
+				soon = l.shun
+			}
+		default:
+			open = append(open, l)
+		}
+	}
+	slices.SortFunc(open, func(a, b *liveRun) int {
+		return cmp.Or(cmp.Compare(b.Priority, a.Priority), cmp.Compare(a.served, b.served), cmp.Compare(a.Run, b.Run))
+	})
+	for _, l := range open {
+		runs = append(runs, l.Run)
+	}
+	return runs, r.changed, soon
+}
+
+// park chooses which of runs to wait on: each in turn.
+func (r *roster) park(runs []string) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	best := ""
+	for _, run := range runs {
+		l := r.runs[run]
+		if l != nil && (best == "" || l.parked < r.runs[best].parked) {
+			best = run
+		}
+	}
+	if l := r.runs[best]; l != nil {
+		r.turn++
+		l.parked = r.turn
+	}
+	return best
+}
+
+// sweepEvery is how often an idle worker asks each of n runs for a job: rarely
+// where many workers do, which wait on all the runs by then.
+func (r *roster) sweepEvery(n int) time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	const rate = 300 // requests a second, all workers together
+	return min(max(time.Duration(r.idle*n)*time.Second/rate, time.Second), 30*time.Second)
+}
+
+// config is how a run's jobs are handed out.
+func (r *roster) config(run string) (RunConfig, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	l := r.runs[run]
+	if l == nil {
+		return RunConfig{}, false
+	}
+	return l.Config, true
+}
+
+// handle is the run's consumer, looked up once.
+func (r *roster) handle(ctx context.Context, run string) (jetstream.Consumer, error) {
+	r.mu.Lock()
+	l := r.runs[run]
+	if l == nil || l.handle != nil {
+		defer r.mu.Unlock()
+		if l == nil {
+			return nil, errGone
+		}
+		return l.handle, nil
+	}
+	r.mu.Unlock()
+	h, err := r.c.js.Consumer(perRequest{ctx}, JobStream, runDurable(run))
+	if err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	l.handle = h
+	return h, nil
+}
+
+// took notes that a job of the run was taken.
+func (r *roster) took(run string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if l := r.runs[run]; l != nil {
+		r.turn++
+		l.served = r.turn
+	}
+}
+
+// none notes that the run had no job to give.
+func (r *roster) none(run string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if l := r.runs[run]; l != nil && l.Pending > 0 {
+		l.Pending = 0
+		l.AckPending = max(l.AckPending, 1) // until looked at, some are in hand
+	}
+}
+
+// leave leaves the run alone for a while: its consumer is gone, or its job was
+// declined.
+func (r *roster) leave(run string, d time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if l := r.runs[run]; l != nil {
+		l.shun = time.Now().Add(d)
+	}
+}
+
+// declined leaves the run alone, longer each time in a row.
+func (r *roster) declined(run string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if l := r.runs[run]; l != nil {
+		l.shun = time.Now().Add(backoff(shunFirst, shunMost, l.shunned))
+		l.shunned++
+	}
+}
+
+// accepted notes that a job of the run was one for this worker.
+func (r *roster) accepted(run string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if l := r.runs[run]; l != nil {
+		l.shunned = 0
+	}
+}
+
+// pending lists the runs that had jobs to give when last looked at, and why none
+// may come of others.
+func (r *roster) pending(now time.Time) (runs []RunQueueInfo) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, l := range r.runs {
+		if l.Pending > 0 && l.drift == nil && !l.shun.After(now) {
+			runs = append(runs, l.RunQueueInfo)
+		}
+	}
+	return runs
+}

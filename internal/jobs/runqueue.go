@@ -1,0 +1,292 @@
+package jobs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"surprisal/internal/score"
+)
+
+// RunConfig is how a run's jobs are handed out. In OpenRun a zero field means: as
+// it is, or the default where the run has no consumer yet.
+type RunConfig struct {
+	AckWait       time.Duration // 60 s; workers heartbeat every third of it
+	MaxAttempts   int           // 5; failed attempts until a job is dead
+	MaxLost       int           // 5; attempts whose worker vanished until a job is dead
+	MaxDeliver    int           // 1000; backstop over all deliveries, drains and declines included
+	MaxAckPending int           // 65536; jobs in hand or delayed, all workers together
+}
+
+func (t RunConfig) or(d RunConfig) RunConfig {
+	set := func(v *int, d int) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	set(&t.MaxAttempts, d.MaxAttempts)
+	set(&t.MaxLost, d.MaxLost)
+	set(&t.MaxDeliver, d.MaxDeliver)
+	set(&t.MaxAckPending, d.MaxAckPending)
+	if t.AckWait == 0 {
+		t.AckWait = d.AckWait
+	}
+	return t
+}
+
+func (t RunConfig) withDefaults() RunConfig {
+	return t.or(RunConfig{AckWait: time.Minute, MaxAttempts: 5, MaxLost: 5, MaxDeliver: 1000, MaxAckPending: 65536})
+}
+
+func (t RunConfig) validate() error {
+	switch {
+	case t.AckWait < 100*time.Millisecond:
+		return fmt.Errorf("AckWait %s is less than 100ms", t.AckWait)
+	case t.MaxAttempts < 1 || t.MaxLost < 1:
+		return fmt.Errorf("max attempts %d, max lost %d: want 1 or more", t.MaxAttempts, t.MaxLost)
+	case t.MaxDeliver < 1:
+		return fmt.Errorf("MaxDeliver %d: want 1 or more", t.MaxDeliver)
+	case t.MaxAckPending < 1:
+		return fmt.Errorf("MaxAckPending %d: want 1 or more", t.MaxAckPending)
+	}
+	return nil
+}
+
+// Metadata of a run's consumer: what workers must agree on.
+const (
+	metaMaxAttempts = "surprisal.max-attempts"
+	metaMaxLost     = "surprisal.max-lost"
+	metaPriority    = "surprisal.priority"
+)
+
+// durablePrefix begins the name of each run's consumer.
+const durablePrefix = "run-"
+
+func runDurable(run string) string { return durablePrefix + run }
+
+func (t RunConfig) consumer(run string, priority int) jetstream.ConsumerConfig {
+	return jetstream.ConsumerConfig{
+		Durable: runDurable(run), Description: "hands a run's jobs to workers, one at a time",
+		FilterSubject: jobSubject(run, "*"),
+		AckPolicy:     jetstream.AckExplicitPolicy, AckWait: t.AckWait, MaxDeliver: t.MaxDeliver,
+		// No BackOff: it would replace AckWait.
+		MaxAckPending: t.MaxAckPending,
+		// The server refuses a request for more than one job, whoever asks.
+		MaxRequestBatch: 1,
+		// Each idle worker has one request waiting; the server's default is 512.
+		MaxWaiting: 16384,
+		Metadata: map[string]string{
+			metaFormat: strconv.Itoa(score.FormatVersion), metaMaxAttempts: strconv.Itoa(t.MaxAttempts),
+			metaMaxLost: strconv.Itoa(t.MaxLost), metaPriority: strconv.Itoa(priority),
+			metaMonitor: "true", metaMonitorAcks: strconv.Itoa(t.MaxAckPending),
+		},
+	}
+}
+
+// RunQueueInfo is one run's part of the queue.
+type RunQueueInfo struct {
+	Run      string    `json:"run"`
+	Config   RunConfig `json:"-"`
+	Priority int       `json:"priority"`
+	Paused   bool      `json:"paused,omitempty"`
+	// Pending jobs were not delivered yet; AckPending ones are in workers' hands,
+	// or delayed after a failed attempt.
+	Pending     uint64 `json:"pending"`
+	AckPending  int    `json:"ack_pending"`
+	Redelivered int    `json:"redelivered"` // of these, delivered more than once
+	Waiting     int    `json:"waiting"`     // workers that wait for a job of it just now
+
+	delivered uint64 // stream sequence of the last delivery
+	drift     error  // why no worker may take from it
+}
+
+// runQueueInfo reads a consumer; ok is false where it is no run's.
+func runQueueInfo(info *jetstream.ConsumerInfo) (q RunQueueInfo, ok bool) {
+	run, ok := strings.CutPrefix(info.Name, durablePrefix)
+	if !ok || !score.ValidRunID(run) {
+		return q, false
+	}
+	have := info.Config
+	num := func(key string) int {
+		n, err := strconv.Atoi(have.Metadata[key])
+		if err != nil {
+			return 0 // shows as drift
+		}
+		return n
+	}
+	q = RunQueueInfo{
+		Run: run, Priority: num(metaPriority), Paused: info.Paused, Pending: info.NumPending, AckPending: info.NumAckPending,
+		Redelivered: info.NumRedelivered, Waiting: info.NumWaiting, delivered: info.Delivered.Stream,
+		Config: RunConfig{
+			AckWait: have.AckWait, MaxAttempts: num(metaMaxAttempts), MaxLost: num(metaMaxLost),
+			MaxDeliver: have.MaxDeliver, MaxAckPending: have.MaxAckPending,
+		},
+	}
+	want := q.Config.consumer(run, q.Priority)
+	var d diff
+	d.eq("ack policy", have.AckPolicy, want.AckPolicy)
+	d.eq("BackOff steps", len(have.BackOff), 0)
+	d.eq("filter", have.FilterSubject, want.FilterSubject)
+	d.eq("MaxRequestBatch", have.MaxRequestBatch, want.MaxRequestBatch)
+	d.eq("MaxWaiting", have.MaxWaiting, want.MaxWaiting)
+	d.meta(have.Metadata, want.Metadata)
+	if err := q.Config.validate(); err != nil {
+		d = append(d, err.Error())
+	}
+	q.drift = d.err("consumer " + info.Name + " of stream " + JobStream)
+	return q, true
+}
+
+// OpenRun makes the run's consumer, so that workers take its jobs, or checks the
+// one that is there; of that it changes the priority alone, because workers live
+// on the rest. Call it before Submit.
+func (c *Client) OpenRun(ctx context.Context, run string, priority int, cfg RunConfig) error {
+	op := "open run " + run
+	if !score.ValidRunID(run) {
+		return fmt.Errorf("open run: %q is not a run id", run)
+	}
+	ctx = perRequest{ctx}
+	k, err := c.js.Consumer(ctx, JobStream, runDurable(run))
+	if errors.Is(err, jetstream.ErrConsumerNotFound) {
+		want := cfg.withDefaults()
+		if err := want.validate(); err != nil {
+			return fmt.Errorf("%s: %w", op, err)
+		}
+		// Create, never CreateOrUpdate: that would rewrite one made since.
+		k, err = c.js.CreateConsumer(ctx, JobStream, want.consumer(run, priority))
+		if errors.Is(err, jetstream.ErrConsumerExists) {
+			k, err = c.js.Consumer(ctx, JobStream, runDurable(run))
+		}
+	}
+	if err != nil {
+		return c.fail(op, err)
+	}
+	have, ok := runQueueInfo(k.CachedInfo())
+	if !ok || have.drift != nil {
+		return fmt.Errorf("%s: %w", op, have.drift)
+	}
+	want := cfg.or(have.Config)
+	var d diff
+	d.eq("AckWait", have.Config.AckWait, want.AckWait)
+	d.eq("MaxDeliver", have.Config.MaxDeliver, want.MaxDeliver)
+	d.eq("MaxAckPending", have.Config.MaxAckPending, want.MaxAckPending)
+	d.eq("max attempts", have.Config.MaxAttempts, want.MaxAttempts)
+	d.eq("max lost", have.Config.MaxLost, want.MaxLost)
+	if err := d.err("run " + run); err != nil {
+		return fmt.Errorf("%s: %w", op, err)
+	}
+	if have.Priority != priority {
+		next := k.CachedInfo().Config
+		next.Metadata[metaPriority] = strconv.Itoa(priority)
+		if _, err := c.js.UpdateConsumer(ctx, JobStream, next); err != nil {
+			return c.fail(op, err)
+		}
+	}
+	return c.fail(op, c.announce(run, noticeChanged))
+}
+
+// CloseRun removes a run's jobs from the queue, those in workers' hands included
+// (they finish, and their acks mean nothing), and its consumer. Records and dead
+// letters stay. A run that is closed already is no error.
+func (c *Client) CloseRun(ctx context.Context, run string) error {
+	if err := c.PurgeRun(ctx, run); err != nil {
+		return err
+	}
+	ctx = perRequest{ctx}
+	err := c.js.DeleteConsumer(ctx, JobStream, runDurable(run))
+	if err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return c.fail("close run "+run, err)
+	}
+	return c.fail("close run "+run, c.announce(run, noticeChanged))
+}
+
+// farFuture is until when a paused run's consumer rests.
+var farFuture = time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// HoldRun has the server hand out no more of the run's jobs, through restarts of
+// everything, until ReleaseRun. Jobs in workers' hands are not touched.
+func (c *Client) HoldRun(ctx context.Context, run string) error {
+	return c.pause(ctx, "pause", run, farFuture)
+}
+
+// ReleaseRun undoes HoldRun.
+func (c *Client) ReleaseRun(ctx context.Context, run string) error {
+	return c.pause(ctx, "resume", run, time.Time{})
+}
+
+func (c *Client) pause(ctx context.Context, op, run string, until time.Time) error {
+	op += " run " + run
+	if !score.ValidRunID(run) {
+		return fmt.Errorf("%s: not a run id", op)
+	}
+	if _, err := c.js.PauseConsumer(perRequest{ctx}, JobStream, runDurable(run), until); err != nil {
+		return c.fail(op, err)
+	}
+	return c.fail(op, c.announce(run, noticeChanged))
+}
+
+// runQueues lists the runs that have a consumer.
+func (c *Client) runQueues(ctx context.Context) ([]RunQueueInfo, error) {
+	var runs []RunQueueInfo
+	err := read(ctx, func(ctx context.Context) error {
+		runs = nil
+		s, err := c.js.Stream(ctx, JobStream)
+		if err != nil {
+			return err
+		}
+		list := s.ListConsumers(ctx)
+		for info := range list.Info() {
+			if q, ok := runQueueInfo(info); ok {
+				runs = append(runs, q)
+			}
+		}
+		return list.Err()
+	})
+	return runs, err
+}
+
+// RunQueue is the run's part of the queue; ErrNoRun where it has none: it was
+// never queued, or is over.
+func (c *Client) RunQueue(ctx context.Context, run string) (RunQueueInfo, error) {
+	if !score.ValidRunID(run) {
+		return RunQueueInfo{}, fmt.Errorf("%w: %q is not a run id", ErrNoRun, clean(run, 80))
+	}
+	var q RunQueueInfo
+	err := read(ctx, func(ctx context.Context) error {
+		k, err := c.js.Consumer(ctx, JobStream, runDurable(run))
+		if err == nil {
+			q, _ = runQueueInfo(k.CachedInfo())
+		}
+		return err
+	})
+	if errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return q, fmt.Errorf("%w in the queue: %s", ErrNoRun, run)
+	}
+	return q, c.fail("look at the queue of run "+run, err)
+}
+
+// Holds reports whether the queue has any message of the run, in whatever state.
+func (c *Client) Holds(ctx context.Context, run string) (bool, error) {
+	if !score.ValidRunID(run) {
+		return false, fmt.Errorf("look for run: %q is not a run id", run)
+	}
+	var held bool
+	err := read(ctx, func(ctx context.Context) error {
+		s, err := c.js.Stream(ctx, JobStream)
+		if err != nil {
+			return err
+		}
+		_, err = s.GetMsg(ctx, 1, jetstream.WithGetMsgSubject(jobSubject(run, "*")))
+		held = err == nil
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			return nil
+		}
+		return err
+	})
+	return held, c.fail("look for jobs of run "+run, err)
+}

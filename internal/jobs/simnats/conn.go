@@ -1,0 +1,352 @@
+package simnats
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// requestTimeout is jetstream's default where a context has no deadline, as
+// package jobs sets it.
+const requestTimeout = 5 * time.Second
+
+// Conn is one process's connection, as jobs.Conn, and the process's fate: it can
+// be frozen, and it can crash between any two calls.
+type Conn struct {
+	n    *Net
+	name string
+
+	up              bool
+	gen             int // connections so far: what is on its way over an old one is lost
+	lastIn, lastOut time.Time
+	reconnects      uint64
+
+	calls   int
+	crashAt int
+	dead    bool
+	died    chan struct{}
+	thaw    chan struct{} // not nil while frozen
+	closed  bool
+	futures []*future
+}
+
+// Conn makes a connection of a process that the trace calls name.
+func (n *Net) Conn(name string) *Conn {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	c := &Conn{n: n, name: name, up: n.up, died: make(chan struct{})}
+	n.conns = append(n.conns, c)
+	return c
+}
+
+// JetStream is what the process sees of the server.
+func (c *Conn) JetStream() jetstream.JetStream { return &js{c: c} }
+
+// CrashAt lets the process crash before its nth step from now on; a call has two,
+// before it and after it.
+func (c *Conn) CrashAt(n int) {
+	c.n.mu.Lock()
+	defer c.n.mu.Unlock()
+	c.crashAt = c.calls + n
+}
+
+// Crash stops the process dead: no call of it returns before the end.
+func (c *Conn) Crash() {
+	c.n.mu.Lock()
+	defer c.n.mu.Unlock()
+	c.crash()
+}
+
+func (c *Conn) crash() {
+	if c.dead || c.closed {
+		return
+	}
+	c.n.note(c.name, "crash", "", "")
+	c.dead = true
+	c.drop()
+	close(c.died)
+}
+
+// Died is closed when the process crashes.
+func (c *Conn) Died() <-chan struct{} { return c.died }
+
+// Freeze stops the process for d; then it goes on as if nothing had been.
+func (c *Conn) Freeze(d time.Duration) {
+	c.n.mu.Lock()
+	defer c.n.mu.Unlock()
+	if c.dead || c.thaw != nil {
+		return
+	}
+	c.n.note(c.name, "freeze", d.String(), "")
+	thaw := make(chan struct{})
+	c.thaw = thaw
+	time.AfterFunc(c.n.at(d), func() {
+		c.n.mu.Lock()
+		defer c.n.mu.Unlock()
+		c.n.note(c.name, "thaw", "", "")
+		c.thaw = nil
+		close(thaw)
+	})
+}
+
+// Cut breaks the connection for d.
+func (c *Conn) Cut(d time.Duration) {
+	c.n.mu.Lock()
+	defer c.n.mu.Unlock()
+	c.n.note(c.name, "cut", d.String(), "")
+	c.drop()
+	c.reconnectIn(d)
+}
+
+// drop loses the connection and what is on its way.
+func (c *Conn) drop() {
+	if c.up {
+		c.up = false
+		c.gen++
+	}
+}
+
+func (c *Conn) reconnectIn(d time.Duration) {
+	if c.dead || c.closed {
+		return
+	}
+	f := c.n.fate(c.name, "reconnect", "")
+	time.AfterFunc(c.n.at(d+time.Duration(f.float()*float64(time.Second))), func() {
+		c.n.mu.Lock()
+		defer c.n.mu.Unlock()
+		if c.up || c.dead || c.closed || !c.n.up {
+			return
+		}
+		c.n.note(c.name, "reconnected", "", "")
+		c.up = true
+		c.reconnects++
+		c.lastIn, c.lastOut = time.Time{}, time.Time{}
+		for _, f := range c.futures { // as nats.go does
+			f.fail(nats.ErrDisconnected)
+		}
+		c.futures = nil
+	})
+}
+
+// step is the place between two operations where a process stands while it is
+// frozen, and ends when it crashes.
+func (c *Conn) step() error {
+	n := c.n
+	n.mu.Lock()
+	c.calls++
+	if c.crashAt > 0 && c.calls >= c.crashAt {
+		c.crashAt = 0
+		c.crash()
+	}
+	for {
+		switch {
+		case n.over || c.closed:
+			n.mu.Unlock()
+			return nats.ErrConnectionClosed
+		case c.dead:
+			n.mu.Unlock()
+			<-n.end
+			n.mu.Lock()
+		case c.thaw != nil:
+			thaw := c.thaw
+			n.mu.Unlock()
+			select {
+			case <-thaw:
+			case <-n.end:
+			}
+			n.mu.Lock()
+		default:
+			n.mu.Unlock()
+			return nil
+		}
+	}
+}
+
+// out and in give when a message sent now is there: those of one connection come
+// in order.
+func (c *Conn) out(way time.Duration) time.Duration {
+	return c.inOrder(&c.lastOut, way)
+}
+
+func (c *Conn) in(way time.Duration) time.Duration {
+	return c.inOrder(&c.lastIn, way)
+}
+
+func (c *Conn) inOrder(last *time.Time, way time.Duration) time.Duration {
+	way = max(way, time.Until(*last)+1)
+	way = c.n.at(way)
+	*last = time.Now().Add(way)
+	return way
+}
+
+type answer[T any] struct {
+	v   T
+	err error
+}
+
+// request has do done at the server and waits for what it gives.
+func request[T any](ctx context.Context, c *Conn, op, key string, do func(*server) (T, error)) (v T, err error) {
+	if err := c.step(); err != nil {
+		return v, err
+	}
+	cancel := func() {}
+	if _, ok := ctx.Deadline(); !ok {
+		ctx, cancel = context.WithTimeout(ctx, requestTimeout)
+	}
+	defer cancel()
+	answers, err := ask(c, op, key, do)
+	if err == nil {
+		select {
+		case a := <-answers:
+			v, err = a.v, a.err
+		case <-ctx.Done():
+			err = ctx.Err()
+		case <-c.n.end:
+			err = nats.ErrConnectionClosed
+		}
+	}
+	if serr := c.step(); serr != nil {
+		return v, serr
+	}
+	if err != nil {
+		c.n.Note(c.name, op, key, "gets "+err.Error())
+	}
+	return v, err
+}
+
+// ask sends a request. An answer that is lost never comes.
+func ask[T any](c *Conn, op, key string, do func(*server) (T, error)) (<-chan answer[T], error) {
+	n := c.n
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !c.up {
+		return nil, nats.ErrReconnectBufExceeded // there is no such buffer
+	}
+	f := n.fate(c.name, op, key)
+	answers := make(chan answer[T], 1)
+	gen, lost, mute := c.gen, f.hit(n.faults.Request), f.hit(n.faults.Reply)
+	back := f.way(n.faults)
+	time.AfterFunc(c.out(f.way(n.faults)), func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		if lost || !n.up || gen != c.gen {
+			n.note(c.name, op, key, "lost")
+			return
+		}
+		v, err := do(n.srv)
+		comes := "ok"
+		if err != nil {
+			comes = err.Error()
+		}
+		if mute {
+			n.note(c.name, op, key, comes+", the answer lost")
+			return
+		}
+		n.note(c.name, op, key, comes)
+		time.AfterFunc(n.at(back), func() {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			if gen == c.gen {
+				answers <- answer[T]{v, err}
+			}
+		})
+	})
+	return answers, nil
+}
+
+// signal sends what has no answer.
+func (c *Conn) signal(op, key string, do func(*server)) error {
+	if err := c.step(); err != nil {
+		return err
+	}
+	n := c.n
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !c.up {
+		return nats.ErrReconnectBufExceeded
+	}
+	f := n.fate(c.name, op, key)
+	gen, lost := c.gen, f.hit(n.faults.Signal)
+	time.AfterFunc(c.out(f.way(n.faults)), func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		if lost || !n.up || gen != c.gen {
+			n.note(c.name, op, key, "lost")
+			return
+		}
+		n.note(c.name, op, key, "ok")
+		do(n.srv)
+	})
+	return nil
+}
+
+// Pause is a step of the process that takes about d and needs no server.
+func (c *Conn) Pause(ctx context.Context, op string, d time.Duration) error {
+	if err := c.step(); err != nil {
+		return err
+	}
+	c.n.mu.Lock()
+	f := c.n.fate(c.name, op, "")
+	t := time.NewTimer(c.n.at(d/2 + time.Duration(f.float()*float64(d))))
+	c.n.mu.Unlock()
+	defer t.Stop()
+	var err error
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+		err = ctx.Err()
+	case <-c.n.end:
+		err = errors.New("the simulation is over")
+	}
+	if serr := c.step(); serr != nil {
+		return serr
+	}
+	return err
+}
+
+// IsConnected is of jobs.Conn, as the next ones.
+func (c *Conn) IsConnected() bool {
+	c.n.mu.Lock()
+	defer c.n.mu.Unlock()
+	return c.up && !c.closed && !c.n.over
+}
+
+// ConnectedUrlRedacted names no server.
+func (c *Conn) ConnectedUrlRedacted() string { return "sim://" + c.name }
+
+// Stats counts reconnects.
+func (c *Conn) Stats() nats.Statistics {
+	c.n.mu.Lock()
+	defer c.n.mu.Unlock()
+	return nats.Statistics{Reconnects: c.reconnects}
+}
+
+// FlushTimeout waits until the server has read what was sent.
+func (c *Conn) FlushTimeout(d time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	defer cancel()
+	return c.FlushWithContext(ctx)
+}
+
+// FlushWithContext waits until the server has read what was sent.
+func (c *Conn) FlushWithContext(ctx context.Context) error {
+	_, err := request(ctx, c, "flush", "", func(*server) (struct{}, error) { return struct{}{}, nil })
+	return err
+}
+
+// ForceReconnect drops the connection and makes another.
+func (c *Conn) ForceReconnect() error {
+	c.Cut(100 * time.Millisecond)
+	return nil
+}
+
+// Close ends the connection.
+func (c *Conn) Close() {
+	c.n.mu.Lock()
+	defer c.n.mu.Unlock()
+	c.drop()
+	c.closed = true
+}

@@ -1,0 +1,252 @@
+package shard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+
+	"github.com/parquet-go/parquet-go"
+	"github.com/parquet-go/parquet-go/deprecated"
+	"github.com/parquet-go/parquet-go/format"
+
+	"surprisal/internal/score"
+)
+
+// Copy says which rows of an input are copied to a file of their own.
+//
+// All columns are copied, of whatever type, without their values being looked
+// at: a page whose rows are all kept goes over as it is, compressed; of others
+// the values kept are encoded anew, in the input's codec. Row groups keep their
+// borders; those without rows are left out. Minima, maxima and page indexes are
+// not carried over.
+type Copy struct {
+	In   *Table
+	Rows *Bitmap // nil: all
+	// Scores adds the score files' own columns behind the input's, of the same
+	// rows; nil adds none. Every row that is copied must have its score.
+	Scores []ScoreRange
+	// Label adds a text column of that name, null where Value is empty; none
+	// when the name is empty.
+	Label string
+	Value func(row int64) string
+	// Metadata is added to the file's key-value metadata, in order.
+	Metadata [][2]string
+	// Slots bounds the row groups that are in memory, over all Copies at work;
+	// each takes one. They are also what runs at once.
+	Slots chan struct{}
+}
+
+// ScoreRange is a score file and the rows of the input that it has.
+type ScoreRange struct {
+	Table       *Table
+	First, Last int64
+}
+
+// Dest is a folder that files are published into, each whole or not at all. No
+// name and no link inside it leads out of it.
+type Dest struct{ out *outDir }
+
+// OpenDest opens a folder, making it if need be.
+func OpenDest(ctx context.Context, dir string) (*Dest, error) {
+	o, err := openOut(ctx, dir)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", dir, err)
+	}
+	return &Dest{o}, nil
+}
+
+// Close gives the folder back.
+func (d *Dest) Close() error { return d.out.close() }
+
+// destPrefix is of the hidden temporaries, which RemoveTemporaries removes.
+const destPrefix = tempPrefix + "copy"
+
+// WriteFile writes a file of any size whole or not at all; one that has its name
+// already is replaced.
+func (d *Dest) WriteFile(name string, write func(io.Writer) error) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("write %s: %w", d.out.path(name), err)
+		}
+	}()
+	if err := score.ValidRel(name); err != nil {
+		return err
+	}
+	dir := path.Dir(name)
+	if err := d.out.mkdirAll(dir); err != nil {
+		return err
+	}
+	f, temp, err := d.out.create(dir, destPrefix)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.out.remove(temp)) }()
+	if err = write(f); err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := d.out.root.Rename(temp, name); err != nil {
+		return err
+	}
+	return d.out.syncDir(dir)
+}
+
+// ReadFile reads a small file of it; the error wraps fs.ErrNotExist when there
+// is none.
+func (d *Dest) ReadFile(name string) ([]byte, error) {
+	const most = 64 << 20
+	f, err := d.out.root.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, most+1))
+	if err == nil && len(b) > most {
+		err = fmt.Errorf("%s has more than %d bytes", d.out.path(name), most)
+	}
+	return b, err
+}
+
+// Empty tells whether there is nothing in the folder but hidden files.
+func (d *Dest) Empty() (bool, error) {
+	entries, err := fs.ReadDir(d.out.root.FS(), ".")
+	return !slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name()[0] != '.' }), err
+}
+
+// Parquet opens a parquet file of it; fs.ErrNotExist when there is none.
+func (d *Dest) Parquet(ctx context.Context, name string) (*Table, error) {
+	f, err := d.out.root.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	st, err := f.Stat()
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	t := &Table{path: d.out.path(name), file: f, size: st.Size(), check: func() error { return nil }, done: f.Close}
+	return t, t.readFooter()
+}
+
+// CopyRows writes the rows that c names to a file of d.
+func (d *Dest) CopyRows(ctx context.Context, name string, c Copy) error {
+	if err := score.ValidRel(name); err != nil {
+		return fmt.Errorf("copy %s: %w", c.In.path, err)
+	}
+	err := d.WriteFile(name, func(w io.Writer) error {
+		return recovered(func() error {
+			return c.to(ctx, w, func() (*os.File, error) { return d.scratch(path.Dir(name)) })
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("copy %s: %w", c.In.path, err)
+	}
+	return nil
+}
+
+// scratch makes a file without a name.
+func (d *Dest) scratch(dir string) (*os.File, error) {
+	f, name, err := d.out.create(dir, destPrefix)
+	if err != nil {
+		return nil, err
+	}
+	return f, d.out.remove(name)
+}
+
+// columnSource is one leaf of the output and where its entries come from.
+type columnSource struct {
+	leaf  *leaf
+	path  []string
+	codec format.CompressionCodec
+	in    *leaf  // of the input, or
+	score string // of the score files: its top-level column
+	nth   int    // and which leaf of it
+}
+
+// plan lists the output's schema and columns.
+func (c *Copy) plan() (root *element, cols []columnSource, err error) {
+	foot := c.In.foot
+	top := &element{se: foot.schema.se, children: slices.Clone(foot.schema.children)}
+	codec := format.Zstd
+	if len(foot.groups) > 0 && len(foot.groups[0].chunks) > 0 {
+		codec = writable(codecOf(&foot.groups[0].chunks[0]))
+	}
+	eachLeaf(top, nil, func(l *leaf, path []string) {
+		cols = append(cols, columnSource{leaf: l, path: path, in: l})
+	})
+	add := func(e *element) error {
+		if foot.has(e.se.Name) {
+			return fmt.Errorf("%w: the input has a column %q of its own", ErrColumn, e.se.Name)
+		}
+		top.children = append(top.children, e)
+		nth := 0
+		eachLeaf(e, []string{e.se.Name}, func(l *leaf, path []string) {
+			cols = append(cols, columnSource{leaf: l, path: path, codec: codec, score: e.se.Name, nth: nth})
+			nth++
+		})
+		return nil
+	}
+	for _, e := range ownElements(c.Scores) {
+		if err := add(e); err != nil {
+			return nil, nil, err
+		}
+	}
+	if c.Label != "" {
+		if err := add(labelElement(c.Label)); err != nil {
+			return nil, nil, err
+		}
+		cols[len(cols)-1].score = ""
+	}
+	top.se.NumChildren.Set(int32(len(top.children)))
+	return top, cols, nil
+}
+
+// writable is the codec that pages in this one are written anew in.
+func writable(codec format.CompressionCodec) format.CompressionCodec {
+	if codec == codecLz4Hadoop {
+		return format.Lz4Raw
+	}
+	return codec
+}
+
+// eachLeaf calls do for the leaves below e, in order, with their paths.
+func eachLeaf(e *element, at []string, do func(*leaf, []string)) {
+	if e.leaf != nil {
+		do(e.leaf, slices.Clone(at))
+		return
+	}
+	for _, k := range e.children {
+		eachLeaf(k, append(slices.Clip(at), k.se.Name), do)
+	}
+}
+
+// ownElements are the score files' own columns.
+func ownElements(scores []ScoreRange) []*element {
+	if len(scores) == 0 {
+		return nil
+	}
+	var own []*element
+	for _, e := range scores[0].Table.foot.schema.children {
+		if slices.Contains(score.OutputColumns, e.se.Name) {
+			own = append(own, e)
+		}
+	}
+	return own
+}
+
+func labelElement(name string) *element {
+	e := &element{maxDef: 1}
+	e.se.Name = name
+	e.se.Type.Set(format.ByteArray)
+	e.se.RepetitionType.Set(format.Optional)
+	e.se.LogicalType.Value = &format.StringType{}
+	e.se.ConvertedType.Set(deprecated.UTF8)
+	e.leaf = &leaf{path: name, kind: parquet.ByteArray, maxDef: 1}
+	return e
+}

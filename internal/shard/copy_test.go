@@ -1,0 +1,307 @@
+package shard
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// selections of fixtureRows rows.
+var selections = map[string]func(row int64) bool{
+	"all":   func(int64) bool { return true },
+	"none":  func(int64) bool { return false },
+	"one":   func(r int64) bool { return r == 131 },
+	"odd":   func(r int64) bool { return r%2 == 1 },
+	"runs":  func(r int64) bool { return r/37%2 == 0 },
+	"head":  func(r int64) bool { return r < 100 },
+	"most":  func(r int64) bool { return r != 77 },
+	"mixed": func(r int64) bool { return rand.New(rand.NewPCG(1, uint64(r))).IntN(3) == 0 },
+}
+
+// TestCopyRows copies rows of every kind of file and has pyarrow and DuckDB
+// compare them with the input.
+func TestCopyRows(t *testing.T) {
+	python := pythonWithArrow(t)
+	for _, path := range fixtures(t, "*") {
+		name := strings.TrimSuffix(filepath.Base(path), ".parquet")
+		if name == "empty" {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ctx := context.Background()
+			in, err := OpenInput(ctx, inputOf(t, path))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer in.Close()
+			d, err := OpenDest(t.Context(), t.TempDir())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer d.Close()
+			args := []string{filepath.Join("testdata", "copyback.py"), path}
+			for what, keep := range selections {
+				rows, list := &Bitmap{}, filepath.Join(d.out.dir, "."+what)
+				var lines strings.Builder
+				for r := range in.Rows() {
+					if keep(r) {
+						rows.Set(r)
+						fmt.Fprintln(&lines, r)
+					}
+				}
+				if err := os.WriteFile(list, []byte(lines.String()), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				c := Copy{In: in, Rows: rows, Slots: make(chan struct{}, 2)}
+				if what == "all" {
+					c.Rows = nil
+				}
+				if err := d.CopyRows(ctx, what+".parquet", c); err != nil {
+					t.Fatalf("%s: %v", what, err)
+				}
+				args = append(args, d.out.path(what+".parquet"), list)
+			}
+			if b, err := exec.Command(python, args...).CombinedOutput(); err != nil {
+				t.Errorf("%s", b)
+			}
+		})
+	}
+}
+
+// TestCopyWithScores adds score columns from two files and a label.
+func TestCopyWithScores(t *testing.T) {
+	python := pythonWithArrow(t)
+	for _, name := range []string{"kinds", "tiny-groups", "nulls", "required"} {
+		for _, perToken := range []bool{false, true} {
+			t.Run(fmt.Sprint(name, perToken), func(t *testing.T) {
+				t.Parallel()
+				ctx := context.Background()
+				path, o := fixtures(t, name)[0], textOptions()
+				o.Keep, o.PerToken = []string{}, perToken
+				whole, err := writeJob(t, testJob(t, path, t.TempDir(), o, 0, fixtureRows-1), nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				var ranges []ScoreRange
+				for _, cut := range [][2]int64{{0, 99}, {100, fixtureRows - 1}} {
+					c, err := writeJob(t, testJob(t, path, t.TempDir(), o, cut[0], cut[1]), nil)
+					if err != nil {
+						t.Fatal(err)
+					}
+					s, err := OpenScores(ctx, c.Path)
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer s.Close()
+					ranges = append(ranges, ScoreRange{s, cut[0], cut[1]})
+				}
+				in, err := OpenInput(ctx, inputOf(t, path))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer in.Close()
+				d, err := OpenDest(t.Context(), t.TempDir())
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer d.Close()
+				rows, list := &Bitmap{}, filepath.Join(d.out.dir, ".rows")
+				var lines strings.Builder
+				for r := range in.Rows() {
+					if selections["mixed"](r) {
+						rows.Set(r)
+						fmt.Fprintln(&lines, r)
+					}
+				}
+				if err := os.WriteFile(list, []byte(lines.String()), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				label := func(r int64) string {
+					if r%2 == 1 {
+						return "odd"
+					}
+					return ""
+				}
+				c := Copy{In: in, Rows: rows, Scores: ranges, Label: "bucket", Value: label, Slots: make(chan struct{}, 2)}
+				if err := d.CopyRows(ctx, "sub/x.parquet", c); err != nil {
+					t.Fatal(err)
+				}
+				b, err := exec.Command(python, filepath.Join("testdata", "copyback.py"), path, d.out.path("sub/x.parquet"), list, "--scores", whole.Path).CombinedOutput()
+				if err != nil {
+					t.Errorf("%s", b)
+				}
+				c.Scores = ranges[:1]
+				if err := d.CopyRows(ctx, "y.parquet", c); err == nil || !strings.Contains(err.Error(), "has no score") {
+					t.Errorf("rows without scores: %v", err)
+				}
+				if _, err := d.ReadFile("y.parquet"); !errors.Is(err, fs.ErrNotExist) {
+					t.Errorf("a failed copy left a file: %v", err)
+				}
+			})
+		}
+	}
+}
+
+// TestCopyIsDeterministic: the bytes don't depend on how much ran at once.
+func TestCopyIsDeterministic(t *testing.T) {
+	ctx := context.Background()
+	in, err := OpenInput(ctx, inputOf(t, fixtures(t, "tiny-groups")[0]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	d, err := OpenDest(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	rows := &Bitmap{}
+	for r := range in.Rows() {
+		if selections["mixed"](r) {
+			rows.Set(r)
+		}
+	}
+	var first []byte
+	for _, slots := range []int{1, 2, 7} {
+		if err := d.CopyRows(ctx, "x.parquet", Copy{In: in, Rows: rows, Slots: make(chan struct{}, slots)}); err != nil {
+			t.Fatal(err)
+		}
+		b, err := d.ReadFile("x.parquet")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if first == nil {
+			first = b
+		}
+		if !bytes.Equal(first, b) {
+			t.Errorf("%d slots give other bytes", slots)
+		}
+	}
+}
+
+// FuzzCopy: no bytes make a copy panic, and what it writes can be read.
+func FuzzCopy(f *testing.F) {
+	for _, name := range []string{"tiny-groups", "nulls", "ids-v2", "enc-dict-snappy-v1", "enc-plain-zstd-v2"} {
+		b, err := os.ReadFile(filepath.Join("testdata", name+".parquet"))
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b, uint64(0x5555555555555555))
+		f.Add(b, ^uint64(0))
+	}
+	f.Fuzz(func(t *testing.T, b []byte, pattern uint64) {
+		foot, err := readFooter(bytes.NewReader(b), int64(len(b)))
+		if err != nil || foot.rows > 1<<16 {
+			return
+		}
+		path := filepath.Join(t.TempDir(), "x.parquet")
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		ctx := context.Background()
+		in, err := OpenInput(ctx, inputOf(t, path))
+		if err != nil {
+			return
+		}
+		defer in.Close()
+		d, err := OpenDest(t.Context(), t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+		rows := &Bitmap{}
+		for r := range in.Rows() {
+			if pattern>>(r&63)&1 == 1 {
+				rows.Set(r)
+			}
+		}
+		if d.CopyRows(ctx, "y.parquet", Copy{In: in, Rows: rows, Slots: make(chan struct{}, 2)}) != nil {
+			return
+		}
+		out, err := d.Parquet(ctx, "y.parquet")
+		if err != nil {
+			t.Fatalf("what was written can't be read: %v", err)
+		}
+		defer out.Close()
+		if out.Rows() != rows.Count(0, in.Rows()) {
+			t.Fatalf("%d rows of %d", out.Rows(), rows.Count(0, in.Rows()))
+		}
+	})
+}
+
+// TestScalar reads columns of every kind in batches.
+func TestScalar(t *testing.T) {
+	ctx := context.Background()
+	in, err := OpenInput(ctx, inputOf(t, fixtures(t, "kinds")[0]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	for _, from := range []int64{0, 1, 99, 249} {
+		s, err := in.Scalar(ctx, "text", from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var v Values
+		row := from
+		for s.Read(&v, 7) == nil {
+			for i := range v.Len() {
+				if v.Null[i] != fixtureNull(row) || (!v.Null[i] && string(v.Texts[i]) != fixtureText(row)) {
+					t.Fatalf("row %d is %q", row, v.Texts[i])
+				}
+				row++
+			}
+		}
+		if row != fixtureRows {
+			t.Errorf("%d rows", row)
+		}
+	}
+	if _, err := in.Scalar(ctx, "nope", 0); !errors.Is(err, ErrColumn) {
+		t.Errorf("a column that isn't there: %v", err)
+	}
+}
+
+func TestBitmap(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for range 200 {
+		var b Bitmap
+		n := int64(r.IntN(300))
+		want := make([]bool, 320)
+		density := r.IntN(100)
+		for i := range n {
+			if r.IntN(100) < density {
+				b.Set(i)
+				want[i] = true
+			}
+		}
+		from := int64(r.IntN(300))
+		to := from + int64(r.IntN(int(320-from)))
+		count, start, end := int64(0), to, to
+		for i := from; i < to; i++ {
+			if want[i] {
+				count++
+			}
+		}
+		for i := from; i < to && start == to; i++ {
+			if want[i] {
+				for start, end = i, i; end < to && want[end]; end++ {
+				}
+			}
+		}
+		if got := b.Count(from, to); got != count {
+			t.Fatalf("count %d to %d: %d, want %d", from, to, got, count)
+		}
+		if s, e := b.run(from, to); s != start || (s != to && e != end) {
+			t.Fatalf("run %d to %d: %d %d, want %d %d", from, to, s, e, start, end)
+		}
+	}
+}

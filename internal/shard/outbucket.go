@@ -1,0 +1,104 @@
+package shard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"surprisal/internal/failpoint"
+	"surprisal/internal/score"
+	"surprisal/internal/store"
+)
+
+// outPlace is where score files go: a folder, or a prefix in a bucket.
+type outPlace interface {
+	// path is the place of a name below it.
+	path(name string) string
+	// temporary makes a file to write, which no reader of OUT sees.
+	temporary(job score.Job) (f *os.File, temp string, err error)
+	// publish closes the synced temporary and gives it its name, which it never
+	// takes from another file that can be read.
+	publish(ctx context.Context, f *os.File, temp, name string, c Committed) (Committed, error)
+	remove(temp string) error
+	close() error
+}
+
+// openPlace opens OUT to write to it.
+func openPlace(ctx context.Context, out string) (outPlace, error) {
+	if score.IsURL(out) {
+		return outBucket(out), nil
+	}
+	return openOut(ctx, out)
+}
+
+// outBucket is the URL of a prefix in a bucket. A score file is written to a
+// local file first, which has no name any more, and is put there by one request
+// that fails if the name is taken.
+type outBucket string
+
+func (o outBucket) path(name string) string { return store.Join(string(o), name) }
+
+func (o outBucket) temporary(job score.Job) (*os.File, string, error) {
+	f, err := os.CreateTemp("", tempPrefix+job.Run+".*"+tempSuffix)
+	if err != nil {
+		return nil, "", err
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		return nil, "", errors.Join(err, f.Close())
+	}
+	return f, "", nil
+}
+
+func (o outBucket) publish(ctx context.Context, f *os.File, _, name string, c Committed) (_ Committed, err error) {
+	defer func() { err = errors.Join(err, f.Close()) }()
+	st, err := f.Stat()
+	if err == nil {
+		err = failpoint.Hit(failpoint.BeforeRename)
+	}
+	if err != nil {
+		return c, err
+	}
+	// Twice: a broken file in the way is removed once.
+	for range 2 {
+		_, err := store.Put(ctx, o.path(name), f, st.Size(), store.Condition{Absent: true})
+		if err == nil {
+			err = failpoint.Hit(failpoint.AfterRename)
+		}
+		if !errors.Is(err, fs.ErrExist) {
+			return c, err
+		}
+		there, err := inspectPath(ctx, o.path(name))
+		if errors.Is(err, errNotParquet) {
+			if err := store.Remove(ctx, o.path(name)); err != nil {
+				return c, err
+			}
+			continue
+		}
+		return compare(there, err, c, o.path(name))
+	}
+	return c, fmt.Errorf("%w: %s comes back each time it is removed", ErrConflict, o.path(name))
+}
+
+func (o outBucket) remove(string) error { return nil }
+func (o outBucket) close() error        { return nil }
+
+// compare decides on a name that is taken: the same scores are as good as ours,
+// others are an alarm. inspected is the error of looking at them.
+func compare(there Committed, inspected error, c Committed, path string) (Committed, error) {
+	switch {
+	case errors.Is(inspected, store.ErrUnreachable), errors.Is(inspected, context.Canceled): // may pass
+		return c, inspected
+	case inspected != nil:
+		return c, fmt.Errorf("%w: %s: %w", ErrConflict, path, inspected)
+	case there.Job != c.Job || there.ConfigDigest != c.ConfigDigest:
+		return c, fmt.Errorf("%w: %s is of job %s with %s, this is job %s with %s",
+			ErrConflict, path, there.Job, there.ConfigDigest, c.Job, c.ConfigDigest)
+	case there.Digest != c.Digest:
+		return c, fmt.Errorf("%w: %s has scores of digest %s (%s on %s), this attempt %s (%s on %s)", ErrConflict,
+			path, there.Digest, there.Metadata.Engine, there.Metadata.Device, c.Digest, c.Metadata.Engine, c.Metadata.Device)
+	}
+	there.Existed = true
+	return there, nil
+}

@@ -1,0 +1,213 @@
+package shard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"surprisal/internal/score"
+)
+
+// Table is a parquet file opened to have single columns read (Scalar) or rows
+// copied (Copy), until its context ends. Its columns may be read by several
+// goroutines at once.
+type Table struct {
+	path  string
+	file  io.ReaderAt
+	size  int64
+	check func() error // tells whether the file is still what was opened
+	done  func() error
+	foot  *footer
+}
+
+// OpenInput opens an input that was planned; the error wraps ErrInputChanged
+// when it is another file by now.
+func OpenInput(ctx context.Context, in score.Input) (*Table, error) {
+	f, err := openInput(ctx, in)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", in.Path, err)
+	}
+	return f.table(in.Path)
+}
+
+// OpenScores opens a score file.
+func OpenScores(ctx context.Context, name string) (*Table, error) {
+	f, err := openSource(ctx, name)
+	if err != nil {
+		return nil, fmt.Errorf("open scores %s: %w", name, err)
+	}
+	return f.table(name)
+}
+
+func (s source) table(name string) (*Table, error) {
+	t := &Table{path: name, file: s.ReaderAt, size: s.Size, check: s.Unchanged, done: s.Close}
+	if err := t.readFooter(); err != nil {
+		return nil, fmt.Errorf("open %s: %w", name, err)
+	}
+	return t, nil
+}
+
+// readFooter reads the footer and closes the file when that fails.
+func (t *Table) readFooter() error {
+	err := recovered(func() (err error) {
+		t.foot, err = readFooter(t.file, t.size)
+		return err
+	})
+	if err != nil {
+		err = errors.Join(err, t.done())
+	}
+	return err
+}
+
+// Rows is the number of rows.
+func (t *Table) Rows() int64 { return t.foot.rows }
+
+// Has tells whether there is a top-level column of that name.
+func (t *Table) Has(name string) bool { return t.foot.has(name) }
+
+// Describe lists the columns with their types, for messages.
+func (t *Table) Describe() string { return t.foot.describe() }
+
+// Metadata gives a key of the file's key-value metadata.
+func (t *Table) Metadata(key string) (string, bool) { return t.foot.lookup(key) }
+
+// Close gives the file back. One that was written to meanwhile is
+// ErrInputChanged: what was read of it is worth nothing.
+func (t *Table) Close() error {
+	if t.file == nil {
+		return nil
+	}
+	t.file = nil
+	return errors.Join(t.check(), t.done())
+}
+
+// Kind is what the values of a scalar column are.
+type Kind uint8
+
+// The kinds.
+const (
+	Int Kind = iota + 1
+	Float
+	Bool
+	Text
+)
+
+func (k Kind) String() string { return [...]string{"?", "integer", "number", "boolean", "text"}[k] }
+
+// Values are consecutive values of a scalar column. One of Ints (Int; Bool as 0
+// and 1), Floats and Texts is set; the memory is used again by the next Read.
+type Values struct {
+	Kind   Kind
+	Null   []bool // [N]
+	Ints   []int64
+	Floats []float64
+	Texts  [][]byte
+	text   []byte
+}
+
+// Len is the number of values.
+func (v *Values) Len() int { return len(v.Null) }
+
+// Scalar reads a column of plain values, many at a time.
+type Scalar struct {
+	kind     Kind
+	unsigned bool
+	path     string
+	c        *column
+	ends     []int // of texts, while their memory may move
+}
+
+// Scalar starts to read a top-level column at a row. The error wraps ErrColumn
+// when the file has no such column, or one whose values can't be compared:
+// lists, structs, dates, decimals.
+func (t *Table) Scalar(ctx context.Context, name string, row int64) (*Scalar, error) {
+	e, err := t.foot.top(name)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", t.path, err)
+	}
+	s := &Scalar{path: t.path}
+	if s.kind, s.unsigned = e.scalarKind(); s.kind == 0 {
+		return nil, fmt.Errorf("%s: %w", t.path, t.foot.columnErr("column %q is of type %s: only text, numbers and booleans can be used", name, e.typeName(0)))
+	}
+	s.c = newColumn(ctx, t.file, t.foot, e.leaf, row)
+	return s, nil
+}
+
+// Kind is what its values are.
+func (s *Scalar) Kind() Kind { return s.kind }
+
+// maxBatchText bounds the text that one Read holds.
+const maxBatchText = 64 << 20
+
+// Read reads the next values, n at most and one at least; io.EOF past the last row.
+func (s *Scalar) Read(v *Values, n int) error {
+	*v = Values{Kind: s.kind, Null: v.Null[:0], Ints: v.Ints[:0], Floats: v.Floats[:0], Texts: v.Texts[:0], text: v.text[:0]}
+	s.ends = s.ends[:0]
+	err := recovered(func() error { return s.read(v, n) })
+	if err == io.EOF {
+		return err
+	}
+	if err != nil {
+		return fmt.Errorf("read %s: %w", s.path, s.c.wrap(err))
+	}
+	at := 0
+	for i, end := range s.ends {
+		if v.Null[i] {
+			v.Texts = append(v.Texts, nil)
+		} else {
+			v.Texts = append(v.Texts, v.text[at:end:end])
+		}
+		at = end
+	}
+	return nil
+}
+
+func (s *Scalar) read(v *Values, n int) error {
+	c := s.c
+	for v.Len() < n && len(v.text) < maxBatchText {
+		for c.left == 0 {
+			if err := c.nextGroup(); err == io.EOF && v.Len() > 0 {
+				return nil
+			} else if err != nil {
+				return err
+			}
+		}
+		for c.at == c.entries {
+			if err := c.nextPage(); err != nil {
+				return eofIsShort(err, c.left)
+			}
+		}
+		k := min(n-v.Len(), c.entries-c.at, int(min(c.left, 1<<30)))
+		for range k {
+			s.one(v)
+			if len(v.text) >= maxBatchText {
+				return nil
+			}
+		}
+	}
+	return nil
+}
+
+// one moves the column's next entry to v.
+func (s *Scalar) one(v *Values) {
+	c := s.c
+	null := c.def != nil && c.def[c.at] != c.leaf.maxDef
+	c.at++
+	c.left--
+	var b []byte
+	if !null {
+		b = c.vals.at(c.valAt)
+		c.valAt++
+	}
+	v.Null = append(v.Null, null)
+	switch s.kind {
+	case Text:
+		v.text = append(v.text, b...)
+		s.ends = append(s.ends, len(v.text))
+	case Float:
+		v.Floats = append(v.Floats, floatValue(b))
+	default:
+		v.Ints = append(v.Ints, intValue(b, s.unsigned))
+	}
+}

@@ -1,0 +1,80 @@
+"""Compares copies of some rows with their input, by pyarrow and DuckDB.
+
+    python3 copyback.py INPUT (COPY ROWS)... [--scores SCORES]
+
+ROWS is a file with the rows' numbers, one a line. SCORES is the input's whole
+score file; its columns and bucket, "odd" in odd rows and null in others, are
+then behind the input's.
+"""
+
+import sys
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+source, rest, scores = sys.argv[1], sys.argv[2:], None
+if "--scores" in rest:
+    rest, scores = rest[:-2], pq.read_table(rest[-1])
+a, pa_, db = pq.read_table(source), pq.ParquetFile(source), duckdb.connect()
+copy = ""
+
+
+def readable(path):
+    """Tells whether DuckDB reads a file at all; some encodings it does not know."""
+    try:
+        db.execute("CREATE OR REPLACE TABLE c AS SELECT * FROM read_parquet(?)", [path])
+        return True
+    except duckdb.Error:
+        return False
+
+
+def check(ok, *what):
+    if not ok:
+        sys.exit("copyback: " + " ".join(map(str, (copy, *what))))
+
+
+def plain(column):
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    return column.combine_chunks()
+
+
+for copy, rows in zip(rest[::2], rest[1::2]):
+    rows = [int(x) for x in open(rows)]
+    b, pb = pq.read_table(copy), pq.ParquetFile(copy)
+    check(b.schema.names[: len(a.schema.names)] == a.schema.names, "columns are", b.schema.names)
+    want = a.take(pa.array(rows, pa.int64()))
+    for name in a.schema.names:
+        check(b.schema.field(name).type == a.schema.field(name).type, name, "is", b.schema.field(name))
+        check(plain(b.column(name)).equals(plain(want.column(name))), name, "differs")
+    borders, first = [], 0
+    for g in range(pa_.metadata.num_row_groups):
+        n = pa_.metadata.row_group(g).num_rows
+        kept = sum(first <= r < first + n for r in rows)
+        first += n
+        if kept:
+            borders.append(kept)
+    got = [pb.metadata.row_group(g).num_rows for g in range(pb.metadata.num_row_groups)]
+    check(got == borders, "row groups are", got, "not", borders)
+    for i in range(len(pa_.schema)):
+        x, y = pa_.schema.column(i), pb.schema.column(i)
+        check(str(x) == str(y), "schema:", y, "not", x)
+    if not readable(source):
+        continue
+    check(readable(copy), "DuckDB reads the input but not the copy")
+    n = db.execute("SELECT count(*) FROM c").fetchone()[0]
+    check(n == len(rows), "DuckDB reads", n, "rows of", len(rows))
+    if "id" in a.schema.names:
+        x = db.execute("SELECT id FROM c").fetchall()
+        check([str(v[0]) for v in x] == [str(v) for v in want.column("id").to_pylist()], "DuckDB reads other ids")
+    if scores is None:
+        continue
+    s = scores.take(pa.array(rows, pa.int64()))
+    names = b.schema.names[len(a.schema.names) :]
+    check(names == s.schema.names + ["bucket"], "columns added are", names)
+    for name in names[:-1]:
+        check(plain(b.column(name)).equals(plain(s.column(name))), name, "differs from the score")
+        check(b.schema.field(name).type == s.schema.field(name).type, name, "is", b.schema.field(name).type)
+    bucket = b.column("bucket").to_pylist()
+    check(bucket == ["odd" if r % 2 else None for r in rows], "buckets are", bucket[:10])

@@ -1,0 +1,73 @@
+package sift
+
+import (
+	"context"
+	"fmt"
+
+	"surprisal/internal/shard"
+)
+
+// ExportOptions say what is written, and where to.
+type ExportOptions struct {
+	As string // merged, sidecar or dolma
+	To string // DEST
+}
+
+// Exported is what an export came to.
+type Exported struct {
+	Run         string   `json:"run"`
+	As          string   `json:"as"`
+	To          string   `json:"to"`
+	Files       int      `json:"files"`
+	Rows        int64    `json:"rows"`
+	MissingRows int64    `json:"missing_rows,omitempty"` // --partial left them out
+	FailedFiles []string `json:"failed_files,omitempty"` // and these
+}
+
+// Export writes every row that has a score file line.
+func (c *Corpus) Export(ctx context.Context, o ExportOptions) (*Exported, error) {
+	req := c.request("export")
+	req.As = o.As
+	var one func(context.Context, *destination, *File) error
+	switch o.As {
+	case "merged":
+		one = c.merge
+	default:
+		return nil, usage("--as %s is not one of sidecar, merged, dolma", o.As)
+	}
+	dest, err := c.openDest(ctx, o.To, req)
+	if err != nil {
+		return nil, err
+	}
+	defer dest.Close()
+	e := &Exported{Run: c.Manifest.Run, As: o.As, To: o.To, Files: len(c.Files), MissingRows: c.MissingRows, FailedFiles: c.FailedFiles}
+	for i := range c.Files {
+		for _, r := range c.Files[i].Scores {
+			e.Rows += r.Last - r.First + 1
+		}
+	}
+	if err := c.EachFile(ctx, func(ctx context.Context, f *File) error { return one(ctx, dest, f) }); err != nil {
+		return nil, fmt.Errorf("export: %w", err)
+	}
+	return e, dest.finish(e)
+}
+
+// scored gives the rows of a file that have scores; nil means all.
+func (f *File) scored() *shard.Bitmap {
+	n, rows := int64(0), &shard.Bitmap{}
+	for _, r := range f.Scores {
+		n += r.Last - r.First + 1
+		for i := r.First; i <= r.Last; i++ {
+			rows.Set(i)
+		}
+	}
+	if n == f.Rows {
+		return nil
+	}
+	return rows
+}
+
+// merge copies the input with the score columns behind its own.
+func (c *Corpus) merge(ctx context.Context, dest *destination, f *File) error {
+	return c.copyRows(ctx, dest, f, f.Input.Rel, f.scored(), true, "", nil)
+}

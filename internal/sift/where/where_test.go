@@ -1,0 +1,158 @@
+package where
+
+import (
+	"errors"
+	"math"
+	"strings"
+	"testing"
+
+	"surprisal/internal/shard"
+)
+
+var kinds = map[string]shard.Kind{"x": shard.Float, "n": shard.Int, "lang": shard.Text, "ok": shard.Bool, "a b": shard.Int, "p60": shard.Int, "big": shard.Int}
+
+// batch has five rows; x is null in the third, everything in the last.
+func batch(c *Condition) *Batch {
+	nulls := []bool{false, false, false, false, true}
+	xNull := []bool{false, false, true, false, true}
+	all := map[string]*shard.Values{
+		"x":    {Kind: shard.Float, Null: xNull, Floats: []float64{1, 2.5, 0, math.NaN(), 0}},
+		"n":    {Kind: shard.Int, Null: nulls, Ints: []int64{-5, 0, 7, 100, 0}},
+		"lang": {Kind: shard.Text, Null: nulls, Texts: [][]byte{[]byte("en"), []byte("de"), []byte(`a"b`), []byte(""), nil}},
+		"ok":   {Kind: shard.Bool, Null: nulls, Ints: []int64{1, 0, 1, 0, 0}},
+		"a b":  {Kind: shard.Int, Null: nulls, Ints: []int64{1, 2, 3, 4, 0}},
+		"p60":  {Kind: shard.Int, Null: nulls, Ints: []int64{1, 2, 3, 4, 0}},
+		"big":  {Kind: shard.Int, Null: nulls, Ints: []int64{1<<53 + 1, 1 << 53, 1<<53 - 1, 0, 0}},
+	}
+	b := &Batch{N: 5, Group: []int{0, 1, 0, 1, 0}}
+	for _, name := range c.Columns {
+		b.Columns = append(b.Columns, all[name])
+	}
+	for _, p := range c.Percentiles {
+		b.Thresholds = append(b.Thresholds, []float64{p.P / 10, p.P/10 + 1})
+	}
+	return b
+}
+
+func TestConditions(t *testing.T) {
+	for src, want := range map[string]string{
+		"x < 2":                             "0",
+		"x <= 2.5":                          "01",
+		"2 > x":                             "0",
+		"x != 1":                            "1",
+		"x <> 1":                            "1",
+		"not x == 1":                        "1",
+		"x = 1 or n = 7":                    "02",
+		"x is null":                         "234",
+		"x is not null":                     "01",
+		"not (x is null)":                   "01",
+		"n between 0 and 7":                 "12",
+		"n not between 0 and 7":             "03",
+		"n in (0, 100)":                     "13",
+		"n not in (0, 100)":                 "02",
+		"n = -5":                            "0",
+		"n < -4.5":                          "0",
+		"n >= 1e2":                          "3",
+		`lang == "en"`:                      "0",
+		`lang = 'de' or lang = "a""b"`:      "12",
+		`lang in ('en', '')`:                "03",
+		`lang < 'b'`:                        "23",
+		"ok":                                "02",
+		"not ok":                            "13",
+		"ok == false":                       "13",
+		"`a b` > 2":                         "23",
+		"`p60` > 2":                         "23",
+		"n < p60":                           "01",
+		"n >= p60":                          "23",
+		"p60 <= n":                          "23",
+		"n between p0 and p70":              "2",
+		"n < p99.5":                         "012",
+		"x < n":                             "",
+		"x > n":                             "01",
+		"big > 9007199254740992":            "0",
+		"big == 9007199254740993":           "0",
+		"x < 2 or x is null and n > 5":      "023",
+		"(x < 2 or x is null) and n > 5":    "23",
+		"NOT x IS NULL AND n > -10":         "01",
+		"x < 1_000":                         "01",
+		"error is null":                     "no column",
+		"x < 'a'":                           "can't be compared with a text",
+		"lang < 3":                          "can't be compared with a number",
+		"lang < p5":                         "can't be compared with a percentile",
+		"ok < true":                         "can't be compared with a boolean by <",
+		"x":                                 "compare it with something",
+		"x <":                               "the end where a column or a value should be at character 4",
+		"x < 1 y":                           "y where the expression should end",
+		"x < 1 < 2":                         "chained",
+		"1 < 2":                             "needs a column on one side",
+		"p5 < p6":                           "needs a column on one side",
+		"x < p101":                          "p0 to p100",
+		"x == null":                         "x is null",
+		"":                                  "an empty expression",
+		"(x < 1":                            "where a ) should be",
+		"lang == 'en":                       "not closed",
+		"x < 1 & n > 2":                     "write and",
+		"x < 1 || n > 2":                    "write or",
+		"!ok":                               "write not",
+		"x # 3":                             "can't be here",
+		"x between 1 or 2":                  "the and of between",
+		"n in 3":                            "( of in",
+		"x < 1.2.3":                         "not a number",
+		"and":                               "and where a column",
+		strings.Repeat("(", 300) + "x":      "nested more than",
+		strings.Repeat("not ", 5000) + "ok": "more than 16384 bytes",
+	} {
+		got, err := pass(src)
+		if err != nil {
+			var e *Error
+			if !errors.As(err, &e) || strings.ContainsAny(err.Error(), "\n\r") || !strings.Contains(e.Caret(), "^") {
+				t.Errorf("%s: %v is no error in one line", src, err)
+			}
+			if !strings.Contains(err.Error(), want) || strings.Trim(want, "01234") == "" {
+				t.Errorf("%s: %v, want %q", src, err, want)
+			}
+		} else if got != want {
+			t.Errorf("%s: rows %q, want %q", src, got, want)
+		}
+	}
+}
+
+// pass gives the rows that pass, as digits.
+func pass(src string) (string, error) {
+	e, err := Parse(src)
+	if err != nil {
+		return "", err
+	}
+	c, err := e.Bind(kinds)
+	if err != nil {
+		return "", err
+	}
+	var s strings.Builder
+	b := batch(c)
+	ev := c.Evaluator()
+	ev.Pass(b, func(int) {}) // buffers are used again
+	ev.Pass(b, func(i int) { s.WriteByte(byte('0' + i)) })
+	return s.String(), nil
+}
+
+// FuzzWhere: no expression makes anything panic, and not(e) passes no row that
+// e passes.
+func FuzzWhere(f *testing.F) {
+	for _, s := range []string{"x < p60 and lang == 'en'", "n between p5 and p60.5 or not (ok)", "x not in (1, -2e3) and x is not null", "`a b` >= 1_0"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, src string) {
+		rows, err := pass(src)
+		if err != nil {
+			var e *Error
+			if !errors.As(err, &e) || e.At > len(e.Src) {
+				t.Fatalf("%q: %v", src, err)
+			}
+			e.Caret()
+			return
+		}
+		if others, err := pass("not (" + src + ")"); err == nil && strings.ContainsAny(rows, "_"+others) && others != "" && rows != "" && strings.ContainsAny(rows, others) {
+			t.Fatalf("%q passes %s and its opposite %s", src, rows, others)
+		}
+	})
+}

@@ -1,0 +1,233 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"surprisal/internal/score"
+)
+
+// ErrOutside: the place is outside of those that are allowed here.
+var ErrOutside = errors.New("it is outside of what is allowed here")
+
+// Fence is a set of folders and URL prefixes. Within is how it comes to bear: what
+// is opened under such a context is opened below one of them, or not at all. A
+// local folder is held open and names are looked up from there, so neither ..,
+// nor a link inside it, nor one put there between a check and its use, leads out.
+// The nil Fence holds nothing back.
+type Fence struct {
+	flag  string // that people give it by, for errors
+	posts []post
+}
+
+// post is one place of a fence.
+type post struct {
+	place score.Place
+	dir   string   // of a local folder, absolute and clean
+	root  *os.Root // of a local folder
+}
+
+// NewFence makes a fence around places, which a person gave by flag; nil for none.
+// A local folder has to be there. Close it.
+func NewFence(flag string, places []string) (*Fence, error) {
+	if len(places) == 0 {
+		return nil, nil
+	}
+	f := &Fence{flag: flag}
+	for _, name := range places {
+		p, err := newPost(name)
+		if err != nil {
+			_ = f.Close()
+			return nil, fmt.Errorf("--%s %s: %w", flag, name, err)
+		}
+		f.posts = append(f.posts, p)
+	}
+	return f, nil
+}
+
+func newPost(name string) (post, error) {
+	name, err := Resolve(name)
+	if err != nil {
+		return post{}, err
+	}
+	p, err := score.ParsePlace(name)
+	if err != nil || p.Scheme != "" {
+		p.Key = strings.TrimSuffix(p.Key, "/")
+		return post{place: p}, err
+	}
+	root, err := os.OpenRoot(name)
+	return post{place: p, dir: name, root: root}, err
+}
+
+// Close lets go of the folders.
+func (f *Fence) Close() error {
+	if f == nil {
+		return nil
+	}
+	var errs []error
+	for _, p := range f.posts {
+		if p.root != nil {
+			errs = append(errs, p.root.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Check refuses a place whose name alone leads outside, with ErrOutside. It opens
+// nothing.
+func (f *Fence) Check(name string) error {
+	if f == nil {
+		return nil
+	}
+	_, _, err := f.find(name)
+	return err
+}
+
+// find gives the folder that a local name is below, and the rest of the name; no
+// folder for a URL below an allowed one.
+func (f *Fence) find(name string) (*os.Root, string, error) {
+	place, err := score.ParsePlace(name)
+	if err != nil {
+		return nil, "", err
+	}
+	for _, p := range f.posts {
+		switch {
+		case p.place.Scheme != place.Scheme:
+		case p.root != nil:
+			// Before it is looked up: a .. after a link means another folder to the
+			// kernel than to whoever reads the name.
+			if rel, err := filepath.Rel(p.dir, name); err == nil && filepath.IsLocal(rel) && !hasDotDot(name) {
+				return p.root, rel, nil
+			}
+		case p.place.Host == place.Host && p.place.Rev == place.Rev && p.place.Query == place.Query && !hasDotDot(place.Key) &&
+			(p.place.Key == "" || place.Key == p.place.Key || strings.HasPrefix(place.Key, p.place.Key+"/")):
+			return nil, "", nil
+		}
+	}
+	return nil, "", f.outside(name)
+}
+
+func hasDotDot(name string) bool {
+	for part := range strings.SplitSeq(filepath.ToSlash(name), "/") {
+		if part == ".." {
+			return true
+		}
+	}
+	return false
+}
+
+func (f *Fence) outside(name string) error {
+	return fmt.Errorf("%s: %w (--%s)", name, ErrOutside, f.flag)
+}
+
+// escaped turns os.Root's refusal, which has no name, into ErrOutside.
+func (f *Fence) escaped(name string, err error) error {
+	var pe *fs.PathError
+	if errors.As(err, &pe) && strings.Contains(pe.Err.Error(), "escapes from parent") {
+		return f.outside(name)
+	}
+	return err
+}
+
+// Resolve is where links lead from a local name, which has to lie inside too.
+// It is for files whose bytes are checked after they were opened.
+func (f *Fence) Resolve(name string) (string, error) {
+	if f == nil || score.IsURL(name) {
+		return name, f.Check(name)
+	}
+	if err := f.Check(name); err != nil {
+		return "", err
+	}
+	real, err := filepath.EvalSymlinks(name)
+	if err != nil {
+		return "", err
+	}
+	for _, p := range f.posts {
+		if p.root == nil {
+			continue
+		}
+		dir, err := filepath.EvalSymlinks(p.dir)
+		if err != nil {
+			return "", err
+		}
+		if rel, err := filepath.Rel(dir, real); err == nil && filepath.IsLocal(rel) {
+			return real, nil
+		}
+	}
+	return "", f.outside(name)
+}
+
+type fenceKey struct{}
+
+// Within is ctx with all that is opened under it kept inside f.
+func Within(ctx context.Context, f *Fence) context.Context {
+	if f == nil {
+		return ctx
+	}
+	return context.WithValue(ctx, fenceKey{}, f)
+}
+
+func fenceOf(ctx context.Context) *Fence {
+	f, _ := ctx.Value(fenceKey{}).(*Fence)
+	return f
+}
+
+// OpenFolder opens a local folder, which it makes if it is missing.
+func OpenFolder(ctx context.Context, dir string) (*os.Root, error) {
+	f := fenceOf(ctx)
+	if f == nil {
+		if err := os.MkdirAll(dir, 0o777); err != nil {
+			return nil, err
+		}
+		return os.OpenRoot(dir)
+	}
+	root, rel, err := f.find(dir)
+	switch {
+	case err != nil:
+		return nil, err
+	case root == nil:
+		return nil, fmt.Errorf("%s: %w", dir, ErrUnsupported)
+	}
+	if err := root.MkdirAll(rel, 0o777); err != nil {
+		return nil, f.escaped(dir, err)
+	}
+	sub, err := root.OpenRoot(rel)
+	return sub, f.escaped(dir, err)
+}
+
+// openLocal opens a regular file below the folders that ctx allows.
+func openLocal(ctx context.Context, name string) (*os.File, fs.FileInfo, error) {
+	look, open := os.Stat, os.Open
+	if f := fenceOf(ctx); f != nil {
+		root, rel, err := f.find(name)
+		if err != nil {
+			return nil, nil, err
+		}
+		look = func(string) (fs.FileInfo, error) { st, err := root.Stat(rel); return st, f.escaped(name, err) }
+		open = func(string) (*os.File, error) { o, err := root.Open(rel); return o, f.escaped(name, err) }
+	}
+	st, err := look(name) // first: opening a named pipe would wait for ever
+	if err != nil {
+		return nil, nil, err
+	}
+	if !st.Mode().IsRegular() {
+		return nil, nil, &fs.PathError{Op: "open", Path: name, Err: errNotRegular}
+	}
+	o, err := open(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	if st, err = o.Stat(); err != nil || !st.Mode().IsRegular() {
+		_ = o.Close()
+		if err == nil {
+			err = &fs.PathError{Op: "open", Path: name, Err: errNotRegular}
+		}
+		return nil, nil, err
+	}
+	return o, st, nil
+}

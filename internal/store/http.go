@@ -1,0 +1,42 @@
+package store
+
+import (
+	"errors"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/aws/smithy-go"
+)
+
+// httpClient makes a client for many requests at once to few hosts. A body has
+// no deadline of its own: readOnce sees one that stalls.
+func httpClient() *http.Client {
+	t := &http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true}
+	tune(t)
+	return &http.Client{Transport: t}
+}
+
+func tune(t *http.Transport) {
+	t.DialContext = (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext
+	t.MaxIdleConnsPerHost = 64
+	t.IdleConnTimeout = time.Minute
+	t.TLSHandshakeTimeout = 10 * time.Second
+	t.ResponseHeaderTimeout = time.Minute
+	t.ExpectContinueTimeout = time.Second
+	t.DisableCompression = true // ranges are of the file's own bytes
+}
+
+// oneLine is an SDK's error for people.
+func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
+
+// isNoCredentials tells whether the SDK found none to sign with.
+func isNoCredentials(err error) bool {
+	var op *smithy.OperationError
+	if !errors.As(err, &op) {
+		return false
+	}
+	s := op.Err.Error()
+	return strings.Contains(s, "get identity") || strings.Contains(s, "refresh cached credentials") || strings.Contains(s, "get credentials")
+}

@@ -1,0 +1,64 @@
+package store
+
+import (
+	"context"
+	"iter"
+	"strings"
+
+	"surprisal/internal/score"
+)
+
+// Stat looks at one file that is not local.
+func Stat(ctx context.Context, name string) (Info, error) {
+	p, b, err := place(ctx, name)
+	if err != nil {
+		return Info{}, err
+	}
+	return stat(ctx, b, p)
+}
+
+// List gives the files below the URL dir, however deep, in order of name. It
+// ends at the first error. That there are none is no error.
+func List(ctx context.Context, dir string) iter.Seq2[Info, error] {
+	return func(yield func(Info, error) bool) {
+		p, b, err := place(ctx, dir)
+		if err != nil {
+			yield(Info{}, err)
+			return
+		}
+		prefix := p.Key
+		if prefix != "" {
+			prefix += "/"
+		}
+		for token := ""; ; {
+			var infos []Info
+			var next string
+			err := retry(ctx, dir, func() (_ bool, err error) {
+				infos, next, err = b.page(ctx, prefix, token)
+				return false, err
+			})
+			if err != nil {
+				yield(Info{}, err)
+				return
+			}
+			for _, info := range infos {
+				if !yield(info, nil) {
+					return
+				}
+			}
+			if token = next; token == "" {
+				return
+			}
+		}
+	}
+}
+
+// Rel is name relative to dir, which it is below, without queries.
+func Rel(dir, name string) string {
+	d, err := score.SplitPlace(dir)
+	n, err2 := score.SplitPlace(name)
+	if err != nil || err2 != nil {
+		return name
+	}
+	return strings.TrimPrefix(strings.TrimPrefix(n.Key, d.Key), "/")
+}

@@ -1,0 +1,71 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+
+	"surprisal/internal/score"
+)
+
+// Condition is when Put may write. The zero value is always.
+type Condition struct {
+	// Absent: there is no such file; fs.ErrExist otherwise.
+	Absent bool
+	// Version: there is one of this version; ErrChanged otherwise.
+	Version string
+}
+
+// Put writes size bytes of body as one file of a bucket, whole or not at all,
+// and gives its version. Name must be a URL that can be written to.
+func Put(ctx context.Context, name string, body io.ReadSeeker, size int64, when Condition) (info Info, err error) {
+	p, w, err := writableOf(ctx, name)
+	if err != nil {
+		return Info{}, err
+	}
+	err = retry(ctx, name, func() (bool, error) {
+		if _, err := body.Seek(0, io.SeekStart); err != nil {
+			return false, err
+		}
+		info, err = w.put(ctx, p.Key, body, size, when)
+		if when.Absent && errors.Is(err, ErrChanged) {
+			err = &Error{name, "there is one already", fs.ErrExist}
+		}
+		return false, err
+	})
+	return info, err
+}
+
+// PutBytes is Put of b.
+func PutBytes(ctx context.Context, name string, b []byte, when Condition) (Info, error) {
+	return Put(ctx, name, bytes.NewReader(b), int64(len(b)), when)
+}
+
+// Remove removes a file of a bucket; that it is gone already is no error.
+func Remove(ctx context.Context, name string) error {
+	p, w, err := writableOf(ctx, name)
+	if err != nil {
+		return err
+	}
+	return retry(ctx, name, func() (bool, error) {
+		err := w.remove(ctx, p.Key)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
+		return false, err
+	})
+}
+
+func writableOf(ctx context.Context, name string) (p score.Place, w writable, err error) {
+	p, b, err := place(ctx, name)
+	if err != nil {
+		return p, nil, err
+	}
+	w, ok := b.(writable)
+	if !ok {
+		return p, nil, &Error{name, "can't be written to: local paths, s3, gs and az can", ErrUnsupported}
+	}
+	return p, w, nil
+}

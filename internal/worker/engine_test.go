@@ -1,0 +1,66 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"surprisal/internal/dispatch"
+	"surprisal/internal/jobs"
+	"surprisal/internal/score"
+)
+
+var errBroken = errors.New("broken")
+
+// brokenEngine fails on every batch, after a while.
+type brokenEngine struct{ simEngine }
+
+func (*brokenEngine) Forward(context.Context, *score.Batch) error {
+	time.Sleep(time.Second) // until the worker asks for the next job
+	return errBroken
+}
+
+// TestEngineFailureEndsTheWorker: also while it waits for a job that does not
+// come, so that its job is tried again at once and not when it counts as stalled.
+func TestEngineFailureEndsTheWorker(t *testing.T) {
+	in := newSimInput(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	srv, err := jobs.StartServer(ctx, jobs.ServerConfig{StoreDir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer srv.Shutdown()
+	client, err := jobs.Connect(ctx, jobs.Config{URLs: []string{srv.URL()}, Token: srv.Token()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	sub, err := dispatch.Begin(ctx, dispatch.Request{
+		Inputs: []string{in.dir + "/a.parquet"}, Out: t.TempDir(), ModelDir: in.model,
+		Options: score.Options{IDsColumn: simIDs, Long: score.LongCarry, MaxLength: 2048, Special: score.SpecialText, Engine: score.EngineCPU},
+	}, 0, zerolog.Nop(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sub.Release()
+	if err := sub.Queue(ctx, client, dispatch.QueueOptions{}); err != nil || sub.Queued != 1 {
+		t.Fatal(sub.Queued, err)
+	}
+	w, err := New(client, Config{Engine: score.EngineCPU})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.models.open = func(context.Context, *score.Job) (Engine, error) { return new(brokenEngine), nil }
+	start := time.Now()
+	if err := w.Run(ctx, ctx); !errors.Is(err, errBroken) {
+		t.Fatalf("the worker ended with %v after %s", err, time.Since(start))
+	}
+	var state jobs.JobState
+	if err := client.JobStates(ctx, sub.Manifest.Run, func(s jobs.JobState) { state = s }); err != nil || state.State != jobs.StateFailed {
+		t.Fatalf("the job's record is %+v (%v), want that the attempt failed", state, err)
+	}
+}

@@ -1,0 +1,225 @@
+package worker
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"strings"
+
+	"surprisal/internal/dispatch"
+	"surprisal/internal/jobs"
+	"surprisal/internal/score"
+	"surprisal/internal/shard"
+)
+
+// stored looks at each record as the server takes it: the history of a job must
+// be one that the states allow.
+func (s *simulation) stored(stream, subject string, data []byte) {
+	if stream != "KV_"+jobs.JobBucket || len(data) == 0 {
+		return
+	}
+	next, err := jobs.DecodeJobState(data)
+	if err != nil {
+		s.wrong = append(s.wrong, err.Error())
+		return
+	}
+	prev, has := s.history[next.Job]
+	s.history[next.Job] = next
+	if !has || prev.Seq != next.Seq || !prev.Queued.Equal(next.Queued) {
+		prev = jobs.JobState{}
+	}
+	bad := func(format string, a ...any) {
+		s.wrong = append(s.wrong, fmt.Sprintf("job %s: %s\n before %+v\n after  %+v", next.Job, fmt.Sprintf(format, a...), prev, next))
+	}
+	own := prev.Lease == next.Lease && next.Lease != ""
+	failed, lost := prev.Failed, prev.Lost
+	switch next.State {
+	case jobs.StateRunning:
+		if prev.State == jobs.StateRunning && !own {
+			lost++
+		}
+		if next.Failed > failed {
+			bad("an attempt failed that nobody made")
+		}
+	case jobs.StateFailed:
+		if !own {
+			bad("a lease that was replaced gave the job back")
+		}
+		if prev.State != jobs.StateFailed {
+			failed++
+		}
+	case jobs.StateWaiting:
+		if !own && prev.State != jobs.StateDead && prev.State != "" {
+			bad("a lease that was replaced gave the job back")
+		}
+	case jobs.StateDead:
+		if prev.State == jobs.StateDone {
+			bad("a job that was done died")
+		}
+		if prev.State == jobs.StateRunning && own {
+			failed++
+		} else if prev.State == jobs.StateRunning { // the dispatcher found it over
+			lost++
+		}
+		if why := s.mayDie(next); why != "" {
+			bad("%s", why)
+		}
+	case jobs.StateDone:
+		failed, lost = max(failed, next.Failed), max(lost, next.Lost)
+	}
+	if next.Failed > failed || next.Lost > lost {
+		bad("%d failed, %d lost at most", failed, lost)
+	}
+}
+
+// mayDie says why a job may not be dead with these attempts, if so.
+func (s *simulation) mayDie(st jobs.JobState) string {
+	most := func(v, d int) int {
+		if v == 0 {
+			return d
+		}
+		return v
+	}
+	deliver := uint64(most(s.top.MaxDeliver, 1000))
+	switch {
+	case st.Failed >= s.top.MaxAttempts && strings.HasPrefix(st.Error, "attempt "):
+	case st.Lost >= s.top.MaxLost && strings.Contains(st.Error, "workers vanished"):
+	case st.Delivery >= deliver && strings.Contains(st.Error, "MaxDeliver"):
+	default:
+		return fmt.Sprintf("it may not be dead yet: of %d attempts %d failed, of %d workers %d were lost, of %d deliveries %d were made: %s",
+			s.top.MaxAttempts, st.Failed, s.top.MaxLost, st.Lost, deliver, st.Delivery, st.Error)
+	}
+	return ""
+}
+
+// check holds what is left to what was promised.
+func (s *simulation) check(sum *dispatch.Summary) {
+	bad := s.bad
+	for _, w := range s.wrong {
+		bad("%s", w)
+	}
+	c := s.net.Conn("checker")
+	client := jobs.New(c, c.JetStream(), jobs.Config{Log: s.logger("checker")})
+	defer client.Close()
+	records := map[string]jobs.JobState{}
+	if err := client.JobStates(s.ctx, s.m.Run, func(st jobs.JobState) { records[st.Job] = st }); err != nil {
+		bad("%v", err)
+	}
+	letters := map[string]jobs.DeadLetter{}
+	list, err := client.Dead(s.ctx, s.m.Run)
+	if err != nil {
+		bad("%v", err)
+	}
+	for _, l := range list {
+		letters[l.ID] = l
+	}
+	dead := map[string]dispatch.DeadJob{}
+	for _, d := range sum.DeadJobs {
+		dead[d.Job] = d
+	}
+	var totals shard.Totals
+	planned, committed := s.m.Jobs(), 0
+	outputs := map[string]bool{}
+	for _, j := range planned {
+		outputs[filepath.FromSlash(j.Output)] = true
+		got, err := shard.Verify(s.ctx, j, true)
+		_, isDead := dead[j.ID]
+		switch {
+		case err == nil && isDead:
+			// Its zombie may have come to life after the run was summed up.
+			if records[j.ID].State != jobs.StateDone {
+				bad("job %s is dead and committed", j.ID)
+			}
+		case err == nil:
+			committed++
+			totals.Add(got.Totals)
+			if err := s.scores(j); err != nil {
+				bad("job %s: %v", j.ID, err)
+			}
+			if st := records[j.ID].State; st == jobs.StateDead {
+				bad("job %s is committed, its record says %s", j.ID, st)
+			}
+		case !errors.Is(err, fs.ErrNotExist):
+			bad("job %s: %v", j.ID, err)
+		case !isDead:
+			bad("job %s is neither committed nor dead: %+v", j.ID, records[j.ID])
+		default:
+			if l, ok := letters[j.ID]; !ok || l.Reason == "" {
+				bad("dead job %s has no letter that says why: %+v", j.ID, records[j.ID])
+			}
+			if st := records[j.ID]; st.State != jobs.StateDead {
+				bad("job %s is dead, its record says %+v", j.ID, st)
+			}
+		}
+	}
+	if committed+len(dead) != len(planned) || sum.Jobs != len(planned) {
+		bad("%d jobs planned, %d committed, %d dead, the summary has %d", len(planned), committed, len(dead), sum.Jobs)
+	}
+	if sum.Complete != (len(dead) == 0) {
+		bad("complete: %v, with %d dead", sum.Complete, len(dead))
+	}
+	if sum.Documents != totals.Documents || sum.Tokens != totals.Tokens || sum.FailedRows != totals.Failed {
+		bad("the summary has %d documents, %d tokens, %d failed rows; the files %d, %d, %d", sum.Documents, sum.Tokens, sum.FailedRows,
+			totals.Documents, totals.Tokens, totals.Failed)
+	}
+	want := jobs.RunComplete
+	if !sum.Complete {
+		want = jobs.RunFailed
+	}
+	if r, err := client.Run(s.ctx, s.m.Run); err != nil || r.State != want {
+		bad("the run's record says %s (%v), want %s", r.State, err, want)
+	}
+	s.files(outputs, sum.Complete, bad)
+}
+
+// files checks that OUT holds nothing else.
+func (s *simulation) files(outputs map[string]bool, complete bool, bad func(string, ...any)) {
+	success := false
+	err := filepath.WalkDir(s.m.Out, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		rel, err := filepath.Rel(s.m.Out, path)
+		if err != nil {
+			return err
+		}
+		name := d.Name()
+		switch {
+		case outputs[rel], strings.HasPrefix(rel, "_manifest"), strings.HasPrefix(rel, ".surprisal"), strings.HasPrefix(rel, "."):
+		case rel == score.SuccessName:
+			success = true
+		case strings.HasPrefix(name, ".rows-") && strings.HasSuffix(name, ".tmp") && s.crashes > 0:
+		default:
+			bad("what is %s?", rel)
+		}
+		return nil
+	})
+	if err != nil || success != complete {
+		bad("_SUCCESS is there: %v (%v)", success, err)
+	}
+}
+
+// scores checks a job's file, row by row.
+func (s *simulation) scores(j score.Job) error {
+	row := j.First
+	err := shard.ReadScores(s.ctx, filepath.Join(j.Out, filepath.FromSlash(j.Output)), func(sc score.Score) error {
+		// As make_fixtures.py makes them.
+		sum, tokens := 0.0, int64(0)
+		if row%9 != 4 {
+			for k := range row%6 - 1 {
+				a, b := int32((row*31+k)%49152), int32((row*31+k+1)%49152)
+				sum, tokens = sum+float64(simNLL(a, b)), tokens+1
+			}
+		}
+		if sc.Row != row || sc.Tokens != tokens || sc.SumNLL != sum {
+			return fmt.Errorf("row %d has %d tokens, %v; want row %d, %d, %v", sc.Row, sc.Tokens, sc.SumNLL, row, tokens, sum)
+		}
+		row++
+		return nil
+	})
+	if err == nil && row != j.Last+1 {
+		err = fmt.Errorf("it ends before row %d, want %d", row, j.Last+1)
+	}
+	return err
+}
