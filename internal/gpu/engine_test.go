@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"surprisal/internal/model"
+	"surprisal/internal/model/cpu"
 	"surprisal/internal/score"
 )
 
@@ -101,7 +102,17 @@ type doc struct {
 	top1 []bool
 }
 
-func forward(t testing.TB, e *Engine, b *score.Batch) {
+// engine is what scoreDocs scores with.
+type engine interface {
+	Forward(context.Context, *score.Batch) error
+	NewState() (score.State, error)
+}
+
+type onCPU struct{ *cpu.Engine }
+
+func (e onCPU) NewState() (score.State, error) { return e.Engine.NewState(), nil }
+
+func forward(t testing.TB, e engine, b *score.Batch) {
 	t.Helper()
 	b.Alloc()
 	for i := range b.NLL {
@@ -114,7 +125,7 @@ func forward(t testing.TB, e *Engine, b *score.Batch) {
 
 // scoreDocs scores documents in the order given, packed into batches of at most
 // budget tokens; a document is split, on the grid, wherever a batch is full.
-func scoreDocs(t testing.TB, e *Engine, docs []doc, order []int, budget int) {
+func scoreDocs(t testing.TB, e engine, docs []doc, order []int, budget int) {
 	t.Helper()
 	type part struct{ doc, n, at int }
 	var b score.Batch

@@ -1,0 +1,226 @@
+//go:build cuda
+
+package gpu
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"surprisal/internal/score"
+)
+
+// lengths are those at which chunks, tiles and batches end.
+var lengths = []int{1, 2, 15, 16, 17, 31, 33, 63, 64, 65, 97, 127, 129, 1023, 1025, 4097}
+
+func randomDocs(lens []int, vocab int, seed uint64) []doc {
+	r := rand.New(rand.NewPCG(seed, 0))
+	docs := make([]doc, len(lens))
+	for i, n := range lens {
+		for range n + 1 {
+			docs[i].ids = append(docs[i].ids, int32(r.IntN(vocab)))
+		}
+	}
+	return docs
+}
+
+// sameBits compares two scorings of the same documents.
+func sameBits(t testing.TB, what string, a, b []doc) {
+	t.Helper()
+	for i := range a {
+		if len(a[i].nll) != len(a[i].ids)-1 || len(b[i].nll) != len(a[i].nll) {
+			t.Fatalf("%s: document %d of %d tokens has %d and %d scores", what, i, len(a[i].ids)-1, len(a[i].nll), len(b[i].nll))
+		}
+		for j := range a[i].nll {
+			if a[i].nll[j] != b[i].nll[j] || a[i].top1[j] != b[i].top1[j] {
+				t.Fatalf("%s: document %d (%d tokens), token %d: %v and %v", what, i, len(a[i].nll), j, a[i].nll[j], b[i].nll[j])
+			}
+		}
+	}
+}
+
+func clone(docs []doc) []doc {
+	out := make([]doc, len(docs))
+	for i, d := range docs {
+		out[i].ids = d.ids
+	}
+	return out
+}
+
+// TestBits: a document's scores are the same to the last bit alone, in any batch,
+// in any order, split anywhere on the grid, and from engines of other budgets.
+func TestBits(t *testing.T) {
+	needGPU(t)
+	for _, name := range []string{"kla_128", "gva_128", "k64 v64", "k128 v256", "no conv"} {
+		for _, simple := range []bool{false, true} {
+			if simple && name != "kla_128" {
+				continue
+			}
+			label := name
+			if simple {
+				label += " token by token"
+			}
+			t.Run(label, func(t *testing.T) {
+				dir := folder(t, name)
+				lens := lengths
+				budgets := []int{16384, 2048, 512}
+				if emulated(t) {
+					lens, budgets = []int{1, 2, 17, 63, 64, 65, 129, 200}, []int{512, 192}
+				}
+				var first []doc
+				for _, budget := range budgets {
+					e := open(t, dir, Config{MaxTokens: budget}, options{poison: true, simple: simple})
+					docs := randomDocs(lens, e.Info().VocabSize, 5)
+					scoreDocs(t, e, docs, nil, budget)
+					if first == nil {
+						first = docs
+					}
+					sameBits(t, "another budget", first, docs)
+					shuffled := clone(docs)
+					scoreDocs(t, e, shuffled, rand.New(rand.NewPCG(uint64(budget), 1)).Perm(len(docs)), budget)
+					sameBits(t, "shuffled", first, shuffled)
+					again := clone(docs)
+					scoreDocs(t, e, again, nil, max(score.SplitMultiple, budget/4/score.SplitMultiple*score.SplitMultiple))
+					sameBits(t, "smaller batches", first, again)
+					for i := range docs {
+						if len(docs[i].ids) > 300 && emulated(t) {
+							continue
+						}
+						alone := clone(docs[i : i+1])
+						scoreDocs(t, e, alone, nil, budget)
+						sameBits(t, "alone", first[i:i+1], alone)
+					}
+				}
+			})
+		}
+	}
+}
+
+// TestLongDocument: one document that fills many batches has the scores of one
+// that fits.
+func TestLongDocument(t *testing.T) {
+	needGPU(t)
+	dir, n := filepath.Join(goldens, "kla_128"), 16000
+	if emulated(t) {
+		n = 700
+	}
+	big := open(t, dir, Config{MaxTokens: 16384}, options{poison: true})
+	whole := randomDocs([]int{n}, big.Info().VocabSize, 3)
+	scoreDocs(t, big, whole, nil, 16384)
+	small := open(t, dir, Config{MaxTokens: 64}, options{poison: true})
+	cut := clone(whole)
+	scoreDocs(t, small, cut, nil, 64)
+	sameBits(t, "cut at every 64 tokens", whole, cut)
+}
+
+// TestSingleTokens: a batch of as many documents as it has tokens.
+func TestSingleTokens(t *testing.T) {
+	needGPU(t)
+	n := 32768
+	if emulated(t) {
+		n = 600
+	}
+	e := open(t, filepath.Join(goldens, "kla_128"), Config{MaxTokens: (n + 63) / 64 * 64}, options{poison: true})
+	lens := make([]int, n)
+	for i := range lens {
+		lens[i] = 1
+	}
+	docs := randomDocs(lens, e.Info().VocabSize, 9)
+	for i := range docs { // the last half repeats the first
+		if i >= n/2 {
+			docs[i].ids = docs[i-n/2].ids
+		}
+	}
+	scoreDocs(t, e, docs, nil, e.Info().MaxTokens)
+	sameBits(t, "the same document twice", docs[:n/2], docs[n/2:n/2*2])
+}
+
+// TestTargets: positions without a target get 0 and false, and take no part.
+func TestTargets(t *testing.T) {
+	needGPU(t)
+	e := open(t, filepath.Join(goldens, "kla_128"), Config{MaxTokens: 256}, options{poison: true})
+	d := randomDocs([]int{130}, e.Info().VocabSize, 4)
+	scoreDocs(t, e, d, nil, 256)
+	var b score.Batch
+	targets := append([]int32(nil), d[0].ids[1:]...)
+	for i := range targets {
+		if i%3 != 0 {
+			targets[i] = score.NoTarget
+		}
+	}
+	b.Append(d[0].ids[:130], targets, nil)
+	forward(t, e, &b)
+	for i, v := range b.NLL {
+		want, top := d[0].nll[i], d[0].top1[i]
+		if i%3 != 0 {
+			want, top = 0, false
+		}
+		if v != want || b.Top1[i] != top {
+			t.Fatalf("token %d: %v %v, want %v %v", i, v, b.Top1[i], want, top)
+		}
+	}
+	b.Reset()
+	for i := range targets {
+		targets[i] = score.NoTarget
+	}
+	b.Append(d[0].ids[:130], targets, nil)
+	forward(t, e, &b)
+	b.Reset()
+	forward(t, e, &b) // nothing at all
+}
+
+// TestRefusals: what can't be run is refused, with a reason, and leaves the engine
+// as it was.
+func TestRefusals(t *testing.T) {
+	needGPU(t)
+	dir := filepath.Join(goldens, "kla_128")
+	e := open(t, dir, Config{MaxTokens: 128}, options{})
+	ctx := context.Background()
+	bad := func(what string, b *score.Batch) {
+		t.Helper()
+		if err := e.Forward(ctx, b); err == nil || strings.Contains(err.Error(), "CUDA error") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	batch := func(ids ...int32) *score.Batch {
+		b := &score.Batch{}
+		b.Append(ids, ids, nil)
+		b.Alloc()
+		return b
+	}
+	bad("an id outside the vocabulary", batch(1, int32(e.Info().VocabSize)))
+	bad("a negative id", batch(1, -2))
+	long := make([]int32, 129)
+	bad("a batch over the budget", batch(long...))
+	st, err := e.NewState()
+	if err != nil {
+		t.Fatal(err)
+	}
+	twice := &score.Batch{}
+	twice.Append([]int32{1}, []int32{1}, st)
+	twice.Append([]int32{1}, []int32{1}, st)
+	twice.Alloc()
+	bad("a state twice", twice)
+	st.Release()
+	released := &score.Batch{}
+	released.Append([]int32{1}, []int32{1}, st)
+	released.Alloc()
+	bad("a released state", released)
+	forward(t, e, batch(1, 2, 3))
+
+	stopped, cancel := context.WithCancel(ctx)
+	cancel()
+	if err := e.Forward(stopped, batch(1, 2)); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+	forward(t, e, batch(1, 2, 3)) // as good as before
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Forward(ctx, batch(1)); !errors.Is(err, ErrClosed) {
+		t.Errorf("closed: %v", err)
+	}
+}
