@@ -229,6 +229,9 @@ func compare(t testing.TB, g golden, docs []doc) (r errorsOf) {
 // TestGoldens holds per-token scores against the float64 reference. The limits
 // are the errors of PyTorch in bf16 with flash-linear-attention on an H200.
 func TestGoldens(t *testing.T) {
+	if testing.Short() && emulated(t) {
+		t.Skip("the kernels on the CPU take minutes")
+	}
 	for name, limit := range map[string]float64{"kla_128": 0.0201, "plain_128": 0.0218, "gva_128": 0.0221, "strong_decay_128": 0.0315} {
 		for _, opt := range []struct {
 			name string

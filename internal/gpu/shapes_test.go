@@ -65,6 +65,9 @@ func folder(t testing.TB, name string) string {
 func TestShapes(t *testing.T) {
 	needGPU(t)
 	for _, name := range shapeNames() {
+		if name == "wide" && emulated(t) {
+			continue // minutes
+		}
 		t.Run(name, func(t *testing.T) {
 			dir := folder(t, name)
 			lens := lengths

@@ -7,7 +7,8 @@
 //
 //   SURPRISAL_EMULATOR_CC      compute capability, default 90
 //   SURPRISAL_EMULATOR_MEMORY  bytes, default 12 GiB
-//   SURPRISAL_EMULATOR_FAIL    the launch of that number fails, as a fault would
+//   SURPRISAL_EMULATOR_FAIL    the launch of that number fails, as a fault would, or
+//                              the next one
 #define __CUDA_API_VERSION_INTERNAL 1
 #include <sys/mman.h>
 
@@ -134,7 +135,8 @@ API cuFuncSetAttribute(CUfunction f, CUfunction_attribute a, int v) {
 }
 API cuLaunchKernel(CUfunction f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared, CUstream, void **params, void **) {
   if (broken) return broken;
-  if (++launches == env("SURPRISAL_EMULATOR_FAIL", -1)) return broken = CUDA_ERROR_LAUNCH_FAILED;
+  const char *fail = getenv("SURPRISAL_EMULATOR_FAIL");
+  if (++launches == env("SURPRISAL_EMULATOR_FAIL", -1) || (fail && !strcmp(fail, "next"))) return broken = CUDA_ERROR_LAUNCH_FAILED;
   auto *k = reinterpret_cast<emulator::Kernel *>(f);
   if (!gx || !gy || !gz || gy > 65535 || gz > 65535 || bx * by * bz > 1024 || by != 1 || bz != 1 || shared > unsigned(k->shared)) return CUDA_ERROR_INVALID_VALUE;
   emulator::grid_size = dim3(gx, gy, gz);
