@@ -126,6 +126,7 @@ usage or input; 130 interrupted.`,
 		newJobs(l), newJob(l), newDead(l), newWorkers(l),
 		newPause(l), newResume(l), newCancel(l), newRetry(l), newDrain(l))
 	root.AddCommand(newFilter(l), newBucket(l), newExport(l), newReport(l))
+	root.AddCommand(newGC(l), newDoctor(l))
 	markArgs(root)
 	return root
 }
