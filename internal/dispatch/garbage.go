@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"surprisal/internal/jobs"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
@@ -70,7 +72,7 @@ func (req GarbageRequest) files(ctx context.Context, do func(Garbage) error) (ru
 		return "", usage("%s is no run's output folder: %w", out, err)
 	}
 	if !req.DryRun {
-		unlock, err := lockOut(out)
+		unlock, err := lockOut(ctx, out, zerolog.Nop())
 		if err != nil {
 			return "", err // its workers are writing
 		}

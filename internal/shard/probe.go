@@ -2,6 +2,7 @@ package shard
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,6 +11,9 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"surprisal/internal/score"
+	"surprisal/internal/store"
 )
 
 // OutHealth is what a look at an output folder showed.
@@ -24,9 +28,13 @@ type OutHealth struct {
 	Free, Total uint64
 }
 
-// ProbeOut does in out, a local folder, what publishing a score file does: write,
-// sync, link or rename, sync the folder. Nothing is left behind.
+// ProbeOut does in out what publishing a score file does: write, sync, link or
+// rename, sync the folder; in a bucket, put a file twice, of which the second must
+// be refused. Nothing is left behind.
 func ProbeOut(ctx context.Context, out string) (h OutHealth, err error) {
+	if score.IsURL(out) {
+		return OutHealth{At: out}, probeBucket(ctx, out)
+	}
 	if err := ctx.Err(); err != nil {
 		return h, err
 	}
@@ -37,7 +45,7 @@ func ProbeOut(ctx context.Context, out string) (h OutHealth, err error) {
 		out = filepath.Dir(out)
 	}
 	h.At = out
-	o, err := openOut(out)
+	o, err := openOut(ctx, out)
 	if err != nil {
 		return h, err
 	}
@@ -76,4 +84,23 @@ func ProbeOut(ctx context.Context, out string) (h OutHealth, err error) {
 	}
 	h.Free, h.Total = uint64(st.Bavail)*uint64(st.Bsize), uint64(st.Blocks)*uint64(st.Bsize)
 	return h, nil
+}
+
+func probeBucket(ctx context.Context, out string) (err error) {
+	name := store.Join(out, tempPrefix+"probe."+rand.Text()+tempSuffix)
+	if _, err := store.PutBytes(ctx, name, []byte("one"), store.Condition{Absent: true}); err != nil {
+		return fmt.Errorf("put a file: %w", err)
+	}
+	defer func() { err = errors.Join(err, store.Remove(ctx, name)) }()
+	switch _, err := store.PutBytes(ctx, name, []byte("two"), store.Condition{Absent: true}); {
+	case err == nil:
+		return fmt.Errorf("the bucket overwrites files that are to be written only once: conditional writes (If-None-Match) are not supported")
+	case !errors.Is(err, fs.ErrExist):
+		return fmt.Errorf("put a file twice: %w", err)
+	}
+	b, err := readSmall(ctx, name)
+	if err == nil && string(b) != "one" {
+		err = fmt.Errorf("it reads back as %q", b)
+	}
+	return err
 }
