@@ -167,7 +167,7 @@ func (v *verification) manifest(ctx context.Context, out string) error {
 	default:
 		return usage("%s: %w, and there is no whole copy of it: name another --out, or restore it from a backup", out, err)
 	}
-	m.Out = out // a folder that was moved is still what it was
+	m.Out = out
 	v.m, v.v.Run = m, m.Run
 	return nil
 }
