@@ -163,7 +163,10 @@ func (req GarbageRequest) runs(ctx context.Context, do func(Garbage) error) erro
 			Why: fmt.Sprintf("%s; its jobs, records and dead letters go, %s stays", r.State, r.Out),
 		}
 		if !req.DryRun {
-			if err := req.Client.ForgetRun(ctx, r.ID); err != nil {
+			switch err := req.forget(ctx, r.ID); {
+			case errors.Is(err, jobs.ErrHeld):
+				continue // somebody begins it again
+			case err != nil:
 				return err
 			}
 			g.Removed = true
@@ -173,4 +176,14 @@ func (req GarbageRequest) runs(ctx context.Context, do func(Garbage) error) erro
 		}
 	}
 	return nil
+}
+
+// forget forgets a run while no other dispatcher works on it.
+func (req GarbageRequest) forget(ctx context.Context, run string) error {
+	release, err := acquire(ctx, req.Client, run, "gc")
+	if err != nil {
+		return err
+	}
+	defer release()
+	return req.Client.ForgetRun(ctx, run)
 }

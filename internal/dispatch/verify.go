@@ -432,6 +432,11 @@ func (v *verification) requeue(ctx context.Context, open map[string]bool) error 
 	if len(left) == 0 {
 		return nil
 	}
+	release, err := acquire(ctx, v.req.Client, v.m.Run, "verify")
+	if err != nil {
+		return err
+	}
+	defer release()
 	if err := enqueue(ctx, v.req.Client, r, jobs.RunConfig{}, left); err != nil {
 		return err
 	}

@@ -52,7 +52,7 @@ func (c *Client) Probe(ctx context.Context) (h Health, err error) {
 	}
 	h.StoreUsed, h.StoreLimit = int64(min(a.Store, 1<<62)), a.Limits.MaxStore
 	name := "SURPRISAL_PROBE_" + rand.Text()
-	subject := "surprisal.probe." + strings.ToLower(rand.Text())
+	subject := "surprisal.control.probe." + strings.ToLower(rand.Text()) // one that dispatchers may publish to
 	asked := time.Now()
 	s, err := c.js.CreateStream(ctx, jetstream.StreamConfig{
 		Name: name, Subjects: []string{subject}, Storage: jetstream.FileStorage, Replicas: 1, MaxAge: time.Minute, MaxBytes: 1 << 20,
@@ -90,7 +90,7 @@ func (c *Client) ForgetRun(ctx context.Context, run string) error {
 	if !score.ValidRunID(run) {
 		return fmt.Errorf("forget run: %q is not a run id", run)
 	}
-	if err := c.PurgeRun(ctx, run); err != nil {
+	if err := c.CloseRun(ctx, run); err != nil {
 		return err
 	}
 	ctx = perRequest{ctx}

@@ -8,7 +8,7 @@ import (
 
 // TestProbe: a server that is well is measured, and nothing is left there.
 func TestProbe(t *testing.T) {
-	r := newRig(t, Topology{})
+	r := newRig(t, RunConfig{})
 	h, err := r.c.Probe(r.ctx)
 	r.ok(err)
 	if h.Publish <= 0 || h.RoundTrip <= 0 || h.Version == "" || h.StoreUsed < 0 || h.ClockAhead.Abs().Seconds() > 1 {
@@ -23,9 +23,10 @@ func TestProbe(t *testing.T) {
 
 // TestForgetRun: nothing of the run is left, and all of another one is.
 func TestForgetRun(t *testing.T) {
-	r := newRig(t, Topology{})
+	r := newRig(t, RunConfig{})
 	for _, run := range []string{"gone", "kept"} {
 		r.ok(r.c.PutRun(r.ctx, RunRecord{ID: run, State: RunFailed}))
+		r.ok(r.c.OpenRun(r.ctx, run, 0, RunConfig{}))
 		r.submit(makeJobs(run, 2), 1, 2, 0)
 	}
 	k, _ := r.worker(quick("w"))
