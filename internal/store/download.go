@@ -13,6 +13,7 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"surprisal/internal/score"
@@ -37,6 +38,9 @@ func hubCache() string {
 // download that was cut off goes on where it ended; each file's digest is checked.
 // moved is called as bytes come.
 func Download(ctx context.Context, dir string, take func(name string) bool, moved func()) (local, pinned string, err error) {
+	if moved == nil {
+		moved = func() {}
+	}
 	p, b, err := place(ctx, dir)
 	if err != nil {
 		return "", "", err
@@ -176,4 +180,20 @@ type noting struct {
 func (n *noting) Read(b []byte) (int, error) {
 	n.moved()
 	return n.r.Read(b)
+}
+
+// DownloadFile is Download of one file; beside names others that are brought
+// along if they are there.
+func DownloadFile(ctx context.Context, name string, beside []string, moved func()) (local, pinned string, err error) {
+	p, err := score.ParsePlace(name)
+	if err != nil {
+		return "", "", err
+	}
+	base := path.Base(p.Key)
+	p.Key = strings.TrimPrefix(path.Dir("/"+p.Key), "/")
+	dir, pinned, err := Download(ctx, p.String(), func(n string) bool { return n == base || slices.Contains(beside, n) }, moved)
+	if err != nil {
+		return "", "", err
+	}
+	return filepath.Join(dir, base), Join(pinned, base), nil
 }
