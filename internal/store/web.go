@@ -24,9 +24,9 @@ func openWeb(root score.Place) *web {
 	c.CheckRedirect = func(r *http.Request, via []*http.Request) error {
 		switch {
 		case r.URL.Scheme != "https":
-			return errors.New("it redirects to a URL that is not https")
+			return fmt.Errorf("%w: to a URL that is not https", errRedirect)
 		case len(via) >= 10:
-			return errors.New("it redirects in circles")
+			return fmt.Errorf("%w: the eleventh", errRedirect)
 		}
 		r.Header.Del("Referer") // it may hold a signature
 		return nil
