@@ -46,6 +46,7 @@ build: native ## build bin/dispatcher (no cgo) and bin/worker
 demo: build ## score the demo corpus with the demo model, on the CPU
 	rm -rf $(DEMO)/out
 	bin/dispatcher run --model $(DEMO)/model --out $(DEMO)/out $(DEMO)/corpus
+	bin/dispatcher report $(DEMO)/out
 
 .PHONY: test
 test: native ## run every test
