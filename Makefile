@@ -27,6 +27,9 @@ STATICCHECK := $(TOOLS)/staticcheck-$(STATICCHECK_VERSION)
 VERSITYGW_VERSION := v1.8.0
 VERSITYGW := $(TOOLS)/versitygw-$(VERSITYGW_VERSION)
 
+GOVULNCHECK_VERSION := v1.9.0
+GOVULNCHECK := $(TOOLS)/govulncheck-$(GOVULNCHECK_VERSION)
+
 DEMO := examples/demo
 GO_TEST_FLAGS ?= -timeout 30m
 
@@ -76,6 +79,16 @@ lint: native $(STATICCHECK) ## gofmt, go vet, staticcheck
 .PHONY: versitygw
 versitygw: $(VERSITYGW) ## build the S3 server that tests of buckets need (once)
 
+.PHONY: chaos
+chaos: native ## kill, freeze, cut off and fill up real processes, and simulate, at length (20 minutes)
+	SURPRISAL_CHAOS=long go test -tags failpoints ./internal/failpoint ./e2e -run 'Chaos|Hit|Parse' -v -count 1 -timeout 60m
+	SURPRISAL_SIM_SEEDS=2000 go test ./internal/worker -run Simulation -v -count 1 -timeout 60m
+
+.PHONY: vulncheck
+vulncheck: native $(GOVULNCHECK) ## known vulnerabilities in what the programs call; needs vuln.go.dev
+	@out=$$($(GOVULNCHECK) ./cmd/... 2>&1) && code=0 || code=$$?; printf '%s\n' "$$out"; \
+	case $$code:$$out in *"fetching vulnerabilities"*) echo "SKIPPED: vuln.go.dev can't be reached, nothing was checked";; *) exit $$code;; esac
+
 .PHONY: clean
 clean: ## remove what was built, tools and native libraries too
 	rm -rf bin .build $(DEMO)/out
@@ -109,6 +122,11 @@ $(VERSITYGW):
 	mkdir -p $(TOOLS)
 	GOBIN=$(CURDIR)/$(TOOLS) CGO_ENABLED=0 go install -trimpath -ldflags '-s -w' github.com/versity/versitygw/cmd/versitygw@$(VERSITYGW_VERSION)
 	mv $(TOOLS)/versitygw $@
+
+$(GOVULNCHECK):
+	mkdir -p $(TOOLS)
+	GOBIN=$(CURDIR)/$(TOOLS) CGO_ENABLED=0 go install golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION)
+	mv $(TOOLS)/govulncheck $@
 
 $(STATICCHECK):
 	mkdir -p $(TOOLS)
