@@ -314,6 +314,7 @@ func (f *field) freeze(points ...string) {
 	since := time.Now()
 	good := f.worker("")
 	f.wait(run)
+	t.Logf("%v: the others were done after %s", points, time.Since(since).Round(time.Millisecond))
 	before := finished(t, out)
 	time.Sleep(max(0, 2*chaosAckWait-time.Since(since)))
 	for _, h := range cold {

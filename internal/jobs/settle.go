@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"surprisal/internal/failpoint"
@@ -60,12 +61,16 @@ func (l *Lease) Done(ctx context.Context, t Totals) error {
 			return err
 		}
 		l.stop()
+		began := time.Now()
 		ackErr := again(ctx, func(ctx context.Context) error {
 			ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 			defer cancel()
 			err := l.msg.DoubleAck(ctx)
-			if errors.Is(err, jetstream.ErrMsgAlreadyAckd) {
+			switch {
+			case errors.Is(err, jetstream.ErrMsgAlreadyAckd):
 				return nil
+			case errors.Is(err, nats.ErrNoResponders) && time.Since(began) > requestTimeout:
+				return permanent(err) // the queue it came from is gone, and the message with it
 			}
 			return err
 		})
