@@ -111,7 +111,7 @@ func (c *Client) NewConsumer(ctx context.Context, cfg ConsumerConfig) (*Consumer
 		if err == nil {
 			break
 		}
-		waitable := errors.Is(err, ErrNotSetUp) || errors.Is(err, ErrUnreachable)
+		waitable := errors.Is(err, ErrNotSetUp) || errors.Is(err, ErrUnreachable) || isBroken(err)
 		if !c.cfg.Wait || !waitable || ctx.Err() != nil || c.Err() != nil {
 			return nil, err
 		}

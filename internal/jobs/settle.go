@@ -192,11 +192,18 @@ func (l *Lease) die(ctx context.Context, reason string) error {
 		return fmt.Errorf("write dead letter: %w", err)
 	}
 	if l.state.recordable() {
-		err = l.update(ctx, func(JobState, bool) (JobState, error) {
+		var now State
+		err = l.update(ctx, func(cur JobState, exists bool) (JobState, error) {
+			if now = cur.State; exists && l.Job.ID != "" && cur.Lease != l.id {
+				return cur, ErrSuperseded // since the letter was written
+			}
 			next := l.state
 			next.State, next.Error, next.Letter, next.Attempt = StateDead, reason, true, l.state.attempts()
 			return next, nil
 		})
+		if errors.Is(err, ErrSuperseded) && now != StateDead {
+			err = errors.Join(err, l.k.c.dropLetter(ctx, l.state.Run, l.state.Job))
+		}
 		if err != nil {
 			return fmt.Errorf("record it: %w", err)
 		}

@@ -224,7 +224,7 @@ func newSimulation(t *testing.T, in *simInput, seed uint64) *simulation {
 		Latency: 20 * time.Millisecond, Slow: some(.5, .05), SlowLatency: time.Duration(r.IntN(60)) * time.Second,
 		Request: some(.5, .05), Reply: some(.6, .1), Signal: some(.5, .3), Delivery: some(.5, .1), Advisory: some(.3, 1),
 	}
-	s.top = jobs.RunConfig{AckWait: time.Duration(5+r.IntN(56)) * time.Second, MaxAttempts: 2 + r.IntN(4), MaxLost: 2 + r.IntN(4)}
+	s.top = jobs.RunConfig{AckWait: time.Duration(5+r.IntN(26)) * time.Second, MaxAttempts: 2 + r.IntN(4), MaxLost: 2 + r.IntN(4)}
 	if r.IntN(4) == 0 {
 		s.top.MaxDeliver = 2 + r.IntN(6)
 	}
@@ -237,7 +237,7 @@ func newSimulation(t *testing.T, in *simInput, seed uint64) *simulation {
 		}
 		return 0
 	}
-	s.poison, s.killer, s.flaky = pick(4), pick(6), some(.3, .1)
+	s.poison, s.killer, s.flaky = pick(3), pick(6), some(.4, .25)
 	s.req = dispatch.Request{
 		Inputs: []string{in.dir}, Out: simOut(t), ModelDir: in.model, JobTokens: int64(60 + r.IntN(200)), Program: "sim",
 		Options: score.Options{IDsColumn: simIDs, Long: score.LongCarry, MaxLength: 2048, Special: score.SpecialText, Engine: score.EngineCPU},
@@ -283,7 +283,7 @@ func (s *simulation) run() {
 		s.cancel()
 		s.actors.Wait()
 	}()
-	for i := range 1 + s.rand.IntN(3) {
+	for i := range 1 + s.rand.IntN(4) {
 		s.actors.Go(func() { s.worker(i) })
 	}
 	s.actors.Go(s.dispatcher)
