@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -198,4 +199,8 @@ func differs(old, now score.Score) string {
 		return fmt.Sprintf("%d bytes, truncated %t, scored again %d, %t", old.Bytes, old.Truncated, now.Bytes, now.Truncated)
 	}
 	return ""
+}
+
+func compareJobs(a, b score.Job) int {
+	return cmp.Or(cmp.Compare(a.Input.Rel, b.Input.Rel), cmp.Compare(a.First, b.First))
 }

@@ -437,7 +437,7 @@ func (v *verification) requeue(ctx context.Context, open map[string]bool) error 
 		return err
 	}
 	defer release()
-	if err := enqueue(ctx, v.req.Client, r, jobs.RunConfig{}, left); err != nil {
+	if err := enqueue(ctx, v.req.Client, r, jobs.RunConfig{}, slices.Values(left)); err != nil {
 		return err
 	}
 	v.v.Queued = len(left)

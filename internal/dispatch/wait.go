@@ -49,7 +49,7 @@ func Wait(ctx context.Context, client *jobs.Client, run string, report func(Prog
 		}
 		var dead []DeadJob
 		epoch := r.Epoch
-		if len(pending(m, c)) > 0 {
+		if countPending(m, c) > 0 {
 			w := newWatch(client, m, c, report, log, &keep)
 			w.epoch = r.Epoch
 			if c, dead, err = w.run(ctx); errors.Is(err, errAnew) {
@@ -59,6 +59,9 @@ func Wait(ctx context.Context, client *jobs.Client, run string, report func(Prog
 				return nil, err
 			}
 			epoch = w.epoch
+		}
+		if err := redeem(ctx, client, run, c); err != nil {
+			log.Warn().Err(err).Msg("jobs that are committed may be on record as dead")
 		}
 		sum, err := Summarize(ctx, m, c, dead, *before, time.Since(started))
 		if err != nil {

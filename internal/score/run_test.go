@@ -54,3 +54,16 @@ func TestOutputs(t *testing.T) {
 		}
 	}
 }
+
+func TestKeyOf(t *testing.T) {
+	for j := range planned(2, 3).AllJobs() {
+		if k, ok := KeyOf(j.ID); !ok || k.String() != j.ID {
+			t.Fatalf("%s: %v %s", j.ID, ok, k)
+		}
+	}
+	for _, id := range []string{"", "a", "aaaaaaaaaaaaaaaaaaaaaaaaab", "AAAAAAAAAAAAAAAAAAAAAAAAAA", "aaaaaaaaaaaaaaaaaaaaaaaaa!", "aaaaaaaaaaaaaaaaaaaaaaaaaaa"} {
+		if _, ok := KeyOf(id); ok {
+			t.Errorf("%q is a job's id", id)
+		}
+	}
+}
