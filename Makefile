@@ -55,6 +55,18 @@ demo: build ## score the demo corpus with the demo model, on the CPU
 test: native ## run every test
 	go test $(GO_TEST_FLAGS) ./...
 
+.PHONY: sim
+sim: native ## 2,000 seeds of dispatchers, queue and workers in virtual time, through crashes and a bad network
+	SURPRISAL_SIM_SEEDS=2000 go test -timeout 30m -run 'TestSimulation$$' ./internal/worker
+
+.PHONY: bench-queue
+bench-queue: ## 300 workers on one server: the queue's time of each job; the dispatcher's memory with 1,000,000 jobs
+	go build -o .build/benchqueue ./internal/tools/benchqueue
+	.build/benchqueue --jobs 20000
+	.build/benchqueue --jobs 20000 --score 6s
+	.build/benchqueue --memory --jobs 20000
+	.build/benchqueue --memory --jobs 1000000
+
 .PHONY: bench
 bench: native ## tokenizer and CPU engine speed
 	go test -run '^$$' -bench . -benchmem ./internal/model/...

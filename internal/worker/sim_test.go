@@ -60,7 +60,7 @@ func TestSimulation(t *testing.T) {
 // a pipeline's goroutines of one instant choose among several that are ready,
 // which Go leaves to chance; a seed that fails leaves its trace for that.
 func TestSimulationReplays(t *testing.T) {
-	const seeds = 20
+	const seeds = 10
 	var first, again []string
 	for _, traces := range []*[]string{&first, &again} {
 		simulate(t, func(t *testing.T, in *simInput) {
