@@ -421,7 +421,7 @@ func (p *afterPublish) Publish(ctx context.Context, subject string, data []byte,
 // TestDoneWhileAnotherBuries: a worker that was frozen commits the job between the
 // dead letter and the record of the one that has it now.
 func TestDoneWhileAnotherBuries(t *testing.T) {
-	r := newRig(t, Topology{AckWait: 400 * time.Millisecond})
+	r := newRig(t, RunConfig{AckWait: 400 * time.Millisecond})
 	js := makeJobs("run", 1)
 	r.submit(js, 1, 1, 0)
 	a, _ := r.worker(quick("zombie"))

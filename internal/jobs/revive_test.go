@@ -32,7 +32,7 @@ func TestReviveThenSubmit(t *testing.T) {
 }
 
 func TestRedeem(t *testing.T) {
-	r := newRig(t, Topology{})
+	r := newRig(t, RunConfig{})
 	js := makeJobs("run", 2)
 	r.submit(js, 1, 2, 0)
 	k, _ := r.worker(quick("a"))

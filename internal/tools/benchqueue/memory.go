@@ -132,7 +132,7 @@ func dispatcher(ctx context.Context, o options) error {
 		return err
 	}
 	s := dispatch.Submitted{Manifest: m, Committed: c}
-	if err := s.Queue(ctx, client, jobs.Topology{}); err != nil {
+	if err := s.Queue(ctx, client, dispatch.QueueOptions{}); err != nil {
 		return err
 	}
 	if err := tell("jobs queued"); err != nil {

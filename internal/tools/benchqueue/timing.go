@@ -41,7 +41,7 @@ func timing(ctx context.Context, o options, conn jobs.Config, server *process) e
 	m := manifest(filepath.Join(o.dir, "out"), o.jobs)
 	begin := time.Now()
 	s := dispatch.Submitted{Manifest: m, Committed: &dispatch.Committed{Jobs: map[string]bool{}}}
-	if err := s.Queue(ctx, client, jobs.Topology{}); err != nil {
+	if err := s.Queue(ctx, client, dispatch.QueueOptions{}); err != nil {
 		return err
 	}
 	submitted := time.Since(begin)
