@@ -188,6 +188,7 @@ type simulation struct {
 	workers []*process
 	disp    *process
 	crashes int
+	records sync.Mutex
 	wrong   []string // what the records' history has that must not be
 	history map[string]jobs.JobState
 	failed  bool
@@ -312,6 +313,8 @@ func (s *simulation) run() {
 	select {
 	case sum = <-s.done:
 	case <-late.C:
+		stacks := make([]byte, 1<<20)
+		_, _ = s.log.Write(stacks[:runtime.Stack(stacks, true)])
 		s.bad("the run is not over after %s", simDeadline)
 		return
 	}

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -45,11 +46,11 @@ func (s *simulation) life(kind string, begin func(*process), main func(ctx conte
 		})
 		select {
 		case e := <-ended:
+			log.Info().Err(e.err).Msg("process ended")
+			s.net.Note(name, "end", fmt.Sprint(e.err), "")
 			if e.over {
 				return
 			}
-			log.Info().Err(e.err).Msg("process ended")
-			s.net.Note(name, "end", fmt.Sprint(e.err), "")
 		case <-p.conn.Died():
 			s.mu.Lock()
 			s.crashes++
@@ -131,6 +132,9 @@ func (s *simulation) dispatcher() {
 		s.mu.Unlock()
 		err = sub.Queue(ctx, client, dispatch.QueueOptions{Run: s.top})
 		free()
+		if errors.Is(err, jobs.ErrDrift) { // as the message says: drop the options
+			s.top = jobs.RunConfig{MaxAttempts: 5, MaxLost: 5}
+		}
 		if err != nil {
 			return false, err
 		}
@@ -207,6 +211,9 @@ func (s *simulation) chaos() {
 
 // loseFile removes a score file, as a disk that was put back to what it was.
 func (s *simulation) loseFile(which float64) {
+	if s.allSettled() {
+		return // or the loss might come after the last look
+	}
 	files, err := filepath.Glob(filepath.Join(s.m.Out, "*", "rows-*.parquet"))
 	if err != nil || len(files) == 0 {
 		return

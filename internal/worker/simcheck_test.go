@@ -19,6 +19,8 @@ func (s *simulation) stored(stream, subject string, data []byte) {
 	if stream != "KV_"+jobs.JobBucket || len(data) == 0 {
 		return
 	}
+	s.records.Lock()
+	defer s.records.Unlock()
 	next, err := jobs.DecodeJobState(data)
 	if err != nil {
 		s.wrong = append(s.wrong, err.Error())
@@ -71,6 +73,19 @@ func (s *simulation) stored(stream, subject string, data []byte) {
 	if next.Failed > failed || next.Lost > lost {
 		bad("%d failed, %d lost at most", failed, lost)
 	}
+}
+
+// allSettled: each job is on record as done or dead.
+func (s *simulation) allSettled() bool {
+	s.records.Lock()
+	defer s.records.Unlock()
+	settled := 0
+	for _, st := range s.history {
+		if st.State == jobs.StateDone || st.State == jobs.StateDead {
+			settled++
+		}
+	}
+	return settled >= s.m.JobCount()
 }
 
 // mayDie says why a job may not be dead with these attempts, if so.
