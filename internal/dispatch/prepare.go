@@ -56,20 +56,20 @@ func Plan(ctx context.Context, req Request) (m, known *score.Manifest, err error
 	}
 	if req.Out != "" {
 		if m.Out, err = store.Resolve(req.Out); err != nil {
-			return nil, nil, usage("--out %s: %w", req.Out, err)
+			return nil, nil, usage("--out: %w", err)
+		}
+		if err := score.ValidOut(m.Out); err != nil {
+			return nil, nil, usage("--out: %w", err)
 		}
 		known, err = shard.ReadManifest(ctx, m.Out)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, nil, usage("--out %s: %w", m.Out, err)
 		}
 	}
-	if err := score.ValidOut(m.Out); m.Out != "" && err != nil {
-		return nil, nil, usage("--out: %w", err)
-	}
 	for _, in := range req.Inputs {
 		abs, err := store.Resolve(in)
 		if err != nil {
-			return nil, nil, usage("input %s: %w", in, err)
+			return nil, nil, usage("input: %w", err) // which tells the place, but no secret in it
 		}
 		m.Inputs = append(m.Inputs, abs)
 	}
@@ -144,7 +144,7 @@ func resolveModel(ctx context.Context, req Request, m *score.Manifest) error {
 		err = score.ValidModelDir(name)
 	}
 	if err != nil && req.ModelDir != "" {
-		return usage("--model %s: %w", req.ModelDir, err)
+		return usage("--model: %w", err)
 	}
 	dir := name
 	if score.IsURL(name) {
@@ -174,7 +174,7 @@ func resolveModel(ctx context.Context, req Request, m *score.Manifest) error {
 	tok, named := filepath.Join(dir, "tokenizer.json"), store.Join(name, "tokenizer.json")
 	if req.Tokenizer != "" {
 		if tok, err = store.Resolve(req.Tokenizer); err != nil {
-			return usage("--tokenizer %s: %w", req.Tokenizer, err)
+			return usage("--tokenizer: %w", err)
 		}
 		if named = tok; score.IsURL(tok) {
 			if tok, named, err = store.DownloadFile(ctx, tok, model.BesideTokenizer(), func() {}); err != nil {
