@@ -175,8 +175,8 @@ func (k *Consumer) dropCancelled(ctx context.Context) error {
 	byRun := map[string][]*Lease{}
 	k.mu.Lock()
 	for l := range k.leases {
-		if _, live := k.roster.config(l.state.Run); !live {
-			byRun[l.state.Run] = append(byRun[l.state.Run], l)
+		if _, live := k.roster.config(l.origin.Run); !live {
+			byRun[l.origin.Run] = append(byRun[l.origin.Run], l)
 		}
 	}
 	k.mu.Unlock()
@@ -338,21 +338,24 @@ func (k *Consumer) begin(work context.Context, msg jetstream.Msg) (*Lease, error
 		Started: time.Now().UTC(),
 	}
 	l.log = k.log.With().Str("run", clean(run, 64)).Str("job", clean(id, 64)).Uint64("delivery", meta.NumDelivered).Logger()
+	job, jobErr := score.DecodeJob(msg.Data())
+	if jobErr == nil && (job.Run != run || job.ID != id) {
+		jobErr = fmt.Errorf("%w: it is job %s of run %s", score.ErrBadJob, job.ID, job.Run)
+	}
+	if jobErr == nil {
+		l.Job = job
+		l.log = l.log.With().Str("file", job.Input.Rel).Int64("first", job.First).Int64("last", job.Last).Logger()
+	}
+	l.origin = l.state
 	if !l.start(work) {
 		return nil, ErrClosed
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(work), k.cfg.SettleTime)
 	defer cancel()
 
-	job, err := score.DecodeJob(msg.Data())
-	if err == nil && (job.Run != run || job.ID != id) {
-		err = fmt.Errorf("%w: it is job %s of run %s", score.ErrBadJob, job.ID, job.Run)
+	if jobErr != nil {
+		return nil, l.die(ctx, jobErr.Error())
 	}
-	if err != nil {
-		return nil, l.die(ctx, err.Error())
-	}
-	l.Job = job
-	l.log = l.log.With().Str("file", job.Input.Rel).Int64("first", job.First).Int64("last", job.Last).Logger()
 	verdict, err := l.record(ctx)
 	switch {
 	case errors.Is(err, ErrSuperseded):
@@ -364,6 +367,7 @@ func (k *Consumer) begin(work context.Context, msg jetstream.Msg) (*Lease, error
 	case verdict != "":
 		return nil, l.die(ctx, verdict)
 	}
+	l.recorded.Store(true)
 	return l, nil
 }
 
