@@ -103,6 +103,10 @@ func (c *Client) NewConsumer(ctx context.Context, cfg ConsumerConfig) (*Consumer
 	}
 	k := &Consumer{c: c, cfg: cfg, log: cfg.Log, roster: newRoster(c, cfg.Log), leases: map[*Lease]struct{}{}}
 	k.fetch = k.pull
+	unhear, err := c.onNotice(k.roster.hear) // first, so that nothing is missed
+	if err != nil {
+		return nil, c.fail("make a consumer", err)
+	}
 	for said := false; ; {
 		_, err := c.Check(ctx)
 		if err == nil {
@@ -113,6 +117,7 @@ func (c *Client) NewConsumer(ctx context.Context, cfg ConsumerConfig) (*Consumer
 		}
 		waitable := errors.Is(err, ErrNotSetUp) || errors.Is(err, ErrUnreachable) || isBroken(err)
 		if !c.cfg.Wait || !waitable || ctx.Err() != nil || c.Err() != nil {
+			unhear()
 			return nil, err
 		}
 		if !said {
@@ -121,11 +126,6 @@ func (c *Client) NewConsumer(ctx context.Context, cfg ConsumerConfig) (*Consumer
 		}
 		sleep(ctx, jitter(time.Second))
 	}
-	unhear, err := c.onNotice(k.roster.hear)
-	if err != nil {
-		return nil, c.fail("make a consumer", err)
-	}
-	k.roster.look() // what came before the subscription
 	if !c.spawn(func() {
 		defer unhear()
 		k.follow()
@@ -141,9 +141,10 @@ func (k *Consumer) follow() {
 	defer cancel()
 	reconnects := k.c.nc.Stats().Reconnects
 	next := time.Now().Add(jitter(lookEvery))
-	tick := time.NewTicker(time.Second) // to see a reconnect
+	tick := time.NewTimer(jitter(time.Second)) // to see a reconnect
 	defer tick.Stop()
 	for {
+		tick.Reset(jitter(time.Second))
 		select {
 		case <-ctx.Done():
 			return
