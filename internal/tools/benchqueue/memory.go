@@ -86,7 +86,7 @@ func record(ctx context.Context, conn jobs.Config, n int) error {
 			if err != nil {
 				return err
 			}
-			if _, err := js.PublishAsync("$KV."+jobs.JobBucket+"."+j.Run+"."+j.ID, b); err != nil {
+			if _, err := js.PublishAsync("$KV."+jobs.JobBucket+"."+j.Run+"."+j.ID, b, jetstream.WithStallWait(time.Minute)); err != nil {
 				return err
 			}
 		}
