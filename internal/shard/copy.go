@@ -238,8 +238,10 @@ func (c *Copy) scoreElements() []*element {
 		return nil
 	}
 	var own []*element
-	for _, e := range c.Scores[0].Table.foot.schema.children {
-		if c.ScoresOnly || slices.Contains(score.OutputColumns, e.se.Name) {
+	first := c.Scores[0].Table.foot
+	conditional := first.conditional()
+	for _, e := range first.schema.children {
+		if c.ScoresOnly || slices.Contains(score.OutputColumns, e.se.Name) || conditional && slices.Contains(score.ConditionalColumns, e.se.Name) {
 			own = append(own, e)
 		}
 	}

@@ -277,8 +277,9 @@ func (e *simEngine) Forward(ctx context.Context, b *score.Batch) error {
 	return nil
 }
 
-func (e *simEngine) NewState() (score.State, error) { return simState{}, nil }
-func (e *simEngine) Close() error                   { return nil }
+func (e *simEngine) NewState() (score.State, error)   { return simState{}, nil }
+func (e *simEngine) CopyState(_, _ score.State) error { return nil }
+func (e *simEngine) Close() error                     { return nil }
 func (e *simEngine) Info() score.EngineInfo {
 	return score.EngineInfo{Kind: score.EngineCPU, Precision: "fp32", Device: "sim", MaxTokens: 256, VocabSize: 1 << 17}
 }
