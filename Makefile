@@ -23,9 +23,11 @@ GEMM := $(if $(GEMM_SOURCES),$(LIB)/libsurprisal_gemm.a)
 STATICCHECK_VERSION := v0.8.2
 STATICCHECK := $(TOOLS)/staticcheck-$(STATICCHECK_VERSION)
 
-# A server that speaks S3, for tests alone.
+# Servers that speak S3 and Google Cloud Storage, for tests alone.
 VERSITYGW_VERSION := v1.8.0
 VERSITYGW := $(TOOLS)/versitygw-$(VERSITYGW_VERSION)
+FAKEGCS_VERSION := v1.56.1
+FAKEGCS := $(TOOLS)/fake-gcs-server-$(FAKEGCS_VERSION)
 
 GOVULNCHECK_VERSION := v1.9.0
 GOVULNCHECK := $(TOOLS)/govulncheck-$(GOVULNCHECK_VERSION)
@@ -88,8 +90,8 @@ lint: native $(STATICCHECK) ## gofmt, go vet, staticcheck
 	go vet ./...
 	$(STATICCHECK) ./...
 
-.PHONY: versitygw
-versitygw: $(VERSITYGW) ## build the S3 server that tests of buckets need (once)
+.PHONY: stores
+stores: $(VERSITYGW) $(FAKEGCS) ## build the object stores that tests of buckets need (once)
 
 .PHONY: chaos
 chaos: native ## kill, freeze, cut off and fill up real processes, and simulate, at length (20 minutes)
@@ -139,6 +141,11 @@ $(GOVULNCHECK):
 	mkdir -p $(TOOLS)
 	GOBIN=$(CURDIR)/$(TOOLS) CGO_ENABLED=0 go install golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION)
 	mv $(TOOLS)/govulncheck $@
+
+$(FAKEGCS):
+	mkdir -p $(TOOLS)
+	GOBIN=$(CURDIR)/$(TOOLS) CGO_ENABLED=0 go install -trimpath -ldflags '-s -w' github.com/fsouza/fake-gcs-server@$(FAKEGCS_VERSION)
+	mv $(TOOLS)/fake-gcs-server $@
 
 $(STATICCHECK):
 	mkdir -p $(TOOLS)
