@@ -156,6 +156,10 @@ func (l *Lease) record(ctx context.Context) (verdict string, err error) {
 	if err != nil {
 		return "", fmt.Errorf("record start of job %s: %w", l.Job.ID, err)
 	}
+	if p := l.Prior; p.State != "" && p.sameMessage(l.state) && p.Delivery > l.state.Delivery {
+		l.log.Warn().Str("holder", p.Worker).Str("state", string(p.State)).
+			Msg("this worker was frozen or cut off before it read the job, and the job was delivered again")
+	}
 	return verdict, nil
 }
 
