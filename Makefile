@@ -23,9 +23,14 @@ GEMM := $(if $(GEMM_SOURCES),$(LIB)/libsurprisal_gemm.a)
 STATICCHECK_VERSION := v0.8.2
 STATICCHECK := $(TOOLS)/staticcheck-$(STATICCHECK_VERSION)
 
-# A server that speaks S3, for tests alone.
+# Servers that speak S3 and Google Cloud Storage, for tests alone.
 VERSITYGW_VERSION := v1.8.0
 VERSITYGW := $(TOOLS)/versitygw-$(VERSITYGW_VERSION)
+FAKEGCS_VERSION := v1.56.1
+FAKEGCS := $(TOOLS)/fake-gcs-server-$(FAKEGCS_VERSION)
+
+GOVULNCHECK_VERSION := v1.9.0
+GOVULNCHECK := $(TOOLS)/govulncheck-$(GOVULNCHECK_VERSION)
 
 DEMO := examples/demo
 GO_TEST_FLAGS ?= -timeout 30m
@@ -46,10 +51,23 @@ build: native ## build bin/dispatcher (no cgo) and bin/worker
 demo: build ## score the demo corpus with the demo model, on the CPU
 	rm -rf $(DEMO)/out
 	bin/dispatcher run --model $(DEMO)/model --out $(DEMO)/out $(DEMO)/corpus
+	bin/dispatcher report $(DEMO)/out
 
 .PHONY: test
 test: native ## run every test
 	go test $(GO_TEST_FLAGS) ./...
+
+.PHONY: sim
+sim: native ## 2,000 seeds of dispatchers, queue and workers in virtual time, through crashes and a bad network
+	SURPRISAL_SIM_SEEDS=2000 go test -timeout 30m -run 'TestSimulation$$' ./internal/worker
+
+.PHONY: bench-queue
+bench-queue: ## 300 workers on one server: the queue's time of each job; the dispatcher's memory with 1,000,000 jobs
+	go build -o .build/benchqueue ./internal/tools/benchqueue
+	.build/benchqueue --jobs 20000
+	.build/benchqueue --jobs 20000 --score 6s
+	.build/benchqueue --memory --jobs 20000
+	.build/benchqueue --memory --jobs 1000000
 
 .PHONY: bench
 bench: native ## tokenizer and CPU engine speed
@@ -74,8 +92,18 @@ lint: native $(STATICCHECK) ## gofmt, go vet, staticcheck
 
 include cuda.mk
 
-.PHONY: versitygw
-versitygw: $(VERSITYGW) ## build the S3 server that tests of buckets need (once)
+.PHONY: stores
+stores: $(VERSITYGW) $(FAKEGCS) ## build the object stores that tests of buckets need (once)
+
+.PHONY: chaos
+chaos: native ## kill, freeze, cut off and fill up real processes, and simulate, at length (20 minutes)
+	SURPRISAL_CHAOS=long go test -tags failpoints ./internal/failpoint ./e2e -run 'Chaos|Hit|Parse' -v -count 1 -timeout 60m
+	SURPRISAL_SIM_SEEDS=2000 go test ./internal/worker -run Simulation -v -count 1 -timeout 60m
+
+.PHONY: vulncheck
+vulncheck: native $(GOVULNCHECK) ## known vulnerabilities in what the programs call; needs vuln.go.dev
+	@out=$$($(GOVULNCHECK) ./cmd/... 2>&1) && code=0 || code=$$?; printf '%s\n' "$$out"; \
+	case $$code:$$out in *"fetching vulnerabilities"*) echo "SKIPPED: vuln.go.dev can't be reached, nothing was checked";; *) exit $$code;; esac
 
 .PHONY: clean
 clean: ## remove what was built, tools and native libraries too
@@ -110,6 +138,16 @@ $(VERSITYGW):
 	mkdir -p $(TOOLS)
 	GOBIN=$(CURDIR)/$(TOOLS) CGO_ENABLED=0 go install -trimpath -ldflags '-s -w' github.com/versity/versitygw/cmd/versitygw@$(VERSITYGW_VERSION)
 	mv $(TOOLS)/versitygw $@
+
+$(GOVULNCHECK):
+	mkdir -p $(TOOLS)
+	GOBIN=$(CURDIR)/$(TOOLS) CGO_ENABLED=0 go install golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION)
+	mv $(TOOLS)/govulncheck $@
+
+$(FAKEGCS):
+	mkdir -p $(TOOLS)
+	GOBIN=$(CURDIR)/$(TOOLS) CGO_ENABLED=0 go install -trimpath -ldflags '-s -w' github.com/fsouza/fake-gcs-server@$(FAKEGCS_VERSION)
+	mv $(TOOLS)/fake-gcs-server $@
 
 $(STATICCHECK):
 	mkdir -p $(TOOLS)

@@ -118,14 +118,26 @@ func (s *natsServer) kill() {
 
 func (s *natsServer) addr() string { return fmt.Sprintf("127.0.0.1:%d", s.port) }
 
+// taken are the ports that freePort gave; tests here don't run in parallel.
+var taken = map[int]bool{}
+
+// freePort is a port that nobody listens on, and that was not given before.
 func freePort(t *testing.T) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		port := l.Addr().(*net.TCPAddr).Port
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if !taken[port] {
+			taken[port] = true
+			return port
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }
 
 // authority is a CA of the test's own.

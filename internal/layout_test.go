@@ -31,7 +31,7 @@ var layers = [][]string{
 // owners names the one package family that may import each heavy dependency. The
 // end-to-end tests and checkrun use two themselves, so as not to trust the code under test.
 var owners = map[string][]string{
-	"github.com/nats-io/":            {"internal/jobs", "e2e"},
+	"github.com/nats-io/":            {"internal/jobs", "internal/tools/benchqueue", "e2e"},
 	"github.com/parquet-go/":         {"internal/shard", "internal/tools/checkrun", "internal/tools/gencorpus", "e2e"},
 	"github.com/daulet/tokenizers":   {"internal/model/tokenizer"},
 	"github.com/nlpodyssey/gopickle": {"internal/model"},

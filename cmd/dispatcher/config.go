@@ -114,13 +114,21 @@ var errNoNATS = errors.New("no NATS server is named: give --nats URL or set SURP
 // connect reaches the NATS server that flags and environment name: token and
 // password only from a file, or SURPRISAL_NATS_TOKEN and _PASSWORD.
 func connect(cmd *cobra.Command, log zerolog.Logger) (*jobs.Client, error) {
+	cfg, err := natsConfig(cmd, log)
+	if err != nil {
+		return nil, err
+	}
+	return jobs.Connect(cmd.Context(), cfg)
+}
+
+func natsConfig(cmd *cobra.Command, log zerolog.Logger) (jobs.Config, error) {
 	cfg := jobs.ConfigFromEnv(os.Getenv)
 	get := func(name string) string { s, _ := cmd.Flags().GetString(name); return s }
 	if u := get("nats"); u != "" {
 		cfg.URLs = strings.Split(u, ",")
 	}
 	if len(cfg.URLs) == 0 {
-		return nil, flagError{errNoNATS}
+		return cfg, flagError{errNoNATS}
 	}
 	for _, s := range cfg.Settings() {
 		if v := get(s.Name); s.Name != "" && v != "" {
@@ -128,5 +136,5 @@ func connect(cmd *cobra.Command, log zerolog.Logger) (*jobs.Client, error) {
 		}
 	}
 	cfg.Name, cfg.Log = "surprisal dispatcher "+cmd.Name(), log
-	return jobs.Connect(cmd.Context(), cfg)
+	return cfg, nil
 }

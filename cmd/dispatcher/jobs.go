@@ -3,10 +3,10 @@ package main
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
-	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -210,7 +210,7 @@ func newTarget(cmd *cobra.Command, l life, arg string) (*targetRun, error) {
 	}
 	client, err := connect(cmd, log)
 	if err != nil {
-		if !folder && strings.Contains(err.Error(), errNoNATS.Error()) {
+		if !folder && errors.Is(err, errNoNATS) {
 			err = flagError{fmt.Errorf("%s is no folder here; if it is a run's id, give --nats URL", arg)}
 		}
 		return nil, err
@@ -226,4 +226,17 @@ func newTarget(cmd *cobra.Command, l life, arg string) (*targetRun, error) {
 	}
 	t.out, t.run = r.Out, r.ID
 	return t, nil
+}
+
+// newServer is the NATS server alone.
+func newServer(cmd *cobra.Command) (*targetRun, error) {
+	log, _, _, err := logger(cmd, os.Stderr, os.Stderr, true)
+	if err != nil {
+		return nil, err
+	}
+	client, err := connect(cmd, log)
+	if err != nil {
+		return nil, err
+	}
+	return &targetRun{client: client}, nil
 }

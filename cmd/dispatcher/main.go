@@ -125,7 +125,8 @@ usage or input; 130 interrupted.`,
 	root.AddCommand(newRun(l), newSubmit(l), newWait(l), newStatus(l), newList(l), newPlan(l), newVerify(l),
 		newJobs(l), newJob(l), newDead(l), newWorkers(l),
 		newPause(l), newResume(l), newCancel(l), newRetry(l), newDrain(l))
-	root.AddCommand(newFilter(l), newBucket(l), newExport(l), newReport(l))
+	root.AddCommand(newFilter(l), newBucket(l), newExport(l), newReport(l), newInspect(l))
+	root.AddCommand(newGC(l), newDoctor(l))
 	markArgs(root)
 	return root
 }

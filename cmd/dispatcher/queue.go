@@ -61,7 +61,7 @@ Submitting the same command again queues only what OUT does not hold yet.`,
 		}
 		if asJSON {
 			return printJSON(cmd.OutOrStdout(), map[string]any{
-				"run": s.Manifest.Run, "jobs": len(s.Manifest.Jobs()), "queued": s.Queued,
+				"run": s.Manifest.Run, "jobs": s.Manifest.JobCount(), "queued": s.Queued,
 				"committed": len(s.Committed.Jobs), "failed_files": failed, "out": s.Manifest.Out,
 			})
 		}

@@ -18,6 +18,8 @@ func requestFlags(cmd *cobra.Command) {
 	f.String("tokenizer", "", "tokenizer.json that is elsewhere than in the model's folder")
 	f.String("text-column", "text", "column with the documents' text")
 	f.String("ids-column", "", "column of ready-made token ids, list<int32|int64>, instead of text")
+	f.String("context-column", "", "with --target-column: score the target's text given the context's, as lm-evaluation-harness's loglikelihood does")
+	f.String("target-column", "", "column with the text that follows the context")
 	f.StringSlice("keep", nil, "input columns to copy to the output, or all (default id, if there is one)")
 	f.Bool("per-token", false, "write token_ids and token_nll too")
 	f.String("long", string(score.LongCarry), "documents longer than --max-length: carry, window or truncate")
@@ -44,7 +46,8 @@ func request(cmd *cobra.Command, inputs []string) (dispatch.Request, error) {
 		Inputs: inputs, Out: str("out"), ModelDir: str("model"), Tokenizer: str("tokenizer"), JobTokens: jobTokens,
 		Program: version,
 		Options: score.Options{
-			TextColumn: str("text-column"), IDsColumn: str("ids-column"), Keep: keep, PerToken: perToken,
+			TextColumn: str("text-column"), IDsColumn: str("ids-column"),
+			ContextColumn: str("context-column"), TargetColumn: str("target-column"), Keep: keep, PerToken: perToken,
 			Long: score.LongMode(str("long")), MaxLength: maxLength, QueryScale: queryScale,
 			Special: score.SpecialMode(str("special-tokens")), Engine: score.EngineKind(str("engine")),
 		},
@@ -54,6 +57,12 @@ func request(cmd *cobra.Command, inputs []string) (dispatch.Request, error) {
 			return req, flagError{fmt.Errorf("--text-column and --ids-column exclude each other")}
 		}
 		req.Options.TextColumn = ""
+	}
+	if o := &req.Options; o.ContextColumn != "" || o.TargetColumn != "" {
+		if f.Changed("text-column") && str("text-column") != "" {
+			return req, flagError{fmt.Errorf("--context-column and --target-column exclude --text-column")}
+		}
+		o.TextColumn = ""
 	}
 	switch {
 	case jobTokens < 1:

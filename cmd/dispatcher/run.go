@@ -26,7 +26,8 @@ again, after that or after a crash, goes on where it stopped and scores nothing
 twice.`,
 		Example: `  dispatcher run --model examples/demo/model --out scores examples/demo/corpus
   dispatcher run --model gdn2_kla_1.3B --out scores --keep id,dump --long window 'fineweb/**/*.parquet'
-  dispatcher run --model gdn2_kla_1.3B --out scores --ids-column input_ids tokenized/`,
+  dispatcher run --model gdn2_kla_1.3B --out scores --ids-column input_ids tokenized/
+  dispatcher run --model gdn2_kla_1.3B --out scores --context-column question --target-column answer choices.parquet`,
 		Args: cobra.MinimumNArgs(1),
 	}
 	requestFlags(cmd)

@@ -75,9 +75,9 @@ func (l *Local) Run(drain, ctx context.Context, req Request) (*Summary, error) {
 	before := s.Committed.Totals
 	m := s.Manifest
 	committed, dead := s.Committed, []DeadJob(nil)
-	if left := pending(m, s.Committed); len(left) > 0 {
+	if countPending(m, s.Committed) > 0 {
 		l.Log.Info().Str("run", m.Run).Str("engine", string(m.Options.Engine)).Int("files", len(m.Files)).
-			Int("jobs", len(m.Jobs())).Int("committed", len(s.Committed.Jobs)).Msg("run begins")
+			Int("jobs", m.JobCount()).Int("committed", len(s.Committed.Jobs)).Msg("run begins")
 		committed, dead, err = l.score(drain, ctx, bin, workers, s)
 		if err != nil && !errors.Is(err, ErrInterrupted) {
 			return nil, err

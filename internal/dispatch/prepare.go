@@ -56,20 +56,20 @@ func Plan(ctx context.Context, req Request) (m, known *score.Manifest, err error
 	}
 	if req.Out != "" {
 		if m.Out, err = store.Resolve(req.Out); err != nil {
-			return nil, nil, usage("--out %s: %w", req.Out, err)
+			return nil, nil, usage("--out: %w", err)
+		}
+		if err := score.ValidOut(m.Out); err != nil {
+			return nil, nil, usage("--out: %w", err)
 		}
 		known, err = shard.ReadManifest(ctx, m.Out)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, nil, usage("--out %s: %w", m.Out, err)
 		}
 	}
-	if err := score.ValidOut(m.Out); m.Out != "" && err != nil {
-		return nil, nil, usage("--out: %w", err)
-	}
 	for _, in := range req.Inputs {
 		abs, err := store.Resolve(in)
 		if err != nil {
-			return nil, nil, usage("input %s: %w", in, err)
+			return nil, nil, usage("input: %w", err) // which tells the place, but no secret in it
 		}
 		m.Inputs = append(m.Inputs, abs)
 	}
@@ -115,6 +115,15 @@ func Plan(ctx context.Context, req Request) (m, known *score.Manifest, err error
 	return m, known, nil
 }
 
+// withoutRev is in without the hub's commit.
+func withoutRev(in score.Input) score.Input {
+	if p, err := score.ParsePlace(in.Path); err == nil && p.Rev != "" {
+		p.Rev = ""
+		in.Path = p.String()
+	}
+	return in
+}
+
 // problemRel names a path that Discover could not look into.
 func problemRel(place string) string {
 	if score.IsURL(place) {
@@ -130,8 +139,20 @@ func newRunID() string {
 
 // resolveModel fills m.Model and the options that the model decides.
 func resolveModel(ctx context.Context, req Request, m *score.Manifest) error {
-	dir, err := filepath.Abs(req.ModelDir)
-	if err != nil || req.ModelDir == "" {
+	name, err := store.Resolve(req.ModelDir)
+	if err == nil {
+		err = score.ValidModelDir(name)
+	}
+	if err != nil && req.ModelDir != "" {
+		return usage("--model: %w", err)
+	}
+	dir := name
+	if score.IsURL(name) {
+		if dir, name, err = store.Download(ctx, name, model.IsFile, func() {}); err != nil {
+			return inputOrCancel(ctx, "--model: %w", err)
+		}
+	}
+	if req.ModelDir == "" {
 		return usage("no model is named: give --model DIR, a folder with model-ckpt.pth and training_metadata.json")
 	}
 	cfg, err := model.LoadConfig(dir)
@@ -143,19 +164,23 @@ func resolveModel(ctx context.Context, req Request, m *score.Manifest) error {
 			m.Options.MaxLength = defaultBlockSize
 		}
 	}
-	m.Model = score.Model{Dir: dir, Name: cfg.Name}
+	m.Model = score.Model{Dir: name, Name: cfg.Name}
 	if m.Model.Digest, err = model.Digest(ctx, dir); err != nil {
 		return inputOrCancel(ctx, "--model %s: %w", req.ModelDir, err)
 	}
 	if m.Options.IDsColumn != "" {
 		return nil
 	}
-	tok := req.Tokenizer
-	if tok == "" {
-		tok = filepath.Join(dir, "tokenizer.json")
-	}
-	if tok, err = filepath.Abs(tok); err != nil {
-		return usage("--tokenizer %s: %w", req.Tokenizer, err)
+	tok, named := filepath.Join(dir, "tokenizer.json"), store.Join(name, "tokenizer.json")
+	if req.Tokenizer != "" {
+		if tok, err = store.Resolve(req.Tokenizer); err != nil {
+			return usage("--tokenizer: %w", err)
+		}
+		if named = tok; score.IsURL(tok) {
+			if tok, named, err = store.DownloadFile(ctx, tok, model.BesideTokenizer(), func() {}); err != nil {
+				return inputOrCancel(ctx, "--tokenizer: %w", err)
+			}
+		}
 	}
 	if _, err := os.Stat(tok); err != nil {
 		if req.Tokenizer == "" {
@@ -163,7 +188,7 @@ func resolveModel(ctx context.Context, req Request, m *score.Manifest) error {
 		}
 		return usage("--tokenizer %s: %w", req.Tokenizer, err)
 	}
-	m.Model.Tokenizer = tok
+	m.Model.Tokenizer = named
 	if m.Model.TokenizerDigest, err = model.TokenizerDigest(ctx, tok); err != nil {
 		return inputOrCancel(ctx, "--tokenizer %s: %w", tok, err)
 	}
@@ -208,6 +233,9 @@ func planFiles(ctx context.Context, inputs []score.Input, m, known *score.Manife
 	g.SetLimit(4 * runtime.GOMAXPROCS(0)) // footers: waiting for the disk, mostly
 	for i, in := range inputs {
 		if k := before[in.Rel]; k != nil && k.Error == "" {
+			if moved := withoutRev(k.Input); k.Input != in && moved != in && moved == withoutRev(in) {
+				k.Input = in // a later commit of a hub repository that holds the same file
+			}
 			if k.Input != in {
 				return nil, usage("input %s has changed since run %s began (%s holds scores of what it was): name another --out", in.Path, known.Run, m.Out)
 			}

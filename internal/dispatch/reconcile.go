@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
+	"strings"
 
+	"surprisal/internal/jobs"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
 	"surprisal/internal/store"
@@ -25,12 +28,9 @@ type Committed struct {
 // are somebody's, and are not replaced.
 func Reconcile(ctx context.Context, m *score.Manifest) (*Committed, error) {
 	c := &Committed{Jobs: map[string]bool{}}
-	want := map[string]score.Job{} // by path
-	for _, j := range m.Jobs() {
-		want[store.Join(m.Out, j.Output)] = j
-	}
+	outputs, prefix := m.Outputs(), store.Join(m.Out, "")
 	err := shard.InspectAll(ctx, m.Out, func(path string, got shard.Committed, err error) error {
-		j, ours := want[path]
+		j, ours := outputs.Job(strings.TrimPrefix(strings.TrimPrefix(path, prefix), "/"))
 		switch {
 		case !ours:
 			c.Foreign = append(c.Foreign, path)
@@ -56,12 +56,27 @@ func Reconcile(ctx context.Context, m *score.Manifest) (*Committed, error) {
 }
 
 // pending are the manifest's jobs that OUT does not hold.
-func pending(m *score.Manifest, c *Committed) []score.Job {
-	var left []score.Job
-	for _, j := range m.Jobs() {
-		if !c.Jobs[j.ID] {
-			left = append(left, j)
+func pending(m *score.Manifest, c *Committed) iter.Seq[score.Job] {
+	return func(yield func(score.Job) bool) {
+		for j := range m.AllJobs() {
+			if !c.Jobs[j.ID] && !yield(j) {
+				return
+			}
 		}
 	}
-	return left
+}
+
+// countPending is how many there are.
+func countPending(m *score.Manifest, c *Committed) int { return m.JobCount() - len(c.Jobs) }
+
+// redeem takes back the dead letters of jobs that are committed: a worker that
+// was taken for lost had come to its end.
+func redeem(ctx context.Context, client *jobs.Client, run string, c *Committed) error {
+	letters, err := client.Dead(ctx, run)
+	for _, l := range letters {
+		if err == nil && c.Jobs[l.ID] {
+			err = client.Redeem(ctx, run, l.ID)
+		}
+	}
+	return err
 }

@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -194,8 +195,14 @@ func differs(old, now score.Score) string {
 		return fmt.Sprintf("sum_nll %v, scored again %v", old.SumNLL, now.SumNLL)
 	case old.Top1 != now.Top1:
 		return fmt.Sprintf("n_top1 %d, scored again %d", old.Top1, now.Top1)
+	case old.ContextTokens != now.ContextTokens:
+		return fmt.Sprintf("n_context_tokens %d, scored again %d", old.ContextTokens, now.ContextTokens)
 	case old.Bytes != now.Bytes || old.Truncated != now.Truncated:
 		return fmt.Sprintf("%d bytes, truncated %t, scored again %d, %t", old.Bytes, old.Truncated, now.Bytes, now.Truncated)
 	}
 	return ""
+}
+
+func compareJobs(a, b score.Job) int {
+	return cmp.Or(cmp.Compare(a.Input.Rel, b.Input.Rel), cmp.Compare(a.First, b.First))
 }

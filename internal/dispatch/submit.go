@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"slices"
 	"time"
 
@@ -186,13 +187,12 @@ func (s *Submitted) Queue(ctx context.Context, client *jobs.Client, opt QueueOpt
 		return err
 	}
 	left := pending(m, s.Committed)
-	if opt.KeepDead && len(left) > 0 {
-		if left, err = s.living(ctx, client, left); err != nil {
+	if s.Queued = countPending(m, s.Committed); opt.KeepDead && s.Queued > 0 {
+		if left, err = s.living(ctx, client); err != nil {
 			return err
 		}
 	}
-	s.Queued = len(left)
-	if len(left)+s.Dead == 0 {
+	if s.Queued+s.Dead == 0 {
 		return nil
 	}
 	if err := shard.RemoveSuccess(ctx, m.Out); err != nil {
@@ -206,22 +206,27 @@ func (s *Submitted) Queue(ctx context.Context, client *jobs.Client, opt QueueOpt
 	return enqueue(ctx, client, record, opt.Run, left)
 }
 
-// living leaves out of left the jobs that are dead, and counts them.
-func (s *Submitted) living(ctx context.Context, client *jobs.Client, left []score.Job) ([]score.Job, error) {
+// living is what is pending without the jobs that are dead, which it counts.
+func (s *Submitted) living(ctx context.Context, client *jobs.Client) (iter.Seq[score.Job], error) {
 	dead := map[string]bool{}
 	err := client.JobStates(ctx, s.Manifest.Run, func(st jobs.JobState) {
-		if st.State == jobs.StateDead {
+		if st.State == jobs.StateDead && !s.Committed.Jobs[st.Job] {
 			dead[st.Job] = true
 		}
 	})
-	alive := slices.DeleteFunc(left, func(j score.Job) bool { return dead[j.ID] })
-	s.Dead = len(left) - len(alive)
-	return alive, err
+	s.Queued, s.Dead = s.Queued-len(dead), len(dead)
+	return func(yield func(score.Job) bool) {
+		for j := range pending(s.Manifest, s.Committed) {
+			if !dead[j.ID] && !yield(j) {
+				return
+			}
+		}
+	}, err
 }
 
 // enqueue makes the run's consumer if it has none, queues jobs and says that the
 // run runs. One that is paused stays so.
-func enqueue(ctx context.Context, client *jobs.Client, r jobs.RunRecord, cfg jobs.RunConfig, left []score.Job) error {
+func enqueue(ctx context.Context, client *jobs.Client, r jobs.RunRecord, cfg jobs.RunConfig, left iter.Seq[score.Job]) error {
 	if err := client.OpenRun(ctx, r.ID, r.Priority, cfg); err != nil {
 		return err
 	}
@@ -244,11 +249,11 @@ func enqueue(ctx context.Context, client *jobs.Client, r jobs.RunRecord, cfg job
 }
 
 // submit queues jobs under a new epoch.
-func submit(ctx context.Context, client *jobs.Client, run string, left []score.Job) (epoch uint64, err error) {
+func submit(ctx context.Context, client *jobs.Client, run string, left iter.Seq[score.Job]) (epoch uint64, err error) {
 	if epoch, err = client.NextEpoch(ctx, run); err != nil {
 		return 0, fmt.Errorf("queue run %s: %w", run, err)
 	}
-	if _, _, err := client.Submit(ctx, slices.Values(left), epoch); err != nil {
+	if _, _, err := client.Submit(ctx, left, epoch); err != nil {
 		return 0, fmt.Errorf("queue run %s: %w", run, err)
 	}
 	return epoch, nil

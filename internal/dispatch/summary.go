@@ -74,7 +74,7 @@ const sketchAccuracy = 0.001
 func Summarize(ctx context.Context, m *score.Manifest, c *Committed, dead []DeadJob, before shard.Totals, elapsed time.Duration) (*Summary, error) {
 	t := c.Totals
 	s := &Summary{
-		Run: m.Run, Out: m.Out, Jobs: len(m.Jobs()), Documents: t.Documents, Tokens: t.Tokens, Bytes: t.Bytes,
+		Run: m.Run, Out: m.Out, Jobs: m.JobCount(), Documents: t.Documents, Tokens: t.Tokens, Bytes: t.Bytes,
 		FailedRows: t.Failed, Truncated: t.Truncated, DeadJobs: dead,
 		Seconds: elapsed.Seconds(), ScoredTokens: t.Tokens - before.Tokens,
 	}
@@ -107,7 +107,7 @@ func (s *Summary) distribution(ctx context.Context, m *score.Manifest, c *Commit
 	var mu sync.Mutex
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(runtime.GOMAXPROCS(0))
-	for _, j := range m.Jobs() {
+	for j := range m.AllJobs() {
 		if !c.Jobs[j.ID] {
 			continue
 		}

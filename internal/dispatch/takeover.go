@@ -35,7 +35,7 @@ func Resume(ctx context.Context, client *jobs.Client, target string, opt QueueOp
 	if err != nil {
 		return nil, err
 	}
-	res := &Resumed{Run: m.Run, Out: m.Out, Jobs: len(m.Jobs())}
+	res := &Resumed{Run: m.Run, Out: m.Out, Jobs: m.JobCount()}
 	r, err := client.Run(ctx, m.Run)
 	switch {
 	case errors.Is(err, jobs.ErrNoRun), errors.Is(err, jobs.ErrNotSetUp):

@@ -167,7 +167,7 @@ func (v *verification) manifest(ctx context.Context, out string) error {
 	default:
 		return usage("%s: %w, and there is no whole copy of it: name another --out, or restore it from a backup", out, err)
 	}
-	m.Out = out // a folder that was moved is still what it was
+	m.Out = out
 	v.m, v.v.Run = m, m.Run
 	return nil
 }
@@ -432,7 +432,12 @@ func (v *verification) requeue(ctx context.Context, open map[string]bool) error 
 	if len(left) == 0 {
 		return nil
 	}
-	if err := enqueue(ctx, v.req.Client, r, jobs.RunConfig{}, left); err != nil {
+	release, err := acquire(ctx, v.req.Client, v.m.Run, "verify")
+	if err != nil {
+		return err
+	}
+	defer release()
+	if err := enqueue(ctx, v.req.Client, r, jobs.RunConfig{}, slices.Values(left)); err != nil {
 		return err
 	}
 	v.v.Queued = len(left)

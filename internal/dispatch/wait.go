@@ -20,6 +20,7 @@ import (
 func Wait(ctx context.Context, client *jobs.Client, run string, report func(Progress), log zerolog.Logger) (*Summary, error) {
 	started := time.Now()
 	keep := keeper{client: client, run: run}
+	keep.try(ctx)
 	keepCtx, stop := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {
@@ -49,7 +50,7 @@ func Wait(ctx context.Context, client *jobs.Client, run string, report func(Prog
 		}
 		var dead []DeadJob
 		epoch := r.Epoch
-		if len(pending(m, c)) > 0 {
+		if countPending(m, c) > 0 {
 			w := newWatch(client, m, c, report, log, &keep)
 			w.epoch = r.Epoch
 			if c, dead, err = w.run(ctx); errors.Is(err, errAnew) {
@@ -60,11 +61,14 @@ func Wait(ctx context.Context, client *jobs.Client, run string, report func(Prog
 			}
 			epoch = w.epoch
 		}
+		if err := redeem(ctx, client, run, c); err != nil {
+			log.Warn().Err(err).Msg("jobs that are committed may be on record as dead")
+		}
 		sum, err := Summarize(ctx, m, c, dead, *before, time.Since(started))
 		if err != nil {
 			return nil, err
 		}
-		if err := conclude(ctx, client, &keep, m, epoch, sum); !errors.Is(err, errAnew) {
+		if err := conclude(ctx, client, &keep, m, c, epoch, sum); !errors.Is(err, errAnew) {
 			return sum, err
 		}
 	}
@@ -87,7 +91,7 @@ func open(ctx context.Context, client *jobs.Client, run string) (jobs.RunRecord,
 }
 
 // conclude writes what the run came to, or waits until whoever has the run did.
-func conclude(ctx context.Context, client *jobs.Client, t tenure, m *score.Manifest, epoch uint64, sum *Summary) error {
+func conclude(ctx context.Context, client *jobs.Client, t tenure, m *score.Manifest, c *Committed, epoch uint64, sum *Summary) error {
 	for !t.Held() {
 		r, err := client.Run(ctx, m.Run)
 		switch {
@@ -103,6 +107,9 @@ func conclude(ctx context.Context, client *jobs.Client, t tenure, m *score.Manif
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
+	}
+	if err := found(ctx, client, m, c); err != nil {
+		return err
 	}
 	if err := Finish(ctx, m, sum); err != nil {
 		return err
@@ -127,6 +134,22 @@ func conclude(ctx context.Context, client *jobs.Client, t tenure, m *score.Manif
 	return err
 }
 
+// found corrects the records of jobs that are dead and have their output.
+func found(ctx context.Context, client *jobs.Client, m *score.Manifest, c *Committed) error {
+	var there []string
+	err := client.JobStates(ctx, m.Run, func(s jobs.JobState) {
+		if s.State == jobs.StateDead && c.Jobs[s.Job] {
+			there = append(there, s.Job)
+		}
+	})
+	for _, id := range there {
+		if err == nil {
+			err = client.Redeem(ctx, m.Run, id)
+		}
+	}
+	return err
+}
+
 // keeper has the run's lease whenever nobody else does.
 type keeper struct {
 	client *jobs.Client
@@ -143,28 +166,39 @@ func (k *keeper) Held() bool {
 	return k.lease != nil && k.lease.Held()
 }
 
+// try takes the lease if it is free.
+func (k *keeper) try(ctx context.Context) {
+	lease, err := k.client.AcquireRun(ctx, k.run, "wait", true, false)
+	if err != nil {
+		return // somebody has it, or it can't be asked for now
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.lease = lease
+}
+
 // keep takes the lease each time it is free, until ctx ends, and gives it back.
 func (k *keeper) keep(ctx context.Context) {
 	const every = 2 * time.Second
-	for ctx.Err() == nil {
-		lease, err := k.client.AcquireRun(ctx, k.run, "wait", true, false)
-		if err != nil {
+	for {
+		k.mu.Lock()
+		lease := k.lease
+		k.mu.Unlock()
+		if lease != nil {
 			select {
-			case <-time.After(every):
+			case <-lease.Lost():
 			case <-ctx.Done():
 			}
-			continue
+			lease.Release()
+			k.mu.Lock()
+			k.lease = nil
+			k.mu.Unlock()
 		}
-		k.mu.Lock()
-		k.lease = lease
-		k.mu.Unlock()
 		select {
-		case <-lease.Lost():
+		case <-time.After(every):
 		case <-ctx.Done():
+			return
 		}
-		lease.Release()
-		k.mu.Lock()
-		k.lease = nil
-		k.mu.Unlock()
+		k.try(ctx)
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -44,22 +43,20 @@ type DeadJob struct {
 
 // watch follows a run's jobs until each is committed or dead.
 type watch struct {
-	client   *jobs.Client
-	m        *score.Manifest
-	byID     map[string]score.Job
-	report   func(Progress)
-	log      zerolog.Logger
-	started  time.Time
-	rows     int64
-	before   progressSum // committed before this watch began
-	left     map[string]*jobs.JobState
-	terminal int
-	rates    rateWindow
-	resent   int
-	tenure   tenure
-	epoch    uint64    // of the run's last submission that this watch knows; 0: none yet
-	paused   bool      //
-	checked  time.Time // when the run's record was last looked at
+	client  *jobs.Client
+	m       *score.Manifest
+	report  func(Progress)
+	log     zerolog.Logger
+	started time.Time
+	rows    int64
+	before  progressSum // committed before this watch began
+	board   *board
+	rates   rateWindow
+	resent  int
+	tenure  tenure
+	epoch   uint64    // of the run's last submission that this watch knows; 0: none yet
+	paused  bool      //
+	checked time.Time // when the run's record was last looked at
 }
 
 // tenure says whether this dispatcher may act on the run now: queue lost jobs
@@ -76,14 +73,11 @@ type progressSum struct{ documents, tokens int64 }
 
 func newWatch(client *jobs.Client, m *score.Manifest, c *Committed, report func(Progress), log zerolog.Logger, t tenure) *watch {
 	w := &watch{
-		client: client, m: m, tenure: t, byID: map[string]score.Job{}, report: report, log: log, started: time.Now(),
-		before: progressSum{c.Totals.Documents, c.Totals.Tokens}, left: map[string]*jobs.JobState{},
+		client: client, m: m, tenure: t, report: report, log: log, started: time.Now(),
+		before: progressSum{c.Totals.Documents, c.Totals.Tokens}, board: newBoard(m, c),
 	}
-	for _, j := range m.Jobs() {
-		w.rows += j.Rows()
-		if !c.Jobs[j.ID] {
-			w.byID[j.ID], w.left[j.ID] = j, nil
-		}
+	for i := range m.Files {
+		w.rows += m.Files[i].Rows
 	}
 	return w
 }
@@ -132,8 +126,12 @@ func (w *watch) follow(ctx context.Context, states <-chan jobs.JobState) (*Commi
 	defer ticker.Stop()
 	changed, show := time.Now(), w.before
 	for {
-		finished := w.terminal == len(w.left)
-		if !finished {
+		// What has come is taken before a tick shows it, up to what states holds.
+		for n := len(states); n > 0 && !w.board.finished(); n-- {
+			w.take(<-states)
+			changed = time.Now()
+		}
+		if !w.board.finished() {
 			select {
 			case s := <-states:
 				w.take(s)
@@ -156,10 +154,10 @@ func (w *watch) follow(ctx context.Context, states <-chan jobs.JobState) (*Commi
 		if err != nil {
 			return nil, nil, err
 		}
-		lost := w.settle(c)
+		lost := w.board.settle(c)
 		if len(lost) == 0 {
 			w.draw(ctx, show)
-			return c, w.dead(c), nil
+			return c, w.board.dead(), nil
 		}
 		if !w.tenure.Held() { // whoever has the run queues them again
 			select {
@@ -174,8 +172,9 @@ func (w *watch) follow(ctx context.Context, states <-chan jobs.JobState) (*Commi
 			continue
 		}
 		if w.resent++; w.resent > maxResend {
+			j := w.board.job(lost[0])
 			return nil, nil, fmt.Errorf("%d jobs of run %s are neither committed, dead nor queued, after %d tries (one is rows %d-%d of %s)",
-				len(lost), w.m.Run, maxResend, lost[0].First, lost[0].Last, lost[0].Input.Rel)
+				len(lost), w.m.Run, maxResend, j.First, j.Last, j.Input.Rel)
 		}
 		w.log.Warn().Int("jobs", len(lost)).Msg("jobs were lost by the queue, or their files are gone: queued again")
 		if err := w.resubmit(ctx, lost); err != nil {
@@ -203,7 +202,7 @@ func (w *watch) idle(ctx context.Context, changed time.Time) (bool, error) {
 	return !held, err
 }
 
-func (w *watch) resubmit(ctx context.Context, lost []score.Job) error {
+func (w *watch) resubmit(ctx context.Context, lost []int32) error {
 	r, err := w.client.Run(ctx, w.m.Run)
 	if err != nil {
 		return err
@@ -211,7 +210,7 @@ func (w *watch) resubmit(ctx context.Context, lost []score.Job) error {
 	if err := w.client.OpenRun(ctx, r.ID, r.Priority, jobs.RunConfig{}); err != nil {
 		return err
 	}
-	epoch, err := submit(ctx, w.client, w.m.Run, lost)
+	epoch, err := submit(ctx, w.client, w.m.Run, w.board.jobs(lost))
 	if err == nil && epoch == w.epoch+1 {
 		w.epoch = epoch
 	}
@@ -260,18 +259,16 @@ func wiped(m *score.Manifest) error {
 
 // take notes a job's newest state.
 func (w *watch) take(s jobs.JobState) {
-	old, ours := w.left[s.Job]
+	i, ours := w.board.open(s.Job)
 	if !ours {
 		return
 	}
-	if isTerminal(old) {
-		w.terminal--
+	var sum progressSum
+	if s.Totals != nil {
+		sum = progressSum{s.Totals.Documents, s.Totals.Tokens}
 	}
-	w.left[s.Job] = &s
-	if isTerminal(&s) {
-		w.terminal++
-	}
-	j := w.byID[s.Job]
+	w.board.put(i, s.State, sum, s.Error)
+	j := w.board.job(i)
 	e := w.log.Info()
 	switch s.State {
 	case jobs.StateRunning:
@@ -292,86 +289,20 @@ func (w *watch) take(s jobs.JobState) {
 	e.Msg("job " + string(s.State))
 }
 
-func isTerminal(s *jobs.JobState) bool {
-	return s != nil && (s.State == jobs.StateDone || s.State == jobs.StateDead)
-}
-
-// settle takes over what OUT says and returns the jobs that are neither
-// committed nor dead nor anybody's.
-func (w *watch) settle(c *Committed) []score.Job {
-	var lost []score.Job
-	w.terminal = 0
-	for id, s := range w.left {
-		switch {
-		case c.Jobs[id]:
-			if !isTerminal(s) || s.State == jobs.StateDead {
-				w.left[id] = &jobs.JobState{Job: id, State: jobs.StateDone}
-			}
-			w.terminal++
-		case s != nil && s.State == jobs.StateDead:
-			w.terminal++
-		default:
-			lost = append(lost, w.byID[id])
-			w.left[id] = nil
-		}
-	}
-	slices.SortFunc(lost, compareJobs)
-	return lost
-}
-
-func compareJobs(a, b score.Job) int {
-	if a.Input.Rel != b.Input.Rel {
-		if a.Input.Rel < b.Input.Rel {
-			return -1
-		}
-		return 1
-	}
-	return int(a.First - b.First)
-}
-
-func (w *watch) dead(c *Committed) []DeadJob {
-	var lost []score.Job
-	for id := range w.left {
-		if !c.Jobs[id] {
-			lost = append(lost, w.byID[id])
-		}
-	}
-	slices.SortFunc(lost, compareJobs)
-	dead := make([]DeadJob, len(lost))
-	for i, j := range lost {
-		dead[i] = DeadJob{Job: j.ID, File: j.Input.Rel, First: j.First, Last: j.Last, Reason: w.left[j.ID].Error}
-	}
-	return dead
-}
-
 // draw reports progress: what is committed and what workers say of jobs in hand.
 // What was shown never shrinks while a job passes from hand to file.
 func (w *watch) draw(ctx context.Context, shown progressSum) progressSum {
-	p := Progress{Jobs: len(w.m.Jobs()), Rows: w.rows, Elapsed: time.Since(w.started), Left: -1, Paused: w.paused}
-	p.Done = p.Jobs - len(w.left)
-	now := w.before
-	for _, s := range w.left {
-		switch {
-		case s == nil:
-		case s.State == jobs.StateDone:
-			p.Done++
-			if s.Totals != nil {
-				now.documents += s.Totals.Documents
-				now.tokens += s.Totals.Tokens
-			}
-		case s.State == jobs.StateDead:
-			p.Dead++
-		case s.State == jobs.StateRunning:
-			p.Running++
-		case s.Error != "":
-			p.Waiting = s.Error
-		}
+	b := w.board
+	p := Progress{
+		Jobs: len(b.place), Rows: w.rows, Elapsed: time.Since(w.started), Left: -1, Paused: w.paused, Done: b.committed(),
+		Dead: b.count[jobs.StateDead], Running: b.count[jobs.StateRunning], Waiting: b.waiting(),
 	}
+	now := progressSum{w.before.documents + b.done.documents, w.before.tokens + b.done.tokens}
 	if workers, err := w.client.Workers(ctx); err == nil {
 		p.Workers = len(workers)
 		for _, wr := range workers {
 			for _, h := range wr.Progress {
-				if s, ours := w.left[h.Job]; ours && h.Run == w.m.Run && !isTerminal(s) {
+				if i, ours := b.open(h.Job); ours && h.Run == w.m.Run && b.place[i].state != jobs.StateDone && b.place[i].state != jobs.StateDead {
 					now.documents += h.Documents
 					now.tokens += h.Tokens
 				}

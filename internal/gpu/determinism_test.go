@@ -138,6 +138,42 @@ func TestSingleTokens(t *testing.T) {
 	sameBits(t, "the same document twice", docs[:n/2], docs[n/2:n/2*2])
 }
 
+// TestCopyState: two documents that begin alike and go on from one copied state
+// have the scores that they have whole.
+func TestCopyState(t *testing.T) {
+	needGPU(t)
+	e := open(t, filepath.Join(goldens, "kla_128"), Config{MaxTokens: 256}, options{poison: true})
+	docs := randomDocs([]int{150, 150}, e.Info().VocabSize, 6)
+	copy(docs[1].ids[:129], docs[0].ids[:129])
+	scoreDocs(t, e, docs, nil, 256)
+	var st [2]score.State
+	for i := range st {
+		var err error
+		if st[i], err = e.NewState(); err != nil {
+			t.Fatal(err)
+		}
+		defer st[i].Release()
+	}
+	var b score.Batch
+	b.Append(docs[0].ids[:128], docs[0].ids[1:129], st[0])
+	forward(t, e, &b)
+	if err := e.CopyState(st[1], st[0]); err != nil {
+		t.Fatal(err)
+	}
+	b.Reset()
+	for i, d := range docs {
+		b.Append(d.ids[128:150], d.ids[129:151], st[i])
+	}
+	forward(t, e, &b)
+	for i, d := range docs {
+		for j := range 22 {
+			if got := b.NLL[22*i+j]; got != d.nll[128+j] {
+				t.Fatalf("document %d, token %d: %v, want %v", i, 128+j, got, d.nll[128+j])
+			}
+		}
+	}
+}
+
 // TestTargets: positions without a target get 0 and false, and take no part.
 func TestTargets(t *testing.T) {
 	needGPU(t)

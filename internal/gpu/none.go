@@ -28,5 +28,6 @@ func Devices() ([]DeviceInfo, error) { return nil, absent() }
 
 func (*Engine) Forward(context.Context, *score.Batch) error { return absent() }
 func (*Engine) NewState() (score.State, error)              { return nil, absent() }
+func (*Engine) CopyState(_, _ score.State) error            { return absent() }
 func (*Engine) Info() score.EngineInfo                      { return score.EngineInfo{} }
 func (*Engine) Close() error                                { return nil }

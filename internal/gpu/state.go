@@ -3,6 +3,7 @@
 package gpu
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 
@@ -71,6 +72,28 @@ func (st *state) Release() {
 	defer p.lock.Unlock()
 	st.pool = nil
 	p.free = append(p.free, st.p)
+}
+
+// CopyState makes to what from is. It waits for a Forward under way.
+func (e *Engine) CopyState(to, from score.State) error {
+	e.lock.Lock()
+	defer e.lock.Unlock()
+	t, ok1 := to.(*state)
+	f, ok2 := from.(*state)
+	switch {
+	case e.closed || e.broken != nil:
+		return fmt.Errorf("copy state on %s: %w", e.dev, errors.Join(ErrClosed, e.broken))
+	case !ok1 || !ok2 || t == nil || f == nil || t.pool != &e.pool || f.pool != &e.pool:
+		return errors.New("copy state: a state is another engine's, or was released")
+	case f.fresh:
+		t.fresh = true
+		return nil
+	}
+	if err := e.dev.do(func() error { return cu.MemcpyDtoDAsync(t.p, f.p, e.pool.bytes, e.dev.stream) }); err != nil {
+		return fmt.Errorf("copy state on %s: %w", e.dev, err)
+	}
+	t.fresh = false
+	return nil
 }
 
 // close frees all; on the device's thread.

@@ -103,6 +103,10 @@ func (c *Client) NewConsumer(ctx context.Context, cfg ConsumerConfig) (*Consumer
 	}
 	k := &Consumer{c: c, cfg: cfg, log: cfg.Log, roster: newRoster(c, cfg.Log), leases: map[*Lease]struct{}{}}
 	k.fetch = k.pull
+	unhear, err := c.onNotice(k.roster.hear) // first, so that nothing is missed
+	if err != nil {
+		return nil, c.fail("make a consumer", err)
+	}
 	for said := false; ; {
 		_, err := c.Check(ctx)
 		if err == nil {
@@ -111,8 +115,9 @@ func (c *Client) NewConsumer(ctx context.Context, cfg ConsumerConfig) (*Consumer
 		if err == nil {
 			break
 		}
-		waitable := errors.Is(err, ErrNotSetUp) || errors.Is(err, ErrUnreachable)
+		waitable := errors.Is(err, ErrNotSetUp) || errors.Is(err, ErrUnreachable) || isBroken(err)
 		if !c.cfg.Wait || !waitable || ctx.Err() != nil || c.Err() != nil {
+			unhear()
 			return nil, err
 		}
 		if !said {
@@ -121,11 +126,6 @@ func (c *Client) NewConsumer(ctx context.Context, cfg ConsumerConfig) (*Consumer
 		}
 		sleep(ctx, jitter(time.Second))
 	}
-	unhear, err := c.onNotice(k.roster.hear)
-	if err != nil {
-		return nil, c.fail("make a consumer", err)
-	}
-	k.roster.look() // what came before the subscription
 	if !c.spawn(func() {
 		defer unhear()
 		k.follow()
@@ -141,9 +141,10 @@ func (k *Consumer) follow() {
 	defer cancel()
 	reconnects := k.c.nc.Stats().Reconnects
 	next := time.Now().Add(jitter(lookEvery))
-	tick := time.NewTicker(time.Second) // to see a reconnect
+	tick := time.NewTimer(jitter(time.Second)) // to see a reconnect
 	defer tick.Stop()
 	for {
+		tick.Reset(jitter(time.Second))
 		select {
 		case <-ctx.Done():
 			return
@@ -175,8 +176,8 @@ func (k *Consumer) dropCancelled(ctx context.Context) error {
 	byRun := map[string][]*Lease{}
 	k.mu.Lock()
 	for l := range k.leases {
-		if _, live := k.roster.config(l.state.Run); !live {
-			byRun[l.state.Run] = append(byRun[l.state.Run], l)
+		if _, live := k.roster.config(l.origin.Run); !live {
+			byRun[l.origin.Run] = append(byRun[l.origin.Run], l)
 		}
 	}
 	k.mu.Unlock()
@@ -338,21 +339,24 @@ func (k *Consumer) begin(work context.Context, msg jetstream.Msg) (*Lease, error
 		Started: time.Now().UTC(),
 	}
 	l.log = k.log.With().Str("run", clean(run, 64)).Str("job", clean(id, 64)).Uint64("delivery", meta.NumDelivered).Logger()
+	job, jobErr := score.DecodeJob(msg.Data())
+	if jobErr == nil && (job.Run != run || job.ID != id) {
+		jobErr = fmt.Errorf("%w: it is job %s of run %s", score.ErrBadJob, job.ID, job.Run)
+	}
+	if jobErr == nil {
+		l.Job = job
+		l.log = l.log.With().Str("file", job.Input.Rel).Int64("first", job.First).Int64("last", job.Last).Logger()
+	}
+	l.origin = l.state
 	if !l.start(work) {
 		return nil, ErrClosed
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(work), k.cfg.SettleTime)
 	defer cancel()
 
-	job, err := score.DecodeJob(msg.Data())
-	if err == nil && (job.Run != run || job.ID != id) {
-		err = fmt.Errorf("%w: it is job %s of run %s", score.ErrBadJob, job.ID, job.Run)
+	if jobErr != nil {
+		return nil, l.die(ctx, jobErr.Error())
 	}
-	if err != nil {
-		return nil, l.die(ctx, err.Error())
-	}
-	l.Job = job
-	l.log = l.log.With().Str("file", job.Input.Rel).Int64("first", job.First).Int64("last", job.Last).Logger()
 	verdict, err := l.record(ctx)
 	switch {
 	case errors.Is(err, ErrSuperseded):
@@ -364,6 +368,7 @@ func (k *Consumer) begin(work context.Context, msg jetstream.Msg) (*Lease, error
 	case verdict != "":
 		return nil, l.die(ctx, verdict)
 	}
+	l.recorded.Store(true)
 	return l, nil
 }
 

@@ -1,7 +1,8 @@
 // Package jobs is all of NATS: the embedded server, the connection, the streams
 // and buckets, and the two sides of the queue. The dispatcher sets the queue up
-// (Setup), fills it (Submit), watches it (WatchRun, Reap) and keeps the run
-// records; a worker takes one job at a time (Consumer.Next) and settles it.
+// (Setup), opens a run on it (OpenRun), fills it (Submit), watches it (WatchRun,
+// Reap), keeps the run records and has the run's lease meanwhile (AcquireRun); a
+// worker takes one job at a time, of any run (Consumer.Next), and settles it.
 //
 // Words are NATS's: stream, subject, durable consumer, AckWait, InProgress, Nak,
 // Term, DoubleAck, MaxDeliver. Ours:

@@ -40,7 +40,9 @@ type Lease struct {
 	halted  sync.Once
 	beats   sync.WaitGroup
 
-	state JobState // as this lease last wrote it
+	origin   JobState    // which delivery this is; it does not change
+	recorded atomic.Bool // the start is on record
+	state    JobState    // as this lease last wrote it
 }
 
 // Context ends with its parent, when the lease is settled, or with ErrStalled as
@@ -98,7 +100,7 @@ func (l *Lease) beat() {
 			l.cancel(err)
 			return
 		}
-		if time.Since(sent) >= l.run.AckWait && l.superseded() {
+		if time.Since(sent) >= l.run.AckWait && l.recorded.Load() && l.superseded() {
 			return
 		}
 		next := every
@@ -154,6 +156,10 @@ func (l *Lease) record(ctx context.Context) (verdict string, err error) {
 	if err != nil {
 		return "", fmt.Errorf("record start of job %s: %w", l.Job.ID, err)
 	}
+	if p := l.Prior; p.State != "" && p.sameMessage(l.state) && p.Delivery > l.state.Delivery {
+		l.log.Warn().Str("holder", p.Worker).Str("state", string(p.State)).
+			Msg("this worker was frozen or cut off before it read the job, and the job was delivered again")
+	}
 	return verdict, nil
 }
 
@@ -164,8 +170,8 @@ func (l *Lease) superseded() bool {
 	defer cancel()
 	ctx, cancel = context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	cur, err := l.k.c.jobState(ctx, l.state.Run, l.state.Job)
-	if err != nil || cur.Lease == l.id || !cur.sameMessage(l.state) {
+	cur, err := l.k.c.jobState(ctx, l.origin.Run, l.origin.Job)
+	if err != nil || cur.Lease == l.id || !cur.sameMessage(l.origin) {
 		return false // nothing says that it was: the heartbeats go on
 	}
 	l.log.Warn().Str("holder", cur.Worker).Str("state", string(cur.State)).Dur("held", time.Since(l.received)).
@@ -181,7 +187,7 @@ func (l *Lease) reportStall(why error) {
 	defer cancel()
 	kv, err := l.k.c.bucket(ctx, JobBucket)
 	if err == nil {
-		_, err = swapRecord(ctx, kv, l.state.key(), func(cur JobState, exists bool) (JobState, error) {
+		_, err = swapRecord(ctx, kv, l.origin.key(), func(cur JobState, exists bool) (JobState, error) {
 			if !exists || cur.Lease != l.id || cur.State != StateRunning {
 				return cur, errKeep
 			}

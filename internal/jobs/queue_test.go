@@ -405,3 +405,36 @@ func TestStartIsRecordedOnce(t *testing.T) {
 	r.wantState(js[0], StateRunning, 0, 0)
 	r.ok(l.Done(r.ctx, Totals{}))
 }
+
+// afterPublish does something when a message has been published.
+type afterPublish struct {
+	jetstream.JetStream
+	do func()
+}
+
+func (p *afterPublish) Publish(ctx context.Context, subject string, data []byte, opts ...jetstream.PublishOpt) (*jetstream.PubAck, error) {
+	a, err := p.JetStream.Publish(ctx, subject, data, opts...)
+	p.do()
+	return a, err
+}
+
+// TestDoneWhileAnotherBuries: a worker that was frozen commits the job between the
+// dead letter and the record of the one that has it now.
+func TestDoneWhileAnotherBuries(t *testing.T) {
+	r := newRig(t, RunConfig{AckWait: 400 * time.Millisecond})
+	js := makeJobs("run", 1)
+	r.submit(js, 1, 1, 0)
+	a, _ := r.worker(quick("zombie"))
+	b, c := r.worker(quick("b"))
+	zombie := r.next(a)
+	zombie.halted.Do(func() { close(zombie.halt) }) // frozen: no heartbeats, not settled
+	zombie.beats.Wait()
+	l := r.next(b)
+	c.js = &afterPublish{c.js, func() { r.ok(zombie.Done(r.ctx, Totals{Documents: 10})) }}
+	r.is(l.Fail(r.ctx, errBoom), ErrSuperseded)
+	r.wantState(js[0], StateDone, 0, 0)
+	if d := r.dead("run"); len(d) != 0 {
+		t.Fatalf("a job that is done has a dead letter: %+v", d)
+	}
+	r.empty()
+}

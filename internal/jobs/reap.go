@@ -168,7 +168,7 @@ func (c *Client) recordDead(ctx context.Context, mine JobState, reason string) e
 		return next, nil
 	})
 	if errors.Is(err, errKeep) {
-		return nil
+		return c.dropLetter(ctx, mine.Run, mine.Job)
 	}
 	return err
 }

@@ -42,3 +42,30 @@ func (c *Client) Revive(ctx context.Context, run string) (int, error) {
 	}
 	return len(dead), nil
 }
+
+// Redeem records that a dead job is done: its output is there after all, by a
+// worker that was taken for lost. Its dead letter goes.
+func (c *Client) Redeem(ctx context.Context, run, job string) error {
+	op := "redeem job " + job
+	err := again(ctx, func(ctx context.Context) error {
+		kv, err := c.bucket(ctx, JobBucket)
+		if err != nil {
+			return err
+		}
+		_, err = swapRecord(ctx, kv, JobState{Run: run, Job: job}.key(), func(s JobState, exists bool) (JobState, error) {
+			if !exists || s.State != StateDead {
+				return s, errKeep
+			}
+			s.State, s.Letter, s.Error = StateDone, false, ""
+			return s, nil
+		})
+		if errors.Is(err, errKeep) {
+			return nil
+		}
+		return err
+	})
+	if err == nil {
+		err = again(ctx, func(ctx context.Context) error { return c.dropLetter(ctx, run, job) })
+	}
+	return c.fail(op, err)
+}

@@ -30,3 +30,22 @@ func TestReviveThenSubmit(t *testing.T) {
 		t.Errorf("letters of a job that is done: %+v", letters)
 	}
 }
+
+func TestRedeem(t *testing.T) {
+	r := newRig(t, RunConfig{})
+	js := makeJobs("run", 2)
+	r.submit(js, 1, 2, 0)
+	k, _ := r.worker(quick("a"))
+	r.ok(r.next(k).Fail(r.ctx, errBoom))
+	r.ok(r.c.Redeem(r.ctx, "run", js[0].ID))
+	if s := r.wantState(js[0], StateDone, 1, 0); s.Error != "" {
+		t.Fatalf("error %q", s.Error)
+	}
+	if d := r.dead("run"); len(d) != 0 {
+		t.Fatalf("dead letters %+v", d)
+	}
+	l := r.next(k)
+	r.ok(r.c.Redeem(r.ctx, "run", js[1].ID)) // not dead: left alone
+	r.wantState(js[1], StateRunning, 0, 0)
+	r.ok(l.Done(r.ctx, Totals{}))
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"surprisal/internal/failpoint"
@@ -60,12 +61,16 @@ func (l *Lease) Done(ctx context.Context, t Totals) error {
 			return err
 		}
 		l.stop()
+		began := time.Now()
 		ackErr := again(ctx, func(ctx context.Context) error {
 			ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 			defer cancel()
 			err := l.msg.DoubleAck(ctx)
-			if errors.Is(err, jetstream.ErrMsgAlreadyAckd) {
+			switch {
+			case errors.Is(err, jetstream.ErrMsgAlreadyAckd):
 				return nil
+			case errors.Is(err, nats.ErrNoResponders) && time.Since(began) > requestTimeout:
+				return permanent(err) // the queue it came from is gone, and the message with it
 			}
 			return err
 		})
@@ -187,11 +192,18 @@ func (l *Lease) die(ctx context.Context, reason string) error {
 		return fmt.Errorf("write dead letter: %w", err)
 	}
 	if l.state.recordable() {
-		err = l.update(ctx, func(JobState, bool) (JobState, error) {
+		var now State
+		err = l.update(ctx, func(cur JobState, exists bool) (JobState, error) {
+			if now = cur.State; exists && l.Job.ID != "" && cur.Lease != l.id {
+				return cur, ErrSuperseded // since the letter was written
+			}
 			next := l.state
 			next.State, next.Error, next.Letter, next.Attempt = StateDead, reason, true, l.state.attempts()
 			return next, nil
 		})
+		if errors.Is(err, ErrSuperseded) && now != StateDead {
+			err = errors.Join(err, l.k.c.dropLetter(ctx, l.state.Run, l.state.Job))
+		}
 		if err != nil {
 			return fmt.Errorf("record it: %w", err)
 		}

@@ -176,3 +176,11 @@ func unwrapPath(err error) error {
 	}
 	return err
 }
+
+// IsFile tells whether a file of this name in a checkpoint's folder is read.
+func IsFile(name string) bool {
+	return name == CheckpointName || name == MetadataName || name == tokenizerName || name == tokenizerConfigName
+}
+
+// BesideTokenizer are the files beside a tokenizer.json that are read with it.
+func BesideTokenizer() []string { return []string{tokenizerConfigName} }

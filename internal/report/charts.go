@@ -69,6 +69,11 @@ func (h *histogram) step(from, to int) int {
 	return max(1, (to-from+want-1)/want)
 }
 
+// whole moves the end of a span so that its last bar is as wide as the others.
+func (h *histogram) whole(from, to, step int) int {
+	return min(from+(to-from+step-1)/step*step, len(h.rows))
+}
+
 // outline draws a histogram's shape above a base line, as high as height at its
 // highest, and gives that height's rows.
 func (p *plot) outline(h *histogram, a logAxis, from, to, step int, base, height float64, what string) {
@@ -104,9 +109,11 @@ func distribution(name, title, axis string, h *histogram) *plot {
 	}
 	from, to := h.span()
 	p.desc = fmt.Sprintf("%s documents from %s to %s, on a logarithmic axis.", count(h.n), number(h.min), number(h.max))
+	step := h.step(from, to)
+	to = h.whole(from, to, step)
 	a := logAxis{h.edge(from), h.edge(to), padLeft, plotWidth - padRight}
 	p.xAxis(a, 8, height, axis)
-	p.outline(h, a, from, to, h.step(from, to), height, height-14, axis)
+	p.outline(h, a, from, to, step, height, height-14, axis)
 	p.path(muted, 1, point{a.left, height}, point{a.right, height})
 	return p
 }

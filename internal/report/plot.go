@@ -66,10 +66,6 @@ func (p *plot) path(r role, width float64, points ...point) {
 	p.shapes = append(p.shapes, shape{role: r, points: points, width: width})
 }
 
-func (p *plot) area(r role, points ...point) {
-	p.shapes = append(p.shapes, shape{role: r, points: points, closed: true})
-}
-
 func (p *plot) label(r role, x, y float64, anchor, text string) {
 	p.shapes = append(p.shapes, shape{role: r, points: []point{{x, y}}, text: text, anchor: anchor, size: 13})
 }

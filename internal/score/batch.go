@@ -70,4 +70,6 @@ type EngineInfo struct {
 	Device    string     // for people: the GPU's name, or the CPU's
 	MaxTokens int        // token budget of a batch, a multiple of SplitMultiple
 	VocabSize int
+	// StateBytes is about the memory of one State; 0 when that is not known.
+	StateBytes int64
 }

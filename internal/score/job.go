@@ -131,6 +131,11 @@ func (j Job) Validate() error {
 	if err := ValidOut(j.Out); err != nil {
 		return bad("%w", err)
 	}
+	for _, name := range []string{j.Model.Dir, j.Model.Tokenizer} {
+		if err := ValidModelDir(name); IsURL(name) && err != nil {
+			return bad("%w", err)
+		}
+	}
 	if want := OutputName(j.Input.Rel, j.First, j.Last); j.Output != want {
 		return bad("output %q, want %q", j.Output, want)
 	}

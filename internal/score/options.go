@@ -46,6 +46,10 @@ type Options struct {
 	// IDsColumn holds ready-made token ids, list<int32|int64>. The first id is
 	// only conditioned on.
 	IDsColumn string `json:"ids_column,omitempty"`
+	// ContextColumn and TargetColumn hold UTF-8 text: the target is scored given
+	// the context. Both or neither; they stand instead of TextColumn.
+	ContextColumn string `json:"context_column,omitempty"`
+	TargetColumn  string `json:"target_column,omitempty"`
 	// Keep names the input columns copied to the output; ["*"] is all of them.
 	// nil means "id, if the input has it".
 	Keep []string `json:"keep,omitempty"`
@@ -63,6 +67,9 @@ type Options struct {
 	Engine EngineKind `json:"engine"`
 }
 
+// Conditional tells whether a target is scored given a context.
+func (o Options) Conditional() bool { return o.TargetColumn != "" }
+
 // MaxMaxLength bounds MaxLength, so that a hostile job can't ask for a window
 // whose memory was never planned.
 const MaxMaxLength = 1 << 24
@@ -71,7 +78,13 @@ const MaxMaxLength = 1 << 24
 // set it.
 func (o Options) Validate() error {
 	switch {
-	case o.TextColumn == "" && o.IDsColumn == "":
+	case (o.ContextColumn == "") != (o.TargetColumn == ""):
+		return fmt.Errorf("--context-column and --target-column go together: give both")
+	case o.Conditional() && o.ContextColumn == o.TargetColumn:
+		return fmt.Errorf("--context-column and --target-column are both %q", o.TargetColumn)
+	case o.Conditional() && (o.TextColumn != "" || o.IDsColumn != ""):
+		return fmt.Errorf("--context-column and --target-column exclude --text-column and --ids-column")
+	case o.TextColumn == "" && o.IDsColumn == "" && !o.Conditional():
 		return fmt.Errorf("neither a text column nor an ids column is named: give --text-column or --ids-column")
 	case o.TextColumn != "" && o.IDsColumn != "":
 		return fmt.Errorf("--text-column and --ids-column exclude each other")
@@ -90,7 +103,7 @@ func (o Options) Validate() error {
 		if k == "" || slices.Contains(o.Keep[:i], k) {
 			return fmt.Errorf("--keep names %q twice, or an empty column", k)
 		}
-		if k != "*" && slices.Contains(OutputColumns, k) {
+		if k != "*" && (slices.Contains(OutputColumns, k) || o.Conditional() && slices.Contains(ConditionalColumns, k)) {
 			return fmt.Errorf("--keep %s: the output has a column of its own of that name", k)
 		}
 	}

@@ -44,6 +44,7 @@ var (
 	hubRev       = regexp.MustCompile(`^(refs/(convert|pr)/)?[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
 	hubSpecial   = regexp.MustCompile(`^(refs/(?:convert|pr)/[^/]+)(?:/(.*))?$`)
 	s3Query      = regexp.MustCompile(`\?(?:anonymous|endpoint|region|use_path_style)=[^?#]*$`)
+	anyQuery     = regexp.MustCompile(`\?[A-Za-z0-9_.-]+=`)
 	s3Region     = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
 )
 
@@ -58,9 +59,13 @@ func ParsePlace(s string) (Place, error) {
 		return p, err
 	}
 	if strings.ContainsAny(p.Key, "?#") && p.Scheme != "" {
-		return p, fmt.Errorf("%s has a query or a fragment: only s3 URLs may have one, of endpoint, region, use_path_style and anonymous; signed URLs are not taken, since manifests would hold the signature", p.redacted())
+		return p, errQuery(p.redacted())
 	}
 	return p, nil
+}
+
+func errQuery(place string) error {
+	return fmt.Errorf("%s has a query or a fragment: only s3 URLs may have one, of endpoint, region, use_path_style and anonymous; signed URLs are not taken, since manifests would hold the signature", place)
 }
 
 // SplitPlace is ParsePlace for a person's argument, whose path may be a glob.
@@ -91,6 +96,11 @@ func SplitPlace(s string) (Place, error) {
 			}
 			rest = rest[:i[0]]
 		}
+	}
+	// A ? is a wildcard of a glob; what looks like a query is one.
+	if i := anyQuery.FindStringIndex(rest); i != nil || p.Scheme == "https" && strings.ContainsAny(rest, "?#") {
+		rest = rest[:strings.IndexAny(rest, "?#")]
+		return Place{}, errQuery(p.Scheme + "://" + rest[strings.LastIndexByte(rest, '@')+1:])
 	}
 	var err error
 	if p.Scheme == "hf" {

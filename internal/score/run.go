@@ -2,7 +2,11 @@ package score
 
 import (
 	"fmt"
+	"iter"
+	"path"
 	"regexp"
+	"slices"
+	"strings"
 )
 
 // FormatVersion is the version of the manifest and of the job message. A
@@ -67,27 +71,88 @@ type Input struct {
 	Version string `json:"version"`
 }
 
-// Jobs lists the jobs of the whole manifest, in order of file and row.
+// Jobs lists the jobs of the whole manifest, in order of file and row. A large run
+// has millions of them, half a kilobyte each: AllJobs makes one at a time.
 func (m *Manifest) Jobs() []Job {
-	var jobs []Job
-	for i := range m.Files {
-		jobs = append(jobs, m.FileJobs(i)...)
+	jobs := make([]Job, 0, m.JobCount())
+	for j := range m.AllJobs() {
+		jobs = append(jobs, j)
 	}
 	return jobs
 }
 
+// AllJobs makes the jobs of the whole manifest, in order of file and row.
+func (m *Manifest) AllJobs() iter.Seq[Job] {
+	return func(yield func(Job) bool) {
+		for i := range m.Files {
+			for c := range m.Files[i].Cuts {
+				if !yield(m.Job(i, c)) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// JobCount is how many jobs the manifest has.
+func (m *Manifest) JobCount() int {
+	n := 0
+	for i := range m.Files {
+		n += len(m.Files[i].Cuts)
+	}
+	return n
+}
+
+// Job makes the job of cut c of m.Files[i].
+func (m *Manifest) Job(i, c int) Job {
+	f := &m.Files[i]
+	last := f.Rows - 1
+	if c+1 < len(f.Cuts) {
+		last = f.Cuts[c+1] - 1
+	}
+	return NewJob(m, f.Input, f.Cuts[c], last)
+}
+
 // FileJobs lists the jobs of m.Files[i].
 func (m *Manifest) FileJobs(i int) []Job {
-	f := &m.Files[i]
-	jobs := make([]Job, 0, len(f.Cuts))
-	for c, first := range f.Cuts {
-		last := f.Rows - 1
-		if c+1 < len(f.Cuts) {
-			last = f.Cuts[c+1] - 1
-		}
-		jobs = append(jobs, NewJob(m, f.Input, first, last))
+	jobs := make([]Job, len(m.Files[i].Cuts))
+	for c := range jobs {
+		jobs[c] = m.Job(i, c)
 	}
 	return jobs
+}
+
+// Outputs finds jobs by their output's name, without a table of all of them.
+type Outputs struct {
+	m     *Manifest
+	files map[string]int // by what the names of its outputs begin with
+}
+
+// Outputs prepares the search.
+func (m *Manifest) Outputs() *Outputs {
+	o := &Outputs{m, make(map[string]int, len(m.Files))}
+	for i := range m.Files {
+		o.files[strings.TrimSuffix(m.Files[i].Input.Rel, ".parquet")] = i
+	}
+	return o
+}
+
+// Job is the job whose output is called name; ok is false when none is.
+func (o *Outputs) Job(name string) (j Job, ok bool) {
+	dir, base := path.Split(name)
+	i, ok := o.files[strings.TrimSuffix(dir, "/")]
+	var first, last int64
+	if n, err := fmt.Sscanf(base, "rows-%d-%d.parquet", &first, &last); !ok || err != nil || n != 2 {
+		return Job{}, false
+	}
+	c, ok := slices.BinarySearch(o.m.Files[i].Cuts, first)
+	if !ok {
+		return Job{}, false
+	}
+	if j = o.m.Job(i, c); j.Output != name {
+		return Job{}, false
+	}
+	return j, true
 }
 
 // Validate checks a manifest that was read from a file: it is as hostile as any

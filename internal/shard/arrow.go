@@ -5,6 +5,8 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"slices"
+
+	"surprisal/internal/score"
 )
 
 // Arrow writers store their own schema beside parquet's, because parquet has no
@@ -16,7 +18,8 @@ import (
 
 const arrowSchemaKey = "ARROW:schema"
 
-// ownArrowSchema has our own columns, those of score.OutputColumns and bucket;
+// ownArrowSchema has our own columns, those of score.OutputColumns and
+// score.ConditionalColumns, and bucket;
 // made by testdata/make_arrow_schema.py.
 //
 //go:embed own_schema.arrow
@@ -24,8 +27,8 @@ var ownArrowSchema []byte
 
 // arrowSchema is the output's, base64 as Arrow stores it; empty when the input
 // has none, or one that does not fit its columns.
-func arrowSchema(c *Columns, perToken bool) string {
-	return arrowSchemaWith(c, ownNames(perToken))
+func arrowSchema(c *Columns, o score.Options) string {
+	return arrowSchemaWith(c, o.Columns())
 }
 
 // arrowSchemaWith is the kept columns' and, behind them, those of ours with

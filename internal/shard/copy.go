@@ -30,6 +30,9 @@ type Copy struct {
 	// Scores adds the score files' own columns behind the input's, of the same
 	// rows; nil adds none. Every row that is copied must have its score.
 	Scores []ScoreRange
+	// ScoresOnly leaves the input's columns out and takes all of the score
+	// files', the kept ones too; the input gives the row groups' borders.
+	ScoresOnly bool
 	// Label adds a text column of that name, null where Value is empty; none
 	// when the name is empty.
 	Label string
@@ -173,6 +176,9 @@ type columnSource struct {
 func (c *Copy) plan() (root *element, cols []columnSource, err error) {
 	foot := c.In.foot
 	top := &element{se: foot.schema.se, children: slices.Clone(foot.schema.children)}
+	if c.ScoresOnly {
+		top.children = nil
+	}
 	codec := format.Zstd
 	if len(foot.groups) > 0 && len(foot.groups[0].chunks) > 0 {
 		codec = writable(codecOf(&foot.groups[0].chunks[0]))
@@ -181,7 +187,7 @@ func (c *Copy) plan() (root *element, cols []columnSource, err error) {
 		cols = append(cols, columnSource{leaf: l, path: path, in: l})
 	})
 	add := func(e *element) error {
-		if foot.has(e.se.Name) {
+		if foot.has(e.se.Name) && !c.ScoresOnly {
 			return fmt.Errorf("%w: the input has a column %q of its own", ErrColumn, e.se.Name)
 		}
 		top.children = append(top.children, e)
@@ -192,7 +198,7 @@ func (c *Copy) plan() (root *element, cols []columnSource, err error) {
 		})
 		return nil
 	}
-	for _, e := range ownElements(c.Scores) {
+	for _, e := range c.scoreElements() {
 		if err := add(e); err != nil {
 			return nil, nil, err
 		}
@@ -226,14 +232,16 @@ func eachLeaf(e *element, at []string, do func(*leaf, []string)) {
 	}
 }
 
-// ownElements are the score files' own columns.
-func ownElements(scores []ScoreRange) []*element {
-	if len(scores) == 0 {
+// scoreElements are the score files' columns that are added.
+func (c *Copy) scoreElements() []*element {
+	if len(c.Scores) == 0 {
 		return nil
 	}
 	var own []*element
-	for _, e := range scores[0].Table.foot.schema.children {
-		if slices.Contains(score.OutputColumns, e.se.Name) {
+	first := c.Scores[0].Table.foot
+	conditional := first.conditional()
+	for _, e := range first.schema.children {
+		if c.ScoresOnly || slices.Contains(score.OutputColumns, e.se.Name) || conditional && slices.Contains(score.ConditionalColumns, e.se.Name) {
 			own = append(own, e)
 		}
 	}
@@ -249,4 +257,10 @@ func labelElement(name string) *element {
 	e.se.ConvertedType.Set(deprecated.UTF8)
 	e.leaf = &leaf{path: name, kind: parquet.ByteArray, maxDef: 1}
 	return e
+}
+
+// Exists tells whether there is a file of that name.
+func (d *Dest) Exists(name string) bool {
+	st, err := d.out.root.Lstat(name)
+	return err == nil && st.Mode().IsRegular()
 }

@@ -30,6 +30,9 @@ type copiedChunk struct {
 // to writes the whole file. Row groups are made several at a time, each as soon
 // as it has a slot, and written in order.
 func (c *Copy) to(ctx context.Context, w io.Writer, scratch func() (*os.File, error)) error {
+	if c.ScoresOnly && len(c.Scores) == 0 {
+		return errors.New("there are no scores to copy")
+	}
 	root, cols, err := c.plan()
 	if err != nil {
 		return err
@@ -454,7 +457,14 @@ func (f *copyFile) close(c *Copy, root *element) error {
 	if meta.RowGroups == nil {
 		meta.RowGroups = []format.RowGroup{}
 	}
-	for _, kv := range foot.kv {
+	kvs := foot.kv
+	if c.ScoresOnly {
+		kvs = nil
+		if a, ok := c.Scores[0].Table.foot.lookup(arrowSchemaKey); ok && c.Label == "" {
+			meta.KeyValueMetadata = append(meta.KeyValueMetadata, format.KeyValue{Key: arrowSchemaKey, Value: a})
+		}
+	}
+	for _, kv := range kvs {
 		if slices.ContainsFunc(c.Metadata, func(ours [2]string) bool { return ours[0] == kv.key }) {
 			continue // the input was made so too
 		}
@@ -484,7 +494,7 @@ func (c *Copy) arrowSchema(in string) string {
 		cols.names = append(cols.names, e.se.Name)
 	}
 	var added []string
-	for _, e := range ownElements(c.Scores) {
+	for _, e := range c.scoreElements() {
 		added = append(added, e.se.Name)
 	}
 	if c.Label != "" {

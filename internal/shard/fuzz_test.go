@@ -94,7 +94,7 @@ func fuzzRead(t *testing.T, b []byte, how uint8) {
 		return
 	}
 	// What is kept is written again: the writer must take it or say an error.
-	root, err := outputSchema(r.columns, false)
+	root, err := outputSchema(r.columns, score.Options{})
 	if err != nil {
 		return
 	}
@@ -106,8 +106,8 @@ func fuzzRead(t *testing.T, b []byte, how uint8) {
 	}) != nil {
 		return
 	}
-	arrowSchema(r.columns, false)
-	out := &Writer{pq: w, keptN: len(r.columns.leaves), ids: -1, digest: newDigester(), next: r.job.First, job: r.job}
+	arrowSchema(r.columns, score.Options{})
+	out := &Writer{pq: w, keptN: len(r.columns.leaves), ids: -1, digest: newDigester(score.Options{}), next: r.job.First, job: r.job}
 	size := 0
 	for n := int64(0); size < 64<<20; n++ {
 		row, err := r.Next()

@@ -8,6 +8,8 @@ import (
 	"runtime"
 	"slices"
 	"testing"
+
+	"surprisal/internal/score"
 )
 
 // TestHostileFooters shows footers of a few bytes that claim very much.
@@ -57,7 +59,7 @@ func TestHostileArrowSchema(t *testing.T) {
 		t.Fatal(err)
 	}
 	good, err := base64.StdEncoding.DecodeString(cols.arrow)
-	if err != nil || arrowSchema(cols, true) == "" {
+	if err != nil || arrowSchema(cols, score.Options{PerToken: true}) == "" {
 		t.Fatalf("no schema to begin with (%v)", err)
 	}
 	for i := range good {
@@ -65,10 +67,10 @@ func TestHostileArrowSchema(t *testing.T) {
 			b := slices.Clone(good)
 			b[i] ^= x
 			cols.arrow = base64.StdEncoding.EncodeToString(b)
-			arrowSchema(cols, true)
+			arrowSchema(cols, score.Options{PerToken: true})
 		}
 		cols.arrow = base64.StdEncoding.EncodeToString(good[:i])
-		if arrowSchema(cols, true) != "" {
+		if arrowSchema(cols, score.Options{PerToken: true}) != "" {
 			t.Fatalf("%d bytes of %d were enough", i, len(good))
 		}
 	}

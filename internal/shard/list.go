@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -53,6 +54,8 @@ func List(ctx context.Context, out string, do func(Entry) error) error {
 			}
 			e := Entry{Path: info.Name, Rel: store.Rel(out, info.Name), Size: info.Size, Modified: info.Modified}
 			switch name := path.Base(e.Rel); {
+			case strings.HasPrefix(e.Rel, quarantine+"/"):
+				e.Kind = EntryQuarantined
 			case outputName.MatchString(name):
 				e.Kind = EntryScores
 			case strings.HasSuffix(strings.ToLower(name), parquetSuffix) && !strings.HasPrefix(name, "."):
@@ -115,12 +118,18 @@ func List(ctx context.Context, out string, do func(Entry) error) error {
 // Quarantine moves a file of out aside, where no reader takes it for scores, and
 // gives its new place. The file's job can be scored again then.
 func Quarantine(ctx context.Context, out, rel string) (string, error) {
+	to := path.Join(quarantine, rel+"."+time.Now().UTC().Format("20060102T150405.000000000")+quarantineSuffix)
+	if score.IsURL(out) {
+		if err := moveObject(ctx, store.Join(out, rel), store.Join(out, to)); err != nil {
+			return "", fmt.Errorf("quarantine %s: %w", rel, err)
+		}
+		return store.Join(out, to), nil
+	}
 	o, err := openOut(ctx, out)
 	if err != nil {
 		return "", fmt.Errorf("quarantine %s: %w", rel, err)
 	}
 	defer o.close()
-	to := path.Join(quarantine, rel+"."+time.Now().UTC().Format("20060102T150405.000000000")+quarantineSuffix)
 	if err := o.mkdirAll(path.Dir(to)); err != nil {
 		return "", fmt.Errorf("quarantine %s: %w", rel, err)
 	}
@@ -133,11 +142,28 @@ func Quarantine(ctx context.Context, out, rel string) (string, error) {
 	return o.path(to), nil
 }
 
+// moveObject copies within a bucket, then removes: cut off in between, both are
+// there.
+func moveObject(ctx context.Context, from, to string) error {
+	f, err := openSource(ctx, from)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := store.Put(ctx, to, io.NewSectionReader(f, 0, f.Size), f.Size, store.Condition{Absent: true}); err != nil {
+		return err
+	}
+	return store.Remove(ctx, from)
+}
+
 // Remove removes an entry that List gave: a temporary or what is quarantined,
 // never a score file. That it is gone already is no error.
 func Remove(ctx context.Context, out string, e Entry) error {
 	if e.Kind != EntryTemporary && e.Kind != EntryQuarantined {
 		return fmt.Errorf("remove %s: it is of kind %s", e.Path, e.Kind)
+	}
+	if score.IsURL(out) {
+		return store.Remove(ctx, store.Join(out, e.Rel))
 	}
 	o, err := openOut(ctx, out)
 	if err != nil {

@@ -12,6 +12,8 @@ import (
 	"github.com/parquet-go/parquet-go/encoding"
 	"github.com/parquet-go/parquet-go/encoding/thrift"
 	"github.com/parquet-go/parquet-go/format"
+
+	"surprisal/internal/score"
 )
 
 // node is a field of a score file's schema. The library's own groups sort their
@@ -53,8 +55,8 @@ func listNode(name string, t parquet.Type) *node {
 	return &node{name: name, typ: parquet.List(parquet.Leaf(t)).Type(), rep: format.Optional, fields: []parquet.Field{rep}}
 }
 
-// ownNodes are the score file's own columns, in the order of score.OutputColumns.
-func ownNodes(perToken bool) []*node {
+// ownNodes are the score file's own columns, in the order of Options.Columns.
+func ownNodes(o score.Options) []*node {
 	text := parquet.String().Type()
 	n := []*node{
 		leafNode("row", parquet.Int64Type, format.Required),
@@ -67,14 +69,17 @@ func ownNodes(perToken bool) []*node {
 		leafNode("truncated", parquet.BooleanType, format.Required),
 		leafNode("error", text, format.Optional),
 	}
-	if perToken {
+	if o.Conditional() {
+		n = append(n, leafNode("n_context_tokens", parquet.Int64Type, format.Required), leafNode("greedy", parquet.BooleanType, format.Optional))
+	}
+	if o.PerToken {
 		n = append(n, listNode("token_ids", parquet.Int32Type), listNode("token_nll", parquet.FloatType))
 	}
 	return n
 }
 
 // outputSchema is the kept columns with the input's types, then our own.
-func outputSchema(cols *Columns, perToken bool) (*node, error) {
+func outputSchema(cols *Columns, opt score.Options) (*node, error) {
 	root := &node{name: "schema", typ: groupType}
 	kept, err := keptNodes(cols.elements)
 	if err != nil {
@@ -83,7 +88,7 @@ func outputSchema(cols *Columns, perToken bool) (*node, error) {
 	for _, k := range kept {
 		root.fields = append(root.fields, k)
 	}
-	for _, o := range ownNodes(perToken) {
+	for _, o := range ownNodes(opt) {
 		root.fields = append(root.fields, o)
 	}
 	return root, nil

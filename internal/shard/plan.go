@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/parquet-go/parquet-go"
@@ -114,21 +115,25 @@ func planFile(ctx context.Context, f io.ReaderAt, in score.Input, opt PlanOption
 	if err != nil {
 		return p, err
 	}
-	l, ids, err := checkColumns(foot, opt.Options)
+	leaves, ids, err := checkColumns(foot, opt.Options)
 	if err != nil {
 		return p, err
 	}
 	p.Rows, p.RowGroups = foot.rows, len(foot.groups)
 	c := cutter{jobTokens: float64(opt.JobTokens), maxRows: opt.MaxRows}
-	if !opt.SkipTokenCount && !ids && c.byTokenCount(ctx, f, foot) == nil {
+	if !opt.SkipTokenCount && opt.Options.TextColumn != "" && c.byTokenCount(ctx, f, foot) == nil {
 		p.Cuts, p.Tokens = c.cuts, clampTokens(c.total)
 		return p, nil
 	}
 	c = cutter{jobTokens: c.jobTokens, maxRows: c.maxRows}
 	for _, g := range foot.groups {
-		tokens := float64(g.chunks[l.index].size()) / opt.BytesPerToken
-		if ids {
-			tokens = float64(g.chunks[l.index].values)
+		tokens := 0.0
+		for _, l := range leaves {
+			if chunk := &g.chunks[l.index]; ids {
+				tokens += float64(chunk.values)
+			} else {
+				tokens += float64(chunk.size()) / opt.BytesPerToken
+			}
 		}
 		if err := c.group(g.rows, tokens); err != nil {
 			return p, err
@@ -143,26 +148,26 @@ func clampTokens(t float64) int64 {
 }
 
 // checkColumns tells whether the file has the columns that are asked for, and
-// gives the one that is scored.
-func checkColumns(foot *footer, o score.Options) (l *leaf, ids bool, err error) {
+// gives those that are scored.
+func checkColumns(foot *footer, o score.Options) (scored []*leaf, ids bool, err error) {
 	if o.IDsColumn != "" {
 		c, err := foot.idsLeaf(o.IDsColumn)
 		if err != nil {
 			return nil, false, err
 		}
-		l, ids = c.leaf, true
-	} else if l, err = foot.textLeaf(o.TextColumn); err != nil {
+		scored, ids = []*leaf{c.leaf}, true
+	} else if scored, err = foot.textLeaves(o); err != nil {
 		return nil, false, err
 	}
 	cols, err := newColumns(foot, o)
 	if err != nil {
 		return nil, false, err
 	}
-	if _, err := outputSchema(cols, o.PerToken); err != nil {
+	if _, err := outputSchema(cols, o); err != nil {
 		return nil, false, err
 	}
 	for i := range foot.groups {
-		for _, l := range append(cols.leaves, l) {
+		for _, l := range slices.Concat(cols.leaves, scored) {
 			c := &foot.groups[i].chunks[l.index]
 			if c.encrypted {
 				return nil, false, corruptf("column %s is encrypted, which is not supported", l.path)
@@ -176,7 +181,7 @@ func checkColumns(foot *footer, o score.Options) (l *leaf, ids bool, err error) 
 			}
 		}
 	}
-	return l, ids, nil
+	return scored, ids, nil
 }
 
 // cutter cuts rows into jobs as they come.

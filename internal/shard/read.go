@@ -8,6 +8,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"slices"
 	"unsafe"
 
 	"github.com/parquet-go/parquet-go"
@@ -47,11 +48,15 @@ type Columns struct {
 type Row struct {
 	// Index is the row's index in the file.
 	Index int64
-	// Text is the text column's bytes, not checked to be UTF-8. Empty for ids.
+	// Text is the text column's bytes, or the target column's, not checked to be
+	// UTF-8. Empty for ids.
 	Text string
+	// Context is the context column's, and NullContext tells that it is null.
+	Context     string
+	NullContext bool
 	// IDs are the ids column's values; nil for text, not nil for an empty list.
 	IDs []int32
-	// Null: the text or the list of ids is null.
+	// Null: the text, the target or the list of ids is null.
 	Null bool
 	// Problem is empty, or why the row's ids can't be used: one is null or does
 	// not fit 32 bits. IDs is nil then.
@@ -64,8 +69,9 @@ type Row struct {
 type Reader struct {
 	job     score.Job
 	file    *source
-	done    func() // ends the reading ahead
-	text    *column
+	done    func()  // ends the reading ahead
+	text    *column // or the target
+	context *column // of a conditional run
 	ids     *column
 	idsCol  *idsColumn
 	kept    []*column
@@ -109,24 +115,27 @@ func (r *Reader) open(ctx context.Context, src source, size int64) error {
 	if r.job.First < 0 || r.job.First > r.job.Last || r.job.Last >= foot.rows {
 		return corruptf("the file has %d rows", foot.rows)
 	}
-	var scored *leaf
+	var scored []*leaf
 	if r.job.Options.IDsColumn != "" {
 		if r.idsCol, err = foot.idsLeaf(r.job.Options.IDsColumn); err != nil {
 			return err
 		}
-		scored = r.idsCol.leaf
-	} else if scored, err = foot.textLeaf(r.job.Options.TextColumn); err != nil {
+		scored = []*leaf{r.idsCol.leaf}
+	} else if scored, err = foot.textLeaves(r.job.Options); err != nil {
 		return err
 	}
 	if r.columns, err = newColumns(foot, r.job.Options); err != nil {
 		return err
 	}
 	var f io.ReaderAt
-	f, r.done = src.chunks(ctx, foot, append([]*leaf{scored}, r.columns.leaves...), r.job.First, r.job.Last)
+	f, r.done = src.chunks(ctx, foot, slices.Concat(scored, r.columns.leaves), r.job.First, r.job.Last)
 	if r.idsCol != nil {
-		r.ids = newColumn(ctx, f, foot, scored, r.job.First)
+		r.ids = newColumn(ctx, f, foot, scored[0], r.job.First)
 	} else {
-		r.text = newColumn(ctx, f, foot, scored, r.job.First)
+		r.text = newColumn(ctx, f, foot, scored[0], r.job.First)
+	}
+	if len(scored) > 1 {
+		r.context = newColumn(ctx, f, foot, scored[1], r.job.First)
 	}
 	for _, l := range r.columns.leaves {
 		r.kept = append(r.kept, newColumn(ctx, f, foot, l, r.job.First))
@@ -137,7 +146,7 @@ func (r *Reader) open(ctx context.Context, src source, size int64) error {
 func newColumns(foot *footer, o score.Options) (*Columns, error) {
 	c := &Columns{}
 	var err error
-	if c.elements, err = foot.keptElements(o.Keep, ownNames(o.PerToken)); err != nil {
+	if c.elements, err = foot.keptElements(o.Keep, o.Columns()); err != nil {
 		return nil, err
 	}
 	for _, e := range c.elements {
@@ -148,14 +157,6 @@ func newColumns(foot *footer, o score.Options) (*Columns, error) {
 		c.names = append(c.names, e.se.Name)
 	}
 	return c, nil
-}
-
-// ownNames are the names of the columns that a score file has of its own.
-func ownNames(perToken bool) []string {
-	if perToken {
-		return score.OutputColumns
-	}
-	return score.OutputColumns[:len(score.OutputColumns)-2]
 }
 
 // Columns are the kept columns, for Create.
@@ -195,11 +196,10 @@ func (r *Reader) row() (Row, error) {
 	row := Row{Index: r.next}
 	var err error
 	if r.text != nil {
-		err = r.text.row(func(e entry) error {
-			row.Null = e.val == nil && e.def < r.text.leaf.maxDef
-			row.Text = string(e.val)
-			return nil
-		})
+		row.Text, row.Null, err = r.text.textRow()
+		if r.context != nil && err == nil {
+			row.Context, row.NullContext, err = r.context.textRow()
+		}
 	} else {
 		err = r.readIDs(&row)
 	}
@@ -217,6 +217,14 @@ func (r *Reader) row() (Row, error) {
 		err = corruptf("the file ends before its row")
 	}
 	return row, err
+}
+
+func (c *column) textRow() (text string, null bool, err error) {
+	err = c.row(func(e entry) error {
+		text, null = string(e.val), e.def < c.leaf.maxDef
+		return nil
+	})
+	return text, null, err
 }
 
 func (r *Reader) readIDs(row *Row) error {

@@ -6,6 +6,7 @@ import (
 	"os"
 
 	"github.com/parquet-go/parquet-go"
+	"github.com/parquet-go/parquet-go/format"
 
 	"surprisal/internal/score"
 )
@@ -26,12 +27,20 @@ func writeRows(path string, o score.Options, rows []Row) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	node := parquet.Group{o.TextColumn: parquet.Optional(parquet.String())}
-	if o.IDsColumn != "" {
-		node = parquet.Group{o.IDsColumn: parquet.Optional(parquet.List(parquet.Optional(parquet.Int(32))))}
+	root := &node{name: "schema", typ: groupType}
+	add := func(n *node) { root.fields = append(root.fields, n) }
+	text := parquet.String().Type()
+	switch {
+	case o.IDsColumn != "":
+		add(listNode(o.IDsColumn, parquet.Int32Type))
+	case o.Conditional():
+		add(leafNode(o.TargetColumn, text, format.Optional))
+		add(leafNode(o.ContextColumn, text, format.Optional))
+	default:
+		add(leafNode(o.TextColumn, text, format.Optional))
 	}
 	return recovered(func() error {
-		w := parquet.NewWriter(f, parquet.NewSchema("schema", node), parquet.Compression(&parquet.Zstd)) //nolint:staticcheck // as in Create
+		w := parquet.NewWriter(f, parquet.NewSchema("schema", root), parquet.Compression(&parquet.Zstd)) //nolint:staticcheck // as in Create
 		for _, r := range rows {
 			var row parquet.Row
 			switch {
@@ -39,10 +48,11 @@ func writeRows(path string, o score.Options, rows []Row) (err error) {
 				return fmt.Errorf("row %d: %s", r.Index, r.Problem)
 			case o.IDsColumn != "":
 				row = appendList(row, 0, r.IDs, r.Null, parquet.Int32Value)
-			case r.Null:
-				row = append(row, parquet.NullValue().Level(0, 0, 0))
 			default:
-				row = append(row, parquet.ByteArrayValue([]byte(r.Text)).Level(0, 1, 0))
+				row = appendText(row, 0, r.Text, r.Null)
+				if o.Conditional() {
+					row = appendText(row, 1, r.Context, r.NullContext)
+				}
 			}
 			if _, err := w.WriteRows([]parquet.Row{row}); err != nil {
 				return err
@@ -50,4 +60,11 @@ func writeRows(path string, o score.Options, rows []Row) (err error) {
 		}
 		return w.Close()
 	})
+}
+
+func appendText(row parquet.Row, col int, text string, null bool) parquet.Row {
+	if null {
+		return append(row, parquet.NullValue().Level(0, 0, col))
+	}
+	return append(row, parquet.ByteArrayValue([]byte(text)).Level(0, 1, col))
 }

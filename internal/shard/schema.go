@@ -7,6 +7,8 @@ import (
 	"github.com/parquet-go/parquet-go"
 	"github.com/parquet-go/parquet-go/deprecated"
 	"github.com/parquet-go/parquet-go/format"
+
+	"surprisal/internal/score"
 )
 
 const (
@@ -272,6 +274,24 @@ func (f *footer) textLeaf(name string) (*leaf, error) {
 		return bad()
 	}
 	return e.leaf, nil
+}
+
+// textLeaves finds the text column; in a conditional run the target's and the
+// context's.
+func (f *footer) textLeaves(o score.Options) ([]*leaf, error) {
+	names := []string{o.TextColumn}
+	if o.Conditional() {
+		names = []string{o.TargetColumn, o.ContextColumn}
+	}
+	var leaves []*leaf
+	for _, name := range names {
+		l, err := f.textLeaf(name)
+		if err != nil {
+			return nil, err
+		}
+		leaves = append(leaves, l)
+	}
+	return leaves, nil
 }
 
 // idsColumn is a column of lists of token ids.

@@ -6,18 +6,25 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 
 	"github.com/parquet-go/parquet-go"
 
 	"surprisal/internal/score"
 )
 
-// scoreColumns are the columns that ReadScores reads and how.
-var scoreColumns = []struct {
+// scoreColumn is a column that ReadScores reads and how.
+type scoreColumn struct {
 	name string
 	kind parquet.Kind
 	set  func(*score.Score, []byte)
-}{
+}
+
+// contextColumn is there in conditional runs.
+var contextColumn = scoreColumn{"n_context_tokens", parquet.Int64, func(s *score.Score, b []byte) { s.ContextTokens = i64(b) }}
+
+// scoreColumns are there in every run.
+var scoreColumns = []scoreColumn{
 	{"row", parquet.Int64, func(s *score.Score, b []byte) { s.Row = i64(b) }},
 	{"n_tokens", parquet.Int64, func(s *score.Score, b []byte) { s.Tokens = i64(b) }},
 	{"n_bytes", parquet.Int64, func(s *score.Score, b []byte) { s.Bytes = i64(b) }},
@@ -25,6 +32,17 @@ var scoreColumns = []struct {
 	{"n_top1", parquet.Int64, func(s *score.Score, b []byte) { s.Top1 = i64(b) }},
 	{"truncated", parquet.Boolean, func(s *score.Score, b []byte) { s.Truncated = b[0] != 0 }},
 	{"error", parquet.ByteArray, func(s *score.Score, b []byte) { s.Error = string(b) }},
+}
+
+// conditional tells whether a score file is of a conditional run. A kept column
+// may have a name of its columns; kept ones come before.
+func (f *footer) conditional() bool {
+	for i, c := range f.schema.children {
+		if c.se.Name == "error" {
+			return i+1 < len(f.schema.children) && f.schema.children[i+1].se.Name == contextColumn.name
+		}
+	}
+	return false
 }
 
 func i64(b []byte) int64 { return int64(binary.LittleEndian.Uint64(b)) }
@@ -54,8 +72,12 @@ func readScores(ctx context.Context, path string, do func(score.Score) error) er
 	if err != nil {
 		return err
 	}
+	read := scoreColumns
+	if foot.conditional() {
+		read = append(slices.Clone(read), contextColumn)
+	}
 	var leaves []*leaf
-	for _, sc := range scoreColumns {
+	for _, sc := range read {
 		e, err := foot.top(sc.name)
 		if err != nil {
 			return err
@@ -76,7 +98,7 @@ func readScores(ctx context.Context, path string, do func(score.Score) error) er
 		for i, col := range cols {
 			err := col.row(func(e entry) error {
 				if e.def == col.leaf.maxDef {
-					scoreColumns[i].set(&s, e.val)
+					read[i].set(&s, e.val)
 				}
 				return nil
 			})

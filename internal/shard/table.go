@@ -138,9 +138,10 @@ func (t *Table) Scalar(ctx context.Context, name string, row int64) (*Scalar, er
 func (s *Scalar) Kind() Kind { return s.kind }
 
 // maxBatchText bounds the text that one Read holds.
-const maxBatchText = 64 << 20
+const maxBatchText = 1 << 30
 
-// Read reads the next values, n at most and one at least; io.EOF past the last row.
+// Read reads the next n values, fewer where the rows end; io.EOF past the last.
+// Texts that are more than 1 GiB together are ErrColumn.
 func (s *Scalar) Read(v *Values, n int) error {
 	*v = Values{Kind: s.kind, Null: v.Null[:0], Ints: v.Ints[:0], Floats: v.Floats[:0], Texts: v.Texts[:0], text: v.text[:0]}
 	s.ends = s.ends[:0]
@@ -165,7 +166,7 @@ func (s *Scalar) Read(v *Values, n int) error {
 
 func (s *Scalar) read(v *Values, n int) error {
 	c := s.c
-	for v.Len() < n && len(v.text) < maxBatchText {
+	for v.Len() < n {
 		for c.left == 0 {
 			if err := c.nextGroup(); err == io.EOF && v.Len() > 0 {
 				return nil
@@ -181,8 +182,8 @@ func (s *Scalar) read(v *Values, n int) error {
 		k := min(n-v.Len(), c.entries-c.at, int(min(c.left, 1<<30)))
 		for range k {
 			s.one(v)
-			if len(v.text) >= maxBatchText {
-				return nil
+			if len(v.text) > maxBatchText {
+				return fmt.Errorf("%w: %d values have more than %d bytes", ErrColumn, v.Len(), maxBatchText)
 			}
 		}
 	}

@@ -51,11 +51,14 @@ func (t *Totals) addScore(s *score.Score) {
 // digester makes the digest of scores in row order. Every field has its length
 // or a fixed one, so that no two lists of scores give the same bytes.
 type digester struct {
-	h   hash.Hash
-	buf []byte
+	h           hash.Hash
+	buf         []byte
+	conditional bool
 }
 
-func newDigester() *digester { return &digester{h: sha256.New()} }
+func newDigester(o score.Options) *digester {
+	return &digester{h: sha256.New(), conditional: o.Conditional()}
+}
 
 func (d *digester) add(s *score.Score) {
 	le := binary.LittleEndian
@@ -77,6 +80,9 @@ func (d *digester) add(s *score.Score) {
 	b = le.AppendUint64(b, uint64(len(s.TokenNLL)))
 	for _, x := range s.TokenNLL {
 		b = le.AppendUint32(b, math.Float32bits(x))
+	}
+	if d.conditional {
+		b = le.AppendUint64(b, uint64(s.ContextTokens))
 	}
 	d.h.Write(b)
 	d.buf = b

@@ -130,6 +130,12 @@ func (v *verifier) scores() error {
 	err = errors.Join(err,
 		add("perplexity", parquet.Double, false, func(b []byte) { ppl, hasPPL = float(b), true }),
 		add("bits_per_byte", parquet.Double, false, func(b []byte) { bpb, hasBPB = float(b), true }))
+	var greedy, hasGreedy bool
+	if v.job.Options.Conditional() {
+		err = errors.Join(err,
+			add(contextColumn.name, contextColumn.kind, false, func(b []byte) { contextColumn.set(&s, b) }),
+			add("greedy", parquet.Boolean, false, func(b []byte) { greedy, hasGreedy = b[0] != 0, true }))
+	}
 	if v.job.Options.PerToken {
 		err = errors.Join(err,
 			add("token_ids", parquet.Int32, true, func(b []byte) { s.TokenIDs = append(s.TokenIDs, int32(le32(b))) }),
@@ -139,10 +145,10 @@ func (v *verifier) scores() error {
 		return corruptf("%w", err)
 	}
 	var totals Totals
-	digest := newDigester()
+	digest := newDigester(v.job.Options)
 	for row := v.c.First; row <= v.c.Last; row++ {
 		s = score.Score{Bytes: -1, TokenIDs: s.TokenIDs[:0], TokenNLL: s.TokenNLL[:0]}
-		hasPPL, hasBPB = false, false
+		hasPPL, hasBPB, hasGreedy = false, false, false
 		for _, r := range readers {
 			if err := r.col.row(func(e entry) error {
 				if e.def == r.col.leaf.maxDef {
@@ -158,10 +164,10 @@ func (v *verifier) scores() error {
 		if s.Row != row {
 			return corruptf("row %d where %d belongs", s.Row, row)
 		}
-		if err := checkScore(&s, v.job.Options.PerToken); err != nil {
+		if err := checkScore(&s, v.job.Options); err != nil {
 			return corruptf("row %d: %w", row, err)
 		}
-		if s.Error != "" && (s.Tokens != 0 || s.SumNLL != 0 || s.Top1 != 0 || s.Truncated || len(s.TokenNLL) > 0) {
+		if s.Error != "" && (s.Tokens != 0 || s.SumNLL != 0 || s.Top1 != 0 || s.ContextTokens != 0 || s.Truncated || len(s.TokenNLL) > 0) {
 			return corruptf("row %d has a score and an error", row)
 		}
 		if want, ok := s.Perplexity(); ok != hasPPL || ok && !near(ppl, want) {
@@ -169,6 +175,9 @@ func (v *verifier) scores() error {
 		}
 		if want, ok := s.BitsPerByte(); ok != hasBPB || ok && !near(bpb, want) {
 			return corruptf("row %d: bits_per_byte is not sum_nll/ln 2/n_bytes", row)
+		}
+		if want, ok := s.Greedy(); v.job.Options.Conditional() && (ok != hasGreedy || ok && greedy != want) {
+			return corruptf("row %d: greedy is not n_top1 = n_tokens", row)
 		}
 		totals.addScore(&s)
 		digest.add(&s)
@@ -190,7 +199,7 @@ func (v *verifier) scores() error {
 // keptOf reads the kept columns, beside the input's if it is to be looked at.
 func (v *verifier) keptOf(input bool) error {
 	own := map[string]bool{}
-	for _, name := range ownNames(v.job.Options.PerToken) {
+	for _, name := range v.job.Options.Columns() {
 		own[name] = true
 	}
 	ours := map[string]*leaf{}
@@ -213,7 +222,7 @@ func (v *verifier) keptOf(input bool) error {
 	if err != nil {
 		return fmt.Errorf("%w: input %s: %w", ErrInputChanged, v.job.Input.Path, err)
 	}
-	kept, err := foot.keptElements(v.job.Options.Keep, ownNames(v.job.Options.PerToken))
+	kept, err := foot.keptElements(v.job.Options.Keep, v.job.Options.Columns())
 	if err != nil {
 		return err
 	}

@@ -73,15 +73,15 @@ func create(ctx context.Context, job score.Job, kept *Columns, meta Metadata) (*
 	if kept == nil {
 		kept = &Columns{}
 	}
-	root, err := outputSchema(kept, job.Options.PerToken)
+	root, err := outputSchema(kept, job.Options)
 	if err != nil {
 		return nil, err
 	}
 	w := &Writer{
-		job: job, meta: meta, keptN: len(kept.leaves), next: job.First, ids: -1, digest: newDigester(), whole: sha256.New(),
+		job: job, meta: meta, keptN: len(kept.leaves), next: job.First, ids: -1, digest: newDigester(job.Options), whole: sha256.New(),
 	}
 	if job.Options.PerToken {
-		w.ids = w.keptN + len(ownNames(false))
+		w.ids = w.keptN + len(job.Options.Columns()) - 2
 	}
 	if w.out, err = openPlace(ctx, job.Out); err != nil {
 		return nil, err
@@ -110,15 +110,15 @@ func create(ctx context.Context, job score.Job, kept *Columns, meta Metadata) (*
 		w.Abort()
 		return nil, err
 	}
-	if a := arrowSchema(kept, job.Options.PerToken); a != "" {
+	if a := arrowSchema(kept, job.Options); a != "" {
 		w.pq.SetKeyValueMetadata(arrowSchemaKey, a)
 	}
 	return w, nil
 }
 
 // Write adds a row; s.Row must be the job's next. A score with an Error is
-// written without numbers: n_tokens, sum_nll and n_top1 are 0, perplexity and
-// bits_per_byte null, n_bytes as given.
+// written without numbers: n_tokens, sum_nll, n_top1 and n_context_tokens are 0,
+// perplexity, bits_per_byte and greedy null, n_bytes as given.
 func (w *Writer) Write(s score.Score, kept Kept) error {
 	if w.err != nil {
 		return w.err
@@ -147,7 +147,7 @@ func (w *Writer) write(s *score.Score, kept Kept) error {
 	if s.Bytes < 0 {
 		s.Bytes = -1
 	}
-	if err := checkScore(s, w.job.Options.PerToken); err != nil {
+	if err := checkScore(s, w.job.Options); err != nil {
 		return err
 	}
 	if !w.job.Options.PerToken {
@@ -167,13 +167,15 @@ func (w *Writer) write(s *score.Score, kept Kept) error {
 	return w.flushIfFull(kept, s)
 }
 
-func checkScore(s *score.Score, perToken bool) error {
+func checkScore(s *score.Score, o score.Options) error {
 	switch {
+	case s.ContextTokens < 0 || o.Conditional() != (s.ContextTokens > 0) && s.Error == "":
+		return fmt.Errorf("%w: %d context tokens", ErrRows, s.ContextTokens)
 	case s.Tokens < 0 || s.Top1 < 0 || s.Top1 > s.Tokens:
 		return fmt.Errorf("%w: %d tokens, %d of them first choice", ErrRows, s.Tokens, s.Top1)
 	case math.IsNaN(s.SumNLL) || math.IsInf(s.SumNLL, 0):
 		return fmt.Errorf("%w: sum_nll is %v", ErrRows, s.SumNLL)
-	case perToken && s.Error == "" && (int64(len(s.TokenNLL)) != s.Tokens || len(s.TokenIDs) < len(s.TokenNLL)):
+	case o.PerToken && s.Error == "" && (int64(len(s.TokenNLL)) != s.Tokens || len(s.TokenIDs) < len(s.TokenNLL)):
 		return fmt.Errorf("%w: %d token_ids and %d token_nll for %d tokens", ErrRows, len(s.TokenIDs), len(s.TokenNLL), s.Tokens)
 	}
 	return nil
@@ -205,6 +207,11 @@ func (w *Writer) appendScore(s *score.Score) {
 	required(parquet.Int64Value(s.Top1))
 	required(parquet.BooleanValue(s.Truncated))
 	optional(parquet.ByteArrayValue([]byte(s.Error)), s.Error != "")
+	if w.job.Options.Conditional() {
+		required(parquet.Int64Value(s.ContextTokens))
+		greedy, ok := s.Greedy()
+		optional(parquet.BooleanValue(greedy), ok)
+	}
 	if w.ids < 0 {
 		return
 	}

@@ -102,7 +102,7 @@ func TestWriteAndInspect(t *testing.T) {
 		t.Fatalf("committed %+v", c)
 	}
 	var tot Totals
-	d := newDigester()
+	d := newDigester(score.Options{})
 	if err := ReadScores(context.Background(), back.Path, func(s score.Score) error {
 		tot.addScore(&s)
 		d.add(&s)

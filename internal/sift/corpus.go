@@ -200,8 +200,12 @@ func (c *Corpus) column(ctx context.Context, f *File, o *opened, s *shard.ScoreR
 	return o.input.Scalar(ctx, name, s.First)
 }
 
-// batchRows is how many rows are looked at together.
-const batchRows = 2048
+// How many rows are looked at together: fewer where there are texts, which may
+// be long.
+const (
+	batchRows     = 2048
+	batchRowsText = 256
+)
 
 // Scan reads columns of the rows of a file that have scores, in order; v is
 // valid during the call. Ranges are read as far as they are committed.
@@ -246,8 +250,14 @@ func (c *Corpus) scanRange(ctx context.Context, f *File, o *opened, names []stri
 			return fmt.Errorf("%s: %w: column %q is of type %s, in other files %s", f.Input.Path, shard.ErrColumn, name, got, want)
 		}
 	}
+	batch := int64(batchRows)
+	for _, col := range cols {
+		if col.Kind() == shard.Text {
+			batch = batchRowsText
+		}
+	}
 	for row := s.First; row <= s.Last; {
-		n := int(min(batchRows, s.Last-row+1))
+		n := int(min(batch, s.Last-row+1))
 		for i, col := range cols {
 			if err := col.Read(vals[i], n); err != nil && err != io.EOF {
 				return err

@@ -2,6 +2,7 @@ package sift
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"surprisal/internal/shard"
@@ -32,6 +33,16 @@ func (c *Corpus) Export(ctx context.Context, o ExportOptions) (*Exported, error)
 	switch o.As {
 	case "merged":
 		one = c.merge
+	case "sidecar":
+		one = c.sidecar
+	case "dolma":
+		one = c.dolma
+		if c.MissingRows > 0 {
+			return nil, usage("%d rows have no score yet, and dolma's attributes must line up with its documents: score them first", c.MissingRows)
+		}
+		if c.Manifest.Options.TextColumn == "" {
+			return nil, usage("the run scored ready-made ids, and dolma's attributes are spans of text: use --as sidecar or merged")
+		}
 	default:
 		return nil, usage("--as %s is not one of sidecar, merged, dolma", o.As)
 	}
@@ -50,6 +61,22 @@ func (c *Corpus) Export(ctx context.Context, o ExportOptions) (*Exported, error)
 		return nil, fmt.Errorf("export: %w", err)
 	}
 	return e, dest.finish(e)
+}
+
+// sidecar writes the score files of an input as one.
+func (c *Corpus) sidecar(ctx context.Context, dest *destination, f *File) error {
+	name := f.Input.Rel
+	if len(f.Scores) == 0 || dest.has(ctx, name) {
+		return nil
+	}
+	o, err := c.open(ctx, f, true)
+	if err != nil {
+		return err
+	}
+	err = dest.CopyRows(ctx, name, shard.Copy{
+		In: o.input, Rows: f.scored(), Scores: o.scores, ScoresOnly: true, Metadata: dest.metadata(), Slots: dest.slots,
+	})
+	return errors.Join(err, o.close())
 }
 
 // scored gives the rows of a file that have scores; nil means all.

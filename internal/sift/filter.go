@@ -193,6 +193,9 @@ func (c *Corpus) copyRows(ctx context.Context, dest *destination, f *File, name 
 	if dest.has(ctx, name) {
 		return nil
 	}
+	if scores && len(f.Scores) == 0 {
+		return nil // --partial: no row of it has a score, nor would its file have their columns
+	}
 	one := *f
 	if !scores {
 		one.Scores = nil

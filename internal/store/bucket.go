@@ -56,7 +56,7 @@ func bucketOf(ctx context.Context, p score.Place) (bucket, error) {
 	case "gs", "az":
 		b, err = openCloud(ctx, root)
 	case "https":
-		b = &web{root: root, client: httpClient()}
+		b = openWeb(root)
 	case "hf":
 		b, err = openHub(root)
 	default:

@@ -25,6 +25,7 @@ var (
 	// ErrUnreachable: the server did not answer, however often it was asked.
 	ErrUnreachable = errors.New("no answer from the server")
 
+	errRedirect   = errors.New("a redirect that is not followed")
 	errNotRegular = errors.New("it is not a regular file")
 )
 
@@ -70,6 +71,9 @@ func networkError(err error) error {
 	if errors.As(err, &op) && op.Op == "dial" {
 		return &transient{err: fmt.Errorf("can't connect to %s: %w", op.Addr, op.Err), dial: true}
 	}
+	if errors.Is(err, errRedirect) || errors.Is(err, http.ErrSchemeMismatch) {
+		return err
+	}
 	if isCertificate(err) {
 		return fmt.Errorf("TLS: %w", err)
 	}
@@ -92,7 +96,7 @@ func statusError(name string, status int, code string, h http.Header) error {
 	case status == http.StatusUnauthorized || status == http.StatusForbidden:
 		return &Error{name, "access denied: " + what, ErrDenied}
 	case status == http.StatusPreconditionFailed:
-		return &Error{name, what, ErrChanged}
+		return &Error{name, ErrChanged.Error(), ErrChanged}
 	case status == http.StatusTooManyRequests || status == http.StatusRequestTimeout || status >= 500 && status != http.StatusNotImplemented:
 		return &transient{err: errors.New(what), after: retryAfter(h, time.Now())}
 	}

@@ -21,6 +21,8 @@ type Engine interface {
 	// NewState is the state at a document's start. It may be called while Forward
 	// runs.
 	NewState() (score.State, error)
+	// CopyState makes to what from is. It is called between Forwards.
+	CopyState(to, from score.State) error
 	// Info tells what scored, and the token budget of a batch.
 	Info() score.EngineInfo
 	// Close frees the model. No Forward may be running.

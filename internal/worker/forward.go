@@ -29,13 +29,17 @@ func (s *session) forward(ctx context.Context, in <-chan *packed, free chan<- *p
 			return s.engineFailed(p, err)
 		}
 		if len(p.batch.IDs) > 0 {
-			if err := s.model.engine.Forward(ctx, &p.batch); err != nil {
+			if err := runBatch(ctx, s.model.engine, p); err != nil {
 				return s.engineFailed(p, err)
 			}
 		}
 		s.w.tasks.moved()
 		for i := range p.steps {
 			st := &p.steps[i]
+			if st.end == nil && st.doc == nil {
+				st.release.Release()
+				continue
+			}
 			if st.end == nil {
 				s.w.tokensDone.Add(int64(st.n - st.skip))
 				st.take(p.batch.NLL, p.batch.Top1)
@@ -53,6 +57,16 @@ func (s *session) forward(ctx context.Context, in <-chan *packed, free chan<- *p
 			return ctx.Err()
 		}
 	}
+}
+
+// runBatch copies the states that the batch goes on from and scores it.
+func runBatch(ctx context.Context, e Engine, p *packed) error {
+	for _, f := range p.forks {
+		if err := e.CopyState(f.to, f.from); err != nil {
+			return err
+		}
+	}
+	return e.Forward(ctx, &p.batch)
 }
 
 // engineFailed says what the engine failed on. It may be what broke it, so those
@@ -103,7 +117,8 @@ func (s *step) take(nll []float32, top1 []bool) {
 	if sc.Error != "" {
 		sc.Tokens, sc.SumNLL, sc.Top1, sc.TokenNLL = 0, 0, 0, nil
 	} else if perToken && len(d.ids) > 0 {
-		sc.TokenIDs = d.ids[:sc.Tokens+1]
+		from := max(d.context-1, 0)
+		sc.TokenIDs = d.ids[from:][:sc.Tokens+1]
 	}
 	t.rows = append(t.rows, row{score: *sc, kept: d.kept})
 	t.documents.Add(1)

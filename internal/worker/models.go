@@ -64,6 +64,8 @@ type models struct {
 	// fence is where models and tokenizers may be; nil: anywhere.
 	fence *store.Fence
 	info  atomic.Pointer[score.EngineInfo] // for describe, from any goroutine
+	// moved is told while a model is fetched; nil: nobody waits.
+	moved func()
 	// open is (*models).openEngine, but in tests of the pipeline.
 	open func(context.Context, *score.Job) (Engine, error)
 }
@@ -137,9 +139,21 @@ func (m *models) inside(dir string) (string, error) {
 	return real, err
 }
 
+// folder gives a model's local folder, fetched from the hub if need be.
+func (m *models) folder(ctx context.Context, dir string) (string, error) {
+	if !score.IsURL(dir) {
+		return m.inside(dir)
+	}
+	if err := m.fence.Check(dir); err != nil {
+		return "", err
+	}
+	local, _, err := store.Download(ctx, dir, model.IsFile, m.moved)
+	return local, err
+}
+
 func (m *models) openEngine(ctx context.Context, j *score.Job) (Engine, error) {
 	start := time.Now()
-	dir, err := m.inside(j.Model.Dir)
+	dir, err := m.folder(ctx, j.Model.Dir)
 	if err != nil {
 		return nil, err
 	}
@@ -172,11 +186,16 @@ func (m *models) openTokenizer(ctx context.Context, j *score.Job) (*tokenizer.To
 	path := m.cfg.Tokenizer
 	if path == "" {
 		if path = j.Model.Tokenizer; path == "" {
-			path = filepath.Join(j.Model.Dir, "tokenizer.json")
+			path = store.Join(j.Model.Dir, "tokenizer.json")
 		}
 		var err error
 		if path, err = m.fence.Resolve(path); err != nil {
 			return nil, err
+		}
+		if score.IsURL(path) {
+			if path, _, err = store.DownloadFile(ctx, path, model.BesideTokenizer(), m.moved); err != nil {
+				return nil, err
+			}
 		}
 	}
 	digest, err := model.TokenizerDigest(ctx, path)

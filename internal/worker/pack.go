@@ -6,12 +6,13 @@ import (
 	"surprisal/internal/score"
 )
 
-// item is what feed sends to pack: a document, the end of a task, or neither,
-// which flushes a batch that would otherwise wait for documents that may not
-// come.
+// item is what feed sends to pack: a document, some that may share their
+// contexts, the end of a task, or none of these, which flushes batches that would
+// otherwise wait for documents that may not come.
 type item struct {
-	doc *document
-	end *task
+	doc  *document
+	docs []*document
+	end  *task
 }
 
 // step is what forward does once a batch is scored, in order.
@@ -22,7 +23,7 @@ type step struct {
 	off, n, skip int
 	// last: the document is complete.
 	last bool
-	// release is a state that no later batch needs.
+	// release is a state that no later batch needs; a step may be that alone.
 	release score.State
 	// end: every document of this task is complete.
 	end *task
@@ -31,19 +32,22 @@ type step struct {
 // packed is a batch and what to do with its scores.
 type packed struct {
 	batch score.Batch
+	forks []fork // made before the batch is scored
 	steps []step
 }
 
 func (p *packed) reset() {
 	p.batch.Reset()
 	clear(p.steps)
-	p.steps = p.steps[:0]
+	clear(p.forks)
+	p.steps, p.forks = p.steps[:0], p.forks[:0]
 }
 
 // packer fills batches of budget tokens with documents in the order they come,
 // without padding. A sequence that does not fit is split on the grid of
 // score.SplitMultiple and carries its state to the next batch; since sequences
-// are packed one after another, at most one is carried at a time.
+// are packed one after another, at most one is carried at a time. What goes on
+// from a context that is shared waits for the batch that the context ends in.
 type packer struct {
 	budget   int
 	newState func() (score.State, error)
@@ -51,8 +55,14 @@ type packer struct {
 	free     chan *packed // empty batches, given back by forward
 	out      chan<- *packed
 
-	cur  *packed
-	seqs []sequence
+	// maxStates bounds the sequences of a batch that have a state; 0: no bound.
+	maxStates int
+
+	cur     *packed
+	states  int // of the current batch's sequences
+	seqs    []sequence
+	waiting []waiting // for the current batch
+	ready   []waiting // for batches that are on their way; a stack
 }
 
 // run packs until in is closed or ctx ends. It closes out.
@@ -67,17 +77,22 @@ func (p *packer) run(ctx context.Context) error {
 			return ctx.Err()
 		}
 		if !ok {
-			return p.flush(ctx)
+			return p.flushAll(ctx)
 		}
-		var err error
+		err := p.drain(ctx)
 		switch {
+		case err != nil:
 		case it.doc != nil && it.doc.task.dropped() != nil:
 		case it.doc != nil:
 			err = p.add(ctx, it.doc)
+		case it.docs != nil:
+			err = p.group(ctx, it.docs)
+		case it.end != nil && it.end.unpacked > 0:
+			it.end.read = true // its last document ends it
 		case it.end != nil:
 			err = p.step(ctx, step{end: it.end})
 		default:
-			err = p.flush(ctx)
+			err = p.flushAll(ctx)
 		}
 		if err != nil {
 			return err
@@ -122,7 +137,8 @@ func (p *packer) flush(ctx context.Context) error {
 	p.cur.batch.Alloc()
 	select {
 	case p.out <- p.cur:
-		p.cur = nil
+		p.cur, p.states = nil, 0
+		p.ready, p.waiting = append(p.ready, p.waiting...), nil
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
@@ -139,43 +155,66 @@ func (p *packer) add(ctx context.Context, d *document) error {
 		return p.step(ctx, step{doc: d, last: true})
 	}
 	for i, s := range p.seqs {
-		if err := p.sequence(ctx, d, s, i == len(p.seqs)-1); err != nil {
+		end := endSequence
+		if i == len(p.seqs)-1 {
+			end = endDocument
+		}
+		if _, err := p.sequence(ctx, d, s, nil, end); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// sequence packs s into as many batches as it takes.
-func (p *packer) sequence(ctx context.Context, d *document, s sequence, last bool) error {
+// ending is what a sequence's last token ends.
+type ending int
+
+const (
+	endSequence ending = iota // a window: its state is needed no more
+	endDocument               // nor is that of a document
+	endStretch                // others go on from its state
+)
+
+// sequence packs s into as many batches as it takes, from a state or from zero.
+// It gives the state after it at the end of a stretch.
+func (p *packer) sequence(ctx context.Context, d *document, s sequence, from *base, end ending) (score.State, error) {
 	var state score.State
 	for done := 0; done < s.n; {
 		cur, err := p.current(ctx)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		n, room := s.n-done, p.budget-len(cur.batch.IDs)
 		if n > room {
 			n = room - room%score.SplitMultiple
-			if n == 0 {
-				if err := p.flush(ctx); err != nil {
-					return err
-				}
-				continue
-			}
 		}
 		whole := done+n == s.n
-		if state == nil && !whole {
-			if state, err = p.newState(); err != nil {
-				return err
+		stateful := from != nil || end == endStretch || !whole || state != nil
+		if n == 0 || stateful && p.maxStates > 0 && p.states >= p.maxStates {
+			if err := p.flush(ctx); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if stateful {
+			p.states++
+			switch {
+			case state != nil:
+			case from != nil:
+				state, err = p.fork(from)
+			default:
+				state, err = p.newState()
+			}
+			if err != nil {
+				return nil, err
 			}
 		}
-		st := step{doc: d, off: len(cur.batch.IDs), n: n, skip: min(n, max(0, s.skip-done)), last: last && whole}
-		if whole {
+		st := step{doc: d, off: len(cur.batch.IDs), n: n, skip: min(n, max(0, s.skip-done)), last: end == endDocument && whole}
+		if whole && end != endStretch {
 			st.release = state
 		}
-		from := s.first + done
-		cur.batch.Append(d.ids[from:from+n], d.ids[from+1:from+n+1], state)
+		at := s.first + done
+		cur.batch.Append(d.ids[at:at+n], d.ids[at+1:at+n+1], state)
 		// A target that is not counted is not computed either.
 		for i := range st.skip {
 			cur.batch.Targets[st.off+i] = score.NoTarget
@@ -184,9 +223,9 @@ func (p *packer) sequence(ctx context.Context, d *document, s sequence, last boo
 		done += n
 		if p.budget-len(cur.batch.IDs) < score.SplitMultiple {
 			if err := p.flush(ctx); err != nil {
-				return err
+				return nil, err
 			}
 		}
 	}
-	return nil
+	return state, nil
 }

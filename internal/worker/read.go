@@ -59,8 +59,9 @@ func (r *reading) read(ctx context.Context, t *task, rows *shard.Reader, out cha
 			g.Go(func() error {
 				defer func() { <-slots }()
 				docs := make([]*document, len(chunk))
+				var known contextIDs
 				for i := range chunk {
-					docs[i] = r.document(t, &chunk[i])
+					docs[i] = r.document(t, &chunk[i], &known)
 				}
 				done <- docs
 				return nil
@@ -68,19 +69,41 @@ func (r *reading) read(ctx context.Context, t *task, rows *shard.Reader, out cha
 		}
 	})
 	g.Go(func() error {
-		for done := range chunks {
+		send := func(it item) error {
 			select {
-			case docs := <-done:
-				for _, d := range docs {
-					select {
-					case out <- item{doc: d}:
-					case <-ctx.Done():
-						return ctx.Err()
-					}
-				}
+			case out <- it:
+				return nil
 			case <-ctx.Done():
 				return ctx.Err()
 			}
+		}
+		var group []*document // of a conditional run
+		ids := 0
+		for done := range chunks {
+			var docs []*document
+			select {
+			case docs = <-done:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			for _, d := range docs {
+				if !t.job.Options.Conditional() {
+					if err := send(item{doc: d}); err != nil {
+						return err
+					}
+					continue
+				}
+				group = append(group, d)
+				if ids += len(d.ids); ids >= groupIDs {
+					if err := send(item{docs: group}); err != nil {
+						return err
+					}
+					group, ids = nil, 0
+				}
+			}
+		}
+		if len(group) > 0 {
+			return send(item{docs: group})
 		}
 		return nil
 	})
@@ -98,18 +121,20 @@ func nextChunk(rows *shard.Reader) ([]shard.Row, error) {
 			return nil, err
 		}
 		chunk = append(chunk, row)
-		size += len(row.Text) + 4*len(row.IDs) + row.Kept.Size()
+		size += len(row.Context) + len(row.Text) + 4*len(row.IDs) + row.Kept.Size()
 	}
 	return chunk, nil
 }
 
 // document makes a row's document: its ids, or why it has none.
-func (r *reading) document(t *task, row *shard.Row) *document {
+func (r *reading) document(t *task, row *shard.Row, known *contextIDs) *document {
 	d := &document{task: t, kept: row.Kept, score: score.Score{Row: row.Index, Bytes: -1}}
 	ids := t.job.Options.IDsColumn != ""
 	switch {
 	case row.Problem != "":
 		d.score.Error = row.Problem
+	case t.job.Options.Conditional():
+		r.conditional(d, row, &t.job.Options, known)
 	case row.Null && ids:
 		d.score.Error = "null ids"
 	case row.Null:
@@ -124,7 +149,7 @@ func (r *reading) document(t *task, row *shard.Row) *document {
 	}
 	for i, id := range d.ids {
 		if id < 0 || int(id) >= r.vocab {
-			d.ids = nil
+			d.ids, d.score.ContextTokens = nil, 0
 			d.score.Error = fmt.Sprintf("ids out of range: %d at position %d, the vocabulary has %d", id, i, r.vocab)
 			break
 		}

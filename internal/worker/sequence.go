@@ -18,6 +18,9 @@ type sequence struct {
 type document struct {
 	task *task
 	ids  []int32
+	// context of the ids, at the start, are conditioned on; 0 unless the run is
+	// conditional, and one at least if it is.
+	context int
 	// score is filled as batches come back; Error set beforehand means that there
 	// is nothing to score.
 	score score.Score
@@ -33,6 +36,8 @@ func sequences(seqs []sequence, doc *document, opt *score.Options) ([]sequence, 
 	}
 	l := opt.MaxLength
 	switch {
+	case doc.context > 0: // cut to its length when it was read
+		return append(seqs, sequence{n: targets, skip: doc.context - 1}), doc.score.Truncated
 	case opt.Long == score.LongTruncate && targets > l:
 		return append(seqs, sequence{n: l}), true
 	case opt.Long == score.LongWindow && targets > l:

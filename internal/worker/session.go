@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -49,7 +50,7 @@ func (s *session) run(fetch, work context.Context, lease *jobs.Lease) (next *job
 		free <- new(packed)
 	}
 	batches, done := make(chan *packed), make(chan *task)
-	p := &packer{budget: budget, newState: s.model.engine.NewState, in: s.items, free: free, out: batches}
+	p := &packer{budget: budget, newState: s.model.engine.NewState, in: s.items, free: free, out: batches, maxStates: batchStates(info)}
 	g.Go(func() error {
 		defer close(s.items)
 		var err error
@@ -260,6 +261,7 @@ func (s *session) publish(ctx context.Context, t *task) error {
 		return err
 	}
 	defer func() { _ = out.Abort() }() // after Commit it does nothing
+	slices.SortFunc(t.rows, func(a, b row) int { return cmp.Compare(a.score.Row, b.score.Row) })
 	for i := range t.rows {
 		if err := out.Write(t.rows[i].score, t.rows[i].kept); err != nil {
 			return err

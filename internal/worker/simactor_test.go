@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -45,11 +46,11 @@ func (s *simulation) life(kind string, begin func(*process), main func(ctx conte
 		})
 		select {
 		case e := <-ended:
+			log.Info().Err(e.err).Msg("process ended")
+			s.net.Note(name, "end", fmt.Sprint(e.err), "")
 			if e.over {
 				return
 			}
-			log.Info().Err(e.err).Msg("process ended")
-			s.net.Note(name, "end", fmt.Sprint(e.err), "")
 		case <-p.conn.Died():
 			s.mu.Lock()
 			s.crashes++
@@ -131,6 +132,9 @@ func (s *simulation) dispatcher() {
 		s.mu.Unlock()
 		err = sub.Queue(ctx, client, dispatch.QueueOptions{Run: s.top})
 		free()
+		if errors.Is(err, jobs.ErrDrift) { // as the message says: drop the options
+			s.top = jobs.RunConfig{MaxAttempts: 5, MaxLost: 5}
+		}
 		if err != nil {
 			return false, err
 		}
@@ -158,8 +162,8 @@ func (s *simulation) chaos() {
 	upTo := func(d time.Duration) time.Duration { return time.Duration(chance() * float64(d)) }
 	begin := time.Now()
 	pace := time.Duration(5+chance()*120) * time.Second
-	wipes := chance() < .15
-	for range int(chance() * 25) {
+	wipes, losses := chance() < .15, 2
+	for range int(chance() * 30) {
 		select {
 		case <-time.After(upTo(pace)):
 		case <-s.over:
@@ -172,14 +176,20 @@ func (s *simulation) chaos() {
 		s.mu.Unlock()
 		long := upTo(3 * s.top.AckWait)
 		switch c := chance(); {
-		case c < .10:
+		case c < .05:
 			w.conn.Crash()
-		case c < .30: // between any two steps, those of a commit for choice
+		case c < .20: // between any two steps
 			w.conn.CrashAt(1 + int(chance()*40))
-		case c < .45:
+		case c < .30:
 			w.conn.Freeze(long)
-		case c < .55:
+		case c < .45: // between any two steps, long enough that its jobs go to others
+			w.conn.FreezeAt(1+int(chance()*40), s.top.AckWait+long/3)
+		case c < .53:
 			w.conn.Cut(long)
+		case c < .57:
+			if losses--; losses >= 0 {
+				s.loseFile(chance())
+			}
 		case c < .65:
 			s.net.Note(w.name, "drain", "", "")
 			s.mu.Lock()
@@ -197,6 +207,22 @@ func (s *simulation) chaos() {
 		}
 	}
 	s.sleep(3 * s.top.AckWait) // until the last who froze goes on
+}
+
+// loseFile removes a score file, as a disk that was put back to what it was.
+func (s *simulation) loseFile(which float64) {
+	if s.allSettled() {
+		return // or the loss might come after the last look
+	}
+	files, err := filepath.Glob(filepath.Join(s.m.Out, "*", "rows-*.parquet"))
+	if err != nil || len(files) == 0 {
+		return
+	}
+	file := files[int(which*float64(len(files)))]
+	s.net.Note("test", "lose", filepath.Base(filepath.Dir(file))+"/"+filepath.Base(file), "")
+	if err := os.Remove(file); err != nil {
+		s.bad("%v", err)
+	}
 }
 
 // isOver: what people asked for is done, or never will be.
@@ -251,8 +277,9 @@ func (e *simEngine) Forward(ctx context.Context, b *score.Batch) error {
 	return nil
 }
 
-func (e *simEngine) NewState() (score.State, error) { return simState{}, nil }
-func (e *simEngine) Close() error                   { return nil }
+func (e *simEngine) NewState() (score.State, error)   { return simState{}, nil }
+func (e *simEngine) CopyState(_, _ score.State) error { return nil }
+func (e *simEngine) Close() error                     { return nil }
 func (e *simEngine) Info() score.EngineInfo {
 	return score.EngineInfo{Kind: score.EngineCPU, Precision: "fp32", Device: "sim", MaxTokens: 256, VocabSize: 1 << 17}
 }

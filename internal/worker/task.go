@@ -23,8 +23,12 @@ type task struct {
 	columns *shard.Columns
 	started time.Time
 
-	// rows are the finished documents, in order.
+	// rows are the finished documents, in order of rows unless contexts are shared.
 	rows []row
+	// unpacked documents of groups, and whether all of the task has been read; the
+	// packer's alone.
+	unpacked int
+	read     bool
 	// documents and tokens so far, read by whoever shows progress.
 	documents, tokens atomic.Int64
 	// err is why reading stopped early; such a task is given back, not committed.

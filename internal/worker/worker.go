@@ -224,6 +224,7 @@ func (w *Worker) sessions(fetch, work context.Context, consumer *jobs.Consumer) 
 			}
 		}
 		log := w.log.With().Str("run", lease.Job.Run).Str("job", lease.Job.ID).Logger()
+		w.models.moved = lease.Progress
 		m, err := w.load(work, &lease.Job)
 		if err != nil {
 			w.refuse(work, lease, err, log)

@@ -19,18 +19,22 @@ type Conn struct {
 	n    *Net
 	name string
 
-	up              bool
-	gen             int // connections so far: what is on its way over an old one is lost
-	lastIn, lastOut time.Time
-	reconnects      uint64
+	up             bool
+	gen            int       // connections so far: what is on its way over an old one is lost
+	lastIn         time.Time // what comes last, of all that is on its way
+	lastOut, floor time.Time // the same of what goes; floor without what was sent at this instant
+	sent           time.Time
+	reconnects     uint64
 
-	calls   int
-	crashAt int
-	dead    bool
-	died    chan struct{}
-	thaw    chan struct{} // not nil while frozen
-	closed  bool
-	futures []*future
+	calls    int
+	crashAt  int
+	freezeAt int
+	frozen   time.Duration // for how long, then
+	dead     bool
+	died     chan struct{}
+	thaw     chan struct{} // not nil while frozen
+	closed   bool
+	futures  []*future
 }
 
 // Conn makes a connection of a process that the trace calls name.
@@ -73,10 +77,21 @@ func (c *Conn) crash() {
 // Died is closed when the process crashes.
 func (c *Conn) Died() <-chan struct{} { return c.died }
 
+// FreezeAt freezes the process for d before its nth step from now on.
+func (c *Conn) FreezeAt(n int, d time.Duration) {
+	c.n.mu.Lock()
+	defer c.n.mu.Unlock()
+	c.freezeAt, c.frozen = c.calls+n, d
+}
+
 // Freeze stops the process for d; then it goes on as if nothing had been.
 func (c *Conn) Freeze(d time.Duration) {
 	c.n.mu.Lock()
 	defer c.n.mu.Unlock()
+	c.freeze(d)
+}
+
+func (c *Conn) freeze(d time.Duration) {
 	if c.dead || c.thaw != nil {
 		return
 	}
@@ -123,7 +138,7 @@ func (c *Conn) reconnectIn(d time.Duration) {
 		c.n.note(c.name, "reconnected", "", "")
 		c.up = true
 		c.reconnects++
-		c.lastIn, c.lastOut = time.Time{}, time.Time{}
+		c.lastIn, c.lastOut, c.floor = time.Time{}, time.Time{}, time.Time{}
 		for _, f := range c.futures { // as nats.go does
 			f.fail(nats.ErrDisconnected)
 		}
@@ -140,6 +155,10 @@ func (c *Conn) step() error {
 	if c.crashAt > 0 && c.calls >= c.crashAt {
 		c.crashAt = 0
 		c.crash()
+	}
+	if c.freezeAt > 0 && c.calls >= c.freezeAt {
+		c.freezeAt = 0
+		c.freeze(c.frozen)
 	}
 	for {
 		switch {
@@ -165,20 +184,31 @@ func (c *Conn) step() error {
 	}
 }
 
-// out and in give when a message sent now is there: those of one connection come
-// in order.
-func (c *Conn) out(way time.Duration) time.Duration {
-	return c.inOrder(&c.lastOut, way)
+// out gives when a message sent now is there: messages come in the order sent.
+// Two goroutines of one instant send in no order, so their messages have none;
+// only a flush waits for all that was sent.
+func (c *Conn) out(op string, way time.Duration) time.Duration {
+	now := time.Now()
+	if !now.Equal(c.sent) {
+		c.sent, c.floor = now, c.lastOut
+	}
+	after := c.floor
+	if op == opFlush {
+		after = c.lastOut
+	}
+	way = c.n.at(max(way, after.Sub(now)+1))
+	if there := now.Add(way); there.After(c.lastOut) {
+		c.lastOut = there
+	}
+	return way
 }
 
+const opFlush = "flush"
+
+// in is out for what comes: the server sends one thing after another.
 func (c *Conn) in(way time.Duration) time.Duration {
-	return c.inOrder(&c.lastIn, way)
-}
-
-func (c *Conn) inOrder(last *time.Time, way time.Duration) time.Duration {
-	way = max(way, time.Until(*last)+1)
-	way = c.n.at(way)
-	*last = time.Now().Add(way)
+	way = c.n.at(max(way, time.Until(c.lastIn)+1))
+	c.lastIn = time.Now().Add(way)
 	return way
 }
 
@@ -229,7 +259,7 @@ func ask[T any](c *Conn, op, key string, do func(*server) (T, error)) (<-chan an
 	answers := make(chan answer[T], 1)
 	gen, lost, mute := c.gen, f.hit(n.faults.Request), f.hit(n.faults.Reply)
 	back := f.way(n.faults)
-	time.AfterFunc(c.out(f.way(n.faults)), func() {
+	time.AfterFunc(c.out(op, f.way(n.faults)), func() {
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		if lost || !n.up || gen != c.gen {
@@ -270,7 +300,7 @@ func (c *Conn) signal(op, key string, do func(*server)) error {
 	}
 	f := n.fate(c.name, op, key)
 	gen, lost := c.gen, f.hit(n.faults.Signal)
-	time.AfterFunc(c.out(f.way(n.faults)), func() {
+	time.AfterFunc(c.out(op, f.way(n.faults)), func() {
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		if lost || !n.up || gen != c.gen {
@@ -333,7 +363,7 @@ func (c *Conn) FlushTimeout(d time.Duration) error {
 
 // FlushWithContext waits until the server has read what was sent.
 func (c *Conn) FlushWithContext(ctx context.Context) error {
-	_, err := request(ctx, c, "flush", "", func(*server) (struct{}, error) { return struct{}{}, nil })
+	_, err := request(ctx, c, opFlush, "", func(*server) (struct{}, error) { return struct{}{}, nil })
 	return err
 }
 

@@ -225,6 +225,30 @@ type clientStream struct {
 
 func (s *clientStream) CachedInfo() *jetstream.StreamInfo { return s.info }
 
+// Info also counts the messages of the subjects asked for.
+func (s *clientStream) Info(ctx context.Context, opts ...jetstream.StreamInfoOpt) (*jetstream.StreamInfo, error) {
+	filter := ""
+	for _, o := range opts {
+		v, err := optionOf(o)
+		if err != nil {
+			return nil, err
+		}
+		filter = v.FieldByName("SubjectFilter").String()
+	}
+	return onStream(ctx, s, "stream info", filter, func(st *stream) (*jetstream.StreamInfo, error) {
+		i := st.info()
+		if filter != "" {
+			i.State.Subjects = map[string]uint64{}
+			for subject, of := range st.bySubject {
+				if matches(filter, subject) {
+					i.State.Subjects[subject] = uint64(len(of))
+				}
+			}
+		}
+		return i, nil
+	})
+}
+
 func (s *clientStream) Consumer(ctx context.Context, name string) (jetstream.Consumer, error) {
 	return s.j.Consumer(ctx, s.name, name)
 }

@@ -213,7 +213,11 @@ func (e *Engine) link() {
 
 // Info says what the engine is.
 func (e *Engine) Info() score.EngineInfo {
-	return score.EngineInfo{Kind: score.EngineCPU, Precision: "fp32", Device: e.device, MaxTokens: e.cfg.MaxTokens, VocabSize: e.model.VocabSize}
+	s, conv := e.stateFloats()
+	return score.EngineInfo{
+		Kind: score.EngineCPU, Precision: "fp32", Device: e.device, MaxTokens: e.cfg.MaxTokens, VocabSize: e.model.VocabSize,
+		StateBytes: int64(s+conv) * 4,
+	}
 }
 
 // Close gives the weights and buffers back, after a Forward under way. A second

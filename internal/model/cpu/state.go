@@ -1,6 +1,10 @@
 package cpu
 
-import "surprisal/internal/score"
+import (
+	"errors"
+
+	"surprisal/internal/score"
+)
 
 // state is a document's recurrent state between batches.
 type state struct {
@@ -27,8 +31,8 @@ func (e *Engine) NewState() score.State {
 		st.engine = e
 		return st
 	}
-	c := e.model
-	return &state{engine: e, s: make([]float32, c.Layers*c.VHeads*c.K*c.V), conv: make([]float32, c.Layers*e.history()*e.channels())}
+	s, conv := e.stateFloats()
+	return &state{engine: e, s: make([]float32, s), conv: make([]float32, conv)}
 }
 
 // Release gives the state's memory back to its engine.
@@ -45,6 +49,26 @@ func (st *state) Release() {
 		e.free = append(e.free, &state{s: st.s, conv: st.conv})
 	}
 	st.s, st.conv = nil, nil
+}
+
+// CopyState makes to what from is. It waits for a Forward under way.
+func (e *Engine) CopyState(to, from score.State) error {
+	e.lock.Lock()
+	defer e.lock.Unlock()
+	t, ok1 := to.(*state)
+	f, ok2 := from.(*state)
+	if !ok1 || !ok2 || t == nil || f == nil || t.engine != e || f.engine != e {
+		return errors.New("copy state: a state is another engine's, or was released")
+	}
+	copy(t.s, f.s)
+	copy(t.conv, f.conv)
+	return nil
+}
+
+// stateFloats is the size of a state's S and of its convolutions' history.
+func (e *Engine) stateFloats() (s, conv int) {
+	c := e.model
+	return c.Layers * c.VHeads * c.K * c.V, c.Layers * e.history() * e.channels()
 }
 
 // history is the number of earlier inputs that a short convolution reads.

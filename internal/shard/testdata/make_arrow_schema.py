@@ -14,6 +14,8 @@ FIELDS = [
     pa.field("n_top1", pa.int64(), False),
     pa.field("truncated", pa.bool_(), False),
     pa.field("error", pa.string()),
+    pa.field("n_context_tokens", pa.int64(), False),
+    pa.field("greedy", pa.bool_()),
     pa.field("token_ids", pa.list_(pa.field("element", pa.int32()))),
     pa.field("token_nll", pa.list_(pa.field("element", pa.float32()))),
     pa.field("bucket", pa.string()),

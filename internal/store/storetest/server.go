@@ -37,8 +37,8 @@ type Server struct {
 	client *s3.Client
 }
 
-// binary finds versitygw as `make versitygw` builds it.
-func binary(t testing.TB) string {
+// binary finds a server as `make stores` builds it.
+func binary(t testing.TB, program string) string {
 	dir, err := os.Getwd()
 	if err != nil {
 		t.Fatal(err)
@@ -52,12 +52,12 @@ func binary(t testing.TB) string {
 		}
 		dir = filepath.Dir(dir)
 	}
-	found, err := filepath.Glob(filepath.Join(dir, ".build", "bin", "versitygw-v*"))
+	found, err := filepath.Glob(filepath.Join(dir, ".build", "bin", program+"-v*"))
 	if err != nil || len(found) == 0 {
-		if os.Getenv("SURPRISAL_REQUIRE_S3") != "" {
-			t.Fatal("SURPRISAL_REQUIRE_S3 is set and there is no S3 server: make versitygw")
+		if os.Getenv("SURPRISAL_REQUIRE_STORES") != "" {
+			t.Fatal("SURPRISAL_REQUIRE_STORES is set and there is no " + program + ": make stores")
 		}
-		t.Skip("NOT TESTED: no S3 server here: make versitygw")
+		t.Skip("NOT TESTED: no " + program + " here: make stores")
 	}
 	return found[len(found)-1]
 }
@@ -66,7 +66,7 @@ func binary(t testing.TB) string {
 // makes Bucket.
 func S3(t testing.TB) *Server {
 	t.Helper()
-	bin := binary(t)
+	bin := binary(t, "versitygw")
 	root, side := t.TempDir(), t.TempDir()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -30,6 +30,7 @@ type figure struct {
 	What    string  `json:"what"`
 	Seconds float64 `json:"seconds"`
 	Rows    int64   `json:"rows_per_second"`
+	CPU     float64 `json:"cpu_seconds"`
 	RSS     int64   `json:"peak_rss_mb"`
 	Kept    string  `json:"kept,omitempty"`
 }
@@ -88,7 +89,7 @@ func run() error {
 	ours, theirs := best["dispatcher filter"], best["duckdb"]
 	return enc.Encode(map[string]any{
 		"files": *files, "rows": all, "threads": *threads, "where": *where, "figures": []figure{ours, theirs},
-		"speed_beside_duckdb": theirs.Seconds / ours.Seconds,
+		"speed_beside_duckdb": theirs.Seconds / ours.Seconds, "cpu_beside_duckdb": theirs.CPU / ours.CPU,
 	})
 }
 
@@ -112,7 +113,8 @@ func timed(what, dir, name string, args ...string) (figure, error) {
 	f := figure{What: what, Seconds: time.Since(started).Seconds()}
 	if ok {
 		f.RSS = use.Maxrss >> 10
+		f.CPU = (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds()
 	}
-	fmt.Fprintf(os.Stderr, "%-18s %6.1f s  %5d MB\n", what, f.Seconds, f.RSS)
+	fmt.Fprintf(os.Stderr, "%-18s %6.1f s  %6.1f s of CPU  %5d MB\n", what, f.Seconds, f.CPU, f.RSS)
 	return f, nil
 }

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -132,6 +133,14 @@ func (c *checker) file(i int, list []job) {
 // own are the columns that a score file has of its own.
 var own = []string{"row", "n_tokens", "n_bytes", "sum_nll", "perplexity", "bits_per_byte", "n_top1", "truncated", "error"}
 
+// own are the columns that a score file of this run has of its own.
+func (m *manifest) own() []string {
+	if m.Options.TargetColumn != "" {
+		return append(slices.Clone(own), "n_context_tokens", "greedy")
+	}
+	return own
+}
+
 // totals are what the metadata says of all rows together.
 type totals struct {
 	documents, failed, truncated, tokens, bytes, top1 int64
@@ -151,17 +160,17 @@ func (c *checker) scores(j job, in *table) {
 	for i, name := range t.columns {
 		at[name] = i
 	}
-	for _, name := range own {
+	for _, name := range c.m.own() {
 		if _, ok := at[name]; !ok {
 			c.metadata.breaks("%s has no column %s", j.output, name)
 			return
 		}
 	}
-	d := newDigest()
+	d := newDigest(c.m.Options.TargetColumn != "")
 	var sum totals
 	next := j.first
 	err = t.rows(0, t.NumRows()-1, func(_ int64, values []parquet.Value) error {
-		one := readRow(values, at)
+		one := readRow(values, at, c.m.Options.TargetColumn != "")
 		if one.row != next {
 			return fmt.Errorf("row %d where %d belongs", one.row, next)
 		}

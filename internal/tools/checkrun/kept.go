@@ -16,7 +16,7 @@ func (c *checker) compareKept(j job, t, in *table) {
 	var pairs []pair
 	for i, name := range t.columns {
 		top, _, _ := strings.Cut(name, ".")
-		if slices.Contains(own, top) || c.m.Options.PerToken && (top == "token_ids" || top == "token_nll") {
+		if slices.Contains(c.m.own(), top) || c.m.Options.PerToken && (top == "token_ids" || top == "token_nll") {
 			continue
 		}
 		k := slices.Index(in.columns, name)

@@ -19,7 +19,8 @@ type manifest struct {
 	Run          string `json:"run"`
 	ConfigDigest string `json:"config_digest"`
 	Options      struct {
-		PerToken bool `json:"per_token"`
+		PerToken     bool   `json:"per_token"`
+		TargetColumn string `json:"target_column"`
 	} `json:"options"`
 	Files []struct {
 		Input struct {

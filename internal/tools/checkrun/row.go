@@ -21,13 +21,20 @@ type scored struct {
 	hasPerplexity, hasBPB    bool
 	truncated                bool
 	problem                  string
+	context                  int64 // of a conditional run, as the two below
+	greedy, hasGreedy        bool
+	conditional              bool
 	ids                      []int32
 	nll                      []float32
 }
 
-func readRow(values []parquet.Value, at map[string]int) scored {
-	s := scored{bytes: -1}
+func readRow(values []parquet.Value, at map[string]int, conditional bool) scored {
+	s := scored{bytes: -1, conditional: conditional}
 	ids, nll := -1, -1
+	context, greedy := -1, -1
+	if conditional {
+		context, greedy = at["n_context_tokens"], at["greedy"]
+	}
 	for name, i := range at { // lists have inner names that depend on who wrote
 		switch top, _, _ := strings.Cut(name, "."); top {
 		case "token_ids":
@@ -59,6 +66,10 @@ func readRow(values []parquet.Value, at map[string]int) scored {
 			s.truncated = v.Boolean()
 		case at["error"]:
 			s.problem = string(v.ByteArray())
+		case context:
+			s.context = v.Int64()
+		case greedy:
+			s.greedy, s.hasGreedy = v.Boolean(), true
 		case ids:
 			s.ids = append(s.ids, v.Int32())
 		case nll:
@@ -88,6 +99,10 @@ func (s *scored) check(perToken bool) string {
 		return "bits_per_byte is there without bytes, or bytes without it"
 	case s.hasBPB && !near(s.bpb, s.sum/math.Ln2/float64(s.bytes)):
 		return fmt.Sprintf("bits_per_byte %v is not %v/ln 2/%d", s.bpb, s.sum, s.bytes)
+	case s.conditional && (s.hasGreedy != (s.tokens > 0) || s.hasGreedy && s.greedy != (s.top1 == s.tokens)):
+		return fmt.Sprintf("greedy is %t of %d tokens, %d of them first choice", s.greedy, s.tokens, s.top1)
+	case s.conditional && (s.context > 0) != (s.problem == ""):
+		return fmt.Sprintf("%d context tokens", s.context)
 	case perToken && s.problem == "" && int64(len(s.nll)) != s.tokens:
 		return fmt.Sprintf("%d token_nll for %d tokens", len(s.nll), s.tokens)
 	}
@@ -108,11 +123,12 @@ func (t *totals) add(s *scored) {
 
 // digest is surprisal.digest: sha256 of the scores in row order, little endian.
 type digest struct {
-	h   hash.Hash
-	buf []byte
+	h           hash.Hash
+	buf         []byte
+	conditional bool
 }
 
-func newDigest() *digest { return &digest{h: sha256.New()} }
+func newDigest(conditional bool) *digest { return &digest{h: sha256.New(), conditional: conditional} }
 
 func (d *digest) add(s *scored) {
 	le := binary.LittleEndian
@@ -134,6 +150,9 @@ func (d *digest) add(s *scored) {
 	b = le.AppendUint64(b, uint64(len(s.nll)))
 	for _, x := range s.nll {
 		b = le.AppendUint32(b, math.Float32bits(x))
+	}
+	if d.conditional {
+		b = le.AppendUint64(b, uint64(s.context))
 	}
 	d.h.Write(b)
 	d.buf = b

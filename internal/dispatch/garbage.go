@@ -1,0 +1,189 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"surprisal/internal/jobs"
+	"surprisal/internal/score"
+	"surprisal/internal/shard"
+	"surprisal/internal/store"
+)
+
+// GarbageRequest is what to look for.
+type GarbageRequest struct {
+	// Out, if set, is looked through for temporaries of workers that are gone.
+	Out        string
+	StaleAfter time.Duration // age of a temporary; default the constant of that name
+	Quarantine bool          // and for what verify moved aside
+	// Client, if set, is asked for runs that are over: for Run or Out's alone, if
+	// one is set.
+	Client    *jobs.Client
+	Run       string
+	OlderThan time.Duration // since a run's last change
+	DryRun    bool
+}
+
+// Garbage is one thing that nobody needs.
+type Garbage struct {
+	Kind    string  `json:"kind"` // temporary, quarantined, run
+	Name    string  `json:"name"`
+	Why     string  `json:"why"`
+	Bytes   int64   `json:"bytes,omitempty"`
+	Age     float64 `json:"age_seconds"`
+	Removed bool    `json:"removed"`
+}
+
+// clockSkew is what the clocks of file server and queue may differ by.
+const clockSkew = 5 * time.Minute
+
+// CollectGarbage removes what is left over, or with DryRun lists it: never a
+// committed file, a run that is not over, or a temporary that a worker may be
+// writing.
+func CollectGarbage(ctx context.Context, req GarbageRequest, do func(Garbage) error) error {
+	if req.StaleAfter <= 0 {
+		req.StaleAfter = StaleAfter
+	}
+	if req.Out != "" {
+		run, err := req.files(ctx, do)
+		if err != nil {
+			return err
+		}
+		req.Run = run
+	}
+	if req.Client == nil {
+		return nil
+	}
+	return req.runs(ctx, do)
+}
+
+// files looks through Out and gives its run.
+func (req GarbageRequest) files(ctx context.Context, do func(Garbage) error) (run string, err error) {
+	out, err := store.Resolve(req.Out)
+	if err != nil {
+		return "", usage("%s: %w", req.Out, err)
+	}
+	m, err := shard.ReadManifest(ctx, out)
+	if err != nil {
+		return "", usage("%s is no run's output folder: %w", out, err)
+	}
+	if !req.DryRun {
+		unlock, err := lockOut(ctx, out, zerolog.Nop())
+		if err != nil {
+			return "", err // its workers are writing
+		}
+		defer unlock()
+	}
+	before, err := req.writing(ctx, m.Run)
+	if err != nil {
+		return "", err
+	}
+	now := time.Now()
+	before = earlier(before, now.Add(-req.StaleAfter))
+	return m.Run, shard.List(ctx, out, func(e shard.Entry) error {
+		g := Garbage{Name: e.Path, Bytes: e.Size, Age: now.Sub(e.Modified).Seconds()}
+		switch {
+		case e.Kind == shard.EntryTemporary && e.Modified.Before(before):
+			g.Kind, g.Why = "temporary", "no worker writes it any more"
+			if e.Run != m.Run && score.ValidRunID(e.Run) {
+				g.Why = "of run " + e.Run + ", which is not this folder's"
+			}
+		case e.Kind == shard.EntryQuarantined && req.Quarantine:
+			g.Kind, g.Why = "quarantined", "moved aside by verify"
+		default:
+			return nil
+		}
+		if !req.DryRun {
+			if err := shard.Remove(ctx, out, e); err != nil {
+				return err
+			}
+			g.Removed = true
+		}
+		return do(g)
+	})
+}
+
+func earlier(a, b time.Time) time.Time {
+	if !a.IsZero() && a.Before(b) {
+		return a
+	}
+	return b
+}
+
+// writing is when the oldest attempt began that a worker has in hand; zero when
+// none has or the queue is not to be asked. Temporaries before it are dead.
+func (req GarbageRequest) writing(ctx context.Context, run string) (time.Time, error) {
+	var oldest time.Time
+	if req.Client == nil {
+		return oldest, nil
+	}
+	workers, err := req.Client.Workers(ctx)
+	if err != nil && !errors.Is(err, jobs.ErrNotSetUp) {
+		return oldest, err
+	}
+	for _, w := range workers {
+		for _, p := range w.Progress {
+			if p.Run != run {
+				continue
+			}
+			s, err := req.Client.Job(ctx, p.Run, p.Job)
+			if errors.Is(err, jobs.ErrNoJob) {
+				continue
+			}
+			if err != nil {
+				return oldest, err
+			}
+			if began := s.Started.Add(-clockSkew); oldest.IsZero() || began.Before(oldest) {
+				oldest = began
+			}
+		}
+	}
+	return oldest, nil
+}
+
+func (req GarbageRequest) runs(ctx context.Context, do func(Garbage) error) error {
+	runs, err := req.Client.Runs(ctx)
+	if errors.Is(err, jobs.ErrNotSetUp) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, r := range runs {
+		age := time.Since(r.Updated)
+		if req.Run != "" && r.ID != req.Run || !r.State.Final() || age < req.OlderThan {
+			continue
+		}
+		g := Garbage{
+			Kind: "run", Name: r.ID, Age: age.Seconds(),
+			Why: fmt.Sprintf("%s; its jobs, records and dead letters go, %s stays", r.State, r.Out),
+		}
+		if !req.DryRun {
+			switch err := req.forget(ctx, r.ID); {
+			case errors.Is(err, jobs.ErrHeld):
+				continue // somebody begins it again
+			case err != nil:
+				return err
+			}
+			g.Removed = true
+		}
+		if err := do(g); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// forget forgets a run while no other dispatcher works on it.
+func (req GarbageRequest) forget(ctx context.Context, run string) error {
+	release, err := acquire(ctx, req.Client, run, "gc")
+	if err != nil {
+		return err
+	}
+	defer release()
+	return req.Client.ForgetRun(ctx, run)
+}

@@ -1,0 +1,141 @@
+package dispatch
+
+import (
+	"fmt"
+	"path/filepath"
+	"runtime"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"surprisal/internal/jobs"
+	"surprisal/internal/score"
+	"surprisal/internal/shard"
+)
+
+// manifestOf makes a manifest of files × jobs jobs of ten rows, and writes it.
+func manifestOf(t testing.TB, files, jobs int) *score.Manifest {
+	t.Helper()
+	out := t.TempDir()
+	m := &score.Manifest{
+		Version: score.FormatVersion, Run: "run-1", Created: "2026-01-02T03:04:05Z", Program: "test", Out: out, Inputs: []string{"/in"},
+		Options: score.Options{TextColumn: "text", Long: score.LongCarry, MaxLength: 64, Special: score.SpecialText, Engine: score.EngineCPU},
+		Model:   score.Model{Dir: "/m", Digest: "sha256:aa"},
+	}
+	m.ConfigDigest = score.ConfigDigest(m.Options, m.Model)
+	for i := range files {
+		f := score.FilePlan{Rows: int64(jobs) * 10, RowGroups: 1}
+		f.Input = score.Input{Path: fmt.Sprintf("/in/f%04d.parquet", i), Rel: fmt.Sprintf("f%04d.parquet", i), Size: 1, Version: "1-1"}
+		for c := range jobs {
+			f.Cuts = append(f.Cuts, int64(c)*10)
+		}
+		m.Files = append(m.Files, f)
+	}
+	if err := shard.WriteManifest(t.Context(), out, m); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// TestJobIndex finds each job by id, by the beginning of it and by its output.
+func TestJobIndex(t *testing.T) {
+	m := manifestOf(t, 3, 7)
+	x := newJobIndex(m)
+	for n, j := range m.Jobs() {
+		file, cut, ok := x.find(j.ID)
+		if !ok || file != n/7 || cut != n%7 || x.job(file, cut).ID != j.ID {
+			t.Fatalf("job %d: file %d, cut %d, %t", n, file, cut, ok)
+		}
+		if f, c, ok := x.findOutput(j.Output); !ok || f != file || c != cut {
+			t.Errorf("output %s: file %d, cut %d, %t", j.Output, f, c, ok)
+		}
+		if found := x.byPrefix(j.ID[:12]); len(found) != 1 || found[0].ID != j.ID {
+			t.Errorf("by prefix: %d", len(found))
+		}
+		if x.mark(file, cut) || !x.mark(file, cut) {
+			t.Error("marked before, or not after")
+		}
+	}
+	for _, id := range []string{"", "x", "zzzzzzzzzzzzzzzzzzzzzzzzzz", "0000"} {
+		if _, _, ok := x.find(id); ok {
+			t.Errorf("found %q", id)
+		}
+	}
+	for _, o := range []string{"", "f0000/rows-000000000000-000000000008.parquet", "g/rows-000000000000-000000000009.parquet", "f0000/x"} {
+		if _, _, ok := x.findOutput(o); ok {
+			t.Errorf("found %q", o)
+		}
+	}
+	if len(x.byPrefix("")) != 2 {
+		t.Error("every job begins with nothing")
+	}
+}
+
+// TestListMillionJobs lists a million jobs in bounded memory.
+func TestListMillionJobs(t *testing.T) {
+	if testing.Short() {
+		t.Skip("short: takes seconds")
+	}
+	m := manifestOf(t, 1000, 1000)
+	out := m.Out
+	m = nil
+	runtime.GC()
+	var most atomic.Uint64
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			var s runtime.MemStats
+			runtime.ReadMemStats(&s)
+			most.Store(max(most.Load(), s.HeapInuse))
+			select {
+			case <-stop:
+				return
+			case <-time.After(20 * time.Millisecond):
+			}
+		}
+	}()
+	n, began := 0, time.Now()
+	more, err := ListJobs(t.Context(), ListRequest{Out: out, States: []jobs.State{StateQueued}}, func(j JobLine) error {
+		n++
+		return nil
+	})
+	close(stop)
+	<-done
+	if err != nil || more || n != 1_000_000 {
+		t.Fatalf("%d jobs, more %t, %v", n, more, err)
+	}
+	t.Logf("%d jobs in %s, %d MB at most", n, time.Since(began).Round(time.Millisecond), most.Load()>>20)
+	if most.Load() > 400<<20 {
+		t.Errorf("%d MB of heap", most.Load()>>20)
+	}
+	n = 0
+	more, err = ListJobs(t.Context(), ListRequest{Out: out, Limit: 5}, func(JobLine) error { n++; return nil })
+	if err != nil || !more || n != 5 {
+		t.Errorf("limit 5: %d jobs, more %t, %v", n, more, err)
+	}
+	if _, err := ListJobs(t.Context(), ListRequest{Out: filepath.Join(out, "none")}, nil); err == nil {
+		t.Error("no manifest, no error")
+	}
+}
+
+// TestPace: percent, rate and time left of a run.
+func TestPace(t *testing.T) {
+	r := jobs.RunRecord{ID: "a", Jobs: 10, Rows: 1000, Tokens: 100_000, State: jobs.RunRunning}
+	workers := []jobs.WorkerRecord{
+		{TokensPerSec: 100, Progress: []jobs.JobProgress{{Run: "a", Documents: 100, Tokens: 10_000}}},
+		{TokensPerSec: 100, Progress: []jobs.JobProgress{{Run: "a"}, {Run: "b"}}},
+		{TokensPerSec: 1e9},
+	}
+	p := paceOf(r, map[jobs.State]int{jobs.StateDone: 4}, 400, 40_000, workers)
+	if p.Done != 4 || p.Total != 10 || p.Percent != 50 || p.TokensPerSec != 150 || p.Left == nil || *p.Left != 333 {
+		t.Errorf("%+v", p)
+	}
+	if p := paceOf(r, nil, 0, 0, nil); p.Percent != 0 || p.Left != nil {
+		t.Errorf("nobody works: %+v", p)
+	}
+	r.State = jobs.RunComplete
+	if p := paceOf(r, nil, 0, 0, workers); p.Percent != 100 || p.Done != 10 || p.Left != nil {
+		t.Errorf("complete: %+v", p)
+	}
+}

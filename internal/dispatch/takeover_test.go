@@ -1,0 +1,373 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+
+	"surprisal/internal/jobs"
+	"surprisal/internal/score"
+	"surprisal/internal/shard"
+)
+
+// bench is a NATS server, a dispatcher's client and a planned run.
+type bench struct {
+	t      testing.TB
+	ctx    context.Context
+	server *jobs.Server
+	client *jobs.Client
+	m      *score.Manifest
+}
+
+func newBench(t testing.TB, files, jobsEach int) *bench {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	t.Cleanup(cancel)
+	b := &bench{t: t, ctx: ctx, m: madeUp(filepath.Join(t.TempDir(), "out"), files, jobsEach)}
+	if err := shard.WriteManifest(ctx, b.m.Out, b.m); err != nil {
+		t.Fatal(err)
+	}
+	b.start()
+	return b
+}
+
+// start starts a server with an empty store, after stopping the one before.
+func (b *bench) start() {
+	b.t.Helper()
+	b.stop()
+	var err error
+	b.server, err = jobs.StartServer(b.ctx, jobs.ServerConfig{StoreDir: b.t.(interface{ TempDir() string }).TempDir()})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.client = b.connect()
+	b.t.Cleanup(b.stop)
+}
+
+func (b *bench) stop() {
+	if b.server != nil {
+		b.client.Close()
+		b.server.Shutdown()
+		b.server = nil
+	}
+}
+
+func (b *bench) connect() *jobs.Client {
+	b.t.Helper()
+	c, err := jobs.Connect(b.ctx, jobs.Config{URLs: []string{b.server.URL()}, Token: b.server.Token(), Timeout: 20 * time.Second})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(c.Close)
+	return c
+}
+
+// madeUp is the manifest of a run whose inputs nobody reads: one row a job.
+func madeUp(out string, files, jobsEach int) *score.Manifest {
+	m := &score.Manifest{
+		Version: score.FormatVersion, Run: "run-1", Created: "2026-01-02T03:04:05Z", Program: "test", Out: out, Inputs: []string{"/in"},
+		Options: score.Options{TextColumn: "text", Long: score.LongCarry, MaxLength: 2048, Special: score.SpecialText, Engine: score.EngineCPU},
+		Model:   score.Model{Dir: "/m", Digest: "sha256:aa", Tokenizer: "/t.json", TokenizerDigest: "sha256:bb"},
+	}
+	m.ConfigDigest = score.ConfigDigest(m.Options, m.Model)
+	for i := range files {
+		rel := fmt.Sprintf("%06d.parquet", i)
+		f := score.FilePlan{Input: score.Input{Path: "/in/" + rel, Rel: rel, Size: 1, Version: "v"}, Rows: int64(jobsEach), RowGroups: 1, Tokens: int64(jobsEach)}
+		for c := range jobsEach {
+			f.Cuts = append(f.Cuts, int64(c))
+		}
+		m.Files = append(m.Files, f)
+	}
+	return m
+}
+
+// commit writes a job's score file as a worker does.
+func commit(ctx context.Context, j score.Job) (shard.Totals, error) {
+	w, err := shard.Create(ctx, j, nil, shard.Metadata{Engine: "cpu", Device: "test", Program: "test", Precision: "float32"})
+	if err != nil {
+		return shard.Totals{}, err
+	}
+	defer func() { _ = w.Abort() }()
+	for row := j.First; row <= j.Last; row++ {
+		if err := w.Write(score.Score{Row: row, Tokens: 10, Bytes: 40, SumNLL: 20 + float64(row)}, shard.Kept{}); err != nil {
+			return shard.Totals{}, err
+		}
+	}
+	c, err := w.Commit(ctx)
+	return c.Totals, err
+}
+
+func (b *bench) queue(opt QueueOptions) *Submitted {
+	b.t.Helper()
+	s, err := takeStock(b.ctx, b.m, StaleAfter, zerolog.Nop())
+	if err == nil {
+		err = s.Queue(b.ctx, b.client, opt)
+	}
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return s
+}
+
+func (b *bench) consumer(id string) *jobs.Consumer {
+	b.t.Helper()
+	k, err := b.connect().NewConsumer(b.ctx, jobs.ConsumerConfig{Worker: id, FetchWait: 200 * time.Millisecond, BackDelay: 20 * time.Millisecond})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return k
+}
+
+// work does n jobs and says which.
+func (b *bench) work(k *jobs.Consumer, n int) (done []string) {
+	b.t.Helper()
+	for range n {
+		l, err := k.Next(b.ctx, b.ctx)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		t, err := commit(b.ctx, l.Job)
+		if err == nil {
+			err = l.Done(b.ctx, jobs.Totals{Documents: t.Documents, Tokens: t.Tokens})
+		}
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		done = append(done, l.Job.ID)
+	}
+	return done
+}
+
+func (b *bench) wait() (*Summary, error) {
+	return Wait(b.ctx, b.client, b.m.Run, func(Progress) {}, zerolog.Nop())
+}
+
+// TestResumeWithoutQueue: the NATS server is gone with all it had. OUT alone is
+// enough to go on, and no committed job is scored again.
+func TestResumeWithoutQueue(t *testing.T) {
+	b := newBench(t, 5, 8)
+	b.queue(QueueOptions{})
+	before := b.work(b.consumer("a"), 15)
+	b.start()
+	if _, err := Resume(b.ctx, b.client, b.m.Run, QueueOptions{}, zerolog.Nop()); !strings.Contains(fmt.Sprint(err), "dispatcher resume OUT") {
+		t.Fatalf("resume of a run that the queue does not know: %v", err)
+	}
+	r, err := Resume(b.ctx, b.client, b.m.Out, QueueOptions{}, zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Committed != 15 || r.Queued != 25 || r.Jobs != 40 || r.Run != b.m.Run {
+		t.Fatalf("%+v", r)
+	}
+	// Once more, as after a second crash: what is queued stays queued, once.
+	if r, err = Resume(b.ctx, b.client, b.m.Run, QueueOptions{}, zerolog.Nop()); err != nil || r.Queued != 25 {
+		t.Fatalf("%+v %v", r, err)
+	}
+	for _, id := range b.work(b.consumer("b"), 25) {
+		if slices.Contains(before, id) {
+			t.Errorf("job %s was scored again", id)
+		}
+	}
+	sum, err := b.wait()
+	if err != nil || !sum.Complete || sum.Documents != 40 {
+		t.Fatalf("%+v %v", sum, err)
+	}
+	if _, err := b.client.RunQueue(b.ctx, b.m.Run); !errors.Is(err, jobs.ErrNoRun) {
+		t.Fatalf("the consumer of a complete run is there: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(b.m.Out, score.SuccessName)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestOneDispatcherAtATime: the second is told who the first is, in one line.
+func TestOneDispatcherAtATime(t *testing.T) {
+	b := newBench(t, 1, 3)
+	b.queue(QueueOptions{})
+	other, err := b.connect().AcquireRun(b.ctx, b.m.Run, "submit", false, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = Resume(b.ctx, b.client, b.m.Out, QueueOptions{}, zerolog.Nop())
+	host, _ := os.Hostname()
+	var use *UsageError
+	if !errors.As(err, &use) || strings.Contains(err.Error(), "\n") {
+		t.Fatalf("%v", err)
+	}
+	for _, what := range []string{host, "pid " + strconv.Itoa(os.Getpid()), "since", "submit"} {
+		if !strings.Contains(err.Error(), what) {
+			t.Errorf("%q does not say %q", err, what)
+		}
+	}
+	other.Release()
+	if _, err := Resume(b.ctx, b.client, b.m.Out, QueueOptions{}, zerolog.Nop()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestManyWait: each gets the summary; a submission meanwhile is watched too.
+func TestManyWait(t *testing.T) {
+	b := newBench(t, 2, 6)
+	b.queue(QueueOptions{})
+	var wg sync.WaitGroup
+	for range 3 {
+		c := b.connect()
+		wg.Go(func() {
+			sum, err := Wait(b.ctx, c, b.m.Run, func(Progress) {}, zerolog.Nop())
+			if err != nil || !sum.Complete || sum.Documents != 12 {
+				t.Errorf("%+v %v", sum, err)
+			}
+		})
+	}
+	k := b.consumer("a")
+	b.work(k, 5)
+	if _, err := Resume(b.ctx, b.client, b.m.Run, QueueOptions{}, zerolog.Nop()); err != nil { // takes over from who waits
+		t.Fatal(err)
+	}
+	b.work(k, 7)
+	wg.Wait()
+	r, err := b.client.Run(b.ctx, b.m.Run)
+	if err != nil || r.State != jobs.RunComplete {
+		t.Fatalf("%+v %v", r, err)
+	}
+}
+
+func TestPauseCancelRetry(t *testing.T) {
+	b := newBench(t, 1, 6)
+	b.queue(QueueOptions{})
+	k := b.consumer("a")
+	b.work(k, 1)
+	if err := Pause(b.ctx, b.client, b.m.Run); err != nil {
+		t.Fatal(err)
+	}
+	b.queue(QueueOptions{}) // submitting again does not let it go on
+	r, err := b.client.Run(b.ctx, b.m.Run)
+	if err != nil || r.State != jobs.RunPaused {
+		t.Fatalf("%+v %v", r, err)
+	}
+	if q, err := b.client.RunQueue(b.ctx, b.m.Run); err != nil || !q.Paused || q.Pending != 5 {
+		t.Fatalf("%+v %v", q, err)
+	}
+	if res, err := Resume(b.ctx, b.client, b.m.Run, QueueOptions{}, zerolog.Nop()); err != nil || !res.Unpaused {
+		t.Fatalf("%+v %v", res, err)
+	}
+	l, err := k.Next(b.ctx, b.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Fail(b.ctx, errors.New("bad rows")); err != nil {
+		t.Fatal(err)
+	}
+	b.work(k, 4)
+	if sum, err := b.wait(); err != nil || sum.Complete || len(sum.DeadJobs) != 1 {
+		t.Fatalf("%+v %v", sum, err)
+	}
+	if res, err := Resume(b.ctx, b.client, b.m.Run, QueueOptions{}, zerolog.Nop()); err != nil || res.Queued != 0 || res.Dead != 1 {
+		t.Fatalf("resume is no retry: %+v %v", res, err)
+	}
+	if res, err := Retry(b.ctx, b.client, b.m.Run, RetryOptions{Dead: true, FailedFiles: true}, QueueOptions{}, zerolog.Nop()); err != nil || res.DeadJobs != 1 {
+		t.Fatalf("%+v %v", res, err)
+	}
+	waited := make(chan error, 1)
+	go func() {
+		_, err := b.wait()
+		waited <- err
+	}()
+	if l, err = k.Next(b.ctx, b.ctx); err != nil || len(l.Prior.History) != 1 || l.Prior.History[0].Error != "bad rows" {
+		t.Fatalf("history is not kept: %+v %v", l.Prior, err)
+	}
+	if err := Cancel(b.ctx, b.client, b.m.Run, true); err != nil { // from under who waits
+		t.Fatal(err)
+	}
+	select {
+	case <-l.Context().Done():
+	case <-time.After(5 * time.Second):
+		t.Fatal("the job in hand is not dropped")
+	}
+	if err := <-waited; !errors.Is(err, ErrCancelled) {
+		t.Fatalf("who waits got %v", err)
+	}
+	_ = l.Abandon(b.ctx)
+	// A person who changes their mind resumes it.
+	if res, err := Resume(b.ctx, b.client, b.m.Run, QueueOptions{}, zerolog.Nop()); err != nil || res.Queued+res.Dead != 1 {
+		t.Fatalf("%+v %v", res, err)
+	}
+	b.work(k, 1)
+	if sum, err := b.wait(); err != nil || !sum.Complete {
+		t.Fatalf("%+v %v", sum, err)
+	}
+	var use *UsageError
+	if err := Cancel(b.ctx, b.client, b.m.Run, false); !errors.As(err, &use) {
+		t.Fatalf("cancelling a complete run: %v", err)
+	}
+}
+
+func TestStatusOfAServerNotSetUp(t *testing.T) {
+	b := newBench(t, 1, 1)
+	st, err := GetStatus(b.ctx, b.client, "")
+	if err != nil || len(st.Runs) != 0 || len(st.Workers) != 0 {
+		t.Fatalf("%+v %v", st, err)
+	}
+}
+
+// TestReconcileMany takes stock of an OUT full of committed files. By default
+// 2,000; SURPRISAL_RECONCILE_JOBS says how many, and SURPRISAL_RECONCILE_DIR where.
+func TestReconcileMany(t *testing.T) {
+	n := 2000
+	if testing.Short() {
+		n = 200
+	}
+	if s := os.Getenv("SURPRISAL_RECONCILE_JOBS"); s != "" {
+		var err error
+		if n, err = strconv.Atoi(s); err != nil || n < 100 {
+			t.Fatalf("SURPRISAL_RECONCILE_JOBS is %q: want a number from 100", s)
+		}
+	}
+	dir := t.TempDir()
+	if d := os.Getenv("SURPRISAL_RECONCILE_DIR"); d != "" {
+		var err error
+		if dir, err = os.MkdirTemp(d, "reconcile-"); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	}
+	m := madeUp(filepath.Join(dir, "out"), n/100, 100)
+	all := m.Jobs()
+	const leave = 7
+	var g errgroup.Group
+	g.SetLimit(4 * runtime.GOMAXPROCS(0))
+	start := time.Now()
+	for _, j := range all[leave:] {
+		g.Go(func() error { _, err := commit(t.Context(), j); return err })
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d files written in %s", len(all)-leave, time.Since(start).Round(time.Millisecond))
+	start = time.Now()
+	c, err := Reconcile(t.Context(), m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	took := time.Since(start)
+	t.Logf("%d jobs reconciled in %s on %d cores: %.0f a second", len(all), took.Round(time.Millisecond), runtime.GOMAXPROCS(0), float64(len(all))/took.Seconds())
+	left := slices.Collect(pending(m, c))
+	if len(c.Jobs) != len(all)-leave || len(left) != leave || len(c.Foreign) != 0 || c.Totals.Documents != int64(len(all)-leave) {
+		t.Fatalf("%d committed, %d left, %d foreign, %d documents", len(c.Jobs), len(left), len(c.Foreign), c.Totals.Documents)
+	}
+	if per := took / time.Duration(len(all)); per > 600*time.Microsecond && n >= 20000 {
+		t.Errorf("%s a job: 100,000 take more than a minute", per)
+	}
+}

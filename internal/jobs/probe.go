@@ -1,0 +1,111 @@
+package jobs
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"surprisal/internal/score"
+)
+
+// Health is what a look at the server showed.
+type Health struct {
+	URL       string // without secrets
+	Server    string // its name
+	Version   string
+	Cluster   string // empty for a single server
+	RoundTrip time.Duration
+	// StoreUsed and StoreLimit in bytes are the account's; a negative limit is none.
+	StoreUsed, StoreLimit int64
+	// Publish is the median time that one message of a job's size took to be kept in
+	// a file.
+	Publish time.Duration
+	// ClockAhead is how far the server's clock is ahead of this machine's.
+	ClockAhead time.Duration
+}
+
+// probes is how many messages Probe publishes.
+const probes = 5
+
+// Probe looks at the server, and stores a few messages in a stream of its own,
+// which it removes again. It touches nothing of the queue. An error wraps
+// ErrNoJetStream, or says what the server refuses.
+func (c *Client) Probe(ctx context.Context) (h Health, err error) {
+	ctx = perRequest{ctx}
+	h = Health{URL: c.URL()}
+	if nc, ok := c.nc.(*nats.Conn); ok {
+		h.Server, h.Version, h.Cluster = nc.ConnectedServerName(), nc.ConnectedServerVersion(), nc.ConnectedClusterName()
+		if h.RoundTrip, err = nc.RTT(); err != nil {
+			return h, c.fail("measure the round trip", err)
+		}
+	}
+	a, err := c.js.AccountInfo(ctx)
+	if err != nil {
+		return h, c.fail("ask for the account", err)
+	}
+	h.StoreUsed, h.StoreLimit = int64(min(a.Store, 1<<62)), a.Limits.MaxStore
+	name := "SURPRISAL_PROBE_" + rand.Text()
+	subject := "surprisal.control.probe." + strings.ToLower(rand.Text()) // one that dispatchers may publish to
+	asked := time.Now()
+	s, err := c.js.CreateStream(ctx, jetstream.StreamConfig{
+		Name: name, Subjects: []string{subject}, Storage: jetstream.FileStorage, Replicas: 1, MaxAge: time.Minute, MaxBytes: 1 << 20,
+	})
+	if err != nil {
+		return h, c.fail("make a stream in a file", err)
+	}
+	defer func() {
+		if derr := c.js.DeleteStream(ctx, name); derr != nil && err == nil {
+			err = c.fail("remove the probe's stream "+name, derr)
+		}
+	}()
+	if at := s.CachedInfo().TimeStamp; !at.IsZero() {
+		now := time.Now()
+		h.ClockAhead = at.Sub(asked.Add(now.Sub(asked) / 2))
+	}
+	body := make([]byte, 1<<10)
+	var took []time.Duration
+	for range probes {
+		began := time.Now()
+		if _, err := c.js.Publish(ctx, subject, body); err != nil {
+			return h, c.fail("publish a message", err)
+		}
+		took = append(took, time.Since(began))
+	}
+	slices.Sort(took)
+	h.Publish = took[len(took)/2]
+	return h, nil
+}
+
+// ForgetRun removes all that the server has of a run: its jobs in the queue, their
+// records, its dead letters and, last, its own record, so that a call that is cut
+// off can be made again. What is in OUT stays.
+func (c *Client) ForgetRun(ctx context.Context, run string) error {
+	if !score.ValidRunID(run) {
+		return fmt.Errorf("forget run: %q is not a run id", run)
+	}
+	if err := c.CloseRun(ctx, run); err != nil {
+		return err
+	}
+	ctx = perRequest{ctx}
+	for _, x := range []struct{ stream, subject string }{
+		{"KV_" + JobBucket, "$KV." + JobBucket + "." + run + ".*"},
+		{DeadStream, deadSubject(run, "*")},
+		{"KV_" + RunBucket, "$KV." + RunBucket + "." + run},
+	} {
+		s, err := c.js.Stream(ctx, x.stream)
+		if err == nil {
+			err = s.Purge(ctx, jetstream.WithPurgeSubject(x.subject))
+		}
+		if err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
+			return c.fail("forget run "+run, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,386 @@
+package jobs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+)
+
+// one is a job of a run of its own.
+func (r *rig) queueRun(run string, priority, n int) {
+	r.t.Helper()
+	r.open(run, priority)
+	r.submit(makeJobs(run, n), 1, n, 0)
+}
+
+func (r *rig) runs(k *Consumer, n int) (order []string) {
+	r.t.Helper()
+	for range n {
+		l := r.next(k)
+		order = append(order, l.Job.Run)
+		r.ok(l.Done(r.ctx, Totals{}))
+	}
+	return order
+}
+
+func TestHigherPriorityIsFirst(t *testing.T) {
+	r := newRig(t, RunConfig{})
+	r.queueRun("low", 0, 6)
+	k, _ := r.worker(quick("a"))
+	r.runs(k, 2)
+	r.queueRun("high", 5, 3)
+	r.queueRun("least", -1, 2)
+	r.until("the new runs are heard of", func() bool { _, ok := k.roster.config("least"); return ok })
+	got := fmt.Sprint(r.runs(k, 9))
+	if want := "[high high high low low low low least least]"; got != want {
+		t.Fatalf("order %s, want %s", got, want)
+	}
+	// A priority that is changed counts at once.
+	r.queueRun("x", 1, 4)
+	r.queueRun("y", 2, 4)
+	r.until("both are heard of", func() bool { _, ok := k.roster.config("y"); return ok })
+	r.runs(k, 1)
+	r.ok(r.c.OpenRun(r.ctx, "x", 3, RunConfig{}))
+	r.until("the change is heard of", func() bool {
+		k.roster.mu.Lock()
+		defer k.roster.mu.Unlock()
+		return k.roster.runs["x"].Priority == 3
+	})
+	if got := fmt.Sprint(r.runs(k, 7)); got != "[x x x x y y y]" {
+		t.Fatalf("order %s", got)
+	}
+}
+
+// TestEqualRunsShare: of runs of one priority each gets its turn, whichever came
+// first and however many jobs it has.
+func TestEqualRunsShare(t *testing.T) {
+	r := newRig(t, RunConfig{})
+	r.queueRun("large", 0, 60)
+	r.queueRun("small", 0, 10)
+	r.queueRun("other", 0, 10)
+	count := map[string]int{}
+	for i := range 3 {
+		k, _ := r.worker(quick(fmt.Sprint("w", i)))
+		for _, run := range r.runs(k, 9) {
+			count[run]++
+		}
+	}
+	for _, run := range []string{"large", "small", "other"} {
+		if count[run] != 9 {
+			t.Fatalf("of 27 jobs %v, want 9 of each", count)
+		}
+	}
+}
+
+// TestNewRunIsHeardOf: by a worker that waits on others, and by one that has none.
+func TestNewRunIsHeardOf(t *testing.T) {
+	r := newRig(t, RunConfig{})
+	cfg := quick("a")
+	cfg.FetchWait = 0 // as it is outside tests
+	k, _ := r.worker(cfg)
+	b, _ := r.worker(quick("b"))
+	for i, held := range []bool{false, true} {
+		if held { // a job in another's hands keeps its run worth waiting on
+			r.queueRun("held", 0, 1)
+			defer vanish(r.next(b))
+		}
+		got := make(chan time.Time, 1)
+		go func() {
+			if l, err := k.Next(r.ctx, r.ctx); err == nil {
+				got <- time.Now()
+				_ = l.Done(r.ctx, Totals{})
+			}
+		}()
+		time.Sleep(300 * time.Millisecond)
+		queued := time.Now()
+		r.queueRun(fmt.Sprint("new", i), 1, 1)
+		at := <-got
+		t.Logf("a new run's job came after %s", at.Sub(queued).Round(time.Millisecond))
+		if at.Sub(queued) > 2*time.Second {
+			t.Fatalf("heard of a new run after %s", at.Sub(queued))
+		}
+	}
+}
+
+// TestDeclinedRunHoldsNobodyUp: a run that a worker can't do costs it a look now
+// and then.
+func TestDeclinedRunHoldsNobodyUp(t *testing.T) {
+	r := newRig(t, RunConfig{})
+	r.queueRun("cuda", 9, 20)
+	r.queueRun("cpu", 0, 20)
+	k, _ := r.worker(quick("a"))
+	start, declined := time.Now(), 0
+	for done := 0; done < 20; {
+		l := r.next(k)
+		if l.Job.Run == "cuda" {
+			declined++
+			r.ok(l.Decline(r.ctx, "needs cuda"))
+			continue
+		}
+		done++
+		r.ok(l.Done(r.ctx, Totals{}))
+	}
+	if declined == 0 || declined > 3 || time.Since(start) > 5*time.Second {
+		t.Fatalf("20 jobs took %s, with %d others declined", time.Since(start), declined)
+	}
+}
+
+func TestWorkerHoldsNoMoreThanItAskedFor(t *testing.T) {
+	r := newRig(t, RunConfig{})
+	for i := range 5 {
+		r.open(fmt.Sprint("r", i), i%2)
+	}
+	k, _ := r.worker(quick("a"))
+	got := make(chan *Lease, 1)
+	go func() {
+		l, err := k.Next(r.ctx, r.ctx)
+		if err != nil {
+			t.Error(err)
+		}
+		got <- l
+	}()
+	for i := range 5 {
+		r.submit(makeJobs(fmt.Sprint("r", i), 5), 1, 5, 0)
+	}
+	l := <-got
+	time.Sleep(300 * time.Millisecond)
+	if q := r.queue(); q.AckPending != 1 || len(q.Runs) != 6 {
+		t.Fatalf("a worker that asked for one job holds %d, of %d runs", q.AckPending, len(q.Runs))
+	}
+	r.ok(l.Done(r.ctx, Totals{}))
+}
+
+// TestHoldRun: a paused run's jobs stay where they are, through a restart of the
+// server, and what is in hand is finished.
+func TestHoldRun(t *testing.T) {
+	r := newRig(t, RunConfig{})
+	r.submit(makeJobs("run", 4), 1, 4, 0)
+	k, _ := r.worker(quick("a"))
+	l := r.next(k)
+	r.ok(r.c.HoldRun(r.ctx, "run"))
+	r.until("pausing is heard of", func() bool { k.roster.mu.Lock(); defer k.roster.mu.Unlock(); return k.roster.runs["run"].Paused })
+	r.none(k, 500*time.Millisecond)
+	r.ok(l.Done(r.ctx, Totals{}))
+	r.srv.Shutdown()
+	r.startServer()
+	r.none(k, 1500*time.Millisecond)
+	b, _ := r.worker(quick("b"))
+	r.none(b, 500*time.Millisecond)
+	q, err := r.c.RunQueue(r.ctx, "run")
+	r.ok(err)
+	if !q.Paused || q.Pending != 3 {
+		t.Fatalf("%+v", q)
+	}
+	r.ok(r.c.ReleaseRun(r.ctx, "run"))
+	start := time.Now()
+	r.runs(b, 3)
+	if d := time.Since(start); d > 3*time.Second {
+		t.Fatalf("resumed jobs came after %s", d)
+	}
+	r.empty()
+}
+
+// TestCancelDrops: a run that is closed gives no more jobs; leases of one that is
+// to be dropped end, and those of other runs go on.
+func TestCancelDrops(t *testing.T) {
+	r := newRig(t, RunConfig{})
+	r.queueRun("gone", 0, 4)
+	r.queueRun("stays", 0, 1)
+	r.ok(r.c.PutRun(r.ctx, NewRunRecord(manifest("gone", 4))))
+	k, _ := r.worker(quick("a"))
+	held := map[string]*Lease{}
+	for range 2 {
+		l := r.next(k)
+		held[l.Job.Run] = l
+	}
+	cancel := func(drop bool) {
+		_, err := r.c.UpdateRun(r.ctx, "gone", func(rec *RunRecord) error { rec.State, rec.Drop = RunCancelled, drop; return nil })
+		r.ok(err)
+		r.ok(r.c.CloseRun(r.ctx, "gone"))
+	}
+	cancel(false)
+	r.none(k, 700*time.Millisecond)
+	if held["gone"].Context().Err() != nil {
+		t.Fatal("a job in hand was dropped, and nobody asked for that")
+	}
+	cancel(true)
+	select {
+	case <-held["gone"].Context().Done():
+	case <-time.After(3 * time.Second):
+		t.Fatal("the job in hand is not dropped")
+	}
+	r.is(context.Cause(held["gone"].Context()), ErrCancelled)
+	_ = held["gone"].Abandon(r.ctx)
+	if held["stays"].Context().Err() != nil {
+		t.Fatal("a job of another run was dropped")
+	}
+	r.ok(held["stays"].Done(r.ctx, Totals{}))
+	if _, err := r.c.RunQueue(r.ctx, "gone"); !errors.Is(err, ErrNoRun) {
+		t.Fatalf("got %v", err)
+	}
+	r.ok(r.c.CloseRun(r.ctx, "gone")) // again is fine
+	r.empty()
+}
+
+func TestDrain(t *testing.T) {
+	r := newRig(t, RunConfig{})
+	c := r.client(Config{})
+	asked := make(chan struct{}, 1)
+	r.ok(c.ListenDrain("w1", func() { asked <- struct{}{} }))
+	r.ok(c.nc.FlushTimeout(time.Second))
+	r.ok(r.c.Drain(r.ctx, "w1"))
+	<-asked
+	r.is(r.c.Drain(r.ctx, "w2"), ErrNoWorker)
+	r.is(r.c.Drain(r.ctx, "w.>"), ErrNoWorker)
+}
+
+// TestFrozenWorker: one that wakes after its ack wait learns that the job is
+// another's, says so with the file and the job, and decides nothing.
+func TestFrozenWorker(t *testing.T) {
+	r := newRig(t, RunConfig{AckWait: 600 * time.Millisecond})
+	js := makeJobs("run", 1)
+	r.submit(js, 1, 1, 0)
+	a, _ := r.worker(quick("frozen"))
+	b, _ := r.worker(quick("b"))
+	l := r.next(a)
+	l.halted.Do(func() { close(l.halt) }) // SIGSTOP: no heartbeat goes out
+	l.beats.Wait()
+	got := r.next(b)
+	time.Sleep(r.run.AckWait) // twice the ack wait since the receipt, by now
+	l.halt, l.halted = make(chan struct{}), sync.Once{}
+	l.beats.Add(1)
+	go func() { defer l.beats.Done(); l.beat() }() // SIGCONT
+	select {
+	case <-l.Context().Done():
+	case <-time.After(3 * time.Second):
+		t.Fatal("a worker that was frozen is not told")
+	}
+	r.is(context.Cause(l.Context()), ErrSuperseded)
+	if !r.log.has("delivered again: letting it go") || !r.log.has(js[0].ID) || !r.log.has(`"file":"a.parquet"`) {
+		t.Fatalf("log:\n%s", &r.log)
+	}
+	r.is(l.Retry(r.ctx, errBoom), ErrSuperseded)
+	r.wantState(js[0], StateRunning, 0, 1)
+	r.ok(got.Done(r.ctx, Totals{}))
+	r.empty()
+}
+
+func TestDispatcherLease(t *testing.T) {
+	r := newRig(t, RunConfig{})
+	acquire := func(c *Client, yields bool) (*DispatcherLease, error) {
+		return c.AcquireRun(r.ctx, "run", "submit", yields, false)
+	}
+	other := r.client(Config{})
+	l, err := acquire(r.c, false)
+	r.ok(err)
+	for _, yields := range []bool{false, true} {
+		_, err = acquire(other, yields)
+		r.is(err, ErrHeld)
+		var held *HeldError
+		if !errors.As(err, &held) || held.By.PID == 0 || held.By.Host == "" || time.Since(held.By.Since) > time.Minute {
+			t.Fatalf("%v does not say who", err)
+		}
+	}
+	if d, ok, err := other.Dispatcher(r.ctx, "run"); err != nil || !ok || d.Command != "submit" {
+		t.Fatalf("%+v %v %v", d, ok, err)
+	}
+	l.Release()
+	l.Release()
+	if _, ok, err := other.Dispatcher(r.ctx, "run"); err != nil || ok {
+		t.Fatalf("a lease that was released is there: %v", err)
+	}
+	// One that only watches yields to one that acts, not to another watcher.
+	w, err := acquire(other, true)
+	r.ok(err)
+	_, err = acquire(r.c, true)
+	r.is(err, ErrHeld)
+	l, err = acquire(r.c, false)
+	r.ok(err)
+	select {
+	case <-w.Lost():
+	case <-time.After(LeaseTTL/2 + 3*time.Second):
+		t.Fatal("a watcher does not learn that it was replaced")
+	}
+	if w.Held() || !l.Held() {
+		t.Fatal("both have the run, or none")
+	}
+	w.Release() // must not take it from the new one
+	if d, ok, _ := other.Dispatcher(r.ctx, "run"); !ok || d.Owner != l.me.Owner {
+		t.Fatal("a lost lease was released for somebody else")
+	}
+	l.Release()
+}
+
+// TestDispatcherLeaseOfTheDead: nobody renews it, so it is taken over, whatever
+// any clock says.
+func TestDispatcherLeaseOfTheDead(t *testing.T) {
+	if testing.Short() {
+		t.Skip("short: waits for a lease to run out")
+	}
+	r := newRig(t, RunConfig{})
+	dead := r.client(Config{})
+	l, err := dead.AcquireRun(r.ctx, "run", "submit", false, false)
+	r.ok(err)
+	l.stop() // as SIGKILL does
+	<-l.done
+	start := time.Now()
+	next, err := r.c.AcquireRun(r.ctx, "run", "resume", false, true)
+	r.ok(err)
+	if d := time.Since(start); d < LeaseTTL/2 || d > 2*LeaseTTL {
+		t.Fatalf("taken over after %s", d)
+	}
+	if l.Held() {
+		t.Fatal("the dead one thinks it has the run")
+	}
+	next.Release()
+}
+
+// TestLeaseIsRacedFor: of many that want a run one gets it.
+func TestLeaseIsRacedFor(t *testing.T) {
+	r := newRig(t, RunConfig{})
+	var mu sync.Mutex
+	var got []*DispatcherLease
+	var wg sync.WaitGroup
+	for range 12 {
+		wg.Go(func() {
+			l, err := r.c.AcquireRun(r.ctx, "run", "submit", false, false)
+			mu.Lock()
+			defer mu.Unlock()
+			if err == nil {
+				got = append(got, l)
+			} else if !errors.Is(err, ErrHeld) {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if len(got) != 1 {
+		t.Fatalf("%d have the run", len(got))
+	}
+	got[0].Release()
+}
+
+// TestStrays: messages of no run that goes on become dead letters; those of one
+// that is about to be opened wait for it.
+func TestStrays(t *testing.T) {
+	r := newRig(t, RunConfig{})
+	for _, run := range []string{"unknown", "planned"} {
+		js := makeJobs(run, 1)
+		b, err := js[0].Encode()
+		r.ok(err)
+		_, err = r.c.js.Publish(r.ctx, jobSubject(run, js[0].ID), b)
+		r.ok(err)
+	}
+	r.ok(r.c.PutRun(r.ctx, NewRunRecord(manifest("planned", 1))))
+	r.ok(r.c.sweep(r.ctx))
+	if d := r.dead(""); len(d) != 1 || d[0].Run != "unknown" || d[0].Job == nil {
+		t.Fatalf("dead letters %+v", d)
+	}
+	r.open("planned", 0)
+	k, _ := r.worker(quick("a"))
+	r.runs(k, 1)
+	r.empty()
+}

@@ -1,0 +1,106 @@
+package sift
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/klauspost/compress/gzip"
+
+	"surprisal/internal/shard"
+)
+
+// span is [start, end, score]: of the characters of a text, as Python counts them.
+type span [3]any
+
+// dolmaLine is a document's attributes, as the Dolma toolkit has them.
+type dolmaLine struct {
+	ID         string            `json:"id"`
+	Attributes map[string][]span `json:"attributes"`
+}
+
+// dolma writes a line for each row, in order: the toolkit wants attributes to
+// line up with documents. A row without a score has no spans.
+func (c *Corpus) dolma(ctx context.Context, dest *destination, f *File) error {
+	name := strings.TrimSuffix(f.Input.Rel, ".parquet") + ".jsonl.gz"
+	if dest.Exists(name) { // of this request, and whole
+		return nil
+	}
+	return dest.WriteFile(name, func(w io.Writer) error {
+		z, err := gzip.NewWriterLevel(w, gzip.DefaultCompression)
+		if err != nil {
+			return err
+		}
+		b := bufio.NewWriterSize(z, 1<<16)
+		if err := c.dolmaLines(ctx, f, b); err != nil {
+			return err
+		}
+		if err := b.Flush(); err != nil {
+			return err
+		}
+		return z.Close()
+	})
+}
+
+func (c *Corpus) dolmaLines(ctx context.Context, f *File, w io.Writer) error {
+	names := []string{c.Manifest.Options.TextColumn, "perplexity", "bits_per_byte"}
+	if _, err := c.Kinds(ctx, []string{"id"}); err == nil {
+		names = append(names, "id")
+	}
+	prefix := "surprisal__" + attributeName(c.Manifest.Model.Name) + "__"
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	return c.Scan(ctx, f, names, map[string]shard.Kind{"perplexity": shard.Float, "bits_per_byte": shard.Float}, func(first int64, n int, v []*shard.Values) error {
+		for i := range n {
+			line := dolmaLine{ID: fmt.Sprintf("%s:%d", f.Input.Rel, first+int64(i)), Attributes: map[string][]span{}}
+			if len(v) > 3 && !v[3].Null[i] {
+				line.ID = scalarText(v[3], i)
+			}
+			length := 0
+			if v[0].Kind == shard.Text {
+				length = utf8.RuneCount(v[0].Texts[i])
+			}
+			for k := 1; k <= 2; k++ {
+				spans := []span{}
+				if x := v[k]; !x.Null[i] && x.Kind == shard.Float && !math.IsNaN(x.Floats[i]) {
+					spans = append(spans, span{0, length, min(x.Floats[i], math.MaxFloat64)})
+				}
+				line.Attributes[prefix+names[k]] = spans
+			}
+			if err := enc.Encode(line); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// attributeName makes a model's name part of an attribute's.
+func attributeName(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r == '-' || r == '.' || r == '_' || (r < utf8.RuneSelf && (unicode.IsLetter(r) || unicode.IsDigit(r))) {
+			return r
+		}
+		return '-'
+	}, s)
+	if s == "" {
+		return "model"
+	}
+	return s
+}
+
+func scalarText(v *shard.Values, i int) string {
+	switch v.Kind {
+	case shard.Text:
+		return string(v.Texts[i])
+	case shard.Float:
+		return fmt.Sprint(v.Floats[i])
+	}
+	return fmt.Sprint(v.Ints[i])
+}
