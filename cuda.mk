@@ -39,7 +39,7 @@ gpu-vet: native gpu-parts ## go vet of the CUDA engine (no GPU needed)
 
 .PHONY: gpu-test
 gpu-test: native gpu-parts ## run the CUDA engine's tests, on a machine with a GPU
-	$(GPU_ENV) go test $(GO_TEST_FLAGS) -tags cuda ./internal/gpu/... ./internal/worker/...
+	$(GPU_ENV) go test $(GO_TEST_FLAGS) -tags cuda ./internal/gpu/...
 
 .PHONY: bench-gpu
 bench-gpu: gpu-binaries ## check and measure the CUDA engine beside its limit and its peer, on a machine with a GPU
@@ -63,7 +63,7 @@ EMULATOR_FLAGS := -std=c++17 -O3 -w -fno-strict-aliasing -fPIC -shared -march=x8
 .PHONY: gpu-emulate
 gpu-emulate: native gpu-parts $(EMULATOR)/libcuda.so.1 $(EMULATOR)/libcublasLt.so.13 ## run the CUDA engine's tests on the CPU
 	$(GPU_ENV) LD_LIBRARY_PATH=$(CURDIR)/$(EMULATOR) SURPRISAL_CUBLASLT=$(CURDIR)/$(EMULATOR)/libcublasLt.so.13 \
-		go test $(GO_TEST_FLAGS) -tags cuda ./internal/gpu/... ./internal/worker/...
+		go test $(GO_TEST_FLAGS) -tags cuda ./internal/gpu/...
 
 $(EMULATOR)/libcuda.so.1: $(EMULATOR_SOURCES) $(KERNELS) $(KERNEL_HEADERS) | $(NVCC)
 	mkdir -p $(@D)

@@ -54,7 +54,11 @@ func clone(docs []doc) []doc {
 // in any order, split anywhere on the grid, and from engines of other budgets.
 func TestBits(t *testing.T) {
 	needGPU(t)
-	for _, name := range []string{"kla_128", "gva_128", "k64 v64", "k128 v256", "no conv"} {
+	names := []string{"kla_128", "gva_128", "k64 v64", "k128 v256", "no conv"}
+	if testing.Short() && emulated(t) {
+		names = names[:1]
+	}
+	for _, name := range names {
 		for _, simple := range []bool{false, true} {
 			if simple && name != "kla_128" {
 				continue

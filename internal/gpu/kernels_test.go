@@ -151,7 +151,11 @@ func sig(x float64) float64 { return 1 / (1 + math.Exp(-x)) }
 // TestNorm: rows of every magnitude, chosen rows, and a row of zeros.
 func TestNorm(t *testing.T) {
 	needGPU(t)
-	for _, name := range []string{"wide", "kla_128"} {
+	names := []string{"kla_128", "wide"}
+	if testing.Short() && emulated(t) {
+		names = names[:1]
+	}
+	for _, name := range names {
 		b := newBench(t, name, 256)
 		d, r := b.model.Width, rand.New(rand.NewPCG(1, 1))
 		const n = 200
@@ -293,7 +297,7 @@ func TestLoss(t *testing.T) {
 // float64, for every option, over documents that begin inside a warp's run.
 func TestGates(t *testing.T) {
 	needGPU(t)
-	for _, name := range append(shapeNames(), "kla_128", "plain_128", "gva_128", "strong_decay_128") {
+	for _, name := range append(shapeNames(t), "kla_128", "plain_128", "gva_128", "strong_decay_128") {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t, name, 256)
 			lens := []int{1, 2, 3, 4, 33, 64, 31, 1, 50}
@@ -432,7 +436,11 @@ func halfOnly(u uint16) float64 {
 // where they run, and the simple one.
 func TestRecurrence(t *testing.T) {
 	needGPU(t)
-	for _, name := range []string{"kla_128", "gva_128", "k64 v64", "k64 v128", "k128 v64", "k128 v256"} {
+	names := []string{"gva_128", "kla_128", "k64 v64", "k64 v128", "k128 v64", "k128 v256"}
+	if testing.Short() && emulated(t) {
+		names = names[:1]
+	}
+	for _, name := range names {
 		for _, opt := range []options{{}, {half: true}, {simple: true, half: true}} {
 			opt.poison = true
 			b := bench{open(t, folder(t, name), Config{MaxTokens: 2048}, opt), t}

@@ -31,7 +31,11 @@ var shapes = map[string]func(*model.Config){
 	"wide":       func(c *model.Config) { c.Width, c.Layers = 4360, 1 },
 }
 
-func shapeNames() []string {
+func shapeNames(t testing.TB) []string {
+	t.Helper()
+	if testing.Short() && emulated(t) { // minutes otherwise
+		return []string{"biases", "k64 v128", "odd widths", "two taps"}
+	}
 	var names []string
 	for n := range shapes {
 		names = append(names, n)
@@ -64,7 +68,7 @@ func folder(t testing.TB, name string) string {
 // held against float64 itself.
 func TestShapes(t *testing.T) {
 	needGPU(t)
-	for _, name := range shapeNames() {
+	for _, name := range shapeNames(t) {
 		if name == "wide" && emulated(t) {
 			continue // minutes
 		}
