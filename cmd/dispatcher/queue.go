@@ -20,7 +20,7 @@ func newSubmit(l life) *cobra.Command {
 		Short: "Queue a corpus for the workers of a NATS server and print the run's id",
 		Long: `Queue a corpus for the workers of a NATS server and print the run's id.
 
-Model, inputs and OUT are named by path: workers must see them at the same paths.
+Model, inputs and OUT are named by path or URL: workers must see them at the same places.
 Submitting the same command again queues only what OUT does not hold yet.`,
 		Example: `  dispatcher submit --nats nats://queue:4222 --model /models/gdn2_kla_1.3B --out /scores/fw /data/fineweb
   dispatcher submit --priority 10 --model /models/gdn2_kla_1.3B --out /scores/urgent /data/urgent.parquet

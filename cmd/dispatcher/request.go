@@ -13,8 +13,8 @@ import (
 func requestFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.String("model", "", "checkpoint folder: model-ckpt.pth, training_metadata.json, tokenizer.json")
-	f.String("out", "", "folder for the scores; the same command again goes on where it stopped")
+	f.String("model", "", "checkpoint folder, or hf://OWNER/NAME/PATH: model-ckpt.pth, training_metadata.json, tokenizer.json")
+	f.String("out", "", "folder or bucket URL for the scores; the same command again goes on where it stopped")
 	f.String("tokenizer", "", "tokenizer.json that is elsewhere than in the model's folder")
 	f.String("text-column", "text", "column with the documents' text")
 	f.String("ids-column", "", "column of ready-made token ids, list<int32|int64>, instead of text")

@@ -18,7 +18,11 @@ func newRun(l life) *cobra.Command {
 		Short: "Score a corpus on this machine, with a server and workers of its own",
 		Long: `Score a corpus on this machine, with a server and workers of its own.
 
-INPUT is a parquet file, a folder (searched through) or a glob ('data/**/*.parquet').
+INPUT is a parquet file, a folder (searched through) or a glob ('data/**/*.parquet'),
+here or in a bucket (s3://, gs://, az://) or a Hugging Face data set
+(hf://datasets/OWNER/NAME/PATH), or one https:// file. OUT may be in a bucket, the
+model in a Hugging Face repository (hf://OWNER/NAME/PATH). Credentials come from the
+environment: see docs/storage.md.
 Each input file's scores go to OUT/<its path>/rows-<first>-<last>.parquet.
 
 Ctrl-C finishes the jobs in hand; a second one stops at once. The same command
@@ -26,6 +30,7 @@ again, after that or after a crash, goes on where it stopped and scores nothing
 twice.`,
 		Example: `  dispatcher run --model examples/demo/model --out scores examples/demo/corpus
   dispatcher run --model gdn2_kla_1.3B --out scores --keep id,dump --long window 'fineweb/**/*.parquet'
+  dispatcher run --model gdn2_kla_1.3B --out s3://scores/fw 's3://corpus/fineweb/**/*.parquet'
   dispatcher run --model gdn2_kla_1.3B --out scores --ids-column input_ids tokenized/
   dispatcher run --model gdn2_kla_1.3B --out scores --context-column question --target-column answer choices.parquet`,
 		Args: cobra.MinimumNArgs(1),

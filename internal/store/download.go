@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"os"
 	"path"
@@ -138,7 +137,7 @@ func (h *hub) fetchBlob(ctx context.Context, blob, key string, info Info, moved 
 		return fmt.Errorf("%s: %w", info.Name, err)
 	}
 	defer f.Close()
-	var digest hash.Hash = sha256.New()
+	digest := sha256.New()
 	if len(info.Version) == 40 {
 		digest = sha1.New() //nolint:gosec // git's
 		fmt.Fprintf(digest, "blob %d\x00", info.Size)
