@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"bytes"
+	"encoding/binary"
 	"math/rand/v2"
 	"net/http"
 	"os"
@@ -23,6 +25,7 @@ func TestBucketRunGoesOn(t *testing.T) {
 	calm := filepath.Join(t.TempDir(), "calm")
 	dispatcher(t, append(append([]string{"run"}, flags...), "--out", calm, filepath.Dir(in)+"/001*.parquet")...).want(t, 0)
 	want := scores(t, calm)
+	var kept []byte
 
 	body, err := os.ReadFile(in)
 	if err != nil {
@@ -86,6 +89,20 @@ func TestBucketRunGoesOn(t *testing.T) {
 	// Once more: nothing to do.
 	if again := parseSummary(t, dispatcher(t, append(args, "--json")...).want(t, 0)); again.ScoredTokens != 0 || !again.Complete {
 		t.Errorf("again: %+v", again)
+	}
+	// What comes after scoring reads inputs and scores where they lie.
+	for _, f := range []struct{ from, to string }{{calm, filepath.Join(t.TempDir(), "a")}, {out, filepath.Join(t.TempDir(), "b")}} {
+		dispatcher(t, "filter", f.from, "--where", "perplexity < p60", "--by", "dump", "--with-scores", "--to", f.to).want(t, 0)
+		b, err := os.ReadFile(filepath.Join(f.to, "001_00000.parquet"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b = b[:len(b)-8-int(binary.LittleEndian.Uint32(b[len(b)-8:]))] // the footer names the run
+		if f.from == calm {
+			kept = b
+		} else if !bytes.Equal(kept, b) {
+			t.Errorf("filtered from the bucket: %d bytes, from folders %d, not the same", len(b), len(kept))
+		}
 	}
 	// A changed input is refused, in one line.
 	s.Put(t, "fw/001_00000.parquet", append(body[:len(body):len(body)], 0))
