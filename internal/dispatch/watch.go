@@ -207,7 +207,7 @@ func (w *watch) resubmit(ctx context.Context, lost []int32) error {
 	if err != nil {
 		return err
 	}
-	if err := w.client.OpenRun(ctx, r.ID, r.Priority, jobs.RunConfig{}); err != nil {
+	if err := w.client.OpenRun(ctx, r.ID, r.Priority, jobs.RunConfig{}, r.Config); err != nil {
 		return err
 	}
 	epoch, err := submit(ctx, w.client, w.m.Run, w.board.jobs(lost))

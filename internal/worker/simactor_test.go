@@ -2,7 +2,6 @@ package worker
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -132,9 +131,6 @@ func (s *simulation) dispatcher() {
 		s.mu.Unlock()
 		err = sub.Queue(ctx, client, dispatch.QueueOptions{Run: s.top})
 		free()
-		if errors.Is(err, jobs.ErrDrift) { // as the message says: drop the options
-			s.top = jobs.RunConfig{MaxAttempts: 5, MaxLost: 5}
-		}
 		if err != nil {
 			return false, err
 		}

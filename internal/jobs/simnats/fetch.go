@@ -22,6 +22,14 @@ type clientConsumer struct {
 
 func (k *clientConsumer) CachedInfo() *jetstream.ConsumerInfo { return k.info }
 
+func (k *clientConsumer) Info(ctx context.Context) (*jetstream.ConsumerInfo, error) {
+	now, err := k.j.Consumer(ctx, k.stream, k.name)
+	if err == nil {
+		k.info = now.CachedInfo()
+	}
+	return k.info, err
+}
+
 // optionOf gives what an option sets: its type is the jetstream package's own.
 func optionOf(option any) (reflect.Value, error) {
 	v := reflect.ValueOf(option)
