@@ -367,6 +367,11 @@ func TestPauseCancelRetry(t *testing.T) {
 		_, err := b.wait()
 		waited <- err
 	}()
+	select {
+	case err := <-waited:
+		t.Fatalf("who waits took an old death for a new one: %v", err)
+	case <-time.After(time.Second):
+	}
 	if l, err = k.Next(b.ctx, b.ctx); err != nil || len(l.Prior.History) != 1 || l.Prior.History[0].Error != "bad rows" {
 		t.Fatalf("history is not kept: %+v %v", l.Prior, err)
 	}

@@ -2,6 +2,8 @@ package jobs
 
 import (
 	"context"
+	"fmt"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -103,5 +105,49 @@ func TestReaperKeepsWhatIsOnRecord(t *testing.T) {
 	}
 	if d := r.dead("run"); len(d) != 1 || d[0].ID != js[0].ID || d[0].Reason != "boom" {
 		t.Errorf("dead letters %+v", d)
+	}
+}
+
+// TestTwoBuryTogether: a worker that was taken for lost writes its letter over that
+// of the holder and takes it back. The holder's stays.
+func TestTwoBuryTogether(t *testing.T) {
+	for _, when := range []int{1, 2} { // before the zombie finds out, and after
+		t.Run(fmt.Sprint(when), func(t *testing.T) {
+			r := newRig(t, RunConfig{AckWait: 400 * time.Millisecond})
+			js := makeJobs("run", 1)
+			r.submit(js, 1, 1, 0)
+			a, ac := r.worker(quick("zombie"))
+			b, bc := r.worker(quick("b"))
+			zombie := r.next(a)
+			zombie.halted.Do(func() { close(zombie.halt) }) // frozen: no heartbeats, not settled
+			zombie.beats.Wait()
+			var l *Lease
+			holder := func() { l = r.next(b) }
+			if when == 1 {
+				// The zombie's first letter is out; then the job goes to the holder, whose
+				// letter is out before the zombie looks at the record.
+				ac.js = &afterPublish{ac.js, func() {
+					holder()
+					_, err := r.c.putLetter(r.ctx, DeadLetter{Run: "run", ID: js[0].ID, Job: &js[0], Reason: "holder's"})
+					r.ok(err)
+				}}
+				r.is(zombie.Fail(r.ctx, errBoom), ErrSuperseded)
+				if d := r.dead("run"); len(d) != 1 || d[0].Reason != "holder's" {
+					t.Fatalf("dead letters %+v", d)
+				}
+				r.ok(l.Fail(r.ctx, errBoom))
+			} else {
+				holder()
+				// Its letter is gone before the record says that the job is dead.
+				var once sync.Once
+				bc.js = &afterPublish{bc.js, func() { once.Do(func() { r.ok(r.c.dropLetter(r.ctx, "run", js[0].ID)) }) }}
+				r.ok(l.Fail(r.ctx, errBoom))
+			}
+			r.wantState(js[0], StateDead, 1, 1)
+			if d := r.dead("run"); len(d) != 1 || d[0].Reason != "boom" {
+				t.Fatalf("dead letters %+v", d)
+			}
+			r.empty()
+		})
 	}
 }

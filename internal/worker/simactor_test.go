@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -46,7 +47,7 @@ func (s *simulation) life(kind string, begin func(*process), main func(ctx conte
 		select {
 		case e := <-ended:
 			log.Info().Err(e.err).Msg("process ended")
-			s.net.Note(name, "end", fmt.Sprint(e.err), "")
+			s.net.Note(name, "end", strings.ReplaceAll(fmt.Sprint(e.err), s.m.Out, "OUT"), "")
 			if e.over {
 				return
 			}

@@ -239,7 +239,7 @@ func (c *Conn) signalPull(k *clientConsumer, p *pull, expires time.Duration) err
 	p.gen = c.gen
 	fate := n.fate(c.name, "fetch", k.stream)
 	lost := fate.hit(n.faults.Request)
-	time.AfterFunc(c.out("fetch", fate.way(n.faults)), func() {
+	time.AfterFunc(c.out("fetch", fate), func() {
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		if lost || !n.up || p.gen != c.gen {

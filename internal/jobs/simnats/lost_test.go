@@ -72,20 +72,19 @@ func TestQueueRunThroughLostAnswers(t *testing.T) {
 		{"number", func(ctx context.Context, c *jobs.Client) error { _, err := c.NextEpoch(ctx, "run"); return err }},
 		{"close", func(ctx context.Context, c *jobs.Client) error { return c.CloseRun(ctx, "run") }},
 	}
-	synctest.Test(t, func(t *testing.T) {
-		n := New(1, Faults{Latency: 10 * time.Millisecond})
-		conn := n.Conn("c")
-		c := jobs.New(conn, conn.JetStream(), jobs.Config{Log: zerolog.Nop()})
-		for _, s := range steps {
-			// The answers of the first five seconds get lost: what was asked is done.
-			n.SetFaults(Faults{Latency: 10 * time.Millisecond, Reply: 1})
-			time.AfterFunc(4*time.Second, func() { n.SetFaults(Faults{Latency: 10 * time.Millisecond}) })
-			if err := s.do(t.Context(), c); err != nil {
-				t.Errorf("%s: %v", s.name, err)
+	faults := Faults{Latency: 10 * time.Millisecond, Request: .01, Reply: .03}
+	for seed := range uint64(16) {
+		synctest.Test(t, func(t *testing.T) {
+			n := New(seed, faults)
+			conn := n.Conn("c")
+			c := jobs.New(conn, conn.JetStream(), jobs.Config{Log: zerolog.Nop()})
+			for _, s := range steps {
+				if err := s.do(t.Context(), c); err != nil {
+					t.Errorf("seed %d, %s: %v", seed, s.name, err)
+				}
 			}
-			time.Sleep(time.Minute)
-		}
-		c.Close()
-		n.End()
-	})
+			c.Close()
+			n.End()
+		})
+	}
 }

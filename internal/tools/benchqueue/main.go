@@ -38,6 +38,10 @@ func main() {
 	}
 }
 
+// memoryDir is a folder in memory, where there is one. What the dispatcher's memory
+// is does not depend on the disk, and two million writes that sync take hours.
+const memoryDir = "/dev/shm"
+
 // options are the same for all of its processes.
 type options struct {
 	workers, processes, jobs, inFlight int
@@ -56,7 +60,7 @@ func run(ctx context.Context, args []string) error {
 	f.IntVar(&o.inFlight, "in-flight", 4, "jobs that a worker has in hand: taken ahead, scored, settled")
 	f.DurationVar(&o.score, "score", 0, "how long a job is scored, on average; 0 is flat out")
 	f.BoolVar(&o.memory, "memory", false, "measure the dispatcher's memory instead")
-	f.StringVar(&o.dir, "dir", "", "folder for the server's store and the jobs' files (default: a temporary one)")
+	f.StringVar(&o.dir, "dir", "", "folder for the server's store and the jobs' files (default: a temporary one; with --memory in /dev/shm)")
 	f.StringVar(&o.role, "role", "", "for its own processes")
 	if err := f.Parse(args); err != nil {
 		return err
@@ -70,7 +74,11 @@ func run(ctx context.Context, args []string) error {
 		return dispatcher(ctx, o)
 	}
 	if o.dir == "" {
-		dir, err := os.MkdirTemp("", "benchqueue-")
+		parent := ""
+		if _, err := os.Stat(memoryDir); o.memory && err == nil {
+			parent = memoryDir
+		}
+		dir, err := os.MkdirTemp(parent, "benchqueue-")
 		if err != nil {
 			return err
 		}
