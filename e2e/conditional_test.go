@@ -65,7 +65,7 @@ func TestConditionalRun(t *testing.T) {
 	args := []string{"run", "--model", demoModel, "--context-column", "question", "--target-column", "answer"}
 	out := filepath.Join(dir, "out")
 	dispatcher(t, append(args, "--out", out, "--workers", "2", "--job-tokens", "700", in)...).want(t, 0)
-	checkPairs(t, out)
+	checkPairs(t, out, "null context", "null target", "context is not UTF-8")
 	other := filepath.Join(dir, "other")
 	dispatcher(t, append(args, "--out", other, "--batch-tokens", "128", "--per-token", in)...).want(t, 0)
 	sameScores(t, scores(t, out), scores(t, other))
@@ -78,7 +78,7 @@ func TestConditionalRun(t *testing.T) {
 	says(t, r.stderr, "--context-column and --target-column go together")
 }
 
-func checkPairs(t *testing.T, out string) {
+func checkPairs(t *testing.T, out string, problems ...string) {
 	t.Helper()
 	got := conditionalRows(t, out)
 	pairs := expectedPairs(t)
@@ -98,7 +98,7 @@ func checkPairs(t *testing.T, out string) {
 			t.Errorf("%q, %q: %+v, want %f", p.Context, p.Target, r, p.SumNLL)
 		}
 	}
-	for i, want := range []string{"null context", "null target", "context is not UTF-8"} {
+	for i, want := range problems {
 		if r := got[len(pairs)+i]; r.Error == nil || *r.Error != want || r.Greedy != nil || r.Tokens != 0 || r.ContextTokens != 0 {
 			t.Errorf("%+v, want error %q", r, want)
 		}

@@ -16,7 +16,7 @@ func requestFlags(cmd *cobra.Command) {
 	f.String("model", "", "checkpoint folder, or hf://OWNER/NAME/PATH: model-ckpt.pth, training_metadata.json, tokenizer.json")
 	f.String("out", "", "folder or bucket URL for the scores; the same command again goes on where it stopped")
 	f.String("tokenizer", "", "tokenizer.json that is elsewhere than in the model's folder")
-	f.String("text-column", "text", "column with the documents' text")
+	f.String("text-column", "text", "column with the documents' text; meta.text is a field of a struct or object")
 	f.String("ids-column", "", "column of ready-made token ids, list<int32|int64>, instead of text")
 	f.String("context-column", "", "with --target-column: score the target's text given the context's, as lm-evaluation-harness's loglikelihood does")
 	f.String("target-column", "", "column with the text that follows the context")

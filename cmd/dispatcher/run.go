@@ -18,11 +18,11 @@ func newRun(l life) *cobra.Command {
 		Short: "Score a corpus on this machine, with a server and workers of its own",
 		Long: `Score a corpus on this machine, with a server and workers of its own.
 
-INPUT is a parquet file, a folder (searched through) or a glob ('data/**/*.parquet'),
-here or in a bucket (s3://, gs://, az://) or a Hugging Face data set
-(hf://datasets/OWNER/NAME/PATH), or one https:// file. OUT may be in a bucket, the
-model in a Hugging Face repository (hf://OWNER/NAME/PATH). Credentials come from the
-environment: see docs/storage.md.
+INPUT is a file of parquet or JSON lines (.jsonl, .gz and .zst too), a folder
+(searched through) or a glob ('data/**/*.parquet'), here or in a bucket (s3://,
+gs://, az://) or a Hugging Face data set (hf://datasets/OWNER/NAME/PATH), or one
+https:// file. OUT may be in a bucket, the model in a Hugging Face repository
+(hf://OWNER/NAME/PATH). Credentials come from the environment: see docs/storage.md.
 Each input file's scores go to OUT/<its path>/rows-<first>-<last>.parquet.
 
 Ctrl-C finishes the jobs in hand; a second one stops at once. The same command

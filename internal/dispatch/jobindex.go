@@ -108,8 +108,7 @@ func (x *jobIndex) mark(file, cut int) (before bool) {
 
 // job makes the job.
 func (x *jobIndex) job(file, cut int) score.Job {
-	first, last := x.rows(file, cut)
-	return score.NewJob(x.m, x.m.Files[file].Input, first, last)
+	return x.m.Job(file, cut)
 }
 
 // byPrefix gives the jobs whose ids begin so, two at most.

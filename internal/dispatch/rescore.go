@@ -3,7 +3,6 @@ package dispatch
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -42,7 +41,7 @@ func (v *verification) rescore(ctx context.Context) error {
 	rows := make([]shard.Row, 0, len(picks))
 	kept := picks[:0]
 	for _, p := range picks {
-		row, err := readRow(ctx, p.job, p.row)
+		row, err := shard.ReadRow(ctx, p.job, p.row)
 		if err != nil {
 			return err
 		}
@@ -124,16 +123,6 @@ func oldScores(ctx context.Context, picks []drawn) error {
 		}
 	}
 	return nil
-}
-
-func readRow(ctx context.Context, j score.Job, row int64) (shard.Row, error) {
-	j.First, j.Last = row, row
-	r, err := shard.OpenRange(ctx, j)
-	if err != nil {
-		return shard.Row{}, err
-	}
-	got, err := r.Next()
-	return got, errors.Join(err, r.Close())
 }
 
 // scoreAgain scores rows in a folder of its own.

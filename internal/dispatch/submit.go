@@ -170,6 +170,7 @@ func (s *Submitted) Queue(ctx context.Context, client *jobs.Client, opt QueueOpt
 		return err
 	}
 	fresh := jobs.NewRunRecord(m)
+	fresh.Config = opt.Run
 	if opt.Priority != nil {
 		fresh.Priority = *opt.Priority
 	}
@@ -224,10 +225,10 @@ func (s *Submitted) living(ctx context.Context, client *jobs.Client) (iter.Seq[s
 	}, err
 }
 
-// enqueue makes the run's consumer if it has none, queues jobs and says that the
-// run runs. One that is paused stays so.
-func enqueue(ctx context.Context, client *jobs.Client, r jobs.RunRecord, cfg jobs.RunConfig, left iter.Seq[score.Job]) error {
-	if err := client.OpenRun(ctx, r.ID, r.Priority, cfg); err != nil {
+// enqueue makes the run's consumer if it has none, as asked and else as the record
+// has it, queues jobs and says that the run runs. One that is paused stays so.
+func enqueue(ctx context.Context, client *jobs.Client, r jobs.RunRecord, asked jobs.RunConfig, left iter.Seq[score.Job]) error {
+	if err := client.OpenRun(ctx, r.ID, r.Priority, asked, r.Config); err != nil {
 		return err
 	}
 	if r.State == jobs.RunPaused {
@@ -242,7 +243,7 @@ func enqueue(ctx context.Context, client *jobs.Client, r jobs.RunRecord, cfg job
 		if r.State != jobs.RunPaused {
 			r.State = jobs.RunRunning
 		}
-		r.Error, r.Drop = "", false
+		r.Error, r.Drop, r.Config = "", false, asked.Or(r.Config)
 		return nil
 	})
 	return err

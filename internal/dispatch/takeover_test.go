@@ -244,6 +244,88 @@ func TestManyWait(t *testing.T) {
 	}
 }
 
+// TestFilesDecide: a job on record as done that has no file is not done.
+func TestFilesDecide(t *testing.T) {
+	b := newBench(t, 1, 3)
+	b.queue(QueueOptions{})
+	k := b.consumer("a")
+	b.work(k, 2)
+	l, err := k.Next(b.ctx, b.ctx)
+	if err == nil {
+		err = l.Done(b.ctx, jobs.Totals{Documents: 1})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	summed := make(chan *Summary, 1)
+	go func() {
+		sum, err := b.wait()
+		if err != nil {
+			t.Error(err)
+		}
+		summed <- sum
+	}()
+	if again := b.work(k, 1); again[0] != l.Job.ID {
+		t.Errorf("job %s was queued again, want %s", again[0], l.Job.ID)
+	}
+	if sum := <-summed; sum == nil || !sum.Complete || sum.Documents != 3 {
+		t.Errorf("%+v", sum)
+	}
+}
+
+// TestRunConfigIsKept: what a run was queued with holds whoever opens its part of
+// the queue again, and asking for the same is never drift.
+func TestRunConfigIsKept(t *testing.T) {
+	b := newBench(t, 1, 3)
+	opt := QueueOptions{Run: jobs.RunConfig{AckWait: 15 * time.Second, MaxAttempts: 3}}
+	want := func(wait time.Duration) {
+		t.Helper()
+		q, err := b.client.RunQueue(b.ctx, b.m.Run)
+		if err != nil || q.Config.AckWait != wait || q.Config.MaxAttempts != 3 || q.Config.MaxLost != 5 {
+			t.Fatalf("%+v %v", q, err)
+		}
+	}
+	resume := func(opt QueueOptions) {
+		t.Helper()
+		if _, err := Resume(b.ctx, b.client, b.m.Out, opt, zerolog.Nop()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.queue(opt)
+	want(15 * time.Second)
+	if err := Cancel(b.ctx, b.client, b.m.Run, false); err != nil {
+		t.Fatal(err)
+	}
+	resume(QueueOptions{}) // as on record
+	want(15 * time.Second)
+	resume(opt)
+	if err := Cancel(b.ctx, b.client, b.m.Run, false); err != nil {
+		t.Fatal(err)
+	}
+	resume(QueueOptions{Run: jobs.RunConfig{AckWait: 20 * time.Second}}) // what is asked goes first
+	want(20 * time.Second)
+	if r, err := b.client.Run(b.ctx, b.m.Run); err != nil || r.Config != (jobs.RunConfig{AckWait: 20 * time.Second, MaxAttempts: 3}) {
+		t.Fatalf("on record: %+v %v", r.Config, err)
+	}
+	// The queue was wiped, a dispatcher has just recorded the run anew, and one that
+	// watches is the first to open it.
+	b.start()
+	r := jobs.NewRunRecord(b.m)
+	r.Config = opt.Run
+	err := b.client.Setup(b.ctx, jobs.Topology{})
+	if err == nil {
+		err = b.client.PutRun(b.ctx, r)
+	}
+	if err == nil {
+		err = newWatch(b.client, b.m, &Committed{}, func(Progress) {}, zerolog.Nop(), alone{}).resubmit(b.ctx, []int32{0})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	want(15 * time.Second)
+	b.queue(opt)
+}
+
 func TestPauseCancelRetry(t *testing.T) {
 	b := newBench(t, 1, 6)
 	b.queue(QueueOptions{})
@@ -285,6 +367,11 @@ func TestPauseCancelRetry(t *testing.T) {
 		_, err := b.wait()
 		waited <- err
 	}()
+	select {
+	case err := <-waited:
+		t.Fatalf("who waits took an old death for a new one: %v", err)
+	case <-time.After(time.Second):
+	}
 	if l, err = k.Next(b.ctx, b.ctx); err != nil || len(l.Prior.History) != 1 || l.Prior.History[0].Error != "bad rows" {
 		t.Fatalf("history is not kept: %+v %v", l.Prior, err)
 	}

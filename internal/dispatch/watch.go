@@ -125,7 +125,7 @@ func (w *watch) follow(ctx context.Context, states <-chan jobs.JobState) (*Commi
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
 	changed, show := time.Now(), w.before
-	for {
+	for ctx.Err() == nil {
 		// What has come is taken before a tick shows it, up to what states holds.
 		for n := len(states); n > 0 && !w.board.finished(); n-- {
 			w.take(<-states)
@@ -182,6 +182,7 @@ func (w *watch) follow(ctx context.Context, states <-chan jobs.JobState) (*Commi
 		}
 		changed = time.Now()
 	}
+	return nil, nil, context.Cause(ctx)
 }
 
 // idle: nothing has changed for a while and the queue has nothing either.
@@ -207,7 +208,7 @@ func (w *watch) resubmit(ctx context.Context, lost []int32) error {
 	if err != nil {
 		return err
 	}
-	if err := w.client.OpenRun(ctx, r.ID, r.Priority, jobs.RunConfig{}); err != nil {
+	if err := w.client.OpenRun(ctx, r.ID, r.Priority, jobs.RunConfig{}, r.Config); err != nil {
 		return err
 	}
 	epoch, err := submit(ctx, w.client, w.m.Run, w.board.jobs(lost))

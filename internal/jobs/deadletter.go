@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"surprisal/internal/score"
 )
@@ -35,16 +37,30 @@ type DeadLetter struct {
 }
 
 // putLetter keeps a dead letter. Twice the same is once: a stream keeps the newest
-// of each subject.
-func (c *Client) putLetter(ctx context.Context, d DeadLetter) error {
+// of each subject. It gives the letter's place there.
+func (c *Client) putLetter(ctx context.Context, d DeadLetter) (seq uint64, err error) {
 	d.Version, d.Time, d.Reason = recordVersion, time.Now().UTC(), clean(d.Reason, maxError)
 	d.Raw = d.Raw[:min(len(d.Raw), 4<<10)]
 	b, err := json.Marshal(d)
 	if err != nil {
-		return permanent(err)
+		return 0, permanent(err)
 	}
-	_, err = c.js.Publish(ctx, deadSubject(d.Run, d.ID), b)
-	return err
+	ack, err := c.js.Publish(ctx, deadSubject(d.Run, d.ID), b)
+	if err != nil {
+		return 0, err
+	}
+	return ack.Sequence, nil
+}
+
+// withdrawLetter takes back the letter at seq, if no newer one lies there.
+func (c *Client) withdrawLetter(ctx context.Context, run, job string, seq uint64) error {
+	m := nats.NewMsg(deadSubject(run, job))
+	m.Header.Set(headerOperation, "DEL")
+	m.Header.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(seq, 10))
+	if _, err := c.js.PublishMsg(ctx, m); err != nil && !lostRace(err) {
+		return err
+	}
+	return nil
 }
 
 // dropLetter puts a marker over the letter of a job that lives again: a worker's

@@ -130,7 +130,7 @@ func (c *Client) tryLease(ctx context.Context, kv jetstream.KeyValue, run string
 		if err == nil {
 			return rev, me, nil
 		}
-		if !errors.Is(err, jetstream.ErrKeyExists) {
+		if !lostRace(err) {
 			return 0, DispatcherRecord{}, err
 		}
 		e, err = kv.Get(ctx, run)
@@ -147,7 +147,7 @@ func (c *Client) tryLease(ctx context.Context, kv jetstream.KeyValue, run string
 		return e.Revision(), by, nil
 	}
 	rev, err := kv.Update(ctx, run, value, e.Revision())
-	if errors.Is(err, jetstream.ErrKeyExists) { // somebody was quicker
+	if lostRace(err) { // somebody was quicker
 		if e, err = kv.Get(ctx, run); err == nil {
 			err = decodeRecord(e.Value(), &by, func() int { return by.Version })
 			return e.Revision(), by, err
@@ -187,7 +187,7 @@ func (l *DispatcherLease) renew(ctx context.Context, value []byte) {
 		switch {
 		case ctx.Err() != nil:
 			return
-		case errors.Is(err, jetstream.ErrKeyExists):
+		case lostRace(err):
 			l.lose(errors.New("another dispatcher has taken the run over"))
 			return
 		case err != nil && !l.Held():
@@ -207,7 +207,7 @@ func (l *DispatcherLease) update(ctx context.Context, kv jetstream.KeyValue, val
 	l.mu.Unlock()
 	asked := time.Now()
 	next, err := kv.Update(ctx, l.run, value, rev)
-	if errors.Is(err, jetstream.ErrKeyExists) {
+	if lostRace(err) {
 		e, gerr := kv.Get(ctx, l.run)
 		switch {
 		case errors.Is(gerr, jetstream.ErrKeyNotFound):

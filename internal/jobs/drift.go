@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -36,6 +37,33 @@ func (d diff) err(what string) error {
 		return nil
 	}
 	return &DriftError{What: what, Diffs: d}
+}
+
+// What the server says of a consumer whose subjects are another's as well.
+const (
+	codeUnfiltered jetstream.ErrorCode = 10099
+	codeNotUnique  jetstream.ErrorCode = 10100
+)
+
+func isOverlap(err error) bool {
+	var api *jetstream.APIError
+	return errors.As(err, &api) && (api.ErrorCode == codeUnfiltered || api.ErrorCode == codeNotUnique)
+}
+
+// overlapping says which consumer is in the run's way: one that an earlier version
+// of this program made for all runs, or somebody's own.
+func (c *Client) overlapping(ctx context.Context, run string, cause error) error {
+	s, err := c.js.Stream(perRequest{ctx}, JobStream)
+	if err != nil {
+		return cause
+	}
+	names := s.ConsumerNames(perRequest{ctx})
+	for name := range names.Name() {
+		if !strings.HasPrefix(name, durablePrefix) {
+			return &OldConsumerError{Stream: JobStream, Consumer: name}
+		}
+	}
+	return cause
 }
 
 // ensureStream makes the stream if it is missing and create is set, and compares

@@ -2,6 +2,7 @@ package jobs
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 )
 
@@ -77,6 +78,19 @@ func (e *DriftError) Error() string {
 	return e.What + " is set up differently: " + strings.Join(e.Diffs, "; ") +
 		": drop the option, or delete it while no run is live"
 }
+
+// OldConsumerError: a consumer that is no run's takes the jobs of all runs. It
+// matches ErrDrift.
+type OldConsumerError struct{ Stream, Consumer string }
+
+// Error says in one line what to do.
+func (e *OldConsumerError) Error() string {
+	return fmt.Sprintf("consumer %s of stream %s, as earlier versions made it, takes the jobs of all runs: once no worker of that version runs, remove it with `nats consumer rm %s %s`, then try again",
+		e.Consumer, e.Stream, e.Stream, e.Consumer)
+}
+
+// Is makes errors.Is(err, ErrDrift) true.
+func (e *OldConsumerError) Is(target error) bool { return target == ErrDrift }
 
 // Is makes errors.Is(err, ErrDrift) true.
 func (e *DriftError) Is(target error) bool { return target == ErrDrift }

@@ -104,7 +104,29 @@ func (f *follower) read(ctx context.Context) error {
 		if got < followBatch && time.Since(start) > followWait+900*time.Millisecond {
 			return errors.New("no answer from the server")
 		}
+		if got < followBatch {
+			if err := f.missed(ctx, k, seen); err != nil {
+				return err
+			}
+		}
 	}
+}
+
+// missed asks the server, where a request ended without having been filled, whether
+// the newest message was lost on its way: with a connection that broke and was made
+// again before the server noticed, no gap would show until the next one.
+func (f *follower) missed(ctx context.Context, k jetstream.Consumer, seen uint64) error {
+	info, err := k.Info(ctx)
+	if err != nil {
+		return err
+	}
+	if info.Delivered.Consumer > seen {
+		return fmt.Errorf("messages after the %dth of the consumer are missing", seen)
+	}
+	if info.NumPending == 0 {
+		return f.tell() // the last that was to be told is gone from the stream
+	}
+	return nil
 }
 
 func (f *follower) drain(ctx context.Context, batch jetstream.MessageBatch, seen *uint64) (got int, err error) {

@@ -55,7 +55,7 @@ func newRigWith(t *testing.T, top Topology, run RunConfig) *rig {
 
 func (r *rig) open(run string, priority int) {
 	r.t.Helper()
-	r.ok(r.c.OpenRun(r.ctx, run, priority, r.run))
+	r.ok(r.c.OpenRun(r.ctx, run, priority, r.run, RunConfig{}))
 }
 
 // handle is the consumer of the run called run.

@@ -26,7 +26,7 @@ func TestForgetRun(t *testing.T) {
 	r := newRig(t, RunConfig{})
 	for _, run := range []string{"gone", "kept"} {
 		r.ok(r.c.PutRun(r.ctx, RunRecord{ID: run, State: RunFailed}))
-		r.ok(r.c.OpenRun(r.ctx, run, 0, RunConfig{}))
+		r.ok(r.c.OpenRun(r.ctx, run, 0, RunConfig{}, RunConfig{}))
 		r.submit(makeJobs(run, 2), 1, 2, 0)
 	}
 	k, _ := r.worker(quick("w"))

@@ -229,7 +229,8 @@ func TestDeadLetterBeforeTerm(t *testing.T) {
 	r.submit(js, 1, 1, 0)
 	k, _ := r.worker(quick("a"))
 	l := r.next(k)
-	r.ok(r.c.putLetter(r.ctx, DeadLetter{Run: "run", ID: js[0].ID, Job: &js[0], Reason: "no good", Attempts: 1}))
+	_, err := r.c.putLetter(r.ctx, DeadLetter{Run: "run", ID: js[0].ID, Job: &js[0], Reason: "no good", Attempts: 1})
+	r.ok(err)
 	r.ok(l.update(r.ctx, func(JobState, bool) (JobState, error) {
 		s := l.state
 		s.State, s.Error, s.Failed = StateDead, "no good", 1

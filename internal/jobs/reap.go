@@ -138,7 +138,7 @@ func (c *Client) buryMessage(ctx context.Context, s jetstream.Stream, raw *jetst
 		}
 	}
 	if !over {
-		if err := c.putLetter(ctx, d); err != nil {
+		if _, err := c.putLetter(ctx, d); err != nil {
 			return err
 		}
 		if mine.recordable() {

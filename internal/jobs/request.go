@@ -52,8 +52,8 @@ func again(ctx context.Context, what func(context.Context) error) error {
 	}
 }
 
-// read does what, which changes nothing, and does it again a few times where the
-// connection was the trouble.
+// read does what, which changes nothing when it is done twice, and does it again a
+// few times where the connection was the trouble.
 func read(ctx context.Context, what func(context.Context) error) error {
 	for try := 1; ; try++ {
 		err := what(perRequest{ctx})
@@ -62,6 +62,18 @@ func read(ctx context.Context, what func(context.Context) error) error {
 		}
 		sleep(ctx, jitter(200*time.Millisecond))
 	}
+}
+
+// codeWrongLastConstant is what a server says of a lost compare and swap, in place
+// of JSErrCodeStreamWrongLastSequence, where it can't tell the sequence: of
+// replicated streams.
+const codeWrongLastConstant jetstream.ErrorCode = 10164
+
+// lostRace reports whether a compare and swap failed because somebody was quicker.
+func lostRace(err error) bool {
+	var api *jetstream.APIError
+	return errors.Is(err, jetstream.ErrKeyExists) || errors.As(err, &api) &&
+		(api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == codeWrongLastConstant)
 }
 
 // isBroken reports whether a request failed for want of a connection.

@@ -13,17 +13,18 @@ import (
 	"surprisal/internal/score"
 )
 
-// RunConfig is how a run's jobs are handed out. In OpenRun a zero field means: as
-// it is, or the default where the run has no consumer yet.
+// RunConfig is how a run's jobs are handed out. A zero field is one that nobody
+// has asked for.
 type RunConfig struct {
-	AckWait       time.Duration // 60 s; workers heartbeat every third of it
-	MaxAttempts   int           // 5; failed attempts until a job is dead
-	MaxLost       int           // 5; attempts whose worker vanished until a job is dead
-	MaxDeliver    int           // 1000; backstop over all deliveries, drains and declines included
-	MaxAckPending int           // 65536; jobs in hand or delayed, all workers together
+	AckWait       time.Duration `json:"ack_wait_ns,omitzero"`     // 60 s; workers heartbeat every third of it
+	MaxAttempts   int           `json:"max_attempts,omitzero"`    // 5; failed attempts until a job is dead
+	MaxLost       int           `json:"max_lost,omitzero"`        // 5; attempts whose worker vanished until a job is dead
+	MaxDeliver    int           `json:"max_deliver,omitzero"`     // 1000; backstop over all deliveries, drains and declines included
+	MaxAckPending int           `json:"max_ack_pending,omitzero"` // 65536; jobs in hand or delayed, all workers together
 }
 
-func (t RunConfig) or(d RunConfig) RunConfig {
+// Or is t with what it leaves open taken from d.
+func (t RunConfig) Or(d RunConfig) RunConfig {
 	set := func(v *int, d int) {
 		if *v == 0 {
 			*v = d
@@ -40,7 +41,7 @@ func (t RunConfig) or(d RunConfig) RunConfig {
 }
 
 func (t RunConfig) withDefaults() RunConfig {
-	return t.or(RunConfig{AckWait: time.Minute, MaxAttempts: 5, MaxLost: 5, MaxDeliver: 1000, MaxAckPending: 65536})
+	return t.Or(RunConfig{AckWait: time.Minute, MaxAttempts: 5, MaxLost: 5, MaxDeliver: 1000, MaxAckPending: 65536})
 }
 
 func (t RunConfig) validate() error {
@@ -142,26 +143,33 @@ func runQueueInfo(info *jetstream.ConsumerInfo) (q RunQueueInfo, ok bool) {
 	return q, true
 }
 
-// OpenRun makes the run's consumer, so that workers take its jobs, or checks the
-// one that is there; of that it changes the priority alone, because workers live
-// on the rest. Call it before Submit.
-func (c *Client) OpenRun(ctx context.Context, run string, priority int, cfg RunConfig) error {
+// OpenRun makes the run's consumer, so that workers take its jobs, or checks that
+// the one that is there is as asked; of that it changes the priority alone, because
+// workers live on the rest. What asked leaves open is as it is, or as kept in the
+// run's record where there is no consumer yet. Call it before Submit.
+func (c *Client) OpenRun(ctx context.Context, run string, priority int, asked, kept RunConfig) error {
 	op := "open run " + run
 	if !score.ValidRunID(run) {
 		return fmt.Errorf("open run: %q is not a run id", run)
 	}
-	ctx = perRequest{ctx}
-	k, err := c.js.Consumer(ctx, JobStream, runDurable(run))
-	if errors.Is(err, jetstream.ErrConsumerNotFound) {
-		want := cfg.withDefaults()
+	var k jetstream.Consumer
+	err := read(ctx, func(ctx context.Context) (err error) {
+		if k, err = c.js.Consumer(ctx, JobStream, runDurable(run)); !errors.Is(err, jetstream.ErrConsumerNotFound) {
+			return err
+		}
+		want := asked.Or(kept).withDefaults()
 		if err := want.validate(); err != nil {
-			return fmt.Errorf("%s: %w", op, err)
+			return err
 		}
 		// Create, never CreateOrUpdate: that would rewrite one made since.
 		k, err = c.js.CreateConsumer(ctx, JobStream, want.consumer(run, priority))
 		if errors.Is(err, jetstream.ErrConsumerExists) {
 			k, err = c.js.Consumer(ctx, JobStream, runDurable(run))
 		}
+		return err
+	})
+	if isOverlap(err) {
+		err = c.overlapping(ctx, run, err)
 	}
 	if err != nil {
 		return c.fail(op, err)
@@ -170,7 +178,7 @@ func (c *Client) OpenRun(ctx context.Context, run string, priority int, cfg RunC
 	if !ok || have.drift != nil {
 		return fmt.Errorf("%s: %w", op, have.drift)
 	}
-	want := cfg.or(have.Config)
+	want := asked.Or(have.Config)
 	var d diff
 	d.eq("AckWait", have.Config.AckWait, want.AckWait)
 	d.eq("MaxDeliver", have.Config.MaxDeliver, want.MaxDeliver)
@@ -183,7 +191,11 @@ func (c *Client) OpenRun(ctx context.Context, run string, priority int, cfg RunC
 	if have.Priority != priority {
 		next := k.CachedInfo().Config
 		next.Metadata[metaPriority] = strconv.Itoa(priority)
-		if _, err := c.js.UpdateConsumer(ctx, JobStream, next); err != nil {
+		err := read(ctx, func(ctx context.Context) error {
+			_, err := c.js.UpdateConsumer(ctx, JobStream, next)
+			return err
+		})
+		if err != nil {
 			return c.fail(op, err)
 		}
 	}
@@ -197,8 +209,7 @@ func (c *Client) CloseRun(ctx context.Context, run string) error {
 	if err := c.PurgeRun(ctx, run); err != nil {
 		return err
 	}
-	ctx = perRequest{ctx}
-	err := c.js.DeleteConsumer(ctx, JobStream, runDurable(run))
+	err := read(ctx, func(ctx context.Context) error { return c.js.DeleteConsumer(ctx, JobStream, runDurable(run)) })
 	if err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
 		return c.fail("close run "+run, err)
 	}
@@ -224,7 +235,11 @@ func (c *Client) pause(ctx context.Context, op, run string, until time.Time) err
 	if !score.ValidRunID(run) {
 		return fmt.Errorf("%s: not a run id", op)
 	}
-	if _, err := c.js.PauseConsumer(perRequest{ctx}, JobStream, runDurable(run), until); err != nil {
+	err := read(ctx, func(ctx context.Context) error {
+		_, err := c.js.PauseConsumer(ctx, JobStream, runDurable(run), until)
+		return err
+	})
+	if err != nil {
 		return c.fail(op, err)
 	}
 	return c.fail(op, c.announce(run, noticeChanged))

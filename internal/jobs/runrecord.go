@@ -17,8 +17,7 @@ import (
 // RunState is where a run is.
 type RunState string
 
-// The states of a run. Paused and cancelled have their place here; nothing sets
-// them yet.
+// The states of a run.
 const (
 	RunPlanned   RunState = "planned"   // manifest written, jobs not all queued
 	RunRunning   RunState = "running"   // jobs queued
@@ -56,6 +55,8 @@ type RunRecord struct {
 	Drop bool `json:"drop,omitempty"`
 	// Priority: workers take jobs of a run with a higher one first.
 	Priority int `json:"priority,omitempty"`
+	// Config is what was asked for when the run was queued; what is zero was not.
+	Config RunConfig `json:"config,omitzero"`
 	// Epoch is the last that NextEpoch gave.
 	Epoch   uint64    `json:"epoch"`
 	Updated time.Time `json:"updated"`
@@ -106,12 +107,15 @@ func (c *Client) PutRun(ctx context.Context, r RunRecord) error {
 	if err != nil {
 		return fmt.Errorf("record run: %w", err)
 	}
-	ctx = perRequest{ctx}
-	kv, err := c.bucket(ctx, RunBucket)
-	if err == nil {
-		_, err = kv.Create(ctx, r.ID, b)
-	}
-	if errors.Is(err, jetstream.ErrKeyExists) {
+	// Made by a try whose answer was lost, it counts as one that was there.
+	err = read(ctx, func(ctx context.Context) error {
+		kv, err := c.bucket(ctx, RunBucket)
+		if err == nil {
+			_, err = kv.Create(ctx, r.ID, b)
+		}
+		return err
+	})
+	if lostRace(err) {
 		return fmt.Errorf("record run %s: %w", r.ID, ErrRunExists)
 	}
 	return c.fail("record run "+r.ID, err)
@@ -193,7 +197,7 @@ func (c *Client) UpdateRun(ctx context.Context, id string, change func(*RunRecor
 			return r, nil
 		}
 		// With a lost reply the change may be made twice: change must bear that.
-		if !(errors.Is(err, jetstream.ErrKeyExists) || isBroken(err)) || try == 20 || ctx.Err() != nil {
+		if !(lostRace(err) || isBroken(err)) || try == 20 || ctx.Err() != nil {
 			return r, c.fail("update run "+id, err)
 		}
 		sleep(ctx, jitter(10*time.Millisecond))

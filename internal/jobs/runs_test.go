@@ -43,7 +43,7 @@ func TestHigherPriorityIsFirst(t *testing.T) {
 	r.queueRun("y", 2, 4)
 	r.until("both are heard of", func() bool { _, ok := k.roster.config("y"); return ok })
 	r.runs(k, 1)
-	r.ok(r.c.OpenRun(r.ctx, "x", 3, RunConfig{}))
+	r.ok(r.c.OpenRun(r.ctx, "x", 3, RunConfig{}, RunConfig{}))
 	r.until("the change is heard of", func() bool {
 		k.roster.mu.Lock()
 		defer k.roster.mu.Unlock()

@@ -187,9 +187,20 @@ func (l *Lease) die(ctx context.Context, reason string) error {
 	} else {
 		letter.Raw = l.msg.Data()
 	}
-	err := again(ctx, func(ctx context.Context) error { return l.k.c.putLetter(ctx, letter) })
+	var at uint64
+	put := func() error {
+		err := again(ctx, func(ctx context.Context) (err error) {
+			at, err = l.k.c.putLetter(ctx, letter)
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("write dead letter: %w", err)
+		}
+		return nil
+	}
+	err := put()
 	if err != nil {
-		return fmt.Errorf("write dead letter: %w", err)
+		return err
 	}
 	if l.state.recordable() {
 		var now State
@@ -202,10 +213,26 @@ func (l *Lease) die(ctx context.Context, reason string) error {
 			return next, nil
 		})
 		if errors.Is(err, ErrSuperseded) && now != StateDead {
-			err = errors.Join(err, l.k.c.dropLetter(ctx, l.state.Run, l.state.Job))
+			err = errors.Join(err, l.k.c.withdrawLetter(ctx, l.state.Run, l.state.Job, at))
 		}
 		if err != nil {
 			return fmt.Errorf("record it: %w", err)
+		}
+		// An earlier holder may have written its own letter over ours and withdrawn it
+		// before the record said that the job is dead.
+		if err := put(); err != nil {
+			return err
+		}
+		done := false // since the record was written, by one who was taken for lost
+		err = l.update(ctx, func(cur JobState, exists bool) (JobState, error) {
+			done = exists && cur.State == StateDone
+			return cur, errKeep
+		})
+		if err == nil && done {
+			err = l.k.c.withdrawLetter(ctx, l.state.Run, l.state.Job, at)
+		}
+		if err != nil {
+			return fmt.Errorf("look whether it was done meanwhile: %w", err)
 		}
 	}
 	l.stop()

@@ -218,10 +218,12 @@ func (c *Client) PurgeRun(ctx context.Context, run string) error {
 	if !score.ValidRunID(run) {
 		return fmt.Errorf("purge run: %q is not a run id", run)
 	}
-	ctx = perRequest{ctx}
-	s, err := c.js.Stream(ctx, JobStream)
-	if err == nil {
-		err = s.Purge(ctx, jetstream.WithPurgeSubject(jobSubject(run, "*")))
-	}
+	err := read(ctx, func(ctx context.Context) error {
+		s, err := c.js.Stream(ctx, JobStream)
+		if err == nil {
+			err = s.Purge(ctx, jetstream.WithPurgeSubject(jobSubject(run, "*")))
+		}
+		return err
+	})
 	return c.fail("purge run "+run, err)
 }

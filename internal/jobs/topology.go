@@ -78,8 +78,11 @@ func (t Topology) validate() error {
 // the others; it never changes one, because workers live on them. Only
 // dispatchers call it; two at once are fine.
 func (c *Client) Setup(ctx context.Context, t Topology) error {
-	ctx = perRequest{ctx}
-	found, err := c.found(ctx)
+	var found Topology
+	err := read(ctx, func(ctx context.Context) (err error) {
+		found, err = c.found(ctx)
+		return err
+	})
 	if err != nil {
 		return c.fail("set up the queue", err)
 	}
@@ -88,16 +91,17 @@ func (c *Client) Setup(ctx context.Context, t Topology) error {
 		return fmt.Errorf("set up the queue: %w", err)
 	}
 	for _, s := range t.streams() {
-		if err := c.ensureStream(ctx, s, true); err != nil {
+		if err := read(ctx, func(ctx context.Context) error { return c.ensureStream(ctx, s, true) }); err != nil {
 			return c.fail("set up the queue", err)
 		}
 	}
 	for _, b := range t.buckets() {
-		if err := c.ensureBucket(ctx, b, true); err != nil {
+		if err := read(ctx, func(ctx context.Context) error { return c.ensureBucket(ctx, b, true) }); err != nil {
 			return c.fail("set up the queue", err)
 		}
 	}
-	return c.fail("set up the queue", c.ensureConsumer(ctx, EventStream, reaper(), true))
+	err = read(ctx, func(ctx context.Context) error { return c.ensureConsumer(ctx, EventStream, reaper(), true) })
+	return c.fail("set up the queue", err)
 }
 
 // Check reports how the queue is set up, or ErrNotSetUp, or ErrDrift. It changes

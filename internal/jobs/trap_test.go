@@ -372,7 +372,7 @@ func TestTrapUpdateRewritesALiveDurable(t *testing.T) {
 	get := func() jetstream.ConsumerConfig {
 		return r.handle().CachedInfo().Config
 	}
-	open := func(cfg RunConfig) error { return r.c.OpenRun(r.ctx, "run", 0, cfg) }
+	open := func(cfg RunConfig) error { return r.c.OpenRun(r.ctx, "run", 0, cfg, RunConfig{}) }
 	r.ok(open(RunConfig{}))                          // as it is
 	r.ok(open(RunConfig{AckWait: 20 * time.Second})) // the same
 	drifts := func(err error) {
@@ -394,7 +394,7 @@ func TestTrapUpdateRewritesALiveDurable(t *testing.T) {
 		t.Fatalf("the worker lives on %+v", l.run)
 	}
 	// A priority is no setting that workers live on.
-	r.ok(r.c.OpenRun(r.ctx, "run", 7, RunConfig{}))
+	r.ok(r.c.OpenRun(r.ctx, "run", 7, RunConfig{}, RunConfig{}))
 	if cfg := get(); cfg.AckWait != 20*time.Second || cfg.Metadata[metaPriority] != "7" || cfg.MaxAckPending != 65536 {
 		t.Fatalf("after a change of priority: %+v", cfg)
 	}

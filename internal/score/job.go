@@ -31,6 +31,9 @@ type Job struct {
 	// First and Last are row indices in the file, both inclusive.
 	First int64 `json:"first"`
 	Last  int64 `json:"last"`
+	// Offset is the byte at which row First begins, of a file of lines; 0 when
+	// rows are counted from the file's start. It is no part of the job's id.
+	Offset int64 `json:"offset,omitempty"`
 	// Out is the run's output folder; Output is the file's name under it.
 	Out          string  `json:"out"`
 	Output       string  `json:"output"`
@@ -121,6 +124,9 @@ func (j Job) Validate() error {
 	}
 	if j.First < 0 || j.Last < j.First || j.Last > MaxRow {
 		return bad("rows %d to %d", j.First, j.Last)
+	}
+	if j.Offset < 0 || j.Offset > 0 && j.Offset >= j.Input.Size {
+		return bad("offset %d of %d bytes", j.Offset, j.Input.Size)
 	}
 	if err := ValidRel(j.Input.Rel); err != nil {
 		return bad("%w", err)

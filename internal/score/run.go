@@ -52,6 +52,9 @@ type FilePlan struct {
 	// Cuts are the first rows of the file's jobs, ascending from 0; empty for a
 	// file without rows. Job i is rows Cuts[i] .. Cuts[i+1]-1 (Rows-1 for the last).
 	Cuts []int64 `json:"cuts,omitempty"`
+	// Offsets are the bytes at which the rows of Cuts begin, of a file of lines
+	// that is not compressed; empty for any other.
+	Offsets []int64 `json:"offsets,omitempty"`
 	// Tokens is the estimate for the whole file.
 	Tokens int64 `json:"estimated_tokens"`
 	// Error says why the file can't be scored; such a file has no jobs.
@@ -110,7 +113,11 @@ func (m *Manifest) Job(i, c int) Job {
 	if c+1 < len(f.Cuts) {
 		last = f.Cuts[c+1] - 1
 	}
-	return NewJob(m, f.Input, f.Cuts[c], last)
+	j := NewJob(m, f.Input, f.Cuts[c], last)
+	if c < len(f.Offsets) {
+		j.Offset = f.Offsets[c]
+	}
+	return j
 }
 
 // FileJobs lists the jobs of m.Files[i].
@@ -190,6 +197,14 @@ func (m *Manifest) Validate() error {
 		}
 		if (f.Rows > 0 && f.Error == "") != (len(f.Cuts) > 0) {
 			return fmt.Errorf("manifest: file %q has %d rows and %d jobs", f.Input.Rel, f.Rows, len(f.Cuts))
+		}
+		if len(f.Offsets) > 0 && len(f.Offsets) != len(f.Cuts) {
+			return fmt.Errorf("manifest: file %q: %d jobs and %d offsets", f.Input.Rel, len(f.Cuts), len(f.Offsets))
+		}
+		for i, o := range f.Offsets {
+			if o < 0 || o >= f.Input.Size || i > 0 && o <= f.Offsets[i-1] {
+				return fmt.Errorf("manifest: file %q: offsets are not ascending bytes of the file", f.Input.Rel)
+			}
 		}
 		for i, c := range f.Cuts {
 			if (i == 0 && c != 0) || (i > 0 && c <= f.Cuts[i-1]) || c >= f.Rows {

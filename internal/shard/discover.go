@@ -27,7 +27,8 @@ type Problem struct {
 // Discover lists the files that args name, in order of Rel. An argument is
 //
 //   - a file, whatever its suffix; Rel is its base name;
-//   - a folder: every *.parquet below it, Rel relative to it;
+//   - a folder: every *.parquet below it, Rel relative to it; in a folder without
+//     any, every file of JSON lines (.jsonl, .ndjson, with .gz or .zst or without);
 //   - a glob (*, ?, [a-z], {a,b}, ** for any number of folders), expanded here
 //     when the shell was kept from it by quotes; Rel is relative to the folder
 //     before the first wildcard. Folders that it matches are taken as folders,
@@ -100,6 +101,7 @@ type discovery struct {
 	arg        int
 	found      []found
 	seen       map[string]bool
+	lines      bool // folders are searched for JSON lines
 	problems   []Problem
 }
 
@@ -121,12 +123,17 @@ func (d *discovery) argument(arg string) error {
 		n := len(d.seen)
 		problems := len(d.problems)
 		d.walk(abs, abs, nil)
+		if len(d.seen) == n && len(d.problems) == problems && !d.covered(abs) {
+			d.lines = true // of a folder without parquet
+			d.walk(abs, abs, nil)
+			d.lines = false
+		}
 		if len(d.seen) == n && !d.covered(abs) {
 			if len(d.problems) > problems {
 				p := d.problems[problems]
 				return fmt.Errorf("input %s: no readable %s file in this folder (%s: %w)", arg, parquetSuffix, p.Path, p.Err)
 			}
-			return fmt.Errorf("input %s: no %s file in this folder or below it; name files with another suffix one by one or by a glob", arg, parquetSuffix)
+			return fmt.Errorf("input %s: no %s or .jsonl file in this folder or below it; name files with another suffix one by one or by a glob", arg, parquetSuffix)
 		}
 		return nil
 	case err == nil && st.Mode().IsRegular():
@@ -199,7 +206,15 @@ func (d *discovery) add(path, base string, st fs.FileInfo) {
 	})
 }
 
-// walk takes every *.parquet below dir. up are the folders that dir is in, by
+// takes tells whether a folder's file is an input by its name.
+func (d *discovery) takes(name string) bool {
+	if d.lines {
+		return isLines(name)
+	}
+	return strings.HasSuffix(name, parquetSuffix)
+}
+
+// walk takes every *.parquet, or every file of JSON lines, below dir. up are the folders that dir is in, by
 // their real paths, so that links can't lead in circles.
 func (d *discovery) walk(dir, base string, up []string) {
 	if d.excluded(dir) {
@@ -227,7 +242,7 @@ func (d *discovery) walk(dir, base string, up []string) {
 		}
 		st, err := os.Stat(path)
 		if err != nil {
-			if strings.HasSuffix(name, parquetSuffix) {
+			if d.takes(name) {
 				d.problem(path, err)
 			}
 			continue
@@ -235,9 +250,9 @@ func (d *discovery) walk(dir, base string, up []string) {
 		switch {
 		case st.IsDir():
 			d.walk(path, base, up)
-		case strings.HasSuffix(name, parquetSuffix) && st.Mode().IsRegular():
+		case d.takes(name) && st.Mode().IsRegular():
 			d.add(path, base, st)
-		case strings.HasSuffix(name, parquetSuffix):
+		case d.takes(name):
 			d.problem(path, errors.New("neither a file nor a folder"))
 		}
 	}

@@ -54,13 +54,24 @@ func (d *discovery) url(arg string) error {
 // urlFolder takes every *.parquet below dir.
 func (d *discovery) urlFolder(arg string, dir score.Place) error {
 	n, problems, any := len(d.seen), len(d.problems), false
+	var lines []store.Info // taken in a folder without parquet
 	err := d.list(dir, func(info store.Info, p score.Place) {
 		any = true
-		if strings.HasSuffix(p.Key, parquetSuffix) && !hiddenBelow(dir.Key, p.Key) {
+		switch {
+		case hiddenBelow(dir.Key, p.Key):
+		case d.takes(p.Key):
 			dir.Rev = p.Rev
 			d.addURL(info, dir)
+		case isLines(p.Key):
+			dir.Rev = p.Rev
+			lines = append(lines, info)
 		}
 	})
+	if err == nil && len(d.seen) == n && len(d.problems) == problems {
+		for _, info := range lines {
+			d.addURL(info, dir)
+		}
+	}
 	switch {
 	case err != nil:
 		return fmt.Errorf("input %w", err)

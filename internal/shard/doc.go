@@ -13,6 +13,9 @@
 // and writes. A reader holds one page a column, however large the row group. A
 // page, and so a document, has at most 1 GiB; a row at most 2^26 ids.
 //
+// Files of JSON lines (lines.go, linesread.go, jsonrow.go) are read line by line
+// and give the same rows; a line that is bad is its row's Problem.
+//
 // Words. An input is a file to score. A kept column is one copied from the
 // input to the output. A score file is one job's output:
 // OUT/<rel without .parquet>/rows-<first>-<last>.parquet. Its digest is a

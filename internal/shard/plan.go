@@ -103,6 +103,10 @@ func plan(ctx context.Context, in score.Input, opt PlanOptions) (p score.FilePla
 	}
 	defer f.Close()
 	err = recovered(func() error {
+		if isLines(in.Rel) {
+			p, err = planLines(ctx, f, in, opt)
+			return err
+		}
 		p, err = planFile(ctx, f, in, opt)
 		return err
 	})

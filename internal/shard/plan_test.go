@@ -138,7 +138,7 @@ func TestPlanRefuses(t *testing.T) {
 		"short footer":  {write(t, tail("PAR1", 3)), textOptions(), "footer"},
 		"zeros":         {write(t, append(slices.Clone(good[:len(good)-308]), append(make([]byte, 300), tail("PAR1", 300)[len(good)-8:]...)...)), textOptions(), ""},
 		"no column":     {fixtures(t, "kinds")[0], column("body"), `no column "body"; the file has "id" string`},
-		"nested":        {fixtures(t, "kinds")[0], column("meta.text"), "nested"},
+		"nested":        {fixtures(t, "kinds")[0], column("meta.nothing"), "no field \"nothing\" in column \"meta\""},
 		"a struct":      {fixtures(t, "kinds")[0], column("meta"), "is of type struct<text: string"},
 		"a number":      {fixtures(t, "kinds")[0], column("i64"), "is of type int64"},
 		"a decimal":     {fixtures(t, "kinds")[0], column("dec38"), "must be a string"},

@@ -58,8 +58,8 @@ type Row struct {
 	IDs []int32
 	// Null: the text, the target or the list of ids is null.
 	Null bool
-	// Problem is empty, or why the row's ids can't be used: one is null or does
-	// not fit 32 bits. IDs is nil then.
+	// Problem is empty, or why the row can't be used: an id is null or does not fit
+	// 32 bits, or a line of JSON is bad. IDs is nil then.
 	Problem string
 	// Kept goes to Writer.Write unchanged.
 	Kept Kept
@@ -75,6 +75,7 @@ type Reader struct {
 	ids     *column
 	idsCol  *idsColumn
 	kept    []*column
+	lines   *lineScanner // of a file of JSON lines, which has no columns to read
 	columns *Columns
 	next    int64
 	err     error
@@ -99,7 +100,12 @@ func openRange(ctx context.Context, job score.Job) (*Reader, error) {
 		return nil, err
 	}
 	r := &Reader{job: job, file: &f, next: job.First}
-	if err := recovered(func() error { return r.open(ctx, f, f.Size) }); err != nil {
+	if err := recovered(func() error {
+		if isLines(job.Input.Rel) {
+			return r.openLines(ctx, f)
+		}
+		return r.open(ctx, f, f.Size)
+	}); err != nil {
 		r.endAhead()
 		f.Close()
 		return nil, err
@@ -195,7 +201,9 @@ func (r *Reader) row() (Row, error) {
 	}
 	row := Row{Index: r.next}
 	var err error
-	if r.text != nil {
+	if r.lines != nil {
+		err = r.lineRow(&row)
+	} else if r.text != nil {
 		row.Text, row.Null, err = r.text.textRow()
 		if r.context != nil && err == nil {
 			row.Context, row.NullContext, err = r.context.textRow()

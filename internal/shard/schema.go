@@ -156,6 +156,36 @@ func (f *footer) top(name string) (*element, error) {
 	return found, nil
 }
 
+// field finds a column: a top-level one of that name, else a field of structs.
+func (f *footer) field(name string) (*element, error) {
+	if !f.has(name) {
+		if e := f.schema.inner(name); e != nil {
+			return e, nil
+		}
+		if i := strings.IndexByte(name, '.'); i > 0 && f.has(name[:i]) {
+			return nil, f.columnErr("no field %q in column %q", name[i+1:], name[:i])
+		}
+	}
+	return f.top(name)
+}
+
+// inner finds a field by its names, joined by dots; nil if there is none.
+func (e *element) inner(name string) *element {
+	for _, c := range e.children {
+		if c.se.Name == name {
+			return c
+		}
+	}
+	for _, c := range e.children {
+		if rest, ok := strings.CutPrefix(name, c.se.Name+"."); ok && c.leaf == nil {
+			if found := c.inner(rest); found != nil {
+				return found
+			}
+		}
+	}
+	return nil
+}
+
 func (f *footer) has(name string) bool {
 	for _, c := range f.schema.children {
 		if c.se.Name == name {
@@ -254,14 +284,14 @@ func (e *element) listElement() *element {
 
 // textLeaf finds the text column and checks that it holds text.
 func (f *footer) textLeaf(name string) (*leaf, error) {
-	e, err := f.top(name)
+	e, err := f.field(name)
 	if err != nil {
 		return nil, err
 	}
 	bad := func() (*leaf, error) {
 		return nil, f.columnErr("text column %q is of type %s, it must be a string or binary column", name, e.typeName(0))
 	}
-	if e.leaf == nil || e.repeated() || e.leaf.kind != parquet.ByteArray {
+	if e.leaf == nil || e.maxRep > 0 || e.leaf.kind != parquet.ByteArray {
 		return bad()
 	}
 	switch e.se.LogicalType.Value.(type) {
@@ -302,7 +332,7 @@ type idsColumn struct {
 }
 
 func (f *footer) idsLeaf(name string) (*idsColumn, error) {
-	e, err := f.top(name)
+	e, err := f.field(name)
 	if err != nil {
 		return nil, err
 	}
@@ -313,9 +343,9 @@ func (f *footer) idsLeaf(name string) (*idsColumn, error) {
 	if el == nil || el.leaf == nil || el.leaf.maxRep != 1 || (el.leaf.kind != parquet.Int32 && el.leaf.kind != parquet.Int64) {
 		return bad()
 	}
-	c := &idsColumn{leaf: el.leaf}
-	if e.optional() {
-		c.listDef = 1
+	c := &idsColumn{leaf: el.leaf, listDef: e.maxDef}
+	if e.repeated() { // its own level is its elements'
+		c.listDef--
 	}
 	switch v := el.se.LogicalType.Value.(type) {
 	case nil:

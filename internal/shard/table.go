@@ -24,6 +24,9 @@ type Table struct {
 // OpenInput opens an input that was planned; the error wraps ErrInputChanged
 // when it is another file by now.
 func OpenInput(ctx context.Context, in score.Input) (*Table, error) {
+	if isLines(in.Rel) {
+		return nil, fmt.Errorf("open %s: %w: only parquet inputs can be read by column, this one is JSON lines", in.Path, ErrColumn)
+	}
 	f, err := openInput(ctx, in)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", in.Path, err)

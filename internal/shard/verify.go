@@ -218,6 +218,9 @@ func (v *verifier) keptOf(input bool) error {
 		return err
 	}
 	defer in.Close()
+	if isLines(v.job.Input.Rel) {
+		return v.keptOfLines(ours)
+	}
 	foot, err := readFooter(in, v.job.Input.Size)
 	if err != nil {
 		return fmt.Errorf("%w: input %s: %w", ErrInputChanged, v.job.Input.Path, err)
@@ -242,6 +245,47 @@ func (v *verifier) keptOf(input bool) error {
 	}
 	for path := range ours {
 		return corruptf("it has a column %s that was not to be kept", path)
+	}
+	return nil
+}
+
+// keptOfLines reads the job's lines beside ours, the kept columns by name.
+func (v *verifier) keptOfLines(ours map[string]*leaf) error {
+	r, err := openRange(v.ctx, v.job)
+	if err != nil {
+		return fmt.Errorf("%w: input %s: %w", ErrInputChanged, v.job.Input.Path, err)
+	}
+	defer r.Close()
+	var cols []*column
+	for _, theirs := range r.columns.leaves {
+		l := ours[theirs.path]
+		if l == nil || l.kind != theirs.kind || l.maxDef != theirs.maxDef || l.maxRep != 0 {
+			return corruptf("kept column %s is missing or of another type than the input's", theirs.path)
+		}
+		delete(ours, theirs.path)
+		cols = append(cols, newColumn(v.ctx, v.f, v.foot, l, 0))
+	}
+	for path := range ours {
+		return corruptf("it has a column %s that was not to be kept", path)
+	}
+	for row := v.c.First; row <= v.c.Last; row++ {
+		want, err := r.Next()
+		if err != nil {
+			return fmt.Errorf("%w: input row %d: %w", ErrInputChanged, row, err)
+		}
+		for i, c := range cols {
+			same := false
+			if err := c.row(func(e entry) error {
+				have := toValue(c.leaf, e, i)
+				same = have.DefinitionLevel() == want.Kept.values[i].DefinitionLevel() && parquet.Equal(have, want.Kept.values[i])
+				return nil
+			}); err != nil {
+				return err
+			}
+			if !same {
+				return corruptf("row %d: kept column %s is not what the input has", row, c.leaf.path)
+			}
+		}
 	}
 	return nil
 }

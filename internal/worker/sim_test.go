@@ -31,6 +31,12 @@ var simSeed = flag.Uint64("seed", 0, "TestSimulation: replay this seed, with -v 
 // TestSimulation runs dispatchers and workers, the real ones, on a simulated
 // server in virtual time, one run a seed, through whatever the seed has befall
 // them, and checks what is left. SURPRISAL_SIM_SEEDS is how many seeds.
+//
+// It finds what no one thought of. What is known to break things has a test of its
+// own, in internal/jobs (TestTrap..., TestNoHeartbeatAfterNak, TestReaperKeeps...,
+// TestRevive...) and internal/dispatch (TestFilesDecide, TestPauseCancelRetry), and
+// those, not this, are what a change to either is to be held to: a seed comes upon
+// few of them.
 func TestSimulation(t *testing.T) {
 	seeds := 200
 	if testing.Short() {
@@ -56,9 +62,13 @@ func TestSimulation(t *testing.T) {
 	})
 }
 
-// TestSimulationReplays: a seed's history is the same each time. It may part where
-// a pipeline's goroutines of one instant choose among several that are ready,
-// which Go leaves to chance; a seed that fails leaves its trace for that.
+// TestSimulationReplays: a seed's history is the same each time, to the last event,
+// but for the order of what happens in one instant. That is so because every
+// message's fate and time is drawn by seed, sender and how many of its kind went
+// before, and because no two of them arrive in the same instant. Left to Go's
+// scheduler is which of two goroutines that wake in one instant is first, as when
+// a frozen process goes on. It parts a history where a crash is to come between
+// the two: about one seed in a hundred, so one of these may.
 func TestSimulationReplays(t *testing.T) {
 	const seeds = 10
 	var first, again []string
@@ -86,7 +96,7 @@ func TestSimulationReplays(t *testing.T) {
 		}
 	}
 	t.Logf("%d of %d histories are the same to the last event", same, seeds)
-	if same < seeds/2 {
+	if same < seeds-1 {
 		t.Errorf("%d of %d histories are the same: a seed does not replay", same, seeds)
 	}
 }

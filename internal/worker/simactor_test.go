@@ -2,11 +2,11 @@ package worker
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -47,7 +47,7 @@ func (s *simulation) life(kind string, begin func(*process), main func(ctx conte
 		select {
 		case e := <-ended:
 			log.Info().Err(e.err).Msg("process ended")
-			s.net.Note(name, "end", fmt.Sprint(e.err), "")
+			s.net.Note(name, "end", strings.ReplaceAll(fmt.Sprint(e.err), s.m.Out, "OUT"), "")
 			if e.over {
 				return
 			}
@@ -132,9 +132,6 @@ func (s *simulation) dispatcher() {
 		s.mu.Unlock()
 		err = sub.Queue(ctx, client, dispatch.QueueOptions{Run: s.top})
 		free()
-		if errors.Is(err, jobs.ErrDrift) { // as the message says: drop the options
-			s.top = jobs.RunConfig{MaxAttempts: 5, MaxLost: 5}
-		}
 		if err != nil {
 			return false, err
 		}

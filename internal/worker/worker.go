@@ -305,13 +305,16 @@ func (w *Worker) signsOfLife(ctx, fetch context.Context) error {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			bye, cancel := settleContext(ctx)
-			defer cancel()
-			if err := w.client.RemoveWorker(bye, w.cfg.ID); err != nil {
-				w.log.Debug().Err(err).Msg("worker record not removed")
-			}
-			return nil
 		}
+		if ctx.Err() == nil {
+			continue
+		}
+		bye, cancel := settleContext(ctx)
+		defer cancel()
+		if err := w.client.RemoveWorker(bye, w.cfg.ID); err != nil {
+			w.log.Debug().Err(err).Msg("worker record not removed")
+		}
+		return nil
 	}
 }
 

@@ -187,8 +187,8 @@ func (c *Conn) step() error {
 // out gives when a message sent now is there: messages come in the order sent.
 // Two goroutines of one instant send in no order, so their messages have none;
 // only a flush waits for all that was sent.
-func (c *Conn) out(op string, way time.Duration) time.Duration {
-	now := time.Now()
+func (c *Conn) out(op string, f *fate) time.Duration {
+	now, way := time.Now(), f.way(c.n.faults)
 	if !now.Equal(c.sent) {
 		c.sent, c.floor = now, c.lastOut
 	}
@@ -196,7 +196,9 @@ func (c *Conn) out(op string, way time.Duration) time.Duration {
 	if op == opFlush {
 		after = c.lastOut
 	}
-	way = c.n.at(max(way, after.Sub(now)+1))
+	// Not all of one instant right behind what was sent before: who is first there
+	// would be left to Go's scheduler.
+	way = c.n.at(max(way, after.Sub(now)+1+time.Duration(f.float()*float64(20*time.Microsecond))))
 	if there := now.Add(way); there.After(c.lastOut) {
 		c.lastOut = there
 	}
@@ -238,11 +240,11 @@ func request[T any](ctx context.Context, c *Conn, op, key string, do func(*serve
 			err = nats.ErrConnectionClosed
 		}
 	}
-	if serr := c.step(); serr != nil {
-		return v, serr
-	}
 	if err != nil {
 		c.n.Note(c.name, op, key, "gets "+err.Error())
+	}
+	if serr := c.step(); serr != nil {
+		return v, serr
 	}
 	return v, err
 }
@@ -259,7 +261,7 @@ func ask[T any](c *Conn, op, key string, do func(*server) (T, error)) (<-chan an
 	answers := make(chan answer[T], 1)
 	gen, lost, mute := c.gen, f.hit(n.faults.Request), f.hit(n.faults.Reply)
 	back := f.way(n.faults)
-	time.AfterFunc(c.out(op, f.way(n.faults)), func() {
+	time.AfterFunc(c.out(op, f), func() {
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		if lost || !n.up || gen != c.gen {
@@ -300,7 +302,7 @@ func (c *Conn) signal(op, key string, do func(*server)) error {
 	}
 	f := n.fate(c.name, op, key)
 	gen, lost := c.gen, f.hit(n.faults.Signal)
-	time.AfterFunc(c.out(op, f.way(n.faults)), func() {
+	time.AfterFunc(c.out(op, f), func() {
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		if lost || !n.up || gen != c.gen {

@@ -22,6 +22,14 @@ type clientConsumer struct {
 
 func (k *clientConsumer) CachedInfo() *jetstream.ConsumerInfo { return k.info }
 
+func (k *clientConsumer) Info(ctx context.Context) (*jetstream.ConsumerInfo, error) {
+	now, err := k.j.Consumer(ctx, k.stream, k.name)
+	if err == nil {
+		k.info = now.CachedInfo()
+	}
+	return k.info, err
+}
+
 // optionOf gives what an option sets: its type is the jetstream package's own.
 func optionOf(option any) (reflect.Value, error) {
 	v := reflect.ValueOf(option)
@@ -231,7 +239,7 @@ func (c *Conn) signalPull(k *clientConsumer, p *pull, expires time.Duration) err
 	p.gen = c.gen
 	fate := n.fate(c.name, "fetch", k.stream)
 	lost := fate.hit(n.faults.Request)
-	time.AfterFunc(c.out("fetch", fate.way(n.faults)), func() {
+	time.AfterFunc(c.out("fetch", fate), func() {
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		if lost || !n.up || p.gen != c.gen {

@@ -1,11 +1,11 @@
 // Command benchqueue measures the queue: what it costs a worker for each job, and
 // what it costs the dispatcher in memory.
 //
-//	benchqueue [--workers 300] [--jobs 20000] [--score 3s]   workers' time
+//	benchqueue [--workers 300] [--jobs 20000] [--score 13s]  workers' time
 //	benchqueue --memory [--jobs 1000000]                     dispatcher's memory
 //
 // The server is the one that `dispatcher run` embeds, a process of its own here,
-// and syncs every write. The workers are jobs.Consumers that sleep in place of
+// and syncs every write. The workers are jobs.Consumers whose engine sleeps in place of
 // scoring, each with a connection of its own, in a few processes. A job is done
 // when its worker makes the job's file, which can be made only once.
 package main
@@ -38,13 +38,17 @@ func main() {
 	}
 }
 
+// memoryDir is a folder in memory, where there is one. What the dispatcher's memory
+// is does not depend on the disk, and two million writes that sync take hours.
+const memoryDir = "/dev/shm"
+
 // options are the same for all of its processes.
 type options struct {
-	workers, processes, jobs int
-	score                    time.Duration
-	memory                   bool
-	dir                      string
-	role                     string
+	workers, processes, jobs, inFlight int
+	score                              time.Duration
+	memory                             bool
+	dir                                string
+	role                               string
 }
 
 func run(ctx context.Context, args []string) error {
@@ -53,9 +57,10 @@ func run(ctx context.Context, args []string) error {
 	f.IntVar(&o.workers, "workers", 300, "workers")
 	f.IntVar(&o.processes, "processes", 3, "processes that the workers are in")
 	f.IntVar(&o.jobs, "jobs", 20_000, "jobs")
-	f.DurationVar(&o.score, "score", 0, "how long a job is scored; 0 is flat out")
+	f.IntVar(&o.inFlight, "in-flight", 4, "jobs that a worker has in hand: taken ahead, scored, settled")
+	f.DurationVar(&o.score, "score", 0, "how long a job is scored, on average; 0 is flat out")
 	f.BoolVar(&o.memory, "memory", false, "measure the dispatcher's memory instead")
-	f.StringVar(&o.dir, "dir", "", "folder for the server's store and the jobs' files (default: a temporary one)")
+	f.StringVar(&o.dir, "dir", "", "folder for the server's store and the jobs' files (default: a temporary one; with --memory in /dev/shm)")
 	f.StringVar(&o.role, "role", "", "for its own processes")
 	if err := f.Parse(args); err != nil {
 		return err
@@ -69,7 +74,11 @@ func run(ctx context.Context, args []string) error {
 		return dispatcher(ctx, o)
 	}
 	if o.dir == "" {
-		dir, err := os.MkdirTemp("", "benchqueue-")
+		parent := ""
+		if _, err := os.Stat(memoryDir); o.memory && err == nil {
+			parent = memoryDir
+		}
+		dir, err := os.MkdirTemp(parent, "benchqueue-")
 		if err != nil {
 			return err
 		}
@@ -114,7 +123,7 @@ func start(o options, role string, workers int, conn jobs.Config) (*process, err
 		return nil, err
 	}
 	cmd := exec.Command(self, "--role", role, "--dir", o.dir, "--jobs", fmt.Sprint(o.jobs),
-		"--workers", fmt.Sprint(workers), "--score", o.score.String())
+		"--workers", fmt.Sprint(workers), "--in-flight", fmt.Sprint(o.inFlight), "--score", o.score.String())
 	cmd.Env = append(os.Environ(), conn.Environ()...)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,10 +21,14 @@ import (
 	"surprisal/internal/jobs"
 )
 
-// times are of one process's jobs: seconds that the queue took of each.
+// times are of one process's jobs, in seconds.
 type times struct {
 	Take, Done []float64 // Next, with a job waiting; Done
-	Twice      int       // jobs whose file was there already
+	// Idle is for how long an engine had nothing to score before each job but its
+	// worker's first, Scored what it scored meanwhile.
+	Idle   []float64
+	Scored float64
+	Twice  int // jobs whose file was there already
 }
 
 // timing lets workers take and end jobs and prints what that took.
@@ -82,6 +87,7 @@ func timing(ctx context.Context, o options, conn jobs.Config, server *process) e
 			return fmt.Errorf("workers: %w", err)
 		}
 		all.Take, all.Done, all.Twice = append(all.Take, t.Take...), append(all.Done, t.Done...), all.Twice+t.Twice
+		all.Idle, all.Scored = append(all.Idle, t.Idle...), all.Scored+t.Scored
 		if err := p.cmd.Wait(); err != nil {
 			return fmt.Errorf("workers: %w", err)
 		}
@@ -98,16 +104,22 @@ func timing(ctx context.Context, o options, conn jobs.Config, server *process) e
 	}
 	server.stop()
 	serverCPU, serverRSS := server.used()
-	fmt.Printf("%d jobs of %s, %d workers in %d processes, one server that syncs every write, %s\n", o.jobs, o.score, o.workers, o.processes, cores())
+	fmt.Printf("%d jobs of %s to %s, %d workers with %d jobs in flight in %d processes, one server that syncs every write, %s\n",
+		o.jobs, o.score/2, o.score*3/2, o.workers, o.inFlight, o.processes, cores())
 	fmt.Printf("submitted          %.1f s, %.0f jobs/s\n", submitted.Seconds(), float64(o.jobs)/submitted.Seconds())
 	fmt.Printf("done               %.1f s, %.0f jobs/s\n", took.Seconds(), float64(o.jobs)/took.Seconds())
 	row := func(name string, s []float64) {
-		slices.Sort(s)
+		if slices.Sort(s); len(s) == 0 {
+			return
+		}
 		fmt.Printf("%-18s mean %.2f ms, p50 %.2f, p99 %.2f\n", name, 1e3*mean(s), 1e3*s[len(s)/2], 1e3*s[len(s)*99/100])
 	}
 	row("take (Next)", all.Take)
 	row("settle (Done)", all.Done)
-	fmt.Printf("queue, a job       mean %.2f ms of worker's time\n", 1e3*(mean(all.Take)+mean(all.Done)))
+	row("engine idle, a job", all.Idle)
+	if o.score > 0 {
+		fmt.Printf("engines lost       %.3f %% of their time to the queue\n", 100*sum(all.Idle)/(sum(all.Idle)+all.Scored))
+	}
 	fmt.Printf("server             %.2f ms of CPU a job, peak %s\n", 1e3*serverCPU.Seconds()/float64(o.jobs), mib(serverRSS))
 	fmt.Printf("workers            %.2f ms of CPU a job, peak %s together\n", 1e3*cpu.Seconds()/float64(o.jobs), mib(rss))
 	fmt.Printf("exactly once       %d files, %d done twice, %d messages left\n", len(files), all.Twice, q.Messages)
@@ -117,13 +129,14 @@ func timing(ctx context.Context, o options, conn jobs.Config, server *process) e
 	return nil
 }
 
-func mean(s []float64) float64 {
-	sum := 0.0
+func sum(s []float64) (sum float64) {
 	for _, v := range s {
 		sum += v
 	}
-	return sum / float64(max(len(s), 1))
+	return sum
 }
+
+func mean(s []float64) float64 { return sum(s) / float64(max(len(s), 1)) }
 
 // watchDone waits until n jobs are on record as done.
 func watchDone(ctx context.Context, client *jobs.Client, run string, n int) error {
@@ -175,46 +188,103 @@ func work(ctx context.Context, o options) error {
 		}
 		cancel()
 	}()
-	var mu sync.Mutex
-	var all times
+	all := &tally{}
 	var g errgroup.Group
-	for _, k := range consumers {
-		g.Go(func() error {
-			for {
-				begin := time.Now()
-				l, err := k.Next(ctx, context.WithoutCancel(ctx))
-				if ctx.Err() != nil {
-					return nil
-				}
-				if err != nil {
-					return err
-				}
-				taken := time.Since(begin)
-				time.Sleep(o.score)
-				f, err := os.OpenFile(filepath.Join(l.Job.Out, l.Job.ID), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o666)
-				twice := errors.Is(err, fs.ErrExist)
-				if err == nil {
-					err = f.Close()
-				}
-				if err != nil && !twice {
-					return err
-				}
-				begin = time.Now()
-				if err := l.Done(context.WithoutCancel(ctx), jobs.Totals{Documents: l.Job.Rows(), Tokens: 4_000_000, SumNLL: 1}); err != nil {
-					return err
-				}
-				done := time.Since(begin)
-				mu.Lock()
-				all.Take, all.Done = append(all.Take, taken.Seconds()), append(all.Done, done.Seconds())
-				if twice {
-					all.Twice++
-				}
-				mu.Unlock()
-			}
-		})
+	for i, k := range consumers {
+		w := worker{k: k, o: o, all: all, rand: rand.New(rand.NewPCG(uint64(os.Getpid()), uint64(i)))}
+		g.Go(func() error { return w.run(ctx) })
 	}
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	return out.Encode(all)
+	return out.Encode(&all.times)
+}
+
+// tally is times that several workers add to.
+type tally struct {
+	sync.Mutex
+	times
+}
+
+// worker does what a worker does with the queue: it takes the next job while the
+// engine scores another, and settles a third meanwhile, up to inFlight together.
+type worker struct {
+	k    *jobs.Consumer
+	o    options
+	all  *tally
+	rand *rand.Rand
+}
+
+func (w *worker) run(ctx context.Context) error {
+	slots := make(chan struct{}, w.o.inFlight)
+	fed := make(chan *jobs.Lease)
+	g, settling := errgroup.WithContext(context.WithoutCancel(ctx))
+	g.Go(func() error {
+		defer close(fed)
+		for {
+			select {
+			case slots <- struct{}{}:
+			case <-ctx.Done():
+				return nil
+			}
+			begin := time.Now()
+			l, err := w.k.Next(ctx, settling)
+			if ctx.Err() != nil {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			took := time.Since(begin).Seconds()
+			w.all.Lock()
+			w.all.Take = append(w.all.Take, took)
+			w.all.Unlock()
+			fed <- l
+		}
+	})
+	g.Go(func() error { // the engine
+		for first := true; ; first = false {
+			begin := time.Now()
+			l, ok := <-fed
+			if !ok {
+				return nil
+			}
+			idle := time.Since(begin).Seconds()
+			score := w.o.score/2 + time.Duration(w.rand.Float64()*float64(w.o.score))
+			time.Sleep(score)
+			if !first {
+				w.all.Lock()
+				w.all.Idle, w.all.Scored = append(w.all.Idle, idle), w.all.Scored+score.Seconds()
+				w.all.Unlock()
+			}
+			g.Go(func() error {
+				defer func() { <-slots }()
+				return w.settle(settling, l)
+			})
+		}
+	})
+	return g.Wait()
+}
+
+// settle makes the job's file and ends it.
+func (w *worker) settle(ctx context.Context, l *jobs.Lease) error {
+	f, err := os.OpenFile(filepath.Join(l.Job.Out, l.Job.ID), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o666)
+	twice := errors.Is(err, fs.ErrExist)
+	if err == nil {
+		err = f.Close()
+	}
+	if err != nil && !twice {
+		return err
+	}
+	begin := time.Now()
+	if err := l.Done(ctx, jobs.Totals{Documents: l.Job.Rows(), Tokens: 4_000_000, SumNLL: 1}); err != nil {
+		return err
+	}
+	w.all.Lock()
+	defer w.all.Unlock()
+	w.all.Done = append(w.all.Done, time.Since(begin).Seconds())
+	if twice {
+		w.all.Twice++
+	}
+	return nil
 }

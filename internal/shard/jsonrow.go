@@ -1,0 +1,282 @@
+package shard
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/parquet-go/parquet-go"
+	"github.com/parquet-go/parquet-go/format"
+
+	"surprisal/internal/score"
+)
+
+// What of a file's beginning decides which columns it has and of what type.
+const (
+	lineSampleRows  = 1000
+	lineSampleBytes = 4 << 20
+)
+
+// jsonObject reads a line; problem says in words for people why it is no object.
+func jsonObject(line []byte, size int64) (o map[string]json.RawMessage, problem string) {
+	switch {
+	case size > maxLine:
+		return nil, fmt.Sprintf("a line of %d bytes, more than %d", size, maxLine)
+	case !utf8.Valid(line):
+		return nil, "not UTF-8"
+	}
+	line = bytes.TrimRight(bytes.TrimPrefix(line, []byte("\xef\xbb\xbf")), "\r\n")
+	if err := json.Unmarshal(line, &o); err != nil {
+		if t, ok := err.(*json.UnmarshalTypeError); ok {
+			return nil, "bad JSON: a line is an object, this is " + withArticle(t.Value)
+		}
+		return nil, "bad JSON: " + err.Error()
+	}
+	if o == nil {
+		return nil, "bad JSON: a line is an object, this is null"
+	}
+	return o, ""
+}
+
+func withArticle(kind string) string {
+	kind, _, _ = strings.Cut(kind, " ")
+	if kind == "array" || kind == "object" {
+		return "an " + kind
+	}
+	return "a " + kind
+}
+
+// jsonField finds a field: a top-level one of that name, else one inside objects.
+// It is nil when it is missing or null.
+func jsonField(o map[string]json.RawMessage, name string) json.RawMessage {
+	v, ok := o[name]
+	if !ok {
+		for i := range len(name) {
+			if name[i] != '.' {
+				continue
+			}
+			if inner, ok := o[name[:i]]; ok && len(inner) > 0 && inner[0] == '{' {
+				var m map[string]json.RawMessage
+				if json.Unmarshal(inner, &m) == nil {
+					if v = jsonField(m, name[i+1:]); v != nil {
+						return v
+					}
+				}
+			}
+		}
+	}
+	if string(v) == "null" {
+		return nil
+	}
+	return v
+}
+
+func jsonKind(v json.RawMessage) string {
+	switch v[0] {
+	case '"':
+		return "string"
+	case '{':
+		return "object"
+	case '[':
+		return "array"
+	case 't', 'f':
+		return "boolean"
+	}
+	return "number"
+}
+
+// jsonText gives a field's text.
+func jsonText(o map[string]json.RawMessage, name string) (text string, null bool, problem string) {
+	v := jsonField(o, name)
+	if v == nil {
+		return "", true, ""
+	}
+	if v[0] != '"' {
+		return "", false, fmt.Sprintf("%s is %s, not a string", name, withArticle(jsonKind(v)))
+	}
+	if err := json.Unmarshal(v, &text); err != nil {
+		return "", false, "bad JSON: " + err.Error()
+	}
+	return text, false, ""
+}
+
+// jsonIDs gives a field's token ids.
+func jsonIDs(o map[string]json.RawMessage, name string) (ids []int32, null bool, problem string) {
+	v := jsonField(o, name)
+	if v == nil {
+		return nil, true, ""
+	}
+	var list []json.RawMessage
+	if v[0] != '[' || json.Unmarshal(v, &list) != nil {
+		return nil, false, fmt.Sprintf("%s is %s, not an array of token ids", name, withArticle(jsonKind(v)))
+	}
+	ids = make([]int32, len(list))
+	for i, x := range list {
+		if string(x) == "null" {
+			return nil, false, "a token id is null"
+		}
+		n, err := strconv.ParseInt(string(x), 10, 64)
+		if err != nil && jsonKind(x) != "number" {
+			return nil, false, fmt.Sprintf("a token id is %s", withArticle(jsonKind(x)))
+		}
+		if err != nil || n < math.MinInt32 || n > math.MaxInt32 {
+			return nil, false, fmt.Sprintf("token id %.40s does not fit 32 bits", x)
+		}
+		ids[i] = int32(n)
+	}
+	return ids, false, ""
+}
+
+// sampleFooter stands for a file of lines where parquet has a footer: its columns
+// are the fields of its first rows. A field whose values there are all booleans,
+// all integers of 64 bits or all numbers gets that type, any other is text.
+func sampleFooter(l *lineScanner) (*footer, error) {
+	type seen struct{ ints, floats, bools, others int }
+	var names []string
+	kinds := map[string]*seen{}
+	rows, size := int64(0), int64(0)
+	for ; rows < lineSampleRows && size < lineSampleBytes; rows++ {
+		if err := l.next(maxLine); err == io.EOF {
+			break
+		} else if err != nil {
+			return nil, err
+		}
+		size += l.size
+		o, problem := jsonObject(l.line, l.size)
+		if problem != "" {
+			continue
+		}
+		for _, name := range keysInOrder(l.line) {
+			k := kinds[name]
+			if k == nil {
+				if len(names) == maxSchemaLeaves {
+					return nil, fmt.Errorf("%w: more than %d fields", ErrColumn, maxSchemaLeaves)
+				}
+				k = &seen{}
+				kinds[name] = k
+				names = append(names, name)
+			}
+			switch v := o[name]; {
+			case string(v) == "null":
+			case v[0] == 't' || v[0] == 'f':
+				k.bools++
+			case jsonKind(v) == "number":
+				if _, err := strconv.ParseInt(string(v), 10, 64); err == nil {
+					k.ints++
+				} else {
+					k.floats++
+				}
+			default:
+				k.others++
+			}
+		}
+	}
+	root := &element{}
+	for _, name := range names {
+		k := kinds[name]
+		e := labelElement(name)
+		switch {
+		case k.others > 0 || k.bools > 0 && k.ints+k.floats > 0:
+		case k.bools > 0:
+			e = plainElement(name, parquet.Boolean, format.Boolean)
+		case k.floats > 0:
+			e = plainElement(name, parquet.Double, format.Double)
+		case k.ints > 0:
+			e = plainElement(name, parquet.Int64, format.Int64)
+		}
+		root.children = append(root.children, e)
+	}
+	return &footer{schema: root, rows: rows}, nil
+}
+
+func plainElement(name string, kind parquet.Kind, typ format.Type) *element {
+	e := &element{maxDef: 1, leaf: &leaf{path: name, kind: kind, maxDef: 1}}
+	e.se.Name = name
+	e.se.Type.Set(typ)
+	e.se.RepetitionType.Set(format.Optional)
+	return e
+}
+
+// keysInOrder are an object's keys as they come, each once.
+func keysInOrder(line []byte) []string {
+	d := json.NewDecoder(bytes.NewReader(bytes.TrimPrefix(line, []byte("\xef\xbb\xbf"))))
+	if _, err := d.Token(); err != nil {
+		return nil
+	}
+	var keys []string
+	have := map[string]bool{}
+	for d.More() {
+		t, err := d.Token()
+		key, ok := t.(string)
+		var skip json.RawMessage
+		if err != nil || !ok || d.Decode(&skip) != nil {
+			return keys
+		}
+		if !have[key] {
+			have[key] = true
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+// lineColumns checks that the fields asked for are there, and gives the kept ones.
+func lineColumns(foot *footer, o score.Options) (*Columns, error) {
+	for _, name := range []string{o.TextColumn, o.ContextColumn, o.TargetColumn, o.IDsColumn} {
+		first, _, nested := strings.Cut(name, ".")
+		if name != "" && !foot.has(name) && !(nested && foot.has(first)) {
+			return nil, foot.columnErr("no field %q in the first %d rows", name, lineSampleRows)
+		}
+	}
+	c, err := newColumns(foot, o)
+	if err != nil {
+		return nil, err
+	}
+	_, err = outputSchema(c, o)
+	return c, err
+}
+
+// keptValue is a field's value for column i: null where it is of another type, and
+// JSON text in a text column where it is no string.
+func keptValue(l *leaf, v json.RawMessage, i int) (parquet.Value, int) {
+	null := parquet.NullValue().Level(0, 0, i)
+	if len(v) == 0 || string(v) == "null" {
+		return null, 0
+	}
+	var out parquet.Value
+	switch l.kind {
+	case parquet.ByteArray:
+		text := []byte(v)
+		if v[0] == '"' {
+			var s string
+			if json.Unmarshal(v, &s) != nil {
+				return null, 0
+			}
+			text = []byte(s)
+		}
+		return parquet.ByteArrayValue(bytes.Clone(text)).Level(0, 1, i), len(text)
+	case parquet.Boolean:
+		if v[0] != 't' && v[0] != 'f' {
+			return null, 0
+		}
+		out = parquet.BooleanValue(v[0] == 't')
+	case parquet.Int64:
+		n, err := strconv.ParseInt(string(v), 10, 64)
+		if err != nil {
+			return null, 0
+		}
+		out = parquet.Int64Value(n)
+	default:
+		x, err := strconv.ParseFloat(string(v), 64)
+		if err != nil || jsonKind(v) != "number" {
+			return null, 0
+		}
+		out = parquet.DoubleValue(x)
+	}
+	return out.Level(0, 1, i), 0
+}

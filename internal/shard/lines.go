@@ -1,0 +1,140 @@
+package shard
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"strings"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+)
+
+// linesSuffixes are those of files of JSON lines, compressed ones after them.
+var linesSuffixes = []string{".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", ".jsonl.zst", ".ndjson.zst"}
+
+// isLines tells by a file's name whether it holds JSON lines.
+func isLines(name string) bool {
+	for _, s := range linesSuffixes {
+		if strings.HasSuffix(name, s) {
+			return true
+		}
+	}
+	return false
+}
+
+func compressedLines(name string) bool {
+	return strings.HasSuffix(name, ".gz") || strings.HasSuffix(name, ".zst")
+}
+
+const (
+	maxLine       = 64 << 20 // bytes of a line that is looked at
+	maxZstdMemory = 128 << 20
+	linesBuffer   = 1 << 20
+	remoteBuffer  = 8 << 20 // of a file that each read is a request to
+)
+
+// lineScanner gives the lines of a file that are not blank, one after another,
+// in the memory of the longest.
+type lineScanner struct {
+	ctx   context.Context
+	r     *bufio.Reader
+	raw   failing
+	done  func()
+	off   int64 // of the next line, in what is read
+	start int64 // of the line that was given
+	size  int64 // of that line, all of it
+	line  []byte
+}
+
+// scanLines reads from a byte offset on, which compressed files don't have.
+func (s source) scanLines(ctx context.Context, name string, size, off int64) (*lineScanner, error) {
+	buffer := linesBuffer
+	if s.Object != nil && !s.Local() {
+		buffer = remoteBuffer
+	}
+	l := &lineScanner{ctx: ctx, off: off, done: func() {}}
+	l.raw.Reader = io.NewSectionReader(s, off, size-off)
+	var r io.Reader = &l.raw
+	switch {
+	case strings.HasSuffix(name, ".gz"):
+		z, err := gzip.NewReader(bufio.NewReaderSize(r, buffer))
+		if err != nil {
+			return nil, l.failed(err)
+		}
+		r = z
+	case strings.HasSuffix(name, ".zst"):
+		z, err := zstd.NewReader(bufio.NewReaderSize(r, buffer), zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxZstdMemory),
+			zstd.WithDecoderMaxMemory(maxZstdMemory))
+		if err != nil {
+			return nil, l.failed(err)
+		}
+		r, l.done, buffer = z, z.Close, linesBuffer
+	}
+	l.r = bufio.NewReaderSize(r, buffer)
+	return l, nil
+}
+
+// failing notes an error of reading, which is none of what was read.
+type failing struct {
+	io.Reader
+	err error
+}
+
+func (f *failing) Read(b []byte) (int, error) {
+	n, err := f.Reader.Read(b)
+	if err != nil && err != io.EOF {
+		f.err = err
+	}
+	return n, err
+}
+
+// failed is what an error of reading means: the bytes are bad, unless they could
+// not be read.
+func (l *lineScanner) failed(err error) error {
+	if l.raw.err != nil {
+		return l.raw.err
+	}
+	return corruptf("compressed data: %w", err)
+}
+
+// next finds the next line that is not blank; io.EOF past the last. Of a line
+// longer than limit, only so much is kept; with limit 0 nothing is.
+func (l *lineScanner) next(limit int) error {
+	for {
+		if err := l.ctx.Err(); err != nil {
+			return err
+		}
+		l.start, l.size, l.line = l.off, 0, l.line[:0]
+		blank := true
+		for {
+			part, err := l.r.ReadSlice('\n')
+			l.off += int64(len(part))
+			l.size += int64(len(part))
+			if l.start == 0 && l.size == int64(len(part)) {
+				part = bytes.TrimPrefix(part, []byte("\xef\xbb\xbf"))
+			}
+			if blank {
+				blank = len(bytes.TrimLeft(part, " \t\r\n")) == 0
+			}
+			if n := min(len(part), limit-len(l.line)); n > 0 {
+				l.line = append(l.line, part[:n]...)
+			}
+			if errors.Is(err, bufio.ErrBufferFull) {
+				continue
+			}
+			if err == nil || err == io.EOF {
+				if blank && err == nil {
+					break // a blank line is no row
+				}
+				if blank {
+					return io.EOF
+				}
+				return nil
+			}
+			return l.failed(err)
+		}
+	}
+}
