@@ -60,7 +60,7 @@ func TestBits(t *testing.T) {
 	}
 	for _, name := range names {
 		for _, simple := range []bool{false, true} {
-			if simple && name != "kla_128" {
+			if simple && (name != "kla_128" || emulated(t) && testing.Short()) {
 				continue
 			}
 			label := name
@@ -73,6 +73,9 @@ func TestBits(t *testing.T) {
 				budgets := []int{16384, 2048, 512}
 				if emulated(t) {
 					lens, budgets = []int{1, 2, 17, 63, 64, 65, 129, 200}, []int{512, 192}
+				}
+				if emulated(t) && testing.Short() {
+					lens, budgets = []int{1, 17, 64, 65, 129}, []int{192}
 				}
 				var first []doc
 				for _, budget := range budgets {
@@ -111,9 +114,12 @@ func TestLongDocument(t *testing.T) {
 	if emulated(t) {
 		n = 700
 	}
-	big := open(t, dir, Config{MaxTokens: 16384}, options{poison: true})
+	if emulated(t) && testing.Short() {
+		n = 200
+	}
+	big := open(t, dir, Config{MaxTokens: (n + 63) / 64 * 64}, options{poison: true})
 	whole := randomDocs([]int{n}, big.Info().VocabSize, 3)
-	scoreDocs(t, big, whole, nil, 16384)
+	scoreDocs(t, big, whole, nil, big.Info().MaxTokens)
 	small := open(t, dir, Config{MaxTokens: 64}, options{poison: true})
 	cut := clone(whole)
 	scoreDocs(t, small, cut, nil, 64)

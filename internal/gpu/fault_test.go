@@ -83,6 +83,9 @@ func TestBudget(t *testing.T) {
 	if !errors.Is(err, errBudget) || !strings.Contains(err.Error(), "MiB") {
 		t.Errorf("a budget over the memory: %v", err)
 	}
+	if testing.Short() {
+		return
+	}
 	e, err := New(ckpt, mc, Config{})
 	if err != nil {
 		t.Fatal(err)
