@@ -22,7 +22,7 @@ type DispatcherRecord struct {
 	Owner   string    `json:"owner"` // random, one a lease
 	Host    string    `json:"host"`
 	PID     int       `json:"pid"`
-	Machine string    `json:"machine,omitempty"` // where PID means something; see machine
+	Machine string    `json:"machine,omitempty"` // where PID means something; see Machine
 	Command string    `json:"command"`           // "submit", "wait", …
 	Since   time.Time `json:"since"`
 	// Yields: a dispatcher that has something to do takes the run over; this one
@@ -80,7 +80,7 @@ func (c *Client) AcquireRun(ctx context.Context, run, command string, yields, pa
 	}
 	host, _ := os.Hostname() // for people; the owner's name is what counts
 	me := DispatcherRecord{
-		Version: recordVersion, Owner: rand.Text(), Host: host, PID: os.Getpid(), Machine: machine(), Command: command,
+		Version: recordVersion, Owner: rand.Text(), Host: host, PID: os.Getpid(), Machine: Machine(), Command: command,
 		Since: time.Now().UTC(), Yields: yields,
 	}
 	value, err := json.Marshal(me)

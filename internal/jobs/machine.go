@@ -7,9 +7,9 @@ import (
 	"syscall"
 )
 
-// machine names the boot and the pid namespace in which this process's pid means
+// Machine names the boot and the pid namespace in which this process's pid means
 // something; empty where that can't be told.
-func machine() string {
+func Machine() string {
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return ""

@@ -408,7 +408,7 @@ func TestDispatcherLeaseOfTheDead(t *testing.T) {
 // TestDispatcherLeaseOfAProcess: the lease of a process that ended on this machine
 // is free at once; that of one that lives, or of another machine, is not.
 func TestDispatcherLeaseOfAProcess(t *testing.T) {
-	if machine() == "" {
+	if Machine() == "" {
 		t.Skip("SKIPPED: this system does not tell what a pid means")
 	}
 	r := newRig(t, RunConfig{})
@@ -427,7 +427,7 @@ func TestDispatcherLeaseOfAProcess(t *testing.T) {
 		_, err = kv.Put(r.ctx, "run", b)
 		r.ok(err)
 	}
-	here := DispatcherRecord{Owner: "x", Host: host, Machine: machine()}
+	here := DispatcherRecord{Owner: "x", Host: host, Machine: Machine()}
 	held := func(by DispatcherRecord, what string) {
 		t.Helper()
 		put(by)
@@ -441,7 +441,7 @@ func TestDispatcherLeaseOfAProcess(t *testing.T) {
 	_ = child.Wait() // killed
 	held(DispatcherRecord{Owner: "x", Host: host}, "a machine that is not told")
 	held(DispatcherRecord{Owner: "x", Host: host, Machine: "another"}, "another machine")
-	held(DispatcherRecord{Owner: "x", Host: "another", Machine: machine()}, "another host")
+	held(DispatcherRecord{Owner: "x", Host: "another", Machine: Machine()}, "another host")
 	put(here)
 	l, err := r.c.AcquireRun(r.ctx, "run", "resume", false, false)
 	r.ok(err)
