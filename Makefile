@@ -64,9 +64,8 @@ sim: native ## 2,000 seeds of dispatchers, queue and workers in virtual time, th
 .PHONY: bench-queue
 bench-queue: ## 300 workers on one server: the queue's time of each job; the dispatcher's memory with 1,000,000 jobs
 	go build -o .build/benchqueue ./internal/tools/benchqueue
-	.build/benchqueue --jobs 20000
-	.build/benchqueue --jobs 20000 --score 6s
-	.build/benchqueue --memory --jobs 20000
+	.build/benchqueue --jobs 1500 --score 13s
+	.build/benchqueue --jobs 20000 --in-flight 1
 	.build/benchqueue --memory --jobs 1000000
 
 .PHONY: bench

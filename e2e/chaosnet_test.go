@@ -122,7 +122,8 @@ func TestChaosLostAcks(t *testing.T) {
 }
 
 // TestChaosCluster kills the nodes of a cluster of three one after the other while
-// runs go on; each comes back.
+// runs go on, then freezes each for longer than an election takes, so that it wakes
+// to a cluster that has gone on without it. Each comes back.
 func TestChaosCluster(t *testing.T) {
 	if testing.Short() {
 		t.Skip("short: three servers")
@@ -130,30 +131,67 @@ func TestChaosCluster(t *testing.T) {
 	f := newField(t)
 	d := deploy(t, "../deploy/nats/r3/n1.conf", "../deploy/nats/r3/n2.conf", "../deploy/nats/r3/n3.conf")
 	d.quorum()
-	for _, kv := range d.as("dispatcher") {
-		name, value, _ := strings.Cut(kv, "=")
-		t.Setenv(name, value)
+	t.Run("killed", func(t *testing.T) {
+		f.cluster(t, d, "2s", func(n *natsServer) {
+			n.kill()
+			figures.kills++
+			time.Sleep(time.Second)
+			n.start()
+		})
+	})
+	t.Run("frozen", func(t *testing.T) {
+		f.cluster(t, d, "7s", func(n *natsServer) {
+			must(t, n.cmd.Process.Signal(syscall.SIGSTOP))
+			figures.freezes++
+			time.Sleep(clusterFreeze)
+			must(t, n.cmd.Process.Signal(syscall.SIGCONT))
+		})
+	})
+}
+
+// clusterFreeze is longer than nats-server's longest election timeout, 9 s, and
+// than the 10 s after which a leader that hears nobody steps down.
+const clusterFreeze = 13 * time.Second
+
+// cluster has a fault come over each node in turn while a run goes on whose batches
+// take that long.
+func (f *field) cluster(t *testing.T, d *deployment, batch string, fault func(*natsServer)) {
+	as := func(user string) {
+		for _, kv := range d.as(user) {
+			name, value, _ := strings.Cut(kv, "=")
+			t.Setenv(name, value)
+		}
 	}
+	f.t = t
+	as("dispatcher")
 	out := f.newOut()
 	args := append(f.submitArgs(out), "--replicas", "3")
 	run := strings.TrimSpace(dispatcher(t, args...).want(t, 0).stdout)
-	t.Setenv("SURPRISAL_NATS_USER", "worker")
-	t.Setenv("SURPRISAL_NATS_PASSWORD", password("worker"))
-	workers := []*hand{f.worker(slow), f.worker(slow)}
-	t.Setenv("SURPRISAL_NATS_USER", "dispatcher")
-	t.Setenv("SURPRISAL_NATS_PASSWORD", password("dispatcher"))
-	for _, n := range d.nodes {
-		underway(t, out)
-		n.kill()
-		figures.kills++
-		time.Sleep(time.Second)
-		n.start()
+	as("worker")
+	crawl := failpoint.MidForward + "=sleep:" + batch + "@1+"
+	workers := []*hand{f.worker(crawl), f.worker(crawl)}
+	as("dispatcher")
+	underway(t, out)
+	jobs := strings.Count(finished(t, f.calm), ".parquet ")
+	for i, n := range d.nodes {
+		done := strings.Count(finished(t, out), ".parquet ")
+		t.Logf("%d of %d jobs were done before fault %d", done, jobs, i+1)
+		if done >= jobs {
+			t.Error("nothing was left to disturb")
+		}
+		fault(n)
 		time.Sleep(2 * time.Second) // to catch up: two of three have to be whole
 	}
-	f.wait(run)
+	began := time.Now()
 	for _, h := range workers {
 		h.stop()
 	}
+	as("worker")
+	good := f.worker("")
+	as("dispatcher")
+	f.wait(run)
+	t.Logf("done %s after the last fault", time.Since(began).Round(time.Millisecond))
+	good.stop()
 	f.check(out)
 }
 
@@ -257,6 +295,41 @@ func TestChaosDisk(t *testing.T) {
 	}
 }
 
+// TestChaosDiskDead: on a disk that stays full a job is dead after five attempts;
+// with space again `retry --dead` ends with the bytes of the undisturbed run.
+func TestChaosDiskDead(t *testing.T) {
+	if !long {
+		t.Skip("SURPRISAL_CHAOS=long: five attempts with growing delays take a minute")
+	}
+	if os.Getuid() != 0 {
+		t.Skip("not root: a full disk can't be mounted")
+	}
+	f := newField(t)
+	disk := f.at("disk")
+	must(t, os.MkdirAll(disk, 0o777))
+	if err := syscall.Mount("surprisal-test", disk, "tmpfs", 0, "size=1m"); err != nil {
+		t.Skipf("no tmpfs can be mounted here: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(disk, syscall.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	out := filepath.Join(disk, "out")
+	run := f.submit(out)
+	fill(t, filepath.Join(disk, "ballast"))
+	h := f.worker("")
+	waitFor(t, "all jobs dead", func() bool { return dispatcher(t, "wait", "--json", run).code == 1 })
+	dead := dispatcher(t, "dead", "list", "--json", run).want(t, 0).stdout
+	says(t, dead, "attempt 5 of 5 failed", "no space left")
+	must(t, os.Remove(filepath.Join(disk, "ballast")))
+	dispatcher(t, "retry", "--dead", run).want(t, 0)
+	f.wait(run)
+	h.stop()
+	f.sweep(out)
+	f.check(out)
+}
+
 // fill takes what a disk has left.
 func fill(t *testing.T, path string) {
 	t.Helper()
@@ -314,6 +387,54 @@ func TestChaosBits(t *testing.T) {
 		f.wait(run)
 		h.stop()
 		f.check(out)
+	}
+}
+
+// TestChaosSilentBits flips bits of an input whose pages have checksums and puts its
+// time back, so that nothing but its bytes tells: the rows are those that were
+// written, or the job dies with the reason; the file put back, all is as undisturbed.
+func TestChaosSilentBits(t *testing.T) {
+	f := newField(t)
+	in := filepath.Join(f.in, "a.parquet")
+	whole, err := os.ReadFile(in)
+	must(t, err)
+	st, err := os.Stat(in)
+	must(t, err)
+	flips := 3
+	if long {
+		flips = 24
+	}
+	died := 0
+	for i := range flips {
+		out := f.newOut()
+		run := f.submit(out)
+		flipBit(t, in, 4+i*(len(whole)-8)/flips)
+		must(t, os.Chtimes(in, st.ModTime(), st.ModTime()))
+		h := f.worker("")
+		r := dispatcher(t, "wait", "--json", run)
+		if r.code == 1 {
+			died++
+			for _, d := range parseSummary(t, r).DeadJobs {
+				if d.File != "a.parquet" || !strings.Contains(d.Reason, "parquet") {
+					t.Errorf("flip %d: %+v", i, d)
+				}
+			}
+		} else {
+			r.want(t, 0)
+			f.check(out)
+		}
+		must(t, os.WriteFile(in, whole, 0o666))
+		must(t, os.Chtimes(in, st.ModTime(), st.ModTime()))
+		if r.code == 1 {
+			dispatcher(t, "retry", "--dead", run).want(t, 0)
+			f.wait(run)
+			f.check(out)
+		}
+		h.stop()
+	}
+	t.Logf("%d flips, %d of them cost jobs", flips, died)
+	if died == 0 {
+		t.Error("no flip was noticed")
 	}
 }
 

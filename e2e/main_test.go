@@ -67,6 +67,14 @@ func withPrograms(m *testing.M) (int, error) {
 			}
 		}
 	}
+	// What tests build later must find what is compiled already.
+	gocache, err := exec.Command("go", "env", "GOCACHE").Output()
+	if err != nil {
+		return 0, fmt.Errorf("find Go's build cache: %w", err)
+	}
+	if err := os.Setenv("GOCACHE", strings.TrimSpace(string(gocache))); err != nil {
+		return 0, err
+	}
 	if err := os.Setenv("XDG_CACHE_HOME", filepath.Join(dir, "cache")); err != nil {
 		return 0, err
 	}

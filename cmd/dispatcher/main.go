@@ -72,7 +72,7 @@ func exitCode(err error) int {
 	case errors.As(err, &use), errors.As(err, new(flagError)),
 		errors.Is(err, jobs.ErrUnreachable), errors.Is(err, jobs.ErrAuth), errors.Is(err, jobs.ErrConfig),
 		errors.Is(err, jobs.ErrTLS), errors.Is(err, jobs.ErrDenied), errors.Is(err, jobs.ErrNoRun),
-		errors.Is(err, jobs.ErrNoWorker), errors.Is(err, jobs.ErrHeld):
+		errors.Is(err, jobs.ErrNoWorker), errors.Is(err, jobs.ErrHeld), errors.Is(err, jobs.ErrDrift):
 		return exitUsage
 	case errors.Is(err, dispatch.ErrInterrupted), errors.Is(err, context.Canceled):
 		return exitInterrupted

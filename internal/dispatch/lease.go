@@ -9,12 +9,12 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 
+	"surprisal/internal/jobs"
 	"surprisal/internal/store"
 )
 
@@ -31,22 +31,14 @@ const (
 type lease struct {
 	Host  string `json:"host"`
 	PID   int    `json:"pid"`
-	Boot  string `json:"boot,omitempty"` // of the host; a pid means nothing after another
+	Boot  string `json:"boot,omitempty"` // and pid namespace, in which PID means something
 	Token string `json:"token"`
 	Time  string `json:"time"` // RFC 3339, of the last renewal, for people
 }
 
 func newLease() lease {
 	host, _ := os.Hostname() // for people, and to recognise a dead holder sooner
-	return lease{Host: host, PID: os.Getpid(), Boot: bootID(), Token: rand.Text()}
-}
-
-func bootID() string {
-	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSpace(string(b))
+	return lease{Host: host, PID: os.Getpid(), Boot: jobs.Machine(), Token: rand.Text()}
 }
 
 // dead tells that the holder was a process of this machine which has ended.

@@ -273,6 +273,27 @@ func TestFilesDecide(t *testing.T) {
 	}
 }
 
+// TestDeathNotToldOf: whoever waits has heard of nothing. A job that is dead on
+// record is not queued again.
+func TestDeathNotToldOf(t *testing.T) {
+	b := newBench(t, 1, 2)
+	b.queue(QueueOptions{})
+	k := b.consumer("a")
+	b.work(k, 1)
+	l, err := k.Next(b.ctx, b.ctx)
+	if err == nil {
+		err = l.Fail(b.ctx, errors.New("bad rows"))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWatch(b.client, b.m, &Committed{Jobs: map[string]bool{}}, func(Progress) {}, zerolog.Nop(), alone{})
+	c, dead, err := w.follow(b.ctx, make(chan jobs.JobState))
+	if err != nil || len(c.Jobs) != 1 || len(dead) != 1 || dead[0].Job != l.Job.ID || w.resent != 0 {
+		t.Fatalf("%d committed, dead %+v, queued again %d times: %v", len(c.Jobs), dead, w.resent, err)
+	}
+}
+
 // TestRunConfigIsKept: what a run was queued with holds whoever opens its part of
 // the queue again, and asking for the same is never drift.
 func TestRunConfigIsKept(t *testing.T) {

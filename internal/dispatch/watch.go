@@ -171,6 +171,13 @@ func (w *watch) follow(ctx context.Context, states <-chan jobs.JobState) (*Commi
 			changed = time.Now()
 			continue
 		}
+		// The record of a death may be on its way still.
+		if err := w.deaths(ctx); err != nil {
+			return nil, nil, err
+		}
+		if lost = w.board.settle(c); len(lost) == 0 {
+			continue
+		}
 		if w.resent++; w.resent > maxResend {
 			j := w.board.job(lost[0])
 			return nil, nil, fmt.Errorf("%d jobs of run %s are neither committed, dead nor queued, after %d tries (one is rows %d-%d of %s)",
@@ -201,6 +208,15 @@ func (w *watch) idle(ctx context.Context, changed time.Time) (bool, error) {
 	}
 	held, err := w.client.Holds(ctx, w.m.Run) // what hit MaxDeliver is counted as neither
 	return !held, err
+}
+
+// deaths takes what the records say of dead jobs that nobody has told of yet.
+func (w *watch) deaths(ctx context.Context) error {
+	return w.client.JobStates(ctx, w.m.Run, func(s jobs.JobState) {
+		if i, ours := w.board.open(s.Job); ours && s.State == jobs.StateDead && w.board.place[i].state != jobs.StateDead {
+			w.take(s)
+		}
+	})
 }
 
 func (w *watch) resubmit(ctx context.Context, lost []int32) error {

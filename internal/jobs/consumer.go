@@ -176,7 +176,7 @@ func (k *Consumer) dropCancelled(ctx context.Context) error {
 	byRun := map[string][]*Lease{}
 	k.mu.Lock()
 	for l := range k.leases {
-		if _, live := k.roster.config(l.origin.Run); !live {
+		if _, live := k.roster.queue(l.origin.Run); !live {
 			byRun[l.origin.Run] = append(byRun[l.origin.Run], l)
 		}
 	}
@@ -226,7 +226,7 @@ func (k *Consumer) Next(fetch, work context.Context) (*Lease, error) {
 		}
 		msg, err := turn.take(fetch)
 		if err == nil {
-			lease, err := k.begin(work, msg)
+			lease, err := k.begin(work, msg, turn.asked)
 			if err == nil && lease != nil {
 				return lease, nil
 			}
@@ -257,6 +257,7 @@ func (k *Consumer) Next(fetch, work context.Context) (*Lease, error) {
 type turn struct {
 	k     *Consumer
 	swept time.Time // when all runs were last asked
+	asked time.Time // when the newest request for a job went out
 	heard <-chan struct{}
 }
 
@@ -296,6 +297,7 @@ func (t *turn) take(ctx context.Context) (jetstream.Msg, error) {
 
 func (t *turn) ask(ctx context.Context, run string, wait time.Duration) (jetstream.Msg, error) {
 	r := t.k.roster
+	t.asked = time.Now()
 	msg, err := t.k.fetch(ctx, run, wait)
 	switch {
 	case err == nil:
@@ -316,8 +318,10 @@ func isEmpty(err error) bool {
 }
 
 // begin makes a lease of a delivery: heartbeat first, then the record. It returns
-// nil where there is nothing to do: the message was no job, or is dead.
-func (k *Consumer) begin(work context.Context, msg jetstream.Msg) (*Lease, error) {
+// nil where there is nothing to do: the message was no job, is dead, or is
+// another's by now. The job was asked for at asked: the process may have been
+// frozen since.
+func (k *Consumer) begin(work context.Context, msg jetstream.Msg, asked time.Time) (*Lease, error) {
 	if err := failpoint.Hit(failpoint.AfterFetch); err != nil {
 		return nil, fmt.Errorf("take job: %w", err)
 	}
@@ -325,14 +329,16 @@ func (k *Consumer) begin(work context.Context, msg jetstream.Msg) (*Lease, error
 	if err != nil {
 		return nil, fmt.Errorf("take job: %w", err)
 	}
-	l := &Lease{k: k, msg: msg, id: nuid.Next(), received: time.Now()}
+	l := &Lease{k: k, msg: msg, id: nuid.Next(), asked: asked, received: time.Now()}
 	run, id := splitSubject(msg.Subject())
-	cfg, ok := k.roster.config(run)
+	queue, ok := k.roster.queue(run)
 	if !ok {
 		// Its run went just now.
+		k.log.Warn().Str("run", clean(run, 64)).Str("job", clean(id, 64)).Dur("held", time.Since(asked)).
+			Msg("the run was over before this worker read the job: letting it go")
 		return nil, msg.NakWithDelay(k.cfg.BackDelay)
 	}
-	l.run = cfg
+	l.run, l.made, l.reconnects = queue.Config, queue.created, k.c.nc.Stats().Reconnects
 	l.state = JobState{
 		Run: run, Job: id, State: StateRunning, Seq: meta.Sequence.Stream, Delivery: meta.NumDelivered,
 		Queued: meta.Timestamp.UTC(), Lease: l.id, Worker: k.cfg.Worker, Engine: k.cfg.Engine, Device: k.cfg.Device,
@@ -360,6 +366,8 @@ func (k *Consumer) begin(work context.Context, msg jetstream.Msg) (*Lease, error
 	verdict, err := l.record(ctx)
 	switch {
 	case errors.Is(err, ErrSuperseded):
+		l.log.Warn().Dur("held", time.Since(asked)).
+			Msg("this worker was frozen or cut off before it read the job, and the job was delivered again: letting it go")
 		l.stop()
 		return nil, nil
 	case err != nil:

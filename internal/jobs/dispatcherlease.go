@@ -22,7 +22,8 @@ type DispatcherRecord struct {
 	Owner   string    `json:"owner"` // random, one a lease
 	Host    string    `json:"host"`
 	PID     int       `json:"pid"`
-	Command string    `json:"command"` // "submit", "wait", …
+	Machine string    `json:"machine,omitempty"` // where PID means something; see Machine
+	Command string    `json:"command"`           // "submit", "wait", …
 	Since   time.Time `json:"since"`
 	// Yields: a dispatcher that has something to do takes the run over; this one
 	// only watches it.
@@ -70,16 +71,16 @@ type DispatcherLease struct {
 }
 
 // AcquireRun takes the run's lease for command, or says in a *HeldError who has
-// it. It takes over from one that yields, and from one that has not been renewed
-// for LeaseTTL as this process's own clock has it: it waits so long to find that
-// out only where patient is set.
+// it. It takes over from one that yields, from one whose process ended on this
+// machine, and from one that has not been renewed for LeaseTTL as this process's
+// own clock has it: it waits so long to find that out only where patient is set.
 func (c *Client) AcquireRun(ctx context.Context, run, command string, yields, patient bool) (*DispatcherLease, error) {
 	if !score.ValidRunID(run) {
 		return nil, fmt.Errorf("take run: %q is not a run id", run)
 	}
 	host, _ := os.Hostname() // for people; the owner's name is what counts
 	me := DispatcherRecord{
-		Version: recordVersion, Owner: rand.Text(), Host: host, PID: os.Getpid(), Command: command,
+		Version: recordVersion, Owner: rand.Text(), Host: host, PID: os.Getpid(), Machine: Machine(), Command: command,
 		Since: time.Now().UTC(), Yields: yields,
 	}
 	value, err := json.Marshal(me)
@@ -121,8 +122,8 @@ func (c *Client) AcquireRun(ctx context.Context, run, command string, yields, pa
 	}
 }
 
-// tryLease takes the lease if it is free, yields, or has been at revision seen
-// for LeaseTTL. It returns who has it then, and its revision.
+// tryLease takes the lease if it is free, yields, is of a process that has ended,
+// or has been at revision seen for LeaseTTL. It returns who has it then, and its revision.
 func (c *Client) tryLease(ctx context.Context, kv jetstream.KeyValue, run string, value []byte, me DispatcherRecord, since time.Time, seen uint64) (uint64, DispatcherRecord, error) {
 	e, err := kv.Get(ctx, run)
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
@@ -143,7 +144,7 @@ func (c *Client) tryLease(ctx context.Context, kv jetstream.KeyValue, run string
 	var by DispatcherRecord
 	bad := decodeRecord(e.Value(), &by, func() int { return by.Version })
 	stale := e.Revision() == seen && time.Since(since) >= LeaseTTL
-	if bad == nil && !stale && (!by.Yields || me.Yields) {
+	if bad == nil && !stale && !by.ended(me) && (!by.Yields || me.Yields) {
 		return e.Revision(), by, nil
 	}
 	rev, err := kv.Update(ctx, run, value, e.Revision())

@@ -30,7 +30,11 @@ type Lease struct {
 	msg      jetstream.Msg
 	log      zerolog.Logger
 	id       string
+	asked    time.Time // for a job
 	received time.Time
+
+	made       time.Time // when the consumer that delivered it was made
+	reconnects uint64    // of the connection, at the receipt
 
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
@@ -133,8 +137,8 @@ func (l *Lease) record(ctx context.Context) (verdict string, err error) {
 			next.Failed, next.Lost, next.Error = cur.Failed, cur.Lost, cur.Error
 			switch cur.State {
 			case StateRunning:
-				if cur.Delivery > next.Delivery && time.Since(l.received) >= l.run.AckWait {
-					return cur, ErrSuperseded // this process was frozen since the receipt
+				if cur.Delivery > next.Delivery && time.Since(l.asked) >= l.run.AckWait {
+					return cur, ErrSuperseded // this process was frozen or cut off since it asked
 				}
 				// Whoever had it neither did it nor gave it back.
 				next.Lost++

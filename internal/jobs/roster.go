@@ -197,15 +197,15 @@ func (r *roster) sweepEvery(n int) time.Duration {
 	return min(max(time.Duration(r.idle*n)*time.Second/rate, time.Second), 30*time.Second)
 }
 
-// config is how a run's jobs are handed out.
-func (r *roster) config(run string) (RunConfig, bool) {
+// queue is the run's part of the queue as last looked at.
+func (r *roster) queue(run string) (RunQueueInfo, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	l := r.runs[run]
 	if l == nil {
-		return RunConfig{}, false
+		return RunQueueInfo{}, false
 	}
-	return l.Config, true
+	return l.RunQueueInfo, true
 }
 
 // handle is the run's consumer, looked up once.

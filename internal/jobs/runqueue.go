@@ -102,8 +102,9 @@ type RunQueueInfo struct {
 	Redelivered int    `json:"redelivered"` // of these, delivered more than once
 	Waiting     int    `json:"waiting"`     // workers that wait for a job of it just now
 
-	delivered uint64 // stream sequence of the last delivery
-	drift     error  // why no worker may take from it
+	delivered uint64    // stream sequence of the last delivery
+	created   time.Time // when the consumer was; another time, another consumer
+	drift     error     // why no worker may take from it
 }
 
 // runQueueInfo reads a consumer; ok is false where it is no run's.
@@ -122,7 +123,7 @@ func runQueueInfo(info *jetstream.ConsumerInfo) (q RunQueueInfo, ok bool) {
 	}
 	q = RunQueueInfo{
 		Run: run, Priority: num(metaPriority), Paused: info.Paused, Pending: info.NumPending, AckPending: info.NumAckPending,
-		Redelivered: info.NumRedelivered, Waiting: info.NumWaiting, delivered: info.Delivered.Stream,
+		Redelivered: info.NumRedelivered, Waiting: info.NumWaiting, delivered: info.Delivered.Stream, created: info.Created,
 		Config: RunConfig{
 			AckWait: have.AckWait, MaxAttempts: num(metaMaxAttempts), MaxLost: num(metaMaxLost),
 			MaxDeliver: have.MaxDeliver, MaxAckPending: have.MaxAckPending,

@@ -2,11 +2,16 @@ package jobs
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"os/exec"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // one is a job of a run of its own.
@@ -33,7 +38,7 @@ func TestHigherPriorityIsFirst(t *testing.T) {
 	r.runs(k, 2)
 	r.queueRun("high", 5, 3)
 	r.queueRun("least", -1, 2)
-	r.until("the new runs are heard of", func() bool { _, ok := k.roster.config("least"); return ok })
+	r.until("the new runs are heard of", func() bool { _, ok := k.roster.queue("least"); return ok })
 	got := fmt.Sprint(r.runs(k, 9))
 	if want := "[high high high low low low low least least]"; got != want {
 		t.Fatalf("order %s, want %s", got, want)
@@ -41,7 +46,7 @@ func TestHigherPriorityIsFirst(t *testing.T) {
 	// A priority that is changed counts at once.
 	r.queueRun("x", 1, 4)
 	r.queueRun("y", 2, 4)
-	r.until("both are heard of", func() bool { _, ok := k.roster.config("y"); return ok })
+	r.until("both are heard of", func() bool { _, ok := k.roster.queue("y"); return ok })
 	r.runs(k, 1)
 	r.ok(r.c.OpenRun(r.ctx, "x", 3, RunConfig{}, RunConfig{}))
 	r.until("the change is heard of", func() bool {
@@ -268,6 +273,68 @@ func TestFrozenWorker(t *testing.T) {
 	r.empty()
 }
 
+// TestFrozenBeforeTheStart: a worker frozen between the receipt of a job and its
+// record takes it from nobody, and says what became of it.
+func TestFrozenBeforeTheStart(t *testing.T) {
+	for name, c := range map[string]struct {
+		meanwhile func(r *rig, l *Lease)
+		takes     bool // the job is found done, or is to be done again
+		says      string
+	}{
+		"running":  {func(*rig, *Lease) {}, false, "delivered again: letting it go"},
+		"done":     {func(r *rig, l *Lease) { r.ok(l.Done(r.ctx, Totals{})) }, true, "and the job was delivered again"},
+		"run over": {func(r *rig, l *Lease) { r.ok(l.Done(r.ctx, Totals{})); r.ok(r.c.CloseRun(r.ctx, "run")) }, false, "letting it go"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, RunConfig{AckWait: 600 * time.Millisecond})
+			js := makeJobs("run", 1)
+			r.submit(js, 1, 1, 0)
+			a, _ := r.worker(quick("frozen"))
+			got, thaw := make(chan struct{}), make(chan struct{})
+			a.fetch = func(ctx context.Context, run string, wait time.Duration) (jetstream.Msg, error) {
+				msg, err := a.pull(ctx, run, wait)
+				if err == nil { // SIGSTOP
+					close(got)
+					<-thaw
+				}
+				return msg, err
+			}
+			ctx, stop := context.WithCancel(r.ctx)
+			defer stop()
+			leases := make(chan *Lease, 1)
+			go func() {
+				l, _ := a.Next(ctx, r.ctx) // ends with stop at the latest
+				leases <- l
+			}()
+			<-got
+			b, _ := r.worker(quick("b"))
+			l := r.next(b)
+			c.meanwhile(r, l)
+			if name == "run over" {
+				r.until("the run is gone from the roster", func() bool { _, there := a.roster.queue("run"); return !there })
+			}
+			close(thaw) // SIGCONT
+			r.until("it says so", func() bool { return r.log.has(c.says) })
+			if !r.log.has(js[0].ID) {
+				t.Error("it does not say which job")
+			}
+			if c.takes {
+				if late := <-leases; late.Prior.State != StateDone {
+					t.Errorf("prior %+v", late.Prior)
+				}
+				return
+			}
+			stop()
+			if late := <-leases; late != nil {
+				t.Errorf("it has the job: %+v", late.state)
+			}
+			if s := r.state(js[0]); s.Lost != 0 || s.Worker != "b" {
+				t.Errorf("%+v", s)
+			}
+		})
+	}
+}
+
 func TestDispatcherLease(t *testing.T) {
 	r := newRig(t, RunConfig{})
 	acquire := func(c *Client, yields bool) (*DispatcherLease, error) {
@@ -336,6 +403,81 @@ func TestDispatcherLeaseOfTheDead(t *testing.T) {
 		t.Fatal("the dead one thinks it has the run")
 	}
 	next.Release()
+}
+
+// TestDispatcherLeaseOfAProcess: the lease of a process that ended on this machine
+// is free at once; that of one that lives, or of another machine, is not.
+func TestDispatcherLeaseOfAProcess(t *testing.T) {
+	if Machine() == "" {
+		t.Skip("SKIPPED: this system does not tell what a pid means")
+	}
+	r := newRig(t, RunConfig{})
+	child := exec.Command("sleep", "60")
+	r.ok(child.Start())
+	t.Cleanup(func() { _ = child.Process.Kill() })
+	kv, err := r.c.bucket(r.ctx, LeaseBucket)
+	r.ok(err)
+	host, err := os.Hostname()
+	r.ok(err)
+	put := func(by DispatcherRecord) {
+		t.Helper()
+		by.Version, by.PID, by.Command = recordVersion, child.Process.Pid, "submit"
+		b, err := json.Marshal(by)
+		r.ok(err)
+		_, err = kv.Put(r.ctx, "run", b)
+		r.ok(err)
+	}
+	here := DispatcherRecord{Owner: "x", Host: host, Machine: Machine()}
+	held := func(by DispatcherRecord, what string) {
+		t.Helper()
+		put(by)
+		if l, err := r.c.AcquireRun(r.ctx, "run", "resume", false, false); !errors.Is(err, ErrHeld) {
+			l.Release()
+			t.Errorf("%s: got %v", what, err)
+		}
+	}
+	held(here, "alive")
+	r.ok(child.Process.Kill())
+	_ = child.Wait() // killed
+	held(DispatcherRecord{Owner: "x", Host: host}, "a machine that is not told")
+	held(DispatcherRecord{Owner: "x", Host: host, Machine: "another"}, "another machine")
+	held(DispatcherRecord{Owner: "x", Host: "another", Machine: Machine()}, "another host")
+	put(here)
+	l, err := r.c.AcquireRun(r.ctx, "run", "resume", false, false)
+	r.ok(err)
+	l.Release()
+}
+
+// TestSettleAfterWipe: what a worker holds of a queue that was made anew is settled
+// at once, and takes nothing from the new one.
+func TestSettleAfterWipe(t *testing.T) {
+	r := newRig(t, RunConfig{})
+	r.submit(makeJobs("run", 3), 1, 3, 0)
+	k, _ := r.worker(quick("a"))
+	a, b, c := r.next(k), r.next(k), r.next(k)
+	r.srv.Shutdown()
+	r.cfg.StoreDir = t.TempDir()
+	r.startServer()
+	r.until("connected again", r.c.Connected)
+	r.ok(r.c.Setup(r.ctx, Topology{}))
+	r.open("run", 0)
+	other := makeJobs("run", 6)[3:] // at the same places in the stream
+	r.submit(other, 1, 3, 0)
+	k2, _ := r.worker(quick("b"))
+	held := []*Lease{r.next(k2), r.next(k2)}
+	start := time.Now()
+	r.is(a.Done(r.ctx, Totals{}), ErrNotAcked)
+	r.ok(b.Retry(r.ctx, errBoom))
+	r.ok(c.Fail(r.ctx, errBoom))
+	if d := time.Since(start); d > 10*time.Second {
+		t.Errorf("settled after %s", d)
+	}
+	if q := r.queue(); q.Messages != 3 || q.AckPending != 2 {
+		t.Errorf("the new queue has %d jobs, %d in hand; want 3, 2", q.Messages, q.AckPending)
+	}
+	for _, l := range held {
+		r.ok(l.Done(r.ctx, Totals{}))
+	}
 }
 
 // TestLeaseIsRacedFor: of many that want a run one gets it.

@@ -128,6 +128,7 @@ func TestSettleThroughRestart(t *testing.T) {
 	r.startServer()
 	r.ok(<-errs)
 	r.ok(<-errs)
+	r.until("the client that looks is back too", r.c.Connected)
 	r.wantState(js[0], StateDone, 0, 0)
 	r.wantState(js[1], StateFailed, 1, 0)
 }

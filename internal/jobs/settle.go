@@ -61,15 +61,22 @@ func (l *Lease) Done(ctx context.Context, t Totals) error {
 			return err
 		}
 		l.stop()
-		began := time.Now()
+		var nobody time.Time // since when nobody takes the ack, at a server that is there
 		ackErr := again(ctx, func(ctx context.Context) error {
+			if l.orphaned(ctx) {
+				return permanent(errOrphaned)
+			}
 			ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 			defer cancel()
 			err := l.msg.DoubleAck(ctx)
 			switch {
 			case errors.Is(err, jetstream.ErrMsgAlreadyAckd):
 				return nil
-			case errors.Is(err, nats.ErrNoResponders) && time.Since(began) > requestTimeout:
+			case !errors.Is(err, nats.ErrNoResponders):
+				nobody = time.Time{}
+			case nobody.IsZero():
+				nobody = time.Now()
+			case time.Since(nobody) > requestTimeout:
 				return permanent(err) // the queue it came from is gone, and the message with it
 			}
 			return err
@@ -236,13 +243,36 @@ func (l *Lease) die(ctx context.Context, reason string) error {
 		}
 	}
 	l.stop()
+	if l.orphaned(ctx) {
+		return nil
+	}
 	return l.k.c.sure(ctx, func() error { return l.msg.TermWithReason(clean(reason, 256)) })
 }
 
 // nak gives the message back. The delay is never zero: a bare Nak is delivered
 // again at once, and MaxDeliver is used up in milliseconds.
 func (l *Lease) nak(ctx context.Context, delay time.Duration) error {
+	if l.orphaned(ctx) {
+		return nil
+	}
 	return l.k.c.sure(ctx, func() error { return l.msg.NakWithDelay(max(delay, time.Millisecond)) })
+}
+
+// errOrphaned: the queue was made anew since the delivery.
+var errOrphaned = errors.New("the queue that delivered it is gone")
+
+// orphaned reports whether the queue was made anew since the delivery. What this
+// message's reply subject names there is no job or another's: an ack would never
+// be answered, or would take that one off the queue. It asks the server only where
+// the connection has broken since, or askedAlready.
+func (l *Lease) orphaned(ctx context.Context) bool {
+	if l.k.c.nc.Stats().Reconnects == l.reconnects {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	now, err := l.k.c.js.Consumer(ctx, JobStream, runDurable(l.origin.Run))
+	return err == nil && !now.CachedInfo().Created.Equal(l.made)
 }
 
 // sure sends what has no reply, and waits until the server has read it.
