@@ -247,5 +247,14 @@ func (c *Client) buryStray(ctx context.Context, subject string) error {
 	if err != nil {
 		return err
 	}
+	if r.State == RunComplete || r.State == RunCancelled {
+		// Queued by one whose publish took its time while another closed the run: what
+		// CloseRun would have removed.
+		c.log.Info().Str("run", run).Str("subject", clean(subject, 128)).Msg("job of a run that is over removed")
+		if err := s.DeleteMsg(ctx, raw.Sequence); err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
+			return err
+		}
+		return nil
+	}
 	return c.buryMessage(ctx, s, raw, 0, "it belongs to no run that goes on")
 }

@@ -505,19 +505,29 @@ func TestLeaseIsRacedFor(t *testing.T) {
 	got[0].Release()
 }
 
-// TestStrays: messages of no run that goes on become dead letters; those of one
-// that is about to be opened wait for it.
+// TestStrays: messages of a run that nobody knows become dead letters; those of one
+// that is about to be opened wait for it, and those of one that is over go.
 func TestStrays(t *testing.T) {
 	r := newRig(t, RunConfig{})
-	for _, run := range []string{"unknown", "planned"} {
+	for _, run := range []string{"unknown", "planned", "complete", "cancelled"} {
 		js := makeJobs(run, 1)
 		b, err := js[0].Encode()
 		r.ok(err)
 		_, err = r.c.js.Publish(r.ctx, jobSubject(run, js[0].ID), b)
 		r.ok(err)
 	}
-	r.ok(r.c.PutRun(r.ctx, NewRunRecord(manifest("planned", 1))))
+	for run, state := range map[string]RunState{"planned": RunPlanned, "complete": RunComplete, "cancelled": RunCancelled} {
+		rec := NewRunRecord(manifest(run, 1))
+		rec.State = state
+		r.ok(r.c.PutRun(r.ctx, rec))
+	}
+	done := makeJobs("complete", 1)[0]
+	b, err := JobState{Run: done.Run, Job: done.ID, State: StateDone}.Encode()
+	r.ok(err)
+	_, err = r.c.js.Publish(r.ctx, "$KV."+JobBucket+"."+done.Run+"."+done.ID, b)
+	r.ok(err)
 	r.ok(r.c.sweep(r.ctx))
+	r.wantState(done, StateDone, 0, 0)
 	if d := r.dead(""); len(d) != 1 || d[0].Run != "unknown" || d[0].Job == nil {
 		t.Fatalf("dead letters %+v", d)
 	}
