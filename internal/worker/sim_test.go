@@ -96,6 +96,9 @@ func TestSimulationReplays(t *testing.T) {
 		}
 	}
 	t.Logf("%d of %d histories are the same to the last event", same, seeds)
+	if raceEnabled {
+		return // the race detector has Go's scheduler choose at random on purpose
+	}
 	if same < seeds-1 {
 		t.Errorf("%d of %d histories are the same: a seed does not replay", same, seeds)
 	}
