@@ -132,13 +132,21 @@ func (c *Client) run(ctx context.Context, id string) (RunRecord, uint64, error) 
 		return RunRecord{}, 0, fmt.Errorf("%w: %q is not a run id", ErrNoRun, id)
 	}
 	var e jetstream.KeyValueEntry
-	err := read(ctx, func(ctx context.Context) error {
-		kv, err := c.bucket(ctx, RunBucket)
-		if err == nil {
-			e, err = kv.Get(ctx, id)
+	var err error
+	for try := 0; ; try++ {
+		err = read(ctx, func(ctx context.Context) error {
+			kv, err := c.bucket(ctx, RunBucket)
+			if err == nil {
+				e, err = kv.Get(ctx, id)
+			}
+			return err
+		})
+		// Of a cluster any node may answer, one too that has not caught up yet.
+		if !errors.Is(err, jetstream.ErrKeyNotFound) || try == 5 || ctx.Err() != nil {
+			break
 		}
-		return err
-	})
+		sleep(ctx, jitter(20*time.Millisecond<<try))
+	}
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
 		return RunRecord{}, 0, fmt.Errorf("%w: %s", ErrNoRun, id)
 	}
@@ -200,7 +208,7 @@ func (c *Client) UpdateRun(ctx context.Context, id string, change func(*RunRecor
 		if !(lostRace(err) || isBroken(err)) || try == 20 || ctx.Err() != nil {
 			return r, c.fail("update run "+id, err)
 		}
-		sleep(ctx, jitter(10*time.Millisecond))
+		sleep(ctx, jitter(min(10*time.Millisecond<<try, 200*time.Millisecond)))
 	}
 }
 
