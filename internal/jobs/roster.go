@@ -34,6 +34,7 @@ type liveRun struct {
 	shun    time.Time // not before
 	shunned int       // times in a row
 	told    bool      // its drift was logged
+	heard   time.Time // of the last notice that jobs were queued
 	handle  jetstream.Consumer
 }
 
@@ -59,7 +60,7 @@ func (r *roster) hear(run string, n notice) {
 		r.mu.Lock()
 		l := r.runs[run]
 		if l != nil {
-			l.Pending = max(l.Pending, 1)
+			l.Pending, l.heard = max(l.Pending, 1), time.Now()
 			r.wake()
 		}
 		r.mu.Unlock()
@@ -96,6 +97,7 @@ func (r *roster) rouse() {
 
 // refresh looks at the runs.
 func (r *roster) refresh(ctx context.Context) error {
+	asked := time.Now()
 	list, err := r.c.runQueues(ctx)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		err = nil // wiped: a dispatcher makes it anew
@@ -116,6 +118,9 @@ func (r *roster) refresh(ctx context.Context) error {
 			l = &liveRun{served: r.turn}
 			r.runs[q.Run] = l
 			r.log.Debug().Str("run", q.Run).Int("priority", q.Priority).Msg("run to take jobs of")
+		}
+		if l.heard.After(asked) { // the answer may be from before the notice
+			q.Pending = max(q.Pending, 1)
 		}
 		news = news || !l.open() && q.drift == nil && !q.Paused && (q.Pending > 0 || q.AckPending > 0) || q.Pending > l.Pending
 		l.RunQueueInfo = q

@@ -536,3 +536,22 @@ func TestStrays(t *testing.T) {
 	r.runs(k, 1)
 	r.empty()
 }
+
+// TestNoticeDuringALook: jobs that are queued while the runs are looked at are not
+// forgotten until the next look.
+func TestNoticeDuringALook(t *testing.T) {
+	r := newRig(t, RunConfig{})
+	r.ok(r.c.OpenRun(r.ctx, "x", 0, RunConfig{}, RunConfig{}))
+	roster := newRoster(r.c, r.c.log)
+	r.ok(roster.refresh(r.ctx))
+	if runs, _, _ := roster.order(time.Now()); len(runs) != 0 {
+		t.Fatalf("runs to take jobs of: %v", runs)
+	}
+	roster.mu.Lock()
+	roster.runs["x"].heard = time.Now().Add(time.Minute) // a notice after the request, before its answer
+	roster.mu.Unlock()
+	r.ok(roster.refresh(r.ctx))
+	if runs, _, _ := roster.order(time.Now()); len(runs) != 1 {
+		t.Fatal("the notice is forgotten")
+	}
+}
