@@ -88,6 +88,8 @@ lint: native $(STATICCHECK) ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l cmd internal); if [ -n "$$unformatted" ]; then echo "not formatted (gofmt -w):"; echo "$$unformatted"; exit 1; fi
 	go vet ./...
 	$(STATICCHECK) ./...
+	go vet -tags failpoints ./internal/failpoint ./e2e
+	$(STATICCHECK) -tags failpoints ./internal/failpoint ./e2e
 
 include cuda.mk
 

@@ -1,3 +1,5 @@
+//go:build failpoints
+
 package e2e
 
 import (

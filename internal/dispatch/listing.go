@@ -76,7 +76,6 @@ type lister struct {
 	do    func(JobLine) error
 	index *jobIndex // nil where OUT is not to be read
 	told  int
-	err   error // of do, within a scan
 }
 
 func (l *lister) wants(s jobs.State) bool {

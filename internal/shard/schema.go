@@ -35,7 +35,6 @@ type leaf struct {
 	maxRep, maxDef uint8
 }
 
-func (e *element) optional() bool { return e.repetition() == format.Optional }
 func (e *element) repeated() bool { return e.repetition() == format.Repeated }
 
 func (e *element) repetition() format.FieldRepetitionType {
