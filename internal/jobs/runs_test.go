@@ -38,7 +38,7 @@ func TestHigherPriorityIsFirst(t *testing.T) {
 	r.runs(k, 2)
 	r.queueRun("high", 5, 3)
 	r.queueRun("least", -1, 2)
-	r.until("the new runs are heard of", func() bool { _, ok := k.roster.queue("least"); return ok })
+	r.until("the new runs are heard of", func() bool { q, _ := k.roster.queue("least"); return q.Pending > 0 })
 	got := fmt.Sprint(r.runs(k, 9))
 	if want := "[high high high low low low low least least]"; got != want {
 		t.Fatalf("order %s, want %s", got, want)
@@ -46,7 +46,7 @@ func TestHigherPriorityIsFirst(t *testing.T) {
 	// A priority that is changed counts at once.
 	r.queueRun("x", 1, 4)
 	r.queueRun("y", 2, 4)
-	r.until("both are heard of", func() bool { _, ok := k.roster.queue("y"); return ok })
+	r.until("both are heard of", func() bool { q, _ := k.roster.queue("y"); return q.Pending > 0 })
 	r.runs(k, 1)
 	r.ok(r.c.OpenRun(r.ctx, "x", 3, RunConfig{}, RunConfig{}))
 	r.until("the change is heard of", func() bool {

@@ -203,7 +203,7 @@ func (c *cloud) error(key string, err error) error {
 	case gcerrors.FailedPrecondition, gcerrors.AlreadyExists:
 		return &Error{name, "another version is there", ErrChanged}
 	}
-	if status != 0 {
+	if status != 0 && status/100 != 2 { // 2xx: the answer's body was cut short
 		return statusError(name, status, code, header)
 	}
 	return networkError(err)

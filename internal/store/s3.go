@@ -133,6 +133,8 @@ func (c *cloud) s3Error(name string, err error) error {
 		return &Error{name, ErrChanged.Error(), ErrChanged}
 	case code == "ConditionalRequestConflict" || status == http.StatusConflict:
 		return &transient{err: fmt.Errorf("%s (HTTP %d)", code, status)}
+	case status/100 == 2: // the answer's body was cut short
+		return networkError(err)
 	case status != 0:
 		return statusError(name, status, code, header)
 	}

@@ -3,6 +3,7 @@ package store_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"math/rand/v2"
@@ -111,6 +112,38 @@ func TestS3List(t *testing.T) {
 	}
 	if strings.Join(got, " ") != strings.Join(want, " ") {
 		t.Fatalf("%v\nwant %v", got, want)
+	}
+}
+
+// TestListThroughFaults lists through a connection whose first answers fail, a body
+// that is cut short after its status among them.
+func TestListThroughFaults(t *testing.T) {
+	s := storetest.S3(t)
+	p := storetest.NewProxy(t, s.URL)
+	for i := range 20 {
+		s.Put(t, fmt.Sprintf("a/%02d", i), []byte("body"))
+	}
+	for what, f := range map[string]storetest.Fault{
+		"busy": storetest.Busy, "reset": storetest.Reset, "short": storetest.Short, "lost": storetest.Lost,
+	} {
+		t.Run(what, func(t *testing.T) {
+			p.Fail(func(n int, _ *http.Request) storetest.Fault {
+				if n < 2 {
+					return f
+				}
+				return storetest.None
+			})
+			n := 0
+			for _, err := range store.List(t.Context(), storetest.URL("a?endpoint="+p.URL)) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				n++
+			}
+			if n != 20 {
+				t.Errorf("%d listed, want 20", n)
+			}
+		})
 	}
 }
 
