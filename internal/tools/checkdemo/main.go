@@ -41,7 +41,11 @@ func main() {
 		fmt.Fprintln(os.Stderr, "usage: checkdemo OUT expected.json")
 		os.Exit(2)
 	}
-	report, err := check(context.Background(), os.Args[1], os.Args[2])
+	out, err := filepath.Abs(os.Args[1])
+	var report result
+	if err == nil {
+		report, err = check(context.Background(), out, os.Args[2])
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "checkdemo:", err)
 		os.Exit(1)
