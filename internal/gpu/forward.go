@@ -26,7 +26,7 @@ func (e *Engine) Forward(ctx context.Context, b *score.Batch) error {
 	case e.broken != nil:
 		return fmt.Errorf("forward on %s: the device failed before: %w", e.dev, e.broken)
 	}
-	if err := check(b, e.cfg.MaxTokens, e.model.VocabSize); err != nil {
+	if err := b.Check(e.cfg.MaxTokens, e.model.VocabSize); err != nil {
 		return fmt.Errorf("forward: %w", err)
 	}
 	if len(b.IDs) == 0 {

@@ -1,5 +1,7 @@
 package score
 
+import "fmt"
+
 // SplitMultiple is the grid, in tokens from a document's start, on which a
 // document may be split between batches. Engines that work in chunks lay them
 // on the same grid, so that a split never moves a chunk.
@@ -61,6 +63,40 @@ func (b *Batch) Alloc() {
 		b.NLL, b.Top1 = make([]float32, t), make([]bool, t)
 	}
 	b.NLL, b.Top1 = b.NLL[:t], b.Top1[:t]
+}
+
+// Check refuses a batch that a forward pass of maxTokens tokens, over a vocabulary
+// of so many, could not run safely. States are for the engine to check.
+func (b *Batch) Check(maxTokens, vocab int) error {
+	t, n := len(b.IDs), len(b.States)
+	switch {
+	case t > maxTokens:
+		return fmt.Errorf("batch has %d tokens, more than the budget of %d", t, maxTokens)
+	case len(b.Targets) != t:
+		return fmt.Errorf("batch has %d ids and %d targets", t, len(b.Targets))
+	case len(b.NLL) != t || len(b.Top1) != t:
+		return fmt.Errorf("batch has %d ids and room for %d scores: Alloc was not called", t, min(len(b.NLL), len(b.Top1)))
+	case t == 0 && n == 0 && len(b.CuSeqlens) <= 1:
+		return nil
+	case len(b.CuSeqlens) != n+1:
+		return fmt.Errorf("batch has %d states and %d sequence bounds", n, len(b.CuSeqlens))
+	case b.CuSeqlens[0] != 0 || int(b.CuSeqlens[n]) != t:
+		return fmt.Errorf("batch's sequences span %d to %d, its ids are %d", b.CuSeqlens[0], b.CuSeqlens[n], t)
+	}
+	for i := range n {
+		if b.CuSeqlens[i+1] <= b.CuSeqlens[i] {
+			return fmt.Errorf("sequence %d spans %d to %d", i, b.CuSeqlens[i], b.CuSeqlens[i+1])
+		}
+	}
+	for i, id := range b.IDs {
+		if id < 0 || int(id) >= vocab {
+			return fmt.Errorf("id %d at %d is outside the vocabulary of %d", id, i, vocab)
+		}
+		if g := b.Targets[i]; g != NoTarget && (g < 0 || int(g) >= vocab) {
+			return fmt.Errorf("target %d at %d is outside the vocabulary of %d", g, i, vocab)
+		}
+	}
+	return nil
 }
 
 // EngineInfo says what an engine is, for outputs' metadata and for packers.
