@@ -111,6 +111,17 @@ func natsFlags(cmd *cobra.Command) {
 // errNoNATS says how to name a server.
 var errNoNATS = errors.New("no NATS server is named: give --nats URL or set SURPRISAL_NATS_URL")
 
+// onQueue is the connection and the quiet log of a command that looks at the queue
+// or changes it; the caller closes the connection.
+func onQueue(cmd *cobra.Command) (*jobs.Client, zerolog.Logger, error) {
+	log, _, _, err := logger(cmd, os.Stderr, os.Stderr, true)
+	if err != nil {
+		return nil, log, err
+	}
+	client, err := connect(cmd, log)
+	return client, log, err
+}
+
 // connect reaches the NATS server that flags and environment name: token and
 // password only from a file, or SURPRISAL_NATS_TOKEN and _PASSWORD.
 func connect(cmd *cobra.Command, log zerolog.Logger) (*jobs.Client, error) {

@@ -2,8 +2,8 @@ package main
 
 import (
 	"fmt"
-	"os"
 
+	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 
 	"surprisal/internal/dispatch"
@@ -11,24 +11,20 @@ import (
 )
 
 // control is a command that does one thing to a run or a worker and says so.
-func control(use, short, long, example string, do func(cmd *cobra.Command, client *jobs.Client, name string) (any, string, error)) *cobra.Command {
+func control(use, short, long, example string, do func(cmd *cobra.Command, client *jobs.Client, log zerolog.Logger, name string) (any, string, error)) *cobra.Command {
 	cmd := &cobra.Command{Use: use, Short: short, Long: short + ".\n\n" + long, Example: example, Args: cobra.MinimumNArgs(1)}
 	natsFlags(cmd)
 	cmd.Flags().Bool("json", false, "print as JSON")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		asJSON, _ := cmd.Flags().GetBool("json") // made above
-		log, _, _, err := logger(cmd, os.Stderr, os.Stderr, true)
-		if err != nil {
-			return err
-		}
-		client, err := connect(cmd, log)
+		client, log, err := onQueue(cmd)
 		if err != nil {
 			return err
 		}
 		defer client.Close()
 		results := []any{}
 		for _, name := range args {
-			res, said, err := do(cmd, client, name)
+			res, said, err := do(cmd, client, log, name)
 			if err != nil {
 				return err
 			}
@@ -51,7 +47,7 @@ func newPause(l life) *cobra.Command {
 		`Jobs in workers' hands are finished and committed. The run stays paused through
 restarts of everything, until dispatcher resume.`,
 		"  dispatcher pause 20261123-084512-k3f9ab",
-		func(_ *cobra.Command, client *jobs.Client, run string) (any, string, error) {
+		func(_ *cobra.Command, client *jobs.Client, _ zerolog.Logger, run string) (any, string, error) {
 			return map[string]any{"run": run, "state": jobs.RunPaused}, run + " is paused", dispatch.Pause(l.drain, client, run)
 		})
 }
@@ -62,7 +58,7 @@ func newCancel(l life) *cobra.Command {
 more of the run. What is committed stays; the same submit again, or dispatcher
 resume, goes on from there.`,
 		"  dispatcher cancel --now 20261123-084512-k3f9ab",
-		func(cmd *cobra.Command, client *jobs.Client, run string) (any, string, error) {
+		func(cmd *cobra.Command, client *jobs.Client, _ zerolog.Logger, run string) (any, string, error) {
 			now, _ := cmd.Flags().GetBool("now") // made below
 			return map[string]any{"run": run, "state": jobs.RunCancelled}, run + " is cancelled", dispatch.Cancel(l.drain, client, run, now)
 		})
@@ -75,7 +71,7 @@ func newDrain(l life) *cobra.Command {
 		`As SIGTERM to its process does, from anywhere: it takes no more jobs, finishes
 those in hand, or gives them back after its --drain-timeout, and exits with 0.`,
 		"  dispatcher drain node7-4121-x2k9qd",
-		func(_ *cobra.Command, client *jobs.Client, worker string) (any, string, error) {
+		func(_ *cobra.Command, client *jobs.Client, _ zerolog.Logger, worker string) (any, string, error) {
 			return map[string]any{"worker": worker, "draining": true}, worker + " drains", client.Drain(l.drain, worker)
 		})
 }
@@ -87,15 +83,11 @@ so far is kept. Only one dispatcher works on a run at a time; those that wait fo
 it go on waiting.`,
 		`  dispatcher retry 20261123-084512-k3f9ab
   dispatcher retry --failed-files 20261123-084512-k3f9ab`,
-		func(cmd *cobra.Command, client *jobs.Client, run string) (any, string, error) {
+		func(cmd *cobra.Command, client *jobs.Client, log zerolog.Logger, run string) (any, string, error) {
 			dead, _ := cmd.Flags().GetBool("dead") // made below
 			files, _ := cmd.Flags().GetBool("failed-files")
 			if !dead && !files {
 				dead, files = true, true
-			}
-			log, _, _, err := logger(cmd, os.Stderr, os.Stderr, true)
-			if err != nil {
-				return nil, "", err
 			}
 			r, err := dispatch.Retry(l.drain, client, run, dispatch.RetryOptions{Dead: dead, FailedFiles: files}, dispatch.QueueOptions{}, log)
 			if err != nil {
@@ -154,11 +146,7 @@ dead: dispatcher retry queues those.`,
 }
 
 func resume(cmd *cobra.Command, l life, target string) (*dispatch.Resumed, error) {
-	log, _, _, err := logger(cmd, os.Stderr, os.Stderr, true)
-	if err != nil {
-		return nil, err
-	}
-	client, err := connect(cmd, log)
+	client, log, err := onQueue(cmd)
 	if err != nil {
 		return nil, err
 	}

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"text/tabwriter"
 
@@ -97,11 +96,7 @@ until the job is done after all.`,
 
 // letters asks for the dead letters of the run that args name, or of all.
 func letters(cmd *cobra.Command, l life, args []string) ([]jobs.DeadLetter, error) {
-	log, _, _, err := logger(cmd, os.Stderr, os.Stderr, true)
-	if err != nil {
-		return nil, err
-	}
-	client, err := connect(cmd, log)
+	client, _, err := onQueue(cmd)
 	if err != nil {
 		return nil, err
 	}

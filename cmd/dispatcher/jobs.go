@@ -230,11 +230,7 @@ func newTarget(cmd *cobra.Command, l life, arg string) (*targetRun, error) {
 
 // newServer is the NATS server alone.
 func newServer(cmd *cobra.Command) (*targetRun, error) {
-	log, _, _, err := logger(cmd, os.Stderr, os.Stderr, true)
-	if err != nil {
-		return nil, err
-	}
-	client, err := connect(cmd, log)
+	client, _, err := onQueue(cmd)
 	if err != nil {
 		return nil, err
 	}

@@ -38,11 +38,7 @@ Submitting the same command again queues only what OUT does not hold yet.`,
 		}
 		opt := queueOptions(cmd)
 		asJSON, _ := cmd.Flags().GetBool("json") // made above
-		log, _, _, err := logger(cmd, os.Stderr, os.Stderr, true)
-		if err != nil {
-			return err
-		}
-		client, err := connect(cmd, log)
+		client, log, err := onQueue(cmd)
 		if err != nil {
 			return err
 		}
@@ -148,11 +144,7 @@ func newList(l life) *cobra.Command {
 // printRuns prints each run's record.
 func printRuns(cmd *cobra.Command, l life) error {
 	asJSON, _ := cmd.Flags().GetBool("json")
-	log, _, _, err := logger(cmd, os.Stderr, os.Stderr, true)
-	if err != nil {
-		return err
-	}
-	client, err := connect(cmd, log)
+	client, _, err := onQueue(cmd)
 	if err != nil {
 		return err
 	}
@@ -193,11 +185,7 @@ func newStatus(l life) *cobra.Command {
 	cmd.Flags().Bool("json", false, "print as JSON")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		asJSON, _ := cmd.Flags().GetBool("json")
-		log, _, _, err := logger(cmd, os.Stderr, os.Stderr, true)
-		if err != nil {
-			return err
-		}
-		client, err := connect(cmd, log)
+		client, _, err := onQueue(cmd)
 		if err != nil {
 			return err
 		}

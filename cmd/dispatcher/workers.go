@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"text/tabwriter"
 	"time"
 
@@ -26,11 +25,7 @@ up to %s more.`, jobs.WorkerTTL),
 	cmd.Flags().Bool("json", false, "print as JSON")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		asJSON, _ := cmd.Flags().GetBool("json")
-		log, _, _, err := logger(cmd, os.Stderr, os.Stderr, true)
-		if err != nil {
-			return err
-		}
-		client, err := connect(cmd, log)
+		client, _, err := onQueue(cmd)
 		if err != nil {
 			return err
 		}
