@@ -29,8 +29,22 @@ type WorkerRecord struct {
 	TokensDone   int64         `json:"tokens_done"`
 	TokensPerSec float64       `json:"tokens_per_second"`
 	Draining     bool          `json:"draining,omitempty"`
+	GPU          *GPUSample    `json:"gpu,omitempty"` // nil: it scores on the CPU, or nothing is known of the GPU
 	// Stalled says that its engine makes no progress: the worker is about to end.
 	Stalled string `json:"stalled,omitempty"`
+}
+
+// GPUSample is a worker's GPU as last sampled. What the board does not tell is nil.
+type GPUSample struct {
+	UUID        string   `json:"uuid"` // as nvidia-smi -L has it; a MIG device's starts with MIG-
+	Name        string   `json:"name"`
+	Index       int      `json:"index"`                         // among the machine's, as NVML counts
+	Utilization *float64 `json:"utilization_ratio,omitempty"`   // 0 to 1, of the time that a kernel ran
+	Power       *float64 `json:"power_watts,omitempty"`         //
+	PowerLimit  *float64 `json:"power_limit_watts,omitempty"`   //
+	MemoryUsed  *uint64  `json:"memory_used_bytes,omitempty"`   // by all processes
+	MemoryTotal *uint64  `json:"memory_total_bytes,omitempty"`  //
+	Temperature *float64 `json:"temperature_celsius,omitempty"` // of the core
 }
 
 // JobProgress is how far a worker has come with a job in hand.
