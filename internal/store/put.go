@@ -20,21 +20,22 @@ type Condition struct {
 
 // Put writes size bytes of body as one file of a bucket, whole or not at all,
 // and gives its version. Name must be a URL that can be written to.
-func Put(ctx context.Context, name string, body io.ReadSeeker, size int64, when Condition) (info Info, err error) {
+func Put(ctx context.Context, name string, body io.ReaderAt, size int64, when Condition) (info Info, err error) {
 	p, w, err := writableOf(ctx, name)
 	if err != nil {
 		return Info{}, err
 	}
-	err = retry(ctx, name, func() (bool, error) {
-		if _, err := body.Seek(0, io.SeekStart); err != nil {
+	if c, ok := w.(*cloud); ok && c.s3 != nil && size > partBytes {
+		info, err = c.putParts(ctx, p.Key, body, size, when)
+	} else {
+		err = retry(ctx, name, func() (_ bool, err error) {
+			info, err = w.put(ctx, p.Key, io.NewSectionReader(body, 0, size), size, when)
 			return false, err
-		}
-		info, err = w.put(ctx, p.Key, body, size, when)
-		if when.Absent && errors.Is(err, ErrChanged) {
-			err = &Error{name, "there is one already", fs.ErrExist}
-		}
-		return false, err
-	})
+		})
+	}
+	if when.Absent && errors.Is(err, ErrChanged) {
+		err = &Error{name, "there is one already", fs.ErrExist}
+	}
 	return info, err
 }
 

@@ -71,14 +71,8 @@ func openS3(ctx context.Context, root score.Place) (bucket, error) {
 	return &cloud{root: root, b: b, s3: client, hint: s3Hint}, nil
 }
 
-// maxPut is what S3 takes in one request.
-const maxPut = 5 << 30
-
-// putS3 is one PUT, so that there is never a part of a file to clean up.
+// putS3 is one PUT, so that there is no part of a file to clean up.
 func (c *cloud) putS3(ctx context.Context, key string, body io.ReadSeeker, size int64, when Condition) (Info, error) {
-	if size > maxPut {
-		return Info{}, &Error{c.name(key), fmt.Sprintf("%d bytes, more than the %d that S3 takes at once: use a smaller --job-tokens", size, int64(maxPut)), ErrUnsupported}
-	}
 	in := &s3.PutObjectInput{
 		Bucket: aws.String(c.root.Host), Key: aws.String(key), Body: body, ContentLength: aws.Int64(size),
 		ContentType: aws.String("application/octet-stream"),

@@ -182,6 +182,14 @@ func (s *Server) Uploads(t testing.TB) int {
 	return len(out.Uploads)
 }
 
+// Begin begins a multipart upload, as an attempt that is killed then leaves it.
+func (s *Server) Begin(t testing.TB, key string) {
+	t.Helper()
+	if _, err := s.client.CreateMultipartUpload(context.Background(), &s3.CreateMultipartUploadInput{Bucket: aws.String(Bucket), Key: aws.String(key)}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // URL of a key of Bucket.
 func URL(key string) string { return fmt.Sprintf("s3://%s/%s", Bucket, key) }
 
