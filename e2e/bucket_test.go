@@ -25,7 +25,6 @@ func TestBucketRunGoesOn(t *testing.T) {
 	calm := filepath.Join(t.TempDir(), "calm")
 	dispatcher(t, append(append([]string{"run"}, flags...), "--out", calm, filepath.Dir(in)+"/001*.parquet")...).want(t, 0)
 	want := scores(t, calm)
-	var kept []byte
 
 	body, err := os.ReadFile(in)
 	if err != nil {
@@ -90,19 +89,47 @@ func TestBucketRunGoesOn(t *testing.T) {
 	if again := parseSummary(t, dispatcher(t, append(args, "--json")...).want(t, 0)); again.ScoredTokens != 0 || !again.Complete {
 		t.Errorf("again: %+v", again)
 	}
-	// What comes after scoring reads inputs and scores where they lie.
-	for _, f := range []struct{ from, to string }{{calm, filepath.Join(t.TempDir(), "a")}, {out, filepath.Join(t.TempDir(), "b")}} {
-		dispatcher(t, "filter", f.from, "--where", "perplexity < p60", "--by", "dump", "--with-scores", "--to", f.to).want(t, 0)
-		b, err := os.ReadFile(filepath.Join(f.to, "001_00000.parquet"))
+	// What comes after scoring reads inputs and scores where they lie, and writes
+	// there, killed or not, what it writes to a folder.
+	filter := func(from, to string) []string {
+		return []string{"filter", from, "--where", "perplexity < p60", "--by", "dump", "--with-scores", "--to", to}
+	}
+	kept := func(dir string) []byte {
+		dispatcher(t, filter(dir, dir+"-kept")...).want(t, 0)
+		b, err := os.ReadFile(filepath.Join(dir+"-kept", "001_00000.parquet"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		b = b[:len(b)-8-int(binary.LittleEndian.Uint32(b[len(b)-8:]))] // the footer names the run
-		if f.from == calm {
-			kept = b
-		} else if !bytes.Equal(kept, b) {
-			t.Errorf("filtered from the bucket: %d bytes, from folders %d, not the same", len(b), len(kept))
+		return b
+	}
+	to := storetest.URL("kept/here")
+	for i := range 5 {
+		cmd, r := start(t, nil, "dispatcher", filter(out, to)...)
+		time.Sleep(time.Duration(30+40*i) * time.Millisecond)
+		if err := cmd.Process.Kill(); err != nil {
+			t.Log(err) // it was faster
 		}
+		wait(t, cmd, r)
+	}
+	dispatcher(t, filter(out, to)...).want(t, 0)
+	folders, bucket := kept(calm), s.Get(t, "kept/here/001_00000.parquet")
+	pages := func(b []byte) []byte { // the footer names the run
+		return b[:len(b)-8-int(binary.LittleEndian.Uint32(b[len(b)-8:]))]
+	}
+	if len(bucket) < 12 || !bytes.Equal(pages(folders), pages(bucket)) {
+		t.Errorf("filtered in the bucket: %d bytes, in folders %d, not the same", len(bucket), len(folders))
+	}
+	local := filepath.Join(t.TempDir(), "local")
+	dispatcher(t, filter(out, local)...).want(t, 0)
+	if b, err := os.ReadFile(filepath.Join(local, "001_00000.parquet")); err != nil || !bytes.Equal(b, bucket) {
+		t.Errorf("the same scores filtered into a folder: %d bytes, into the bucket %d, not the same (%v)", len(b), len(bucket), err)
+	}
+	if keys := s.Keys(t, "kept/"); len(keys) != 3 || s.Uploads(t) != 0 {
+		t.Errorf("in the bucket: %v, %d unfinished uploads", keys, s.Uploads(t))
+	}
+	dispatcher(t, "report", out, "--no-tokens").want(t, 0)
+	if page := s.Get(t, "scores/run/report.html"); !bytes.Contains(page, []byte("<html")) {
+		t.Errorf("a report of %d bytes in the bucket", len(page))
 	}
 	// A changed input is refused, in one line.
 	s.Put(t, "fw/001_00000.parquet", append(body[:len(body):len(body)], 0))

@@ -27,7 +27,7 @@ DEST must be new or empty. The same command again goes on where it stopped.`,
 	f := cmd.Flags()
 	f.SortFlags = false
 	f.String("as", "merged", "sidecar, merged or dolma")
-	f.String("to", "", "folder for the files")
+	f.String("to", "", "folder for the files, also in a bucket: s3://BUCKET/KEY, gs://…, az://…")
 	f.Bool("partial", false, "go on although rows have no score yet; those are left out")
 	f.Bool("json", false, "print what was written as JSON")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {

@@ -34,7 +34,7 @@ goes on where it stopped.`,
 	f.SortFlags = false
 	f.String("where", "", "what must be true of a row")
 	f.StringSlice("by", nil, "columns whose values make groups, each with percentiles of its own")
-	f.String("to", "", "folder for the rows that pass")
+	f.String("to", "", "folder for the rows that pass, also in a bucket: s3://BUCKET/KEY, gs://…, az://…")
 	f.Bool("with-scores", false, "add the score columns")
 	f.Bool("dry-run", false, "only count")
 	f.Bool("partial", false, "go on although rows have no score yet; those are left out")

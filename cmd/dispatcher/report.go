@@ -6,16 +6,15 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 
 	"surprisal/internal/dispatch"
 	"surprisal/internal/report"
-	"surprisal/internal/score"
 	"surprisal/internal/shard"
 	"surprisal/internal/sift"
+	"surprisal/internal/store"
 )
 
 func newReport(l life) *cobra.Command {
@@ -70,10 +69,10 @@ func runReport(cmd *cobra.Command, l life, out string) error {
 		return err
 	}
 	if to == "" {
-		if score.IsURL(c.Dir) {
-			return flagError{fmt.Errorf("%s is not a local folder: name the report with --to FILE", out)}
-		}
-		to = filepath.Join(c.Dir, "report.html")
+		to = store.Join(c.Dir, "report.html")
+	}
+	if to, err = store.Resolve(to); err != nil {
+		return flagError{err}
 	}
 	o := report.Options{By: by, Documents: documents, Program: version}
 	if !noTokens {
@@ -90,12 +89,18 @@ func runReport(cmd *cobra.Command, l life, out string) error {
 	if err != nil {
 		return err
 	}
-	if err := writeInto(cmd.Context(), filepath.Dir(to), func(d *shard.Dest) error { return d.WriteFile(filepath.Base(to), r.HTML) }); err != nil {
+	dir, name := store.Split(to)
+	if err := writeInto(cmd.Context(), dir, func(d *shard.Dest) error { return d.WriteFile(cmd.Context(), name, r.HTML) }); err != nil {
 		return err
 	}
 	if plots != "" {
+		if plots, err = store.Resolve(plots); err != nil {
+			return flagError{err}
+		}
 		err := writeInto(cmd.Context(), plots, func(d *shard.Dest) error {
-			return r.Plots(func(name string, content func(io.Writer) error) error { return d.WriteFile(name, content) })
+			return r.Plots(func(name string, content func(io.Writer) error) error {
+				return d.WriteFile(cmd.Context(), name, content)
+			})
 		})
 		if err != nil {
 			return err

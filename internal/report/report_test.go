@@ -41,7 +41,7 @@ func hostileCorpus(t *testing.T) *sift.Corpus {
 		t.Fatal(err)
 	}
 	defer d.Close()
-	if err := d.WriteTexts(`<script>window.pwned=true<.parquet`, hostile()); err != nil {
+	if err := d.WriteTexts(t.Context(), `<script>window.pwned=true<.parquet`, hostile()); err != nil {
 		t.Fatal(err)
 	}
 	out := filepath.Join(dir, "out")
@@ -179,7 +179,7 @@ func TestWithoutAnyScore(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer d.Close()
-	if err := d.WriteTexts("x.parquet", []string{""}); err != nil {
+	if err := d.WriteTexts(t.Context(), "x.parquet", []string{""}); err != nil {
 		t.Fatal(err)
 	}
 	out := filepath.Join(dir, "out")

@@ -85,7 +85,7 @@ func (r *Rescorer) Text(ctx context.Context, text string, req dispatch.Request) 
 		if err != nil {
 			return err
 		}
-		if err := errors.Join(d.WriteTexts("text.parquet", []string{text}), d.Close()); err != nil {
+		if err := errors.Join(d.WriteTexts(ctx, "text.parquet", []string{text}), d.Close()); err != nil {
 			return err
 		}
 		req.Options.TextColumn, req.Options.IDsColumn = "text", ""

@@ -1,13 +1,7 @@
 package shard
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"os"
-	"path"
 	"slices"
 
 	"github.com/parquet-go/parquet-go"
@@ -48,118 +42,6 @@ type Copy struct {
 type ScoreRange struct {
 	Table       *Table
 	First, Last int64
-}
-
-// Dest is a folder that files are published into, each whole or not at all. No
-// name and no link inside it leads out of it.
-type Dest struct{ out *outDir }
-
-// OpenDest opens a folder, making it if need be.
-func OpenDest(ctx context.Context, dir string) (*Dest, error) {
-	o, err := openOut(ctx, dir)
-	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", dir, err)
-	}
-	return &Dest{o}, nil
-}
-
-// Close gives the folder back.
-func (d *Dest) Close() error { return d.out.close() }
-
-// destPrefix is of the hidden temporaries, which RemoveTemporaries removes.
-const destPrefix = tempPrefix + "copy"
-
-// WriteFile writes a file of any size whole or not at all; one that has its name
-// already is replaced.
-func (d *Dest) WriteFile(name string, write func(io.Writer) error) (err error) {
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("write %s: %w", d.out.path(name), err)
-		}
-	}()
-	if err := score.ValidRel(name); err != nil {
-		return err
-	}
-	dir := path.Dir(name)
-	if err := d.out.mkdirAll(dir); err != nil {
-		return err
-	}
-	f, temp, err := d.out.create(dir, destPrefix)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, d.out.remove(temp)) }()
-	if err = write(f); err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := d.out.root.Rename(temp, name); err != nil {
-		return err
-	}
-	return d.out.syncDir(dir)
-}
-
-// ReadFile reads a small file of it; the error wraps fs.ErrNotExist when there
-// is none.
-func (d *Dest) ReadFile(name string) ([]byte, error) {
-	const most = 64 << 20
-	f, err := d.out.root.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, most+1))
-	if err == nil && len(b) > most {
-		err = fmt.Errorf("%s has more than %d bytes", d.out.path(name), most)
-	}
-	return b, err
-}
-
-// Empty tells whether there is nothing in the folder but hidden files.
-func (d *Dest) Empty() (bool, error) {
-	entries, err := fs.ReadDir(d.out.root.FS(), ".")
-	return !slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name()[0] != '.' }), err
-}
-
-// Parquet opens a parquet file of it; fs.ErrNotExist when there is none.
-func (d *Dest) Parquet(ctx context.Context, name string) (*Table, error) {
-	f, err := d.out.root.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	st, err := f.Stat()
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	t := &Table{path: d.out.path(name), file: f, size: st.Size(), check: func() error { return nil }, done: f.Close}
-	return t, t.readFooter()
-}
-
-// CopyRows writes the rows that c names to a file of d.
-func (d *Dest) CopyRows(ctx context.Context, name string, c Copy) error {
-	if err := score.ValidRel(name); err != nil {
-		return fmt.Errorf("copy %s: %w", c.In.path, err)
-	}
-	err := d.WriteFile(name, func(w io.Writer) error {
-		return recovered(func() error {
-			return c.to(ctx, w, func() (*os.File, error) { return d.scratch(path.Dir(name)) })
-		})
-	})
-	if err != nil {
-		return fmt.Errorf("copy %s: %w", c.In.path, err)
-	}
-	return nil
-}
-
-// scratch makes a file without a name.
-func (d *Dest) scratch(dir string) (*os.File, error) {
-	f, name, err := d.out.create(dir, destPrefix)
-	if err != nil {
-		return nil, err
-	}
-	return f, d.out.remove(name)
 }
 
 // columnSource is one leaf of the output and where its entries come from.
@@ -257,10 +139,4 @@ func labelElement(name string) *element {
 	e.se.ConvertedType.Set(deprecated.UTF8)
 	e.leaf = &leaf{path: name, kind: parquet.ByteArray, maxDef: 1}
 	return e
-}
-
-// Exists tells whether there is a file of that name.
-func (d *Dest) Exists(name string) bool {
-	st, err := d.out.root.Lstat(name)
-	return err == nil && st.Mode().IsRegular()
 }

@@ -50,7 +50,7 @@ func TestCopyRows(t *testing.T) {
 			defer d.Close()
 			args := []string{filepath.Join("testdata", "copyback.py"), path}
 			for what, keep := range selections {
-				rows, list := &Bitmap{}, filepath.Join(d.out.dir, "."+what)
+				rows, list := &Bitmap{}, filepath.Join(d.out.path(""), "."+what)
 				var lines strings.Builder
 				for r := range in.Rows() {
 					if keep(r) {
@@ -114,7 +114,7 @@ func TestCopyWithScores(t *testing.T) {
 					t.Fatal(err)
 				}
 				defer d.Close()
-				rows, list := &Bitmap{}, filepath.Join(d.out.dir, ".rows")
+				rows, list := &Bitmap{}, filepath.Join(d.out.path(""), ".rows")
 				var lines strings.Builder
 				for r := range in.Rows() {
 					if selections["mixed"](r) {
@@ -143,7 +143,7 @@ func TestCopyWithScores(t *testing.T) {
 				if err := d.CopyRows(ctx, "y.parquet", c); err == nil || !strings.Contains(err.Error(), "has no score") {
 					t.Errorf("rows without scores: %v", err)
 				}
-				if _, err := d.ReadFile("y.parquet"); !errors.Is(err, fs.ErrNotExist) {
+				if _, err := d.ReadFile(ctx, "y.parquet"); !errors.Is(err, fs.ErrNotExist) {
 					t.Errorf("a failed copy left a file: %v", err)
 				}
 			})
@@ -175,7 +175,7 @@ func TestCopyIsDeterministic(t *testing.T) {
 		if err := d.CopyRows(ctx, "x.parquet", Copy{In: in, Rows: rows, Slots: make(chan struct{}, slots)}); err != nil {
 			t.Fatal(err)
 		}
-		b, err := d.ReadFile("x.parquet")
+		b, err := d.ReadFile(ctx, "x.parquet")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -2,9 +2,11 @@ package shard
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 
 	"surprisal/internal/score"
 	"surprisal/internal/store"
@@ -50,6 +52,15 @@ func openSource(ctx context.Context, name string) (source, error) {
 		return source{}, err
 	}
 	return source{o.Reader(ctx), o}, nil
+}
+
+// localSource is a file that was opened in another way.
+func localSource(name string, f *os.File) (source, error) {
+	o, err := store.OfFile(name, f)
+	if err != nil {
+		return source{}, errors.Join(err, f.Close())
+	}
+	return source{f, o}, nil
 }
 
 // Look gives an input as it is now: its size and version, under the same name.

@@ -34,21 +34,15 @@ func openPlace(ctx context.Context, out string) (outPlace, error) {
 }
 
 // outBucket is the URL of a prefix in a bucket. A score file is written to a
-// local file first, which has no name any more, and is put there by one request
-// that fails if the name is taken.
+// local file first, which has no name any more, and is put there on the
+// condition that the name is free.
 type outBucket string
 
 func (o outBucket) path(name string) string { return store.Join(string(o), name) }
 
 func (o outBucket) temporary(job score.Job) (*os.File, string, error) {
-	f, err := os.CreateTemp("", tempPrefix+job.Run+".*"+tempSuffix)
-	if err != nil {
-		return nil, "", err
-	}
-	if err := os.Remove(f.Name()); err != nil {
-		return nil, "", errors.Join(err, f.Close())
-	}
-	return f, "", nil
+	f, err := unnamed(tempPrefix + job.Run)
+	return f, "", err
 }
 
 func (o outBucket) publish(ctx context.Context, f *os.File, _, name string, c Committed) (_ Committed, err error) {

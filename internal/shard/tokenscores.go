@@ -53,7 +53,7 @@ func (t *Table) list(ctx context.Context, name string, kind parquet.Kind, row in
 }
 
 // WriteTexts writes a parquet file of one column text.
-func (d *Dest) WriteTexts(name string, texts []string) error {
+func (d *Dest) WriteTexts(ctx context.Context, name string, texts []string) error {
 	type row struct {
 		Text string `parquet:"text"`
 	}
@@ -61,7 +61,7 @@ func (d *Dest) WriteTexts(name string, texts []string) error {
 	for i, s := range texts {
 		rows[i].Text = s
 	}
-	return d.WriteFile(name, func(w io.Writer) error {
+	return d.WriteFile(ctx, name, func(w io.Writer) error {
 		pw := parquet.NewGenericWriter[row](w)
 		if _, err := pw.Write(rows); err != nil {
 			return err

@@ -112,7 +112,7 @@ func (c *Corpus) Bucket(ctx context.Context, o BucketOptions) (*Bucketed, error)
 		n.Kept, n.KeptTokens = n.Rows, n.Tokens
 		r.Buckets = append(r.Buckets, n)
 	}
-	return r, dest.finish(r)
+	return r, dest.finish(ctx, r)
 }
 
 // bucketRows gives each bucket's rows of a file, and last those in none.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -50,7 +49,7 @@ func usage(format string, a ...any) error {
 func Open(ctx context.Context, out string, partial bool) (*Corpus, error) {
 	dir, err := store.Resolve(out)
 	if err != nil {
-		return nil, usage("%s: %w", out, err)
+		return nil, usage("%w", err) // out may hold a secret
 	}
 	m, err := shard.ReadManifest(ctx, dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -287,12 +286,6 @@ func union(lists ...[]string) []string {
 		}
 	}
 	return all
-}
-
-// under tells whether path is dir or below it.
-func under(path, dir string) bool {
-	rel, err := filepath.Rel(dir, path)
-	return err == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator))
 }
 
 func baseName(p string) string { return p[strings.LastIndexByte(p, 0x2f)+1:] }

@@ -12,7 +12,6 @@ import (
 	"io/fs"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"time"
 
 	"surprisal/internal/score"
@@ -67,7 +66,6 @@ func (r Request) digest() string {
 // destination is a DEST at work.
 type destination struct {
 	*shard.Dest
-	dir    string
 	req    Request
 	digest string
 	slots  chan struct{}
@@ -83,26 +81,40 @@ func (c *Corpus) checkDest(dest string) (string, error) {
 	if dest == "" {
 		return "", usage("no destination is named: give --to DEST")
 	}
-	if score.IsURL(dest) && !strings.HasPrefix(dest, "file://") {
-		return "", usage("--to %s: only a local folder can be written to", dest)
-	}
 	dir, err := store.Resolve(dest)
-	if err != nil {
-		return "", usage("--to %s: %w", dest, err)
+	if err == nil {
+		err = score.ValidOut(dir)
 	}
-	real := resolved(dir)
+	if err != nil {
+		return "", usage("--to: %w", err) // dest may hold a secret
+	}
 	switch {
-	case under(real, resolved(c.Dir)):
+	case under(dir, c.Dir):
 		return "", usage("--to %s lies inside the scores' folder %s: name a folder elsewhere", dest, c.Dir)
-	case under(resolved(c.Dir), real):
+	case under(c.Dir, dir):
 		return "", usage("--to %s holds the scores' folder %s: name a folder elsewhere", dest, c.Dir)
 	}
 	for i := range c.Files {
-		if under(resolved(filepath.Dir(c.Files[i].Input.Path)), real) {
+		if from, _ := store.Split(c.Files[i].Input.Path); under(from, dir) {
 			return "", usage("--to %s holds the input %s: name a folder elsewhere", dest, c.Files[i].Input.Path)
 		}
 	}
 	return dir, nil
+}
+
+// under tells whether a place is dir or below it, however either is reached:
+// links are followed, and the queries of URLs are not looked at.
+func under(name, dir string) bool {
+	a, err := score.ParsePlace(name)
+	b, err2 := score.ParsePlace(dir)
+	if err != nil || err2 != nil {
+		return false
+	}
+	if a.Scheme == "" && b.Scheme == "" {
+		a.Key, b.Key = resolved(a.Key), resolved(b.Key)
+	}
+	a.Query, b.Query, a.Rev, b.Rev = "", "", "", ""
+	return a.Within(b)
 }
 
 // resolved follows links as far as the path exists.
@@ -130,8 +142,8 @@ func (c *Corpus) openDest(ctx context.Context, dest string, req Request) (*desti
 	if err != nil {
 		return nil, usage("--to %s: %w", dest, err)
 	}
-	to := &destination{Dest: d, dir: dir, req: req, digest: req.digest(), slots: make(chan struct{}, cores()+1)}
-	if err := to.claim(dest); err != nil {
+	to := &destination{Dest: d, req: req, digest: req.digest(), slots: make(chan struct{}, cores()+1)}
+	if err := to.claim(ctx, dest); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
 	if _, err := shard.RemoveTemporaries(ctx, dir, "copy", staleAfter); err != nil {
@@ -140,21 +152,42 @@ func (c *Corpus) openDest(ctx context.Context, dest string, req Request) (*desti
 	return to, nil
 }
 
-func (d *destination) claim(dest string) error {
-	b, err := d.ReadFile(madeByName)
-	if errors.Is(err, fs.ErrNotExist) {
-		empty, err := d.Empty()
+// claim makes DEST the request's own.
+func (d *destination) claim(ctx context.Context, dest string) error {
+	look := func(err error) error {
+		if ctx.Err() != nil {
+			return err
+		}
+		return usage("--to %s: %w", dest, err)
+	}
+	for {
+		b, err := d.ReadFile(ctx, madeByName)
+		if err == nil {
+			return d.made(b, dest)
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return look(err)
+		}
+		empty, err := d.Empty(ctx)
 		if err != nil {
-			return fmt.Errorf("look into %s: %w", dest, err)
+			return look(err)
 		}
 		if !empty {
 			return usage("--to %s holds other things: name a new or empty folder", dest)
 		}
-		return d.writeJSON(madeByName, d.req)
+		if b, err = indented(d.req); err != nil {
+			return err
+		}
+		if err := d.WriteNew(ctx, madeByName, b); err == nil {
+			return nil
+		} else if !errors.Is(err, fs.ErrExist) {
+			return look(err)
+		} // else another command was faster: see which
 	}
-	if err != nil {
-		return fmt.Errorf("look into %s: %w", dest, err)
-	}
+}
+
+// made refuses a DEST that another request has made.
+func (d *destination) made(b []byte, dest string) error {
 	var there Request
 	dec := json.NewDecoder(bytes.NewReader(b))
 	if err := dec.Decode(&there); err != nil {
@@ -166,18 +199,24 @@ func (d *destination) claim(dest string) error {
 	return nil
 }
 
-func (d *destination) writeJSON(name string, v any) error {
-	return d.WriteFile(name, func(w io.Writer) error {
-		enc := json.NewEncoder(w)
-		enc.SetIndent("", "  ")
-		return enc.Encode(v)
-	})
+func indented(v any) ([]byte, error) {
+	b, err := json.MarshalIndent(v, "", "  ")
+	return append(b, '\n'), err
 }
 
 // finish says that all is there.
-func (d *destination) finish(v any) error { return d.writeJSON(score.SuccessName, v) }
+func (d *destination) finish(ctx context.Context, v any) error {
+	b, err := indented(v)
+	if err != nil {
+		return err
+	}
+	return d.WriteFile(ctx, score.SuccessName, func(w io.Writer) error {
+		_, err := w.Write(b)
+		return err
+	})
+}
 
-// has tells whether an earlier attempt of the same request wrote the file.
+// has tells whether an earlier attempt of the same request wrote the parquet file.
 func (d *destination) has(ctx context.Context, name string) bool {
 	t, err := d.Parquet(ctx, name)
 	if err != nil {
@@ -186,6 +225,13 @@ func (d *destination) has(ctx context.Context, name string) bool {
 	defer t.Close()
 	v, ok := t.Metadata(digestKey)
 	return ok && v == d.digest
+}
+
+// hasAny tells it of a file that does not say so itself: what is in DEST is whole
+// and of this request.
+func (d *destination) hasAny(ctx context.Context, name string) bool {
+	ok, err := d.Exists(ctx, name)
+	return ok && err == nil // else it is written anew
 }
 
 // metadata says in each file what it was made from.

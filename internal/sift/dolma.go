@@ -29,10 +29,10 @@ type dolmaLine struct {
 // line up with documents. A row without a score has no spans.
 func (c *Corpus) dolma(ctx context.Context, dest *destination, f *File) error {
 	name := strings.TrimSuffix(f.Input.Rel, ".parquet") + ".jsonl.gz"
-	if dest.Exists(name) { // of this request, and whole
+	if dest.hasAny(ctx, name) {
 		return nil
 	}
-	return dest.WriteFile(name, func(w io.Writer) error {
+	return dest.WriteFile(ctx, name, func(w io.Writer) error {
 		z, err := gzip.NewWriterLevel(w, gzip.DefaultCompression)
 		if err != nil {
 			return err

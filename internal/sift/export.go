@@ -60,7 +60,7 @@ func (c *Corpus) Export(ctx context.Context, o ExportOptions) (*Exported, error)
 	if err := c.EachFile(ctx, func(ctx context.Context, f *File) error { return one(ctx, dest, f) }); err != nil {
 		return nil, fmt.Errorf("export: %w", err)
 	}
-	return e, dest.finish(e)
+	return e, dest.finish(ctx, e)
 }
 
 // sidecar writes the score files of an input as one.

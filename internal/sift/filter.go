@@ -136,7 +136,7 @@ func (c *Corpus) Filter(ctx context.Context, o FilterOptions) (*Result, error) {
 	r.Thresholds = thresholdList(g, cond.Percentiles, thresholds)
 	r.Groups, r.Total = tally.list(g)
 	if dest != nil {
-		return r, dest.finish(r)
+		return r, dest.finish(ctx, r)
 	}
 	return r, nil
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"os"
+	"path"
 	"path/filepath"
 	"strings"
 
@@ -45,11 +47,35 @@ func Join(dir, name string) string {
 	return p.Join(name).String()
 }
 
+// Split gives the folder that a file is in, and its name there.
+func Split(name string) (dir, file string) {
+	p, err := score.ParsePlace(name)
+	if err != nil || p.Scheme == "" {
+		return filepath.Dir(name), filepath.Base(name)
+	}
+	dir, file = path.Split(p.Key)
+	p.Key = strings.TrimSuffix(dir, "/")
+	return p.String(), file
+}
+
 // openFile opens a local file and says what it is.
 func openFile(ctx context.Context, name string) (*Object, error) {
 	f, st, err := openLocal(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	return &Object{Info: Info{Name: name, Size: st.Size(), Version: FileVersion(st), Modified: st.ModTime()}, file: f}, nil
+	return ofFile(name, f, st), nil
+}
+
+// OfFile is a local file that is open already; Close closes it.
+func OfFile(name string, f *os.File) (*Object, error) {
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	return ofFile(name, f, st), nil
+}
+
+func ofFile(name string, f *os.File, st fs.FileInfo) *Object {
+	return &Object{Info: Info{Name: name, Size: st.Size(), Version: FileVersion(st), Modified: st.ModTime()}, file: f}
 }

@@ -8,13 +8,13 @@ import (
 	"io"
 	"math"
 	"math/rand/v2"
-	"path/filepath"
 	"runtime"
 
 	"golang.org/x/sync/errgroup"
 
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
+	"surprisal/internal/store"
 )
 
 // Options say what is written.
@@ -49,7 +49,7 @@ func Of(row int64, text string) score.Score {
 
 // Write scores inputs into out and writes the manifest.
 func Write(ctx context.Context, inputs []string, out string, o Options) (*score.Manifest, error) {
-	abs, err := filepath.Abs(out)
+	abs, err := store.Resolve(out)
 	if err != nil {
 		return nil, err
 	}
