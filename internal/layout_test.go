@@ -18,7 +18,7 @@ const module = "surprisal"
 // layers lists who may import whom: a package imports only families of layers
 // below its own, and its own family.
 var layers = [][]string{
-	{"internal/failpoint", "internal/score"},
+	{"internal/failpoint", "internal/metrics", "internal/score"},
 	{"internal/store"},
 	{"internal/jobs", "internal/model", "internal/shard"},
 	{"internal/gpu"}, // an engine is made of a model's tensors
@@ -41,6 +41,8 @@ var owners = map[string][]string{
 	"github.com/Azure/":              {"internal/store"},
 	"gorgonia.org/cu":                {"internal/gpu"},
 	"github.com/spf13/":              {"cmd/dispatcher", "cmd/worker"},
+	"github.com/prometheus/":         {"internal/metrics", "internal/gpu/telemetry", "e2e"},
+	"github.com/NVIDIA/":             {"internal/gpu/telemetry"},
 	"github.com/schollz/":            {"cmd/dispatcher"},
 	"golang.org/x/image/":            {"internal/report"},
 	"github.com/chromedp/":           {"internal/report"},

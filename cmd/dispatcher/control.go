@@ -121,6 +121,7 @@ dead: dispatcher retry queues those.`,
 	natsFlags(cmd)
 	queueFlags(cmd)
 	cmd.Flags().Bool("wait", false, "then watch it to its end, as dispatcher wait does")
+	metricsFlags(cmd)
 	cmd.Flags().Bool("json", false, "print as JSON")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		asJSON, _ := cmd.Flags().GetBool("json") // made above

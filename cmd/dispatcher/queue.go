@@ -100,6 +100,7 @@ is interrupted changes nothing.`,
 	}
 	natsFlags(cmd)
 	cmd.Flags().Bool("json", false, "print the summary as JSON")
+	metricsFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		return waitFor(cmd, l, args[0])
 	}
@@ -115,12 +116,19 @@ func waitFor(cmd *cobra.Command, l life, run string) error {
 	if err != nil {
 		return err
 	}
+	mon, err := newMonitor(cmd, log)
+	if err != nil {
+		return err
+	}
+	defer mon.Close()
 	client, err := connect(cmd, log)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	sum, err := dispatch.Wait(l.drain, client, run, func(p dispatch.Progress) { meter.Show(p, log) }, log)
+	show, end := mon.observe(l.drain, client, func(p dispatch.Progress) { meter.Show(p, log) }, log)
+	defer end()
+	sum, err := dispatch.Wait(l.drain, client, run, show, log)
 	meter.Close()
 	if l.drain.Err() != nil && sum == nil {
 		return fmt.Errorf("stopped waiting; the run goes on: %w", dispatch.ErrInterrupted)

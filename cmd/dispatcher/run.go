@@ -42,6 +42,7 @@ twice.`,
 	f.Int("batch-tokens", 0, "token budget of a batch (default the engine's)")
 	f.String("worker-bin", "", "worker program (default the one beside this program)")
 	f.Bool("json", false, "print the summary as JSON")
+	metricsFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error { return runLocal(cmd, l, args) }
 	return cmd
 }
@@ -66,16 +67,24 @@ func runLocal(cmd *cobra.Command, l life, inputs []string) error {
 	if err != nil {
 		return err
 	}
+	mon, err := newMonitor(cmd, log)
+	if err != nil {
+		return err
+	}
+	defer mon.Close()
 	args := []string{"--log-format", format, "--log-level", workerLevel(level.String())}
 	if batch > 0 {
 		args = append(args, "--batch-tokens", strconv.Itoa(batch))
 	}
 	local := dispatch.Local{
-		Workers: workers, Threads: threads, WorkerBin: bin, Args: args, WorkerLog: meter, Log: log,
+		Workers: workers, Threads: threads, WorkerBin: bin, Args: args, WorkerLog: meter, Log: log, ArgsOf: workerArgs(cmd),
 		Report: func(p dispatch.Progress) { meter.Show(p, log) },
 		Draining: func() {
 			log.Warn().Msg("draining: jobs in hand are finished, no more are taken; interrupt again to stop now")
 		},
+	}
+	if mon != nil {
+		local.Metrics, local.Observe = mon.meter, func(o *dispatch.Observer) { mon.observer.Store(o) }
 	}
 	sum, err := local.Run(l.drain, l.ctx, req)
 	meter.Close()

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/term"
 
 	"surprisal/internal/jobs"
+	"surprisal/internal/metrics"
 	"surprisal/internal/score"
 	"surprisal/internal/worker"
 )
@@ -65,7 +66,7 @@ func run(args []string) int {
 	if errors.As(err, &use) {
 		return exitUsage
 	}
-	for _, wrong := range []error{worker.ErrEngine, worker.ErrAllow, jobs.ErrAuth, jobs.ErrConfig, jobs.ErrTLS, jobs.ErrDenied} {
+	for _, wrong := range []error{worker.ErrEngine, worker.ErrAllow, metrics.ErrAddress, jobs.ErrAuth, jobs.ErrConfig, jobs.ErrTLS, jobs.ErrDenied} {
 		if errors.Is(err, wrong) {
 			return exitUsage
 		}
@@ -121,6 +122,8 @@ itself only there, as SURPRISAL_NATS_TOKEN or SURPRISAL_NATS_PASSWORD.`,
 	f.String("id", "", "the worker's id, unique in the cluster (default host, pid and a random part)")
 	f.String("log-format", "auto", "auto, console or json; auto: console at a terminal")
 	f.String("log-level", "info", "debug, info, warn or error")
+	f.String("metrics-addr", "", "serve /metrics, /healthz and /readyz there: host:port, or :port for this machine alone (default not at all)")
+	f.Bool("pprof", false, "serve /debug/pprof there too")
 	f.Bool("end-with-stdin", false, "end when stdin closes, as it does when a parent process ends")
 	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error { return fromEnvironment(cmd) }
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return serve(cmd, fetch, work) }
@@ -196,15 +199,29 @@ func serve(cmd *cobra.Command, fetch, work context.Context) error {
 	if err := cfg.Check(); err != nil { // before it waits for a server
 		return err
 	}
+	pprof, _ := f.GetBool("pprof")
+	p := newProbes()
+	cfg.Metrics = p.metrics
+	stop, err := p.serve(metrics.ServerConfig{Address: str("metrics-addr"), Pprof: pprof}, log)
+	if err != nil {
+		return err
+	}
+	return errors.Join(take(fetch, work, nats, cfg, p), stop())
+}
+
+// take connects and takes jobs until it is to end.
+func take(fetch, work context.Context, nats jobs.Config, cfg worker.Config, p *probes) error {
 	client, err := jobs.Connect(fetch, nats)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
+	p.client.Store(client)
 	w, err := worker.New(client, cfg)
 	if err != nil {
 		return err
 	}
+	p.worker.Store(w)
 	return w.Run(fetch, work)
 }
 

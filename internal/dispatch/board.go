@@ -90,6 +90,19 @@ func (b *board) put(i int32, state jobs.State, sum progressSum, why string) {
 // committed is how many jobs have a file, as far as is known.
 func (b *board) committed() int { return b.count[stateCommitted] + b.count[jobs.StateDone] }
 
+// states counts the jobs by state; those that nobody has had are queued.
+func (b *board) states() map[string]int {
+	n := map[string]int{"queued": len(b.place)}
+	for state, k := range b.count {
+		n["queued"] -= k
+		if state == stateCommitted {
+			state = jobs.StateDone
+		}
+		n[string(state)] += k
+	}
+	return n
+}
+
 // finished: every job is committed or dead, as far as is known.
 func (b *board) finished() bool { return b.committed()+b.count[jobs.StateDead] == len(b.place) }
 

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"surprisal/internal/jobs"
+	"surprisal/internal/metrics"
 	"surprisal/internal/score"
 )
 
@@ -30,9 +31,15 @@ type Local struct {
 	Threads   int      // cores of each; default all, shared
 	Args      []string // further arguments for each worker
 	WorkerLog io.Writer
-	Report    func(Progress)
-	Draining  func() // told when a drain begins
-	Log       zerolog.Logger
+	// ArgsOf are those of one of them, 0, 1 …, beside Args.
+	ArgsOf func(slot int) []string
+	// Observe is told of an observer of the run's queue, which runs with it, on
+	// Metrics; nil without.
+	Metrics  *metrics.Dispatcher
+	Observe  func(*Observer)
+	Report   func(Progress)
+	Draining func() // told when a drain begins
+	Log      zerolog.Logger
 }
 
 // ErrInterrupted: a drain was asked for and the run is not complete. What is
@@ -150,6 +157,15 @@ func (l *Local) score(drain, ctx context.Context, bin string, workers int, s *Su
 	stop, stopWorkers := context.WithCancel(drain)
 	defer stopWorkers()
 	g, gctx := errgroup.WithContext(ctx)
+	observed, endObserver := context.WithCancel(gctx)
+	defer endObserver()
+	report := l.Report
+	if l.Metrics != nil {
+		o := NewObserver(client, l.Metrics, l.Log)
+		l.Observe(o)
+		report = func(p Progress) { o.Show(p); l.Report(p) }
+		g.Go(func() error { return o.Run(observed) })
+	}
 	var committed *Committed
 	var dead []DeadJob
 	drained := make(chan struct{}) // closed when all workers have ended after a drain
@@ -167,7 +183,8 @@ func (l *Local) score(drain, ctx context.Context, bin string, workers int, s *Su
 	defer endWatch(nil)
 	g.Go(func() error {
 		defer stopWorkers()
-		w := newWatch(client, s.Manifest, s.Committed, l.Report, l.Log, alone{})
+		defer endObserver()
+		w := newWatch(client, s.Manifest, s.Committed, report, l.Log, alone{})
 		var err error
 		committed, dead, err = w.run(watchCtx)
 		return err
@@ -269,7 +286,11 @@ func (l *Local) worker(stop, ctx context.Context, c command) error {
 	if c.engine == score.EngineCUDA {
 		args = append(args, "--gpu", strconv.Itoa(c.slot))
 	}
-	cmd := exec.Command(c.bin, append(args, l.Args...)...)
+	args = append(args, l.Args...)
+	if l.ArgsOf != nil {
+		args = append(args, l.ArgsOf(c.slot)...)
+	}
+	cmd := exec.Command(c.bin, args...)
 	cmd.Env = append(os.Environ(), c.env...)
 	cmd.Stdout, cmd.Stderr = l.WorkerLog, l.WorkerLog
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

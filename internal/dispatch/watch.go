@@ -30,6 +30,11 @@ type Progress struct {
 	// Waiting is what nobody works on and why, if a job says so.
 	Waiting string
 	Workers int
+	// Run and States, of jobs that nobody has had: queued; LastCommit is when the
+	// watch last heard of a job done, or since when it watches.
+	Run        string
+	States     map[string]int
+	LastCommit time.Time
 }
 
 // DeadJob is a job that no worker takes again until it is submitted anew.
@@ -57,6 +62,7 @@ type watch struct {
 	epoch   uint64    // of the run's last submission that this watch knows; 0: none yet
 	paused  bool      //
 	checked time.Time // when the run's record was last looked at
+	commit  time.Time // when a job was last done
 }
 
 // tenure says whether this dispatcher may act on the run now: queue lost jobs
@@ -75,6 +81,7 @@ func newWatch(client *jobs.Client, m *score.Manifest, c *Committed, report func(
 	w := &watch{
 		client: client, m: m, tenure: t, report: report, log: log, started: time.Now(),
 		before: progressSum{c.Totals.Documents, c.Totals.Tokens}, board: newBoard(m, c),
+		commit: time.Now(),
 	}
 	for i := range m.Files {
 		w.rows += m.Files[i].Rows
@@ -285,6 +292,9 @@ func (w *watch) take(s jobs.JobState) {
 		sum = progressSum{s.Totals.Documents, s.Totals.Tokens}
 	}
 	w.board.put(i, s.State, sum, s.Error)
+	if s.State == jobs.StateDone {
+		w.commit = time.Now()
+	}
 	j := w.board.job(i)
 	e := w.log.Info()
 	switch s.State {
@@ -313,6 +323,7 @@ func (w *watch) draw(ctx context.Context, shown progressSum) progressSum {
 	p := Progress{
 		Jobs: len(b.place), Rows: w.rows, Elapsed: time.Since(w.started), Left: -1, Paused: w.paused, Done: b.committed(),
 		Dead: b.count[jobs.StateDead], Running: b.count[jobs.StateRunning], Waiting: b.waiting(),
+		Run: w.m.Run, States: b.states(), LastCommit: w.commit,
 	}
 	now := progressSum{w.before.documents + b.done.documents, w.before.tokens + b.done.tokens}
 	if workers, err := w.client.Workers(ctx); err == nil {

@@ -318,7 +318,7 @@ func (e *Engine) NewState() (score.State, error) {
 
 // Info says what the engine is.
 func (e *Engine) Info() score.EngineInfo {
-	return score.EngineInfo{Kind: score.EngineCUDA, Precision: precision(), Device: e.dev.info.Name, MaxTokens: e.cfg.MaxTokens, VocabSize: e.model.VocabSize, StateBytes: e.pool.bytes}
+	return score.EngineInfo{Kind: score.EngineCUDA, Precision: precision(), Device: e.dev.info.Name, MaxTokens: e.cfg.MaxTokens, VocabSize: e.model.VocabSize, StateBytes: e.pool.bytes, Flops: e.model.Flops()}
 }
 
 // Close gives the GPU's memory back, after a Forward under way. A second Close

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"gorgonia.org/cu"
 
@@ -61,7 +62,9 @@ func (e *Engine) forward(ctx context.Context, b *score.Batch) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	start := time.Now()
 	d, err := e.upload(b)
+	b.Copied = time.Since(start)
 	if err != nil {
 		return fmt.Errorf("copy the batch in: %w", err)
 	}
@@ -261,6 +264,8 @@ func (e *Engine) download(b *score.Batch, d batch) error {
 	if err := e.done.Synchronize(); err != nil {
 		return err
 	}
+	start := time.Now()
+	defer func() { b.Copied += time.Since(start) }()
 	top1 := viewOf[uint8](flags)
 	for i, g := range b.Targets {
 		b.NLL[i], b.Top1[i] = 0, false

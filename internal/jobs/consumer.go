@@ -32,8 +32,28 @@ type ConsumerConfig struct {
 	RetryMax   time.Duration // 2 min; at most so long between attempts
 	BackDelay  time.Duration // 1 s; until another worker gets a job that was given back
 	SettleTime time.Duration // 30 s; how long settling is tried where its context allows more
+	Meter      Meter         // told what becomes of deliveries; default nobody
 	Log        zerolog.Logger
 }
+
+// Meter counts deliveries, and the jobs that this worker gave up: those that are
+// committed are for their committer to count.
+type Meter interface {
+	// Delivered is told of each job received, and whether it had been before.
+	Delivered(before bool)
+	// Settled is told the state that a job was left in: StateFailed, StateWaiting
+	// or StateDead.
+	Settled(state string)
+}
+
+// noMeter counts nothing.
+type noMeter struct{}
+
+// Delivered does nothing.
+func (noMeter) Delivered(bool) {}
+
+// Settled does nothing.
+func (noMeter) Settled(string) {}
 
 func (c ConsumerConfig) withDefaults() ConsumerConfig {
 	set := func(v *time.Duration, d time.Duration) {
@@ -48,6 +68,9 @@ func (c ConsumerConfig) withDefaults() ConsumerConfig {
 	set(&c.RetryMax, 2*time.Minute)
 	set(&c.BackDelay, time.Second)
 	set(&c.SettleTime, 30*time.Second)
+	if c.Meter == nil {
+		c.Meter = noMeter{}
+	}
 	return c
 }
 
@@ -329,6 +352,7 @@ func (k *Consumer) begin(work context.Context, msg jetstream.Msg, asked time.Tim
 	if err != nil {
 		return nil, fmt.Errorf("take job: %w", err)
 	}
+	k.cfg.Meter.Delivered(meta.NumDelivered > 1)
 	l := &Lease{k: k, msg: msg, id: nuid.Next(), asked: asked, received: time.Now()}
 	run, id := splitSubject(msg.Subject())
 	queue, ok := k.roster.queue(run)
@@ -378,6 +402,20 @@ func (k *Consumer) begin(work context.Context, msg jetstream.Msg, asked time.Tim
 	}
 	l.recorded.Store(true)
 	return l, nil
+}
+
+// InHand is how many leases there are, the age of the oldest heartbeat among them,
+// and the shortest ack wait; zeros without any.
+func (k *Consumer) InHand() (n int, heartbeat, ackWait time.Duration) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for l := range k.leases {
+		heartbeat = max(heartbeat, time.Since(l.received)-time.Duration(l.beaten.Load()))
+		if ackWait == 0 || l.run.AckWait < ackWait {
+			ackWait = l.run.AckWait
+		}
+	}
+	return len(k.leases), heartbeat, ackWait
 }
 
 // splitSubject takes run and job from a subject of the job stream, which has

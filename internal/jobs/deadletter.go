@@ -72,6 +72,20 @@ func (c *Client) dropLetter(ctx context.Context, run, job string) error {
 	return err
 }
 
+// DeadState changes whenever a dead letter comes or goes; it says nothing else.
+func (c *Client) DeadState(ctx context.Context) (string, error) {
+	var state string
+	err := read(ctx, func(ctx context.Context) error {
+		s, err := c.js.Stream(ctx, DeadStream)
+		if err == nil {
+			i := s.CachedInfo()
+			state = fmt.Sprint(i.Created.UnixNano(), i.State.FirstSeq, i.State.LastSeq, i.State.Msgs)
+		}
+		return err
+	})
+	return state, c.fail("look at the dead letters", err)
+}
+
 // Dead lists a run's dead letters, or all with run "", by run and job. The letter
 // of a job that was submitted again stays until that job is done.
 func (c *Client) Dead(ctx context.Context, run string) ([]DeadLetter, error) {

@@ -39,6 +39,7 @@ type Lease struct {
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
 	moved   atomic.Int64 // nanoseconds after received
+	beaten  atomic.Int64 // the last heartbeat, likewise
 	settled atomic.Bool
 	halt    chan struct{}
 	halted  sync.Once
@@ -113,6 +114,7 @@ func (l *Lease) beat() {
 			next = every / 4
 		} else {
 			sent = time.Now()
+			l.beaten.Store(int64(sent.Sub(l.received)))
 		}
 		timer.Reset(next)
 	}

@@ -83,6 +83,20 @@ func (c *Client) Probe(ctx context.Context) (h Health, err error) {
 	return h, nil
 }
 
+// Store is how many bytes JetStream stores for the account, and how many it may; a
+// negative limit is none.
+func (c *Client) Store(ctx context.Context) (used, limit int64, err error) {
+	var a *jetstream.AccountInfo
+	err = read(ctx, func(ctx context.Context) (err error) {
+		a, err = c.js.AccountInfo(ctx)
+		return err
+	})
+	if err != nil {
+		return 0, 0, c.fail("ask for the account", err)
+	}
+	return int64(min(a.Store, 1<<62)), a.Limits.MaxStore, nil
+}
+
 // ForgetRun removes all that the server has of a run: its jobs in the queue, their
 // records, its dead letters and, last, its own record, so that a call that is cut
 // off can be made again. What is in OUT stays.

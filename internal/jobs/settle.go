@@ -111,6 +111,7 @@ func (l *Lease) Retry(ctx context.Context, cause error) error {
 		if err != nil {
 			return err
 		}
+		l.k.cfg.Meter.Settled(string(StateFailed))
 		delay := backoff(l.k.cfg.RetryDelay, l.k.cfg.RetryMax, l.state.Failed-1)
 		l.log.Warn().Err(cause).Int("attempt", l.Attempt).Dur("delay", delay).Msg("attempt failed; the job is tried again")
 		return l.nak(ctx, delay)
@@ -132,6 +133,7 @@ func (l *Lease) Abandon(ctx context.Context) error {
 		if err := l.giveBack(ctx, StateWaiting, func(*JobState) {}); err != nil {
 			return err
 		}
+		l.k.cfg.Meter.Settled(string(StateWaiting))
 		return l.nak(ctx, jitter(l.k.cfg.BackDelay))
 	})
 }
@@ -145,6 +147,7 @@ func (l *Lease) Decline(ctx context.Context, reason string) error {
 		if err := l.giveBack(ctx, StateWaiting, func(s *JobState) { s.Error = "declined: " + reason }); err != nil {
 			return err
 		}
+		l.k.cfg.Meter.Settled(string(StateWaiting))
 		delay := backoff(l.k.cfg.BackDelay, 5*time.Minute, int(min(l.state.Delivery-1, 30)))
 		l.log.Info().Str("reason", reason).Dur("delay", delay).Msg("job declined")
 		return l.nak(ctx, delay)
@@ -242,6 +245,7 @@ func (l *Lease) die(ctx context.Context, reason string) error {
 			return fmt.Errorf("look whether it was done meanwhile: %w", err)
 		}
 	}
+	l.k.cfg.Meter.Settled(string(StateDead))
 	l.stop()
 	if l.orphaned(ctx) {
 		return nil

@@ -73,6 +73,18 @@ func (c Config) Params() int64 {
 	return n
 }
 
+// Flops is the floating-point operations of a forward pass's matrix products, for
+// one token with a target; the recurrence's own are not among them.
+func (c Config) Flops() float64 {
+	weights := int64(c.Width) * int64(c.VocabSize-2*c.PaddedVocabSize) // the embedding multiplies nothing, the head without padding
+	for _, s := range c.Shapes() {
+		if len(s.Shape) == 2 {
+			weights += int64(s.Len())
+		}
+	}
+	return 2 * float64(weights)
+}
+
 func product(shape []int) int {
 	n := 1
 	for _, d := range shape {

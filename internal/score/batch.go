@@ -1,6 +1,9 @@
 package score
 
-import "fmt"
+import (
+	"fmt"
+	"time"
+)
 
 // SplitMultiple is the grid, in tokens from a document's start, on which a
 // document may be split between batches. Engines that work in chunks lay them
@@ -33,6 +36,9 @@ type Batch struct {
 	// index wins a tie) are written by Forward; 0 and false where there is no target.
 	NLL  []float32
 	Top1 []bool
+	// Copied is how much of Forward's time went into laying the batch out for the
+	// device and taking its scores; an engine that does neither leaves it 0.
+	Copied time.Duration
 }
 
 // Reset empties the batch and keeps its memory.
@@ -41,6 +47,7 @@ func (b *Batch) Reset() {
 	b.CuSeqlens = append(b.CuSeqlens[:0], 0)
 	clear(b.States)
 	b.States = b.States[:0]
+	b.Copied = 0
 }
 
 // Append adds one sequence. targets may be shorter than ids only by being
@@ -108,4 +115,6 @@ type EngineInfo struct {
 	VocabSize int
 	// StateBytes is about the memory of one State; 0 when that is not known.
 	StateBytes int64
+	// Flops of a token with a target: its matrix products; 0 when not known.
+	Flops float64
 }

@@ -6,19 +6,24 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"time"
 
 	"surprisal/internal/failpoint"
+	"surprisal/internal/metrics"
 )
 
 // forward scores batches in order, gives each document its part and passes
 // finished tasks to commit. It is the only caller of the engine. It closes done.
 func (s *session) forward(ctx context.Context, in <-chan *packed, free chan<- *packed, done chan<- *task) error {
 	defer close(done)
+	defer s.w.idle.wait(true)
 	for {
 		var p *packed
 		var ok bool
+		s.w.idle.wait(true)
 		select {
 		case p, ok = <-in:
+			s.w.idle.wait(false)
 			if !ok {
 				return nil
 			}
@@ -32,6 +37,10 @@ func (s *session) forward(ctx context.Context, in <-chan *packed, free chan<- *p
 			if err := runBatch(ctx, s.model.engine, p); err != nil {
 				return s.engineFailed(p, err)
 			}
+			s.w.meter.Took(metrics.PhaseCopy, p.copied)
+			s.w.meter.Took(metrics.PhaseForward, p.forwarded)
+			s.w.meter.Batch(len(p.batch.IDs), s.budget, s.flops)
+			s.w.forwarded.Add(int64(len(p.batch.IDs)))
 		}
 		s.w.tasks.moved()
 		for i := range p.steps {
@@ -42,14 +51,18 @@ func (s *session) forward(ctx context.Context, in <-chan *packed, free chan<- *p
 			}
 			if st.end == nil {
 				s.w.tokensDone.Add(int64(st.n - st.skip))
-				st.take(p.batch.NLL, p.batch.Top1)
+				if st.take(p.batch.NLL, p.batch.Top1) {
+					s.w.meter.NonFinite()
+				}
 				continue
 			}
+			start := time.Now()
 			select {
 			case done <- st.end:
 			case <-ctx.Done():
 				return ctx.Err()
 			}
+			s.w.meter.Idle(metrics.CauseWriting, time.Since(start)) // commit is behind
 		}
 		select {
 		case free <- p:
@@ -61,12 +74,17 @@ func (s *session) forward(ctx context.Context, in <-chan *packed, free chan<- *p
 
 // runBatch copies the states that the batch goes on from and scores it.
 func runBatch(ctx context.Context, e Engine, p *packed) error {
+	start := time.Now()
 	for _, f := range p.forks {
 		if err := e.CopyState(f.to, f.from); err != nil {
 			return err
 		}
 	}
-	return e.Forward(ctx, &p.batch)
+	forked := time.Now()
+	err := e.Forward(ctx, &p.batch)
+	p.copied = forked.Sub(start) + p.batch.Copied
+	p.forwarded = time.Since(forked) - p.batch.Copied
+	return err
 }
 
 // engineFailed says what the engine failed on. It may be what broke it, so those
@@ -87,8 +105,9 @@ func (s *session) engineFailed(p *packed, err error) error {
 }
 
 // take adds the step's part of a batch to its document. Sums run in token order
-// in float64, so that they don't depend on where the document was split.
-func (s *step) take(nll []float32, top1 []bool) {
+// in float64, so that they don't depend on where the document was split. True: the
+// document is complete, and a score of it is not finite.
+func (s *step) take(nll []float32, top1 []bool) (nonFinite bool) {
 	d := s.doc
 	sc := &d.score
 	perToken := d.task.job.Options.PerToken
@@ -111,9 +130,10 @@ func (s *step) take(nll []float32, top1 []bool) {
 		s.release.Release()
 	}
 	if !s.last {
-		return
+		return false
 	}
 	t := d.task
+	nonFinite = sc.Error != "" && sc.Tokens > 0
 	if sc.Error != "" {
 		sc.Tokens, sc.SumNLL, sc.Top1, sc.TokenNLL = 0, 0, 0, nil
 	} else if perToken && len(d.ids) > 0 {
@@ -123,4 +143,5 @@ func (s *step) take(nll []float32, top1 []bool) {
 	t.rows = append(t.rows, row{score: *sc, kept: d.kept})
 	t.documents.Add(1)
 	s.doc, d.ids = nil, nil
+	return nonFinite
 }

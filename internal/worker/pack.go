@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"time"
 
 	"surprisal/internal/score"
 )
@@ -34,6 +35,8 @@ type packed struct {
 	batch score.Batch
 	forks []fork // made before the batch is scored
 	steps []step
+	// What copies of states and the batch took, and the rest of its forward pass.
+	copied, forwarded time.Duration
 }
 
 func (p *packed) reset() {
@@ -54,6 +57,11 @@ type packer struct {
 	in       <-chan item
 	free     chan *packed // empty batches, given back by forward
 	out      chan<- *packed
+
+	// took is told how long a batch was worked on, without waits; nil: nobody asks.
+	took    func(time.Duration)
+	spent   time.Duration // on the current batch
+	resumed time.Time     // since when it is worked on
 
 	// maxStates bounds the sequences of a batch that have a state; 0: no bound.
 	maxStates int
@@ -76,6 +84,7 @@ func (p *packer) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+		p.resumed = time.Now()
 		if !ok {
 			return p.flushAll(ctx)
 		}
@@ -97,14 +106,17 @@ func (p *packer) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		p.spent += time.Since(p.resumed)
 	}
 }
 
 // current is the batch being filled.
 func (p *packer) current(ctx context.Context) (*packed, error) {
 	if p.cur == nil {
+		p.spent += time.Since(p.resumed)
 		select {
 		case p.cur = <-p.free:
+			p.resumed = time.Now()
 			p.cur.reset()
 		case <-ctx.Done():
 			return nil, ctx.Err()
@@ -135,8 +147,14 @@ func (p *packer) flush(ctx context.Context) error {
 		return nil
 	}
 	p.cur.batch.Alloc()
+	p.spent += time.Since(p.resumed)
+	if p.took != nil && len(p.cur.batch.IDs) > 0 {
+		p.took(p.spent)
+	}
+	p.spent = 0
 	select {
 	case p.out <- p.cur:
+		p.resumed = time.Now()
 		p.cur, p.states = nil, 0
 		p.ready, p.waiting = append(p.ready, p.waiting...), nil
 		return nil

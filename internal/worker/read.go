@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"surprisal/internal/metrics"
 	"surprisal/internal/model/tokenizer"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
@@ -26,6 +28,8 @@ type reading struct {
 	vocab     int                  // ids are within 0 .. vocab-1
 	threads   int                  // goroutines that tokenize
 	moved     func()               // told whenever some rows were read
+	meter     *metrics.Worker
+	idle      *idle
 }
 
 // read sends the task's documents to out in the order of their rows. Rows that
@@ -37,6 +41,7 @@ func (r *reading) read(ctx context.Context, t *task, rows *shard.Reader, out cha
 	g.Go(func() error {
 		defer close(chunks)
 		for {
+			start := time.Now()
 			chunk, err := nextChunk(rows)
 			r.moved()
 			if errors.Is(err, io.EOF) {
@@ -45,6 +50,7 @@ func (r *reading) read(ctx context.Context, t *task, rows *shard.Reader, out cha
 			if err != nil {
 				return err
 			}
+			r.meter.Took(metrics.PhaseRead, time.Since(start))
 			done := make(chan []*document, 1) // so that a tokenizing goroutine never waits
 			select {
 			case slots <- struct{}{}:
@@ -58,11 +64,13 @@ func (r *reading) read(ctx context.Context, t *task, rows *shard.Reader, out cha
 			}
 			g.Go(func() error {
 				defer func() { <-slots }()
+				start := time.Now()
 				docs := make([]*document, len(chunk))
 				var known contextIDs
 				for i := range chunk {
 					docs[i] = r.document(t, &chunk[i], &known)
 				}
+				r.meter.Took(metrics.PhaseTokenize, time.Since(start))
 				done <- docs
 				return nil
 			})
@@ -80,12 +88,14 @@ func (r *reading) read(ctx context.Context, t *task, rows *shard.Reader, out cha
 		var group []*document // of a conditional run
 		ids := 0
 		for done := range chunks {
+			r.idle.because(metrics.CauseTokenizing)
 			var docs []*document
 			select {
 			case docs = <-done:
 			case <-ctx.Done():
 				return ctx.Err()
 			}
+			r.idle.because(metrics.CauseReading)
 			for _, d := range docs {
 				if !t.job.Options.Conditional() {
 					if err := send(item{doc: d}); err != nil {

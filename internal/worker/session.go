@@ -5,12 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"surprisal/internal/jobs"
+	"surprisal/internal/metrics"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
 	"surprisal/internal/store"
@@ -24,6 +26,8 @@ type session struct {
 	model    *loaded
 	slots    chan struct{} // one a job in hand
 	items    chan item
+	budget   int     // tokens of a batch
+	flops    float64 // of a token; 0: not known
 	failed   []*task // had documents in the batch that the engine failed on
 }
 
@@ -50,7 +54,11 @@ func (s *session) run(fetch, work context.Context, lease *jobs.Lease) (next *job
 		free <- new(packed)
 	}
 	batches, done := make(chan *packed), make(chan *task)
-	p := &packer{budget: budget, newState: s.model.engine.NewState, in: s.items, free: free, out: batches, maxStates: batchStates(info)}
+	s.budget, s.flops = budget, info.Flops
+	p := &packer{
+		took:   func(d time.Duration) { s.w.meter.Took(metrics.PhasePack, d) },
+		budget: budget, newState: s.model.engine.NewState, in: s.items, free: free, out: batches, maxStates: batchStates(info),
+	}
 	g.Go(func() error {
 		defer close(s.items)
 		var err error
@@ -103,6 +111,7 @@ func (s *session) slot(ctx context.Context) error {
 	if err := s.send(ctx, item{}); err != nil {
 		return err
 	}
+	s.w.idle.because(metrics.CauseWriting)
 	select {
 	case s.slots <- struct{}{}:
 		return nil
@@ -131,6 +140,7 @@ func (s *session) next(fetch, ctx context.Context) (*jobs.Lease, error) {
 		err   error
 	}
 	// A pipeline that has failed waits for no job, which may be long in coming.
+	s.w.idle.because(metrics.CauseNoJob)
 	fetch, cancel := context.WithCancel(fetch)
 	defer cancel()
 	defer context.AfterFunc(ctx, cancel)()
@@ -165,6 +175,7 @@ func (s *session) next(fetch, ctx context.Context) (*jobs.Lease, error) {
 // take reads a job into items, or settles one that needs no scoring. It returns
 // an error only when the session has to end.
 func (s *session) take(ctx context.Context, lease *jobs.Lease) error {
+	s.w.idle.because(metrics.CauseReading)
 	t := &task{lease: lease, job: lease.Job, started: time.Now()}
 	log := s.w.jobLog(t)
 	if err := s.w.admit(&t.job); err != nil {
@@ -217,7 +228,7 @@ func (s *session) read(ctx context.Context, t *task) (err error) {
 		}
 	}()
 	t.columns = rows.Columns()
-	r := reading{tokenizer: s.model.tokenizer, vocab: s.model.engine.Info().VocabSize, threads: s.w.cfg.Threads, moved: t.lease.Progress}
+	r := reading{tokenizer: s.model.tokenizer, vocab: s.model.engine.Info().VocabSize, threads: s.w.cfg.Threads, moved: t.lease.Progress, meter: s.w.meter, idle: s.w.idle}
 	return r.read(ctx, t, rows, s.items)
 }
 
@@ -253,7 +264,7 @@ func (s *session) commit(ctx context.Context, done <-chan *task) error {
 
 // publish writes t's file and acks. An error is of the file.
 func (s *session) publish(ctx context.Context, t *task) error {
-	info := s.model.engine.Info()
+	began, info := time.Now(), s.model.engine.Info()
 	out, err := shard.Create(store.Within(ctx, s.w.outputs), t.job, t.columns, shard.Metadata{
 		Precision: info.Precision, Engine: string(info.Kind), Device: info.Device, Program: s.w.cfg.Program,
 	})
@@ -274,6 +285,10 @@ func (s *session) publish(ctx context.Context, t *task) error {
 	if err != nil {
 		return err
 	}
+	s.w.meter.Took(metrics.PhaseWrite, time.Since(began))
+	if !c.Existed { // else whoever wrote it counts it
+		s.count(t, c.Totals)
+	}
 	s.w.jobsDone.Add(1)
 	s.w.jobLog(t).Info().Int64("documents", c.Totals.Documents).Int64("tokens", c.Totals.Tokens).
 		Int64("failed_rows", c.Totals.Failed).Bool("existed", c.Existed).
@@ -282,12 +297,26 @@ func (s *session) publish(ctx context.Context, t *task) error {
 	return nil
 }
 
+// count counts a job that this worker committed.
+func (s *session) count(t *task, c shard.Totals) {
+	m := s.w.meter
+	m.Committed(c.Documents, c.Failed, c.Tokens, c.Bytes)
+	for i := range t.rows {
+		if p, ok := t.rows[i].score.Perplexity(); ok && !math.IsInf(p, 0) {
+			m.Perplexity(p)
+		}
+	}
+}
+
 // fail settles a task that has no output.
 func (s *session) fail(ctx context.Context, t *task, err error) {
 	log := s.w.jobLog(t)
 	if t.dropped() != nil {
 		s.settle(t, t.lease.Abandon(ctx)) // a superseded lease says so, and decides nothing
 		return
+	}
+	if errors.Is(err, shard.ErrConflict) {
+		s.w.meter.Conflict()
 	}
 	for _, permanent := range []error{
 		shard.ErrInputChanged, shard.ErrCorrupt, shard.ErrColumn, shard.ErrConflict, shard.ErrRows, store.ErrOutside,

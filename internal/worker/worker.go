@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"surprisal/internal/jobs"
+	"surprisal/internal/metrics"
 	"surprisal/internal/score"
 	"surprisal/internal/store"
 )
@@ -34,6 +35,7 @@ type Config struct {
 	DrainTimeout time.Duration    // how long a drain may take before jobs are given back; default 20 s
 	StallAfter   time.Duration    // a job without progress for so long is given up; default 10 min
 	Program      string           // version, for outputs
+	Metrics      *metrics.Worker  // counts what is done; default its own, which nobody reads
 	// Stalled is called when a job made no progress for StallAfter: the engine
 	// hangs, perhaps where no context reaches, so the process should end.
 	Stalled func(error)
@@ -58,6 +60,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.StallAfter <= 0 {
 		c.StallAfter = 10 * time.Minute
+	}
+	if c.Metrics == nil {
+		c.Metrics = metrics.NewWorker(c.Program)
 	}
 	if c.Stalled == nil {
 		c.Stalled = func(error) {}
@@ -96,12 +101,17 @@ type Worker struct {
 	client *jobs.Client
 	models models
 	log    zerolog.Logger
+	meter  *metrics.Worker
+	idle   *idle
 	// inputs and outputs are where jobs may read and write; nil: anywhere.
 	inputs, outputs *store.Fence
 
+	consumer   atomic.Pointer[jobs.Consumer] // once it takes jobs
+	drains     atomic.Bool                   // it takes no more
 	started    time.Time
 	jobsDone   atomic.Int64
 	tokensDone atomic.Int64
+	forwarded  atomic.Int64 // tokens that went through the engine
 	tasks      taskSet
 }
 
@@ -113,8 +123,18 @@ func New(client *jobs.Client, cfg Config) (*Worker, error) {
 		return nil, err
 	}
 	w := &Worker{cfg: cfg, client: client, started: time.Now(), log: cfg.Log.With().Str("worker", cfg.ID).Logger()}
+	if kind == score.EngineCUDA {
+		w.log = w.log.With().Int("gpu", cfg.GPU).Logger()
+	}
+	w.meter, w.idle = cfg.Metrics, newIdle(cfg.Metrics)
 	w.models = models{cfg: cfg, kind: kind, log: w.log}
 	w.models.open = w.models.openEngine
+	w.meter.BeforeScrape(func() {
+		w.idle.settle()
+		_, _, ackWait := w.inHand()
+		w.meter.AckWait(ackWait)
+	})
+	w.meter.Live(func() int { n, _, _ := w.inHand(); return n }, func() time.Duration { _, age, _ := w.inHand(); return age })
 	for _, f := range []struct {
 		fence  **store.Fence
 		flag   string
@@ -163,6 +183,7 @@ func (w *Worker) Run(fetch, work context.Context) error {
 	fetch, stop := context.WithCancelCause(fetch)
 	defer stop(nil)
 	late := context.AfterFunc(fetch, func() {
+		w.drains.Store(true)
 		select {
 		case <-time.After(w.cfg.DrainTimeout):
 			cancel(errDrainTimeout)
@@ -172,7 +193,7 @@ func (w *Worker) Run(fetch, work context.Context) error {
 	defer late()
 	engine, device := w.models.describe()
 	consumer, err := w.client.NewConsumer(work, jobs.ConsumerConfig{
-		Worker: w.cfg.ID, Engine: engine, Device: device, StallAfter: w.cfg.StallAfter, Log: w.log,
+		Worker: w.cfg.ID, Engine: engine, Device: device, StallAfter: w.cfg.StallAfter, Meter: w.meter, Log: w.log,
 	})
 	if err != nil {
 		return fmt.Errorf("take jobs: %w", err)
@@ -185,6 +206,7 @@ func (w *Worker) Run(fetch, work context.Context) error {
 		return fmt.Errorf("take jobs: %w", err)
 	}
 	w.log.Info().Str("engine", engine).Str("device", device).Msg("worker is ready")
+	w.consumer.Store(consumer)
 	g, gctx := errgroup.WithContext(work)
 	g.Go(func() error {
 		defer cancel(nil) // ends the others
@@ -213,11 +235,35 @@ func (w *Worker) Run(fetch, work context.Context) error {
 
 var errDrainTimeout = errors.New("drain took too long")
 
+// inHand asks the consumer, where there is one yet.
+func (w *Worker) inHand() (n int, heartbeat, ackWait time.Duration) {
+	if k := w.consumer.Load(); k != nil {
+		return k.InHand()
+	}
+	return 0, 0, 0
+}
+
+// Unready says why the worker takes no jobs now, a line each; nothing when it does.
+func (w *Worker) Unready() []string {
+	var why []string
+	if !w.client.Connected() {
+		why = append(why, "no NATS server answers")
+	}
+	if w.consumer.Load() == nil {
+		why = append(why, "waiting for a dispatcher to set the queue up")
+	}
+	if w.drains.Load() {
+		why = append(why, "draining: no more jobs are taken")
+	}
+	return why
+}
+
 // sessions serves one model after another, each for as long as jobs ask for it.
 func (w *Worker) sessions(fetch, work context.Context, consumer *jobs.Consumer) error {
 	var lease *jobs.Lease
 	for {
 		if lease == nil {
+			w.idle.because(metrics.CauseNoJob)
 			var err error
 			if lease, err = consumer.Next(fetch, work); err != nil {
 				return ended(fetch, err)
@@ -225,6 +271,7 @@ func (w *Worker) sessions(fetch, work context.Context, consumer *jobs.Consumer) 
 		}
 		log := w.log.With().Str("run", lease.Job.Run).Str("job", lease.Job.ID).Logger()
 		w.models.moved = lease.Progress
+		w.idle.because(metrics.CauseLoading)
 		m, err := w.load(work, &lease.Job)
 		if err != nil {
 			w.refuse(work, lease, err, log)

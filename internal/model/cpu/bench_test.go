@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"surprisal/internal/model"
 	"surprisal/internal/score"
 )
 
@@ -60,11 +59,14 @@ func packed(vocab, budget int, lengths []int, batches int) []*score.Batch {
 	return out
 }
 
-// flops is the matrix products' work for one token with a target.
-func flops(c model.Config) float64 {
+// TestFlops holds the model's count to the products that this engine makes.
+func TestFlops(t *testing.T) {
+	c := open(t, filepath.Join(demo, "model"), Config{}).model
 	kd, vd := c.Heads*c.K, c.VHeads*c.V
 	layer := c.Width*columnsOf(c).total + c.V*(kd+vd) + vd*c.Width + 3*c.Width*c.Inner
-	return 2 * float64(c.Layers*layer+c.Width*c.VocabSize)
+	if got, want := c.Flops(), 2*float64(c.Layers*layer+c.Width*c.VocabSize); got != want {
+		t.Fatalf("%g floating-point operations a token, the engine's products make %g", got, want)
+	}
 }
 
 // cpuTime is what the process has used of its cores, for machines that are shared.
@@ -121,7 +123,7 @@ func BenchmarkForward(b *testing.B) {
 			perSecond := float64(tokens) / b.Elapsed().Seconds()
 			rate := sgemmRate(e, 300*time.Millisecond)
 			b.ReportMetric(perSecond, "tokens/s")
-			b.ReportMetric(perSecond*flops(e.model)/1e9, "GFLOP/s")
+			b.ReportMetric(perSecond*e.model.Flops()/1e9, "GFLOP/s")
 			b.ReportMetric(float64(tokens)/used.Seconds(), "tokens/cpu-s")
 			b.ReportMetric(rate, "sgemm-GFLOP/s")
 			b.ReportMetric(0, "ns/op")

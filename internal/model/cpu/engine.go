@@ -216,7 +216,7 @@ func (e *Engine) Info() score.EngineInfo {
 	s, conv := e.stateFloats()
 	return score.EngineInfo{
 		Kind: score.EngineCPU, Precision: "fp32", Device: e.device, MaxTokens: e.cfg.MaxTokens, VocabSize: e.model.VocabSize,
-		StateBytes: int64(s+conv) * 4,
+		StateBytes: int64(s+conv) * 4, Flops: e.model.Flops(),
 	}
 }
 

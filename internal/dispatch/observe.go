@@ -1,0 +1,197 @@
+package dispatch
+
+import (
+	"context"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"surprisal/internal/jobs"
+	"surprisal/internal/metrics"
+)
+
+// Observer tells metrics how the queue and its workers stand, and how the runs
+// stand that it is told of.
+type Observer struct {
+	client  *jobs.Client
+	meter   *metrics.Dispatcher
+	log     zerolog.Logger
+	workers map[string]*sighting
+	ackWait time.Duration // the shortest of the runs in the queue
+	letters string        // the dead letters' state when they were last counted
+	counted time.Time     // not before: counting took its time
+}
+
+// sighting is a worker as last seen. Its clock is compared with nobody's.
+type sighting struct {
+	record jobs.WorkerRecord
+	moved  time.Time // when its record was last seen to change
+	gone   time.Time // when it was found to have vanished with jobs in hand; zero: it has not
+}
+
+// NewObserver makes the meter's observer on a connected client; Run it.
+func NewObserver(client *jobs.Client, meter *metrics.Dispatcher, log zerolog.Logger) *Observer {
+	meter.Connected(client.Connected)
+	return &Observer{client: client, meter: meter, log: log, workers: map[string]*sighting{}}
+}
+
+// observeEvery is how often an observer looks, which costs the server a few small
+// requests.
+const observeEvery = 2 * time.Second
+
+// Run looks until ctx ends. What can't be asked for now is asked again.
+func (o *Observer) Run(ctx context.Context) error {
+	ticker := time.NewTicker(observeEvery)
+	defer ticker.Stop()
+	for {
+		for _, look := range []func(context.Context) error{o.queue, o.crew, o.dead, o.store} {
+			if err := look(ctx); err != nil && ctx.Err() == nil {
+				o.log.Debug().Err(err).Msg("metrics not brought up to date; trying again")
+			}
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// Unready says why what is told may be old, a line each; nothing when it is not.
+func (o *Observer) Unready() []string {
+	if !o.client.Connected() {
+		return []string{"no NATS server answers"}
+	}
+	return nil
+}
+
+// Show tells how a run stands.
+func (o *Observer) Show(p Progress) {
+	o.meter.SetRun(metrics.Run{
+		ID: p.Run, Jobs: p.States, Rows: p.Rows, Documents: p.Documents, Tokens: p.Tokens, TokensPerSec: p.Rate,
+		Left: p.Left, LastCommit: p.LastCommit, Paused: p.Paused,
+	})
+}
+
+func (o *Observer) queue(ctx context.Context) error {
+	q, err := o.client.Queue(ctx)
+	if err != nil {
+		return err
+	}
+	m := metrics.Queue{
+		Pending: float64(q.Pending), InHand: float64(q.AckPending), Redelivered: float64(q.Redelivered),
+		Bytes: float64(q.Bytes), Oldest: q.Oldest,
+	}
+	for _, r := range q.Runs {
+		if m.AckWait == 0 || r.Config.AckWait < m.AckWait {
+			m.AckWait = r.Config.AckWait
+		}
+	}
+	o.ackWait = m.AckWait
+	o.meter.SetQueue(m)
+	return nil
+}
+
+// goneFor is for how long at least a worker that vanished is told of, beyond its
+// jobs' ack wait: somebody is to see it.
+const goneFor = time.Minute
+
+// crew counts the workers. One that vanished with jobs in hand is silent until
+// others have settled those.
+func (o *Observer) crew(ctx context.Context) error {
+	list, err := o.client.Workers(ctx)
+	if err != nil {
+		return err
+	}
+	now, listed, count := time.Now(), map[string]bool{}, map[metrics.WorkerKind]int{}
+	for _, r := range list {
+		listed[r.ID] = true
+		s := o.workers[r.ID]
+		if s == nil {
+			s = &sighting{moved: now}
+			o.workers[r.ID] = s
+		}
+		if !s.record.Updated.Equal(r.Updated) {
+			s.moved = now
+		}
+		s.record, s.gone = r, time.Time{}
+		count[metrics.WorkerKind{Engine: r.Engine, State: workerState(r)}]++
+	}
+	oldest := time.Duration(0)
+	for id, s := range o.workers {
+		if !listed[id] {
+			keep, err := o.silent(ctx, s, now)
+			if err != nil {
+				return err
+			}
+			if !keep {
+				delete(o.workers, id)
+				continue
+			}
+		}
+		oldest = max(oldest, now.Sub(s.moved))
+	}
+	o.meter.SetWorkers(count, oldest)
+	return nil
+}
+
+// silent reports whether a worker that is no longer listed is one to worry about:
+// its record ran out, and what it held is not settled yet or was just now.
+func (o *Observer) silent(ctx context.Context, s *sighting, now time.Time) (bool, error) {
+	held := false
+	for _, p := range s.record.Progress {
+		j, err := o.client.Job(ctx, p.Run, p.Job)
+		if err != nil {
+			continue // forgotten with its run
+		}
+		// On record as its own; or somebody else's since, for whom it is not settled.
+		held = held || j.State == jobs.StateRunning
+	}
+	if s.gone.IsZero() {
+		if len(s.record.Progress) == 0 || now.Sub(s.moved) < jobs.WorkerTTL/2 {
+			return false, nil // it held nothing, or took its record away when it ended
+		}
+		s.gone = now
+		o.meter.Vanished()
+		o.log.Warn().Str("worker", s.record.ID).Str("host", s.record.Host).Int("jobs", len(s.record.Progress)).
+			Msg("a worker shows no sign of life, and had jobs in hand")
+	}
+	return held || now.Sub(s.gone) < o.ackWait+goneFor, ctx.Err()
+}
+
+func workerState(r jobs.WorkerRecord) string {
+	switch {
+	case r.Stalled != "":
+		return "stalled"
+	case r.Draining:
+		return "draining"
+	case len(r.Progress) > 0:
+		return "busy"
+	}
+	return "idle"
+}
+
+// dead counts the dead letters, when one has come or gone since.
+func (o *Observer) dead(ctx context.Context) error {
+	state, err := o.client.DeadState(ctx)
+	if err != nil || state == o.letters || time.Now().Before(o.counted) {
+		return err
+	}
+	start := time.Now()
+	letters, err := o.client.Dead(ctx, "")
+	if err != nil {
+		return err
+	}
+	o.letters = state
+	o.counted = time.Now().Add(10 * time.Since(start)) // many take long to read
+	o.meter.SetDeadLetters(len(letters))
+	return nil
+}
+
+func (o *Observer) store(ctx context.Context) error {
+	used, limit, err := o.client.Store(ctx)
+	if err == nil {
+		o.meter.SetStore(float64(used), float64(limit))
+	}
+	return err
+}
