@@ -5,6 +5,7 @@ package gpu
 import (
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"gorgonia.org/cu"
@@ -16,7 +17,7 @@ import (
 // exact numbers, and the operands in float64.
 type gateCase struct {
 	bench
-	lens, start, pos            []int // of documents; of tokens: their document's first, their position in it
+	lens, start                 []int // of documents; of tokens: their document's first
 	p, f                        []float64
 	convW, convB, rate, dt, eta []float32
 	q, k, bk, wv, g             []float64
@@ -37,6 +38,7 @@ func TestGates(t *testing.T) {
 					c.reference()
 				}
 				c.check()
+				c.showsNaN()
 			}
 		})
 	}
@@ -47,8 +49,8 @@ func (c *gateCase) draw(lens []int) {
 	c.lens = lens
 	for _, n := range lens {
 		first := len(c.start)
-		for s := range n {
-			c.start, c.pos = append(c.start, first), append(c.pos, s)
+		for range n {
+			c.start = append(c.start, first)
 		}
 	}
 	b, r, total := c.bench, rand.New(rand.NewPCG(4, 1)), len(c.start)
@@ -132,33 +134,72 @@ func (c *gateCase) reference() {
 	})
 }
 
-// check runs the kernels and compares.
-func (c *gateCase) check() {
-	b, t := c.bench, c.t
-	t.Helper()
+// gated runs the kernels on projections p and f.
+func (c *gateCase) gated(p, f []float64) {
+	c.t.Helper()
 	batch := &score.Batch{}
 	for _, n := range c.lens {
 		batch.Append(make([]int32, n), make([]int32, n), nil)
 	}
 	batch.Alloc()
-	b.putActs(b.buf.p, c.p)
-	b.putActs(b.buf.f, c.f)
-	b.run(func() error {
-		d, err := b.upload(batch)
+	c.putActs(c.buf.p, p)
+	c.putActs(c.buf.f, f)
+	c.run(func() error {
+		d, err := c.upload(batch)
 		if err != nil {
 			return err
 		}
-		if err := b.embed(d); err != nil { // seq_of
+		if err := c.embed(d); err != nil { // seq_of
 			return err
 		}
-		return b.gates(0, d)
+		return c.gates(0, d)
 	})
-	limit := b.operands().roundoff() * 1.05
-	near(t, "q", b.elements(b.buf.q, len(c.q)), c.q, limit, 2e-6)
-	near(t, "k", b.elements(b.buf.k, len(c.k)), c.k, limit, 2e-6)
-	near(t, "b k", b.elements(b.buf.bk, len(c.bk)), c.bk, limit, 2e-6)
-	near(t, "w v", b.elements(b.buf.wv, len(c.wv)), c.wv, limit, 2e-6)
-	near(t, "g", fp16().decode(get[uint16](b, b.buf.g, len(c.g))), c.g, 0x1p-11*1.05, 0x1p-25)
+}
+
+func (c *gateCase) decays() []float64 { return fp16().decode(get[uint16](c.bench, c.buf.g, len(c.g))) }
+
+// check compares with the reference.
+func (c *gateCase) check() {
+	c.t.Helper()
+	c.gated(c.p, c.f)
+	limit := c.operands().roundoff() * 1.05
+	near(c.t, "q", c.elements(c.buf.q, len(c.q)), c.q, limit, 2e-6)
+	near(c.t, "k", c.elements(c.buf.k, len(c.k)), c.k, limit, 2e-6)
+	near(c.t, "b k", c.elements(c.buf.bk, len(c.bk)), c.bk, limit, 2e-6)
+	near(c.t, "w v", c.elements(c.buf.wv, len(c.wv)), c.wv, limit, 2e-6)
+	near(c.t, "g", c.decays(), c.g, 0x1p-11*1.05, 0x1p-25)
+}
+
+// showsNaN puts a NaN into each input, and looks for it where it belongs.
+func (c *gateCase) showsNaN() {
+	c.t.Helper()
+	m, col, channel := c.model, c.cols, 5
+	kd, vd := m.Heads*m.K, m.VHeads*m.V
+	p, f, tok := slices.Clone(c.p), slices.Clone(c.f), func(kind int) int { return 44 + 8*kind } // in the document of 64
+	columns := []int{col.q + channel, col.k + channel, col.v + channel, col.b + channel, col.w + channel}
+	if m.Kaczmarz {
+		columns = append(columns, col.eta)
+	}
+	for kind, at := range columns {
+		p[tok(kind)*col.total+at] = math.NaN()
+	}
+	f[tok(6)*kd+channel] = math.NaN()
+	c.gated(p, f)
+	q, k, bk, wv, g := c.elements(c.buf.q, len(c.q)), c.elements(c.buf.k, len(c.k)), c.elements(c.buf.bk, len(c.bk)), c.elements(c.buf.wv, len(c.wv)), c.decays()
+	shows := map[string]bool{
+		"q": math.IsNaN(q[tok(0)*kd+channel]), "k": math.IsNaN(k[tok(1)*kd+channel]), "k in b k": math.IsNaN(bk[tok(1)*kd+channel]),
+		"v": math.IsNaN(wv[tok(2)*vd+channel]), "b": math.IsNaN(bk[tok(3)*kd+channel]), "w": math.IsNaN(wv[tok(4)*vd+channel]),
+		"f":              math.IsNaN(g[tok(6)*kd+channel]),
+		"none elsewhere": !math.IsNaN(q[tok(1)*kd+channel] + k[tok(0)*kd+channel] + bk[tok(2)*kd+channel] + wv[tok(3)*vd+channel] + g[tok(0)*kd+channel]),
+	}
+	if m.Kaczmarz {
+		shows["eta in b k"], shows["eta in w v"], shows["k in w v"] = math.IsNaN(bk[tok(5)*kd]), math.IsNaN(wv[tok(5)*vd]), math.IsNaN(wv[tok(1)*vd])
+	}
+	for what, ok := range shows {
+		if !ok {
+			c.t.Errorf("NaN: %s: not so", what)
+		}
+	}
 }
 
 // operands is the format of the recurrence's operands.

@@ -64,6 +64,22 @@ inline T __shfl_xor_sync(unsigned, T x, int d) {
   memcpy(&x, &u, sizeof x);
   return x;
 }
+template <typename T>
+inline T __shfl_sync(unsigned, T x, int from, int width = 32) {
+  uint64_t u = 0;
+  memcpy(&u, &x, sizeof x);
+  u = emulator::exchange(u)[emulator::current->rank % 32 & -width | from & width - 1];
+  memcpy(&x, &u, sizeof x);
+  return x;
+}
+inline unsigned __ballot_sync(unsigned, bool x) {
+  const uint64_t *all = emulator::exchange(x);
+  unsigned s = 0;
+  for (int i = 0; i < 32; i++) s |= unsigned(all[i]) << i;
+  return s;
+}
+inline int __ffs(int x) { return __builtin_ffs(x); }
+inline void __syncwarp() { emulator::exchange(0); }
 inline unsigned __reduce_add_sync(unsigned, unsigned x) {
   const uint64_t *all = emulator::exchange(x);
   unsigned s = 0;

@@ -46,19 +46,57 @@ __device__ __forceinline__ float rcp_approx(float x) {
 #endif
 }
 
-// sigmoid through one exp2 and one reciprocal, relative error below 1e-6; exp
+__device__ __forceinline__ float exp2_approx(float x) {
+#ifdef SURPRISAL_EMULATE
+  return exp2f(x);
+#else
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+#endif
+}
+
+// The larger and the smaller of two numbers; NaN where either is.
+__device__ __forceinline__ float max_nan(float a, float b) {
+#ifdef SURPRISAL_EMULATE
+  return a != a || b != b ? a + b : fmaxf(a, b);
+#else
+  float y;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(a), "f"(b));
+  return y;
+#endif
+}
+
+__device__ __forceinline__ float min_nan(float a, float b) {
+#ifdef SURPRISAL_EMULATE
+  return a != a || b != b ? a + b : fminf(a, b);
+#else
+  float y;
+  asm("min.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(a), "f"(b));
+  return y;
+#endif
+}
+
+constexpr float kLog2e = 1.44269504f, kLn2 = 0.69314718f;
+
+// sigmoid through one exp2 and one reciprocal, relative error below 1e-6; exp2
 // overflows to infinity, whose reciprocal is 0, the limit. NaN stays NaN.
-__device__ __forceinline__ float sigmoidf(float x) { return rcp_approx(1.0f + __expf(-x)); }
+__device__ __forceinline__ float sigmoidf(float x) { return rcp_approx(1.0f + exp2_approx(-kLog2e * x)); }
 
 __device__ __forceinline__ float siluf(float x) { return x * sigmoidf(x); }
 
-// ln(1 + e^x): exact to fp32 rounding where it matters, e^x for very negative x
-// (down to fp32's smallest) and x for large.
-__device__ __forceinline__ float softplusf(float x) {
-  const float e = __expf(-fabsf(x)); // in (0, 1]
-  // ln(1+e): the plain logarithm loses e below 2^-24, a short series does not.
-  const float l = e < 0.0078125f ? e * (1.0f - e * (0.5f - e * 0.33333334f)) : __logf(1.0f + e);
-  return fmaxf(x, 0.0f) + l;
+// log2(1 + 2^t), relative error below 2^-19 for every t: max(t, 0) + log2(1 + e),
+// e = 2^-|t|, whose second term is e times a minimax polynomial on (0, 1].
+__device__ __forceinline__ float softplus2f(float t) {
+  const float e = exp2_approx(-fabsf(t));
+  float p = 0.020401184f;
+  p = fmaf(p, e, -0.095797554f);
+  p = fmaf(p, e, 0.215284571f);
+  p = fmaf(p, e, -0.339089066f);
+  p = fmaf(p, e, 0.477668405f);
+  p = fmaf(p, e, -0.721159458f);
+  p = fmaf(p, e, 1.442693233f);
+  return fmaf(e, p, fmaxf(t, 0.0f));
 }
 
 // Sum over a group of W lanes (a power of two), the same in every lane. The order

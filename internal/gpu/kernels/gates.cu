@@ -5,20 +5,26 @@
 //   q, k, v = silu(conv(p.q)), silu(conv(p.k)), silu(conv(p.v))
 //   step    = sigmoid(p.eta + eta_bias) / max(|k|^2, kaczmarz_eps)        KLA
 //   q, k    = q / sqrt(|q|^2 + 1e-6), k / sqrt(|k|^2 + 1e-6)              l2 norm; after the step
-//   b, w    = sigmoid(p.b), sigmoid(p.w);  KLA: clamp(. step, 0, 1);  negative eigenvalues: b = 2 b
+//   b, w    = sigmoid(p.b), sigmoid(p.w);  KLA: min(. step, 1);  negative eigenvalues: b = 2 b
 //   g       = -rate softplus(f + dt_bias),  rate = exp(A_log)
-//   out     q, k, b k, g [T, H, K] and w v [T, HV, V], step [T, H]
+//   out     q, k, b k, g [T, H, K] and w v [T, HV, V], inv_step = 1/step [T, H]
 //
 // Shapes: p [T, ldp] with columns q|k|v|b|w|f0|g0|eta, f [T, H K],
 // conv_w [4, C] and conv_b [C] fp32 with C = 2 H K + HV V in the order q|k|v (a
 // model without convolution has taps 0, 0, 0, 1), E bf16 or fp16, g fp16.
+// T H K and T HV V are below 2^32.
 // History: hist [N] points to [.., 3, C] rows, the inputs before a carried
 // sequence's first token, oldest first; null is zeros.
 //
-// A group of K/4 lanes takes a head (gates_key), a warp 256 channels (gates_value),
-// each for a run of tokens with the window of the convolution in registers, so
-// that every projection is read once. Rows of the next tokens are loaded before the
-// present ones are computed.
+// A warp takes 128 channels (gates_key: one head of 128 or two of 64) or 256
+// (gates_value), and walks over a run of tokens. The convolution's window is three
+// partial sums in registers, so every projection is read and converted once. The
+// rows of the next tokens are on their way to shared memory meanwhile.
+//
+// What is issued, not what is read, would limit this at the clock a hot GPU keeps.
+// So: with a' = -log2(e) a, where the factor is in the convolution's weights,
+//   silu(a) = a' / (-log2(e) (1 + 2^a')),  min(sigmoid(x) step, 1) = 1 / max((1 + 2^x') / step, 1)
+// and w v takes one reciprocal for both. Sums and all else are fp32.
 //
 // Roofline, 1.3B shape, a token: reads 12 H K (q, k, b, f, v, w), writes 10 H K
 // bytes (q, k, bk, g, wv): 45 KB, 0.35 ms for 32,768 tokens at 4.2 TB/s.
@@ -26,281 +32,301 @@
 
 namespace {
 
-constexpr int kRun = 32;   // tokens a warp walks over
-constexpr int kAhead = 2;  // tokens in flight
+constexpr int kAhead = 4;  // tokens whose rows have a place in shared memory, a power of two
 constexpr int kBlockWarps = 4;
 
+// pack rounds two numbers to E; for fp16 into its range, and NaN stays NaN.
 template <typename E>
-struct Out;
+__device__ __forceinline__ unsigned pack(float a, float b);
 template <>
-struct Out<bf16> {
-  static __device__ __forceinline__ unsigned pack(float a, float b) {
-    __nv_bfloat162 h = __floats2bfloat162_rn(a, b);
-    return *reinterpret_cast<unsigned *>(&h);
+__device__ __forceinline__ unsigned pack<bf16>(float a, float b) {
+  __nv_bfloat162 h = __floats2bfloat162_rn(a, b);
+  return *reinterpret_cast<unsigned *>(&h);
+}
+template <>
+__device__ __forceinline__ unsigned pack<__half>(float a, float b) {
+#ifdef SURPRISAL_EMULATE
+  __half2 h = __floats2half2_rn(within_half(a), within_half(b));
+  return *reinterpret_cast<unsigned *>(&h);
+#else
+  unsigned h;
+  asm("cvt.rn.satfinite.f16x2.f32 %0, %1, %2;" : "=r"(h) : "f"(b), "f"(a));
+  return h;
+#endif
+}
+
+// W channels of a row.
+template <int W>
+struct alignas(2 * W) Row {
+  act2 v[W / 2];
+
+  __device__ __forceinline__ float operator[](int i) const {
+    const float2 f = to_floats(v[i / 2]);
+    return i % 2 ? f.y : f.x;
   }
 };
-template <>
-struct Out<__half> {
-  static __device__ __forceinline__ unsigned pack(float a, float b) {
-    __half2 h = __floats2half2_rn(within_half(a), within_half(b));
-    return *reinterpret_cast<unsigned *>(&h);
-  }
+
+// A warp's ring of rows in shared memory: kAhead places of kPlace bytes, aligned to
+// their sum. The copies run beside the warp; each lane waits for its own.
+constexpr int kPlace = 1024, kRing = kAhead * kPlace;
+struct alignas(kRing) Ring {
+  unsigned char rows[kRing];
 };
-
-__device__ __forceinline__ float low(unsigned u) { return to_floats(*reinterpret_cast<act2 *>(&u)).x; }
-__device__ __forceinline__ float high(unsigned u) { return to_floats(*reinterpret_cast<act2 *>(&u)).y; }
-
-// W channels of a row: W/2 words of two.
+#ifdef SURPRISAL_EMULATE
+using Shared = uintptr_t;  // copies are done at once, the earliest they could be
+inline Shared shared(void *p) { return Shared(p); }
+inline void copy16(Shared to, const act *from) { memcpy(reinterpret_cast<void *>(to), from, 16); }
+inline void commit() {}
+inline void await_oldest() {}
 template <int W>
-struct Row {
-  unsigned u[W / 2];
-};
-
+inline Row<W> load_shared(Shared from) { return *reinterpret_cast<const Row<W> *>(from); }
+#else
+using Shared = unsigned;  // costs less to reckon with than a pointer
+__device__ __forceinline__ Shared shared(void *p) { return Shared(__cvta_generic_to_shared(p)); }
+__device__ __forceinline__ void copy16(Shared to, const act *from) { asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from)); }
+__device__ __forceinline__ void commit() { asm volatile("cp.async.commit_group;"); }
+__device__ __forceinline__ void await_oldest() { asm volatile("cp.async.wait_group %0;" ::"n"(kAhead - 2) : "memory"); }
 template <int W>
-__device__ __forceinline__ Row<W> load_row(const act *p) {
+__device__ __forceinline__ Row<W> load_shared(Shared from) {
   Row<W> r;
-  if constexpr (W == 4) {
-    const uint2 v = __ldcs(reinterpret_cast<const uint2 *>(p));
-    r.u[0] = v.x, r.u[1] = v.y;
-  } else {
-    const uint4 v = __ldcs(reinterpret_cast<const uint4 *>(p));
-    r.u[0] = v.x, r.u[1] = v.y, r.u[2] = v.z, r.u[3] = v.w;
-  }
+  unsigned *u = reinterpret_cast<unsigned *>(&r);
+  if constexpr (W == 4) asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(u[0]), "=r"(u[1]) : "r"(from));
+  else asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(u[0]), "=r"(u[1]), "=r"(u[2]), "=r"(u[3]) : "r"(from));
   return r;
 }
+#endif
 
-template <typename E, int W>
-__device__ __forceinline__ void store_row(E *p, const float *f) {
-  if constexpr (W == 4) {
-    *reinterpret_cast<uint2 *>(p) = make_uint2(Out<E>::pack(f[0], f[1]), Out<E>::pack(f[2], f[3]));
-  } else {
-    *reinterpret_cast<uint4 *>(p) = make_uint4(Out<E>::pack(f[0], f[1]), Out<E>::pack(f[2], f[3]), Out<E>::pack(f[4], f[5]), Out<E>::pack(f[6], f[7]));
-  }
+// next is the same spot in the ring's next place.
+__device__ __forceinline__ Shared next(Shared at) { return (at & ~Shared(kRing - 1)) | (at + kPlace & kRing - 1); }
+
+template <typename E>
+__device__ __forceinline__ void store(E *p, const float (&f)[4]) {
+  *reinterpret_cast<uint2 *>(p) = make_uint2(pack<E>(f[0], f[1]), pack<E>(f[2], f[3]));
 }
 
-// The convolution of W channels: weights, and the three inputs before the present.
+template <typename E>
+__device__ __forceinline__ void store(E *p, const float (&f)[8]) {
+  *reinterpret_cast<uint4 *>(p) = make_uint4(pack<E>(f[0], f[1]), pack<E>(f[2], f[3]), pack<E>(f[4], f[5]), pack<E>(f[6], f[7]));
+}
+
+// What runs over tokens: T tokens of sequences, runs of them to a block.
+struct Tokens {
+  const int *seq_of, *cu_seqlens;
+  const act *const *hist;
+  int64_t hist_offset;
+  int T, run;
+
+  // next_start is the first of the 32 tokens from t, other than t0, that begins a
+  // sequence, or one past all.
+  __device__ __forceinline__ int next_start(int t, int t0) const {
+    const int s = t + threadIdx.x % 32;
+    const unsigned starts = __ballot_sync(kFullWarp, s > t0 && s < T && seq_of[s] != seq_of[s - 1]);
+    return starts ? t + __ffs(starts) - 1 : T;
+  }
+};
+
+// The convolution of W channels, times -log2(e): weights, and what the next three
+// outputs have from the inputs so far. An output's terms are summed oldest first.
 template <int W>
 struct Conv {
-  float w[4][W], bias[W];
-  Row<W> past[3];  // oldest first
+  float w[4][W], bias[W], part[3][W];
 
   __device__ __forceinline__ void load(const float *weight, const float *b, int channel, int C) {
 #pragma unroll
     for (int i = 0; i < W; i++) {
 #pragma unroll
-      for (int j = 0; j < 4; j++) w[j][i] = weight[int64_t(j) * C + channel + i];
-      bias[i] = b ? b[channel + i] : 0.0f;
+      for (int j = 0; j < 4; j++) w[j][i] = -kLog2e * weight[int64_t(j) * C + channel + i];
+      bias[i] = b ? fmaf(-kLog2e, b[channel + i], 0.0f) : 0.0f;  // never -0
     }
   }
 
-  // start fetches what stands before token t of a sequence that starts at first.
-  __device__ __forceinline__ void start(const act *p, int64_t ldp, const act *hist, int C, int channel, int t, int first) {
-#pragma unroll
-    for (int j = 0; j < 3; j++) {
-      const int s = t - 3 + j;
-      if (s >= first) past[j] = load_row<W>(p + s * ldp + channel);
-      else if (hist) past[j] = load_row<W>(hist + int64_t(s - first + 3) * C + channel);
-      else past[j] = Row<W>{};
-    }
+  __device__ __forceinline__ float push(int i, float x) {
+    const float a = fmaf(w[3][i], x, part[0][i]);
+    part[0][i] = fmaf(w[2][i], x, part[1][i]);
+    part[1][i] = fmaf(w[1][i], x, part[2][i]);
+    part[2][i] = fmaf(w[0][i], x, bias[i]);
+    return a;
   }
 
-  // step gives silu(conv) of the present input, which joins the past.
-  __device__ __forceinline__ void step(const Row<W> &x, float *y) {
+  // start takes in what stands before token t.
+  __device__ __forceinline__ void start(const act *p, int64_t ldp, const Tokens &tokens, int C, int channel, int t) {
+    const int n = tokens.seq_of[t], first = tokens.cu_seqlens[n];
+    const act *hist = tokens.hist ? tokens.hist[n] : nullptr;
 #pragma unroll
-    for (int i = 0; i < W; i++) {
-      const int o = i / 2;
-      auto part = [&](const Row<W> &r) { return i % 2 ? high(r.u[o]) : low(r.u[o]); };
-      float a = bias[i];
-      a = fmaf(w[0][i], part(past[0]), a);
-      a = fmaf(w[1][i], part(past[1]), a);
-      a = fmaf(w[2][i], part(past[2]), a);
-      a = fmaf(w[3][i], part(x), a);
-      y[i] = siluf(a);
+    for (int i = 0; i < W; i++) part[0][i] = part[1][i] = part[2][i] = bias[i];
+#pragma unroll 1
+    for (int s = t - 3; s < t; s++) {
+      Row<W> x{};
+      if (s >= first) x = *reinterpret_cast<const Row<W> *>(p + s * ldp + channel);
+      else if (hist) x = *reinterpret_cast<const Row<W> *>(hist + tokens.hist_offset + int64_t(s - first + 3) * C + channel);
+#pragma unroll
+      for (int i = 0; i < W; i++) push(i, x[i]);
     }
-    past[0] = past[1];
-    past[1] = past[2];
-    past[2] = x;
   }
 };
 
-__device__ __forceinline__ const act *history(const act *const *hist, int n, int64_t offset) {
-  return hist && hist[n] ? hist[n] + offset : nullptr;
-}
-
-__device__ __forceinline__ float clamp01(float x) { return fminf(fmaxf(x, 0.0f), 1.0f); }
+// silu_denominator is d in silu(a) = a' / d, a' = -log2(e) a.
+__device__ __forceinline__ float silu_denominator(float a) { return fmaf(exp2_approx(a), -kLog2e, -kLog2e); }
 
 enum : int { kKaczmarz = 1, kL2Norm = 2, kNegative = 4 };
 
-struct KeyRows {
-  Row<4> q, k, b, f;
-  act eta;
-  int seq;
-};
-
 template <typename E, int K>
-__device__ __forceinline__ void key(E *qo, E *ko, E *bk, __half *g, float *step_out, const act *p, const act *f, const float *conv_w,
-                                    const float *conv_b, const float *rate, const float *dt_bias, const float *eta_bias, const int *seq_of,
-                                    const int *cu_seqlens, const act *const *hist, int64_t hist_offset, int T, int H, int C, int b_col,
-                                    int eta_col, int64_t ldp, int flags, float kaczmarz_eps) {
-  constexpr int kLanes = K / 4, kHeads = 32 / kLanes;  // lanes a head, heads a warp
-  const int lane = threadIdx.x % 32, sub = lane / kLanes, c = lane % kLanes * 4;
-  const int head = (blockIdx.x * kBlockWarps + threadIdx.x / 32) * kHeads + sub;
-  const bool alive = head < H;
-  const int h = alive ? head : H - 1;  // lanes past the last head compute its values and store nothing
-  const int t0 = blockIdx.y * kRun, t1 = min(t0 + kRun, T);
-  const int HK = H * K, ch = h * K + c;
+__device__ __forceinline__ void key(E *q_out, E *k_out, E *bk_out, __half *g_out, float *inv_step_out, const act *p, const act *f,
+                                    const float *conv_w, const float *conv_b, const float *rate, const float *dt_bias, const float *eta_bias,
+                                    const Tokens &tokens, int H, int C, int b_col, int eta_col, int64_t ldp, int flags, float kaczmarz_eps) {
+  constexpr int kLanes = K / 4;  // lanes a head
+  __shared__ Ring rings[kBlockWarps];  // a place: 128 channels of q, k, b, f
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, HK = H * K;
+  const int c0 = (blockIdx.x * kBlockWarps + warp) * 128;
+  if (c0 >= HK) return;
+  const int t0 = blockIdx.y * tokens.run, t1 = min(t0 + tokens.run, tokens.T);
+  const int spot = c0 + 4 * lane < HK ? lane : lane - 16;  // lanes past the last head do what its lanes do
+  const int ch = c0 + 4 * spot, h = ch / K;
   Conv<4> cq, ck;
   cq.load(conv_w, conv_b, ch, C);
   ck.load(conv_w, conv_b, HK + ch, C);
   float dt[4];
 #pragma unroll
-  for (int i = 0; i < 4; i++) dt[i] = dt_bias[ch + i];
-  const float a = -rate[h], eta_b = flags & kKaczmarz ? eta_bias[h] : 0.0f;
+  for (int i = 0; i < 4; i++) dt[i] = kLog2e * dt_bias[ch + i];
+  const float a = -kLn2 * rate[h], eta_b = flags & kKaczmarz ? eta_bias[h] : 0.0f;
+  const float least = flags & kNegative ? 0.5f : 1.0f;  // of a gate's inverse
 
+  // A lane copies 16 bytes of q or k, and of b or f.
+  Shared to = shared(&rings[warp]) + lane * 16, from = shared(&rings[warp]) + spot * 8;
+  const bool upper = lane >= 16;
+  const int piece = min(c0 + lane % 16 * 8, HK - 8);
+  const act *first = p + t0 * ldp + (upper ? HK : 0) + piece;
+  const act *second = upper ? f + int64_t(t0) * HK + piece : p + t0 * ldp + b_col + piece;
+  const int64_t ld2 = upper ? HK : ldp;
   auto fetch = [&](int t) {
-    KeyRows r;
-    t = min(t, t1 - 1);
-    const act *row = p + t * ldp;
-    r.q = load_row<4>(row + ch);
-    r.k = load_row<4>(row + HK + ch);
-    r.b = load_row<4>(row + b_col + ch);
-    r.f = load_row<4>(f + int64_t(t) * HK + ch);
-    r.eta = flags & kKaczmarz ? row[eta_col + h] : to_act(0.0f);
-    r.seq = seq_of[t];
-    return r;
+    if (t < t1) {
+      copy16(to, first);
+      copy16(to + 512, second);
+    }
+    commit();
+    to = next(to), first += ldp, second += ld2;
   };
 
-  KeyRows next[kAhead];
-#pragma unroll
-  for (int j = 0; j < kAhead; j++) next[j] = fetch(t0 + j);
-  int seq = next[0].seq;
-  cq.start(p, ldp, history(hist, seq, hist_offset), C, ch, t0, cu_seqlens[seq]);
-  ck.start(p, ldp, history(hist, seq, hist_offset), C, HK + ch, t0, cu_seqlens[seq]);
-  for (int t = t0; t < t1; t += kAhead) {
-    KeyRows cur[kAhead];
-#pragma unroll
-    for (int j = 0; j < kAhead; j++) cur[j] = next[j];
-    if (t + kAhead < t1) {
-#pragma unroll
-      for (int j = 0; j < kAhead; j++) next[j] = fetch(t + kAhead + j);
-    }
-#pragma unroll
-    for (int j = 0; j < kAhead; j++) {
-      if (t + j >= t1) break;
-      const KeyRows &r = cur[j];
-      if (r.seq != seq) {  // a sequence's first token
-        seq = r.seq;
-        const act *past = history(hist, seq, hist_offset);
-        cq.start(p, ldp, past, C, ch, t + j, t + j);
-        ck.start(p, ldp, past, C, HK + ch, t + j, t + j);
+  for (int j = 0; j < kAhead - 1; j++) fetch(t0 + j);
+  cq.start(p, ldp, tokens, C, ch, t0);
+  ck.start(p, ldp, tokens, C, HK + ch, t0);
+  unsigned at = unsigned(t0) * HK + ch;
+  for (int t = t0; t < t1;) {
+    // Lane i of a head's lanes has the step's sigmoid, inverted, of its i-th next token.
+    const int mine = t + lane % kLanes;
+    float open = 1.0f, inv_step = 1.0f;
+    if (flags & kKaczmarz) open = 1.0f + exp2_approx(-kLog2e * (to_float32(p[min(mine, t1 - 1) * ldp + eta_col + h]) + eta_b));
+    int start = tokens.next_start(t, t0);
+    const int end = min(t + kLanes, t1);
+#pragma unroll 1
+    for (; t < end; t++, at += HK) {
+      if (__builtin_expect(t == start, 0)) {
+        cq.start(p, ldp, tokens, C, ch, t);
+        ck.start(p, ldp, tokens, C, HK + ch, t);
+        start = tokens.next_start(t, t);
       }
+      await_oldest();
+      __syncwarp();  // others' copies have arrived, and the place of the last token is free
+      fetch(t + kAhead - 1);
+      const Row<4> xk = load_shared<4>(from + 256), xq = load_shared<4>(from), xb = load_shared<4>(from + 512), xf = load_shared<4>(from + 768);
+      from = next(from);
       float q[4], k[4], y[4];
-      cq.step(r.q, q);
-      ck.step(r.k, k);
-      const float kk = group_sum<kLanes>(k[0] * k[0] + k[1] * k[1] + k[2] * k[2] + k[3] * k[3]);
-      float step = 1.0f;
-      if (flags & kKaczmarz) step = __fdividef(sigmoidf(to_float32(r.eta) + eta_b), fmaxf(kk, kaczmarz_eps));
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        const float ak = ck.push(i, xk[i]), aq = cq.push(i, xq[i]);
+        k[i] = ak * rcp_approx(silu_denominator(ak));
+        q[i] = aq * rcp_approx(silu_denominator(aq));
+      }
+      const float kk = group_sum<kLanes>(fmaf(k[0], k[0], k[1] * k[1]) + fmaf(k[2], k[2], k[3] * k[3]));
+      float inv = 1.0f;
+      if (flags & kKaczmarz) {
+        inv = __shfl_sync(kFullWarp, open, t - t0, kLanes) * max_nan(kk, kaczmarz_eps);
+        inv = min_nan(inv, 0x1p126f);  // infinity times 2^-infinity would be NaN
+        if (mine == t) inv_step = inv;
+      }
       if (flags & kL2Norm) {
-        const float qs = rsqrtf(group_sum<kLanes>(q[0] * q[0] + q[1] * q[1] + q[2] * q[2] + q[3] * q[3]) + 1e-6f), ks = rsqrtf(kk + 1e-6f);
+        const float qs = rsqrtf(group_sum<kLanes>(fmaf(q[0], q[0], q[1] * q[1]) + fmaf(q[2], q[2], q[3] * q[3])) + 1e-6f), ks = rsqrtf(kk + 1e-6f);
 #pragma unroll
         for (int i = 0; i < 4; i++) q[i] *= qs, k[i] *= ks;
       }
-      const int64_t at = int64_t(t + j) * HK + ch;
+      store(q_out + at, q);
+      store(k_out + at, k);
 #pragma unroll
-      for (int i = 0; i < 4; i++) {
-        float b = sigmoidf(i % 2 ? high(r.b.u[i / 2]) : low(r.b.u[i / 2]));
-        if (flags & kKaczmarz) b = clamp01(b * step);
-        if (flags & kNegative) b *= 2.0f;
-        y[i] = b * k[i];
-      }
-      if (alive) {
-        store_row<E, 4>(qo + at, q);
-        store_row<E, 4>(ko + at, k);
-        store_row<E, 4>(bk + at, y);
-      }
+      for (int i = 0; i < 4; i++) y[i] = a * softplus2f(fmaf(kLog2e, xf[i], dt[i]));
+      store(g_out + at, y);
+      inv *= least;
 #pragma unroll
-      for (int i = 0; i < 4; i++) y[i] = fmaxf(a * softplusf((i % 2 ? high(r.f.u[i / 2]) : low(r.f.u[i / 2])) + dt[i]), -65504.0f);
-      if (alive) {
-        store_row<__half, 4>(g + at, y);
-        if (c == 0 && (flags & kKaczmarz)) step_out[int64_t(t + j) * H + h] = step;
-      }
+      for (int i = 0; i < 4; i++) y[i] = k[i] * rcp_approx(max_nan(fmaf(exp2_approx(-kLog2e * xb[i]), inv, inv), least));
+      store(bk_out + at, y);
     }
+    if (flags & kKaczmarz && mine < t1) inv_step_out[int64_t(mine) * H + h] = inv_step;
   }
 }
 
-struct ValueRows {
-  Row<8> v, w;
-  float step;
-  int seq;
-};
-
 template <typename E>
-__device__ __forceinline__ void value(E *wv, const float *step_in, const act *p, const float *conv_w, const float *conv_b, const int *seq_of,
-                                      const int *cu_seqlens, const act *const *hist, int64_t hist_offset, int T, int H, int VD, int per_head,
-                                      int C, int v_col, int w_col, int64_t ldp, int flags) {
-  const int c = (blockIdx.x * kBlockWarps + threadIdx.x / 32) * 256 + threadIdx.x % 32 * 8;
-  if (c >= VD) return;  // no shuffles below
-  const int h = c / per_head, t0 = blockIdx.y * kRun, t1 = min(t0 + kRun, T);
+__device__ __forceinline__ void value(E *wv_out, const float *inv_step, const act *p, const float *conv_w, const float *conv_b,
+                                      const Tokens &tokens, int H, int VD, int per_head, int C, int v_col, int w_col, int64_t ldp, int flags) {
+  __shared__ Ring rings[kBlockWarps];  // a place: 256 channels of v, w
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, c0 = (blockIdx.x * kBlockWarps + warp) * 256;
+  if (c0 >= VD) return;
+  const int t0 = blockIdx.y * tokens.run, t1 = min(t0 + tokens.run, tokens.T);
+  const int ch = c0 + 8 * (c0 + 8 * lane < VD ? lane : lane % 8), h = ch / per_head;  // lanes past the last channel do what others do
   Conv<8> cv;
-  cv.load(conv_w, conv_b, v_col + c, C);
-
+  cv.load(conv_w, conv_b, v_col + ch, C);
+  Shared to = shared(&rings[warp]) + lane * 16, from = to;
+  const act *first = p + t0 * ldp + v_col + ch, *second = p + t0 * ldp + w_col + ch;
   auto fetch = [&](int t) {
-    ValueRows r;
-    t = min(t, t1 - 1);
-    const act *row = p + t * ldp;
-    r.v = load_row<8>(row + v_col + c);
-    r.w = load_row<8>(row + w_col + c);
-    r.step = flags & kKaczmarz ? step_in[int64_t(t) * H + h] : 1.0f;
-    r.seq = seq_of[t];
-    return r;
+    if (t < t1) {
+      copy16(to, first);
+      copy16(to + 512, second);
+    }
+    commit();
+    to = next(to), first += ldp, second += ldp;
   };
 
-  ValueRows next[kAhead];
-#pragma unroll
-  for (int j = 0; j < kAhead; j++) next[j] = fetch(t0 + j);
-  int seq = next[0].seq;
-  cv.start(p, ldp, history(hist, seq, hist_offset), C, v_col + c, t0, cu_seqlens[seq]);
-  for (int t = t0; t < t1; t += kAhead) {
-    ValueRows cur[kAhead];
-#pragma unroll
-    for (int j = 0; j < kAhead; j++) cur[j] = next[j];
-    if (t + kAhead < t1) {
-#pragma unroll
-      for (int j = 0; j < kAhead; j++) next[j] = fetch(t + kAhead + j);
-    }
-#pragma unroll
-    for (int j = 0; j < kAhead; j++) {
-      if (t + j >= t1) break;
-      const ValueRows &r = cur[j];
-      if (r.seq != seq) {
-        seq = r.seq;
-        cv.start(p, ldp, history(hist, seq, hist_offset), C, v_col + c, t + j, t + j);
+  for (int j = 0; j < kAhead - 1; j++) fetch(t0 + j);
+  cv.start(p, ldp, tokens, C, v_col + ch, t0);
+  float later = flags & kKaczmarz ? inv_step[int64_t(t0) * H + h] : 1.0f;
+  unsigned at = unsigned(t0) * VD + ch;
+  for (int t = t0; t < t1;) {
+    int start = tokens.next_start(t, t0);
+    const int end = min(t + 32, t1);
+#pragma unroll 1
+    for (; t < end; t++, at += VD) {
+      if (__builtin_expect(t == start, 0)) {
+        cv.start(p, ldp, tokens, C, v_col + ch, t);
+        start = tokens.next_start(t, t);
       }
-      float v[8];
-      cv.step(r.v, v);
+      const float inv = later;
+      if (flags & kKaczmarz && t + 1 < t1) later = inv_step[unsigned(t + 1) * H + h];
+      await_oldest();
+      const Row<8> xv = load_shared<8>(from), xw = load_shared<8>(from + 512);
+      from = next(from);
+      fetch(t + kAhead - 1);
+      float y[8];
 #pragma unroll
       for (int i = 0; i < 8; i++) {
-        float w = sigmoidf(i % 2 ? high(r.w.u[i / 2]) : low(r.w.u[i / 2]));
-        if (flags & kKaczmarz) w = clamp01(w * r.step);
-        v[i] *= w;
+        const float av = cv.push(i, xv[i]), w = max_nan(fmaf(exp2_approx(-kLog2e * xw[i]), inv, inv), 1.0f);
+        y[i] = av * rcp_approx(silu_denominator(av) * w);
       }
-      store_row<E, 8>(wv + int64_t(t + j) * VD + c, v);
+      store(wv_out + at, y);
     }
   }
 }
 
 }  // namespace
 
-// grid (ceil(H / (4 * 128/K)), ceil(T / 32)), block 128
-#define GATES_KEY(K, E, NAME)                                                                                                                        \
-  extern "C" __global__ void __launch_bounds__(32 * kBlockWarps) NAME(                                                                               \
-      E *__restrict__ q, E *__restrict__ k, E *__restrict__ bk, __half *__restrict__ g, float *__restrict__ step, const act *__restrict__ p,        \
+// run tokens to a block, any number.
+// grid (ceil(H K / 512), ceil(T / run)), block 128
+#define GATES_KEY(K, E, NAME)                                                                                                                       \
+  extern "C" __global__ void __launch_bounds__(32 * kBlockWarps, 4) NAME(                                                                           \
+      E *__restrict__ q, E *__restrict__ k, E *__restrict__ bk, __half *__restrict__ g, float *__restrict__ inv_step, const act *__restrict__ p,    \
       const act *__restrict__ f, const float *__restrict__ conv_w, const float *__restrict__ conv_b, const float *__restrict__ rate,                \
-      const float *__restrict__ dt_bias, const float *__restrict__ eta_bias, const int *__restrict__ seq_of, const int *__restrict__ cu_seqlens,     \
-      const act *const *__restrict__ hist, int64_t hist_offset, int T, int H, int C, int b_col, int eta_col, int64_t ldp, int flags,                \
-      float kaczmarz_eps) {                                                                                                                          \
-    key<E, K>(q, k, bk, g, step, p, f, conv_w, conv_b, rate, dt_bias, eta_bias, seq_of, cu_seqlens, hist, hist_offset, T, H, C, b_col, eta_col, ldp, \
-              flags, kaczmarz_eps);                                                                                                                  \
+      const float *__restrict__ dt_bias, const float *__restrict__ eta_bias, const int *__restrict__ seq_of, const int *__restrict__ cu_seqlens,    \
+      const act *const *__restrict__ hist, int64_t hist_offset, int T, int run, int H, int C, int b_col, int eta_col, int64_t ldp, int flags,       \
+      float kaczmarz_eps) {                                                                                                                         \
+    key<E, K>(q, k, bk, g, inv_step, p, f, conv_w, conv_b, rate, dt_bias, eta_bias, Tokens{seq_of, cu_seqlens, hist, hist_offset, T, run}, H, C,    \
+              b_col, eta_col, ldp, flags, kaczmarz_eps);                                                                                            \
   }
 GATES_KEY(64, bf16, gates_key_k64_bf16)
 GATES_KEY(128, bf16, gates_key_k128_bf16)
@@ -308,13 +334,13 @@ GATES_KEY(64, __half, gates_key_k64_f16)
 GATES_KEY(128, __half, gates_key_k128_f16)
 
 // VD = HV V channels of which per_head = VD / H share a key head's step.
-// grid (ceil(VD / 1024), ceil(T / 32)), block 128; after gates_key
-#define GATES_VALUE(E, NAME)                                                                                                                     \
-  extern "C" __global__ void __launch_bounds__(32 * kBlockWarps) NAME(                                                                           \
-      E *__restrict__ wv, const float *__restrict__ step, const act *__restrict__ p, const float *__restrict__ conv_w,                          \
-      const float *__restrict__ conv_b, const int *__restrict__ seq_of, const int *__restrict__ cu_seqlens, const act *const *__restrict__ hist, \
-      int64_t hist_offset, int T, int H, int VD, int per_head, int C, int v_col, int w_col, int64_t ldp, int flags) {                            \
-    value<E>(wv, step, p, conv_w, conv_b, seq_of, cu_seqlens, hist, hist_offset, T, H, VD, per_head, C, v_col, w_col, ldp, flags);               \
+// grid (ceil(VD / 1024), ceil(T / run)), block 128; after gates_key
+#define GATES_VALUE(E, NAME)                                                                                                                        \
+  extern "C" __global__ void __launch_bounds__(32 * kBlockWarps, 4) NAME(                                                                           \
+      E *__restrict__ wv, const float *__restrict__ inv_step, const act *__restrict__ p, const float *__restrict__ conv_w,                          \
+      const float *__restrict__ conv_b, const int *__restrict__ seq_of, const int *__restrict__ cu_seqlens, const act *const *__restrict__ hist,    \
+      int64_t hist_offset, int T, int run, int H, int VD, int per_head, int C, int v_col, int w_col, int64_t ldp, int flags) {                      \
+    value<E>(wv, inv_step, p, conv_w, conv_b, Tokens{seq_of, cu_seqlens, hist, hist_offset, T, run}, H, VD, per_head, C, v_col, w_col, ldp, flags); \
   }
 GATES_VALUE(bf16, gates_value_bf16)
 GATES_VALUE(__half, gates_value_f16)
