@@ -56,25 +56,25 @@ type options struct {
 // buffers are the work buffers, on the device; where no type is named, that of
 // kernels/act.cuh. E is the recurrence's.
 type buffers struct {
-	x       cu.DevicePtr // [rows, D] fp32, the residual stream
-	y       cu.DevicePtr // [rows, D], normed
-	p       cu.DevicePtr // [rows, columns.total], the fused projections
-	f       cu.DevicePtr // [rows, H K], f_proj.1's output
-	z       cu.DevicePtr // [rows, HV V], the output gate
-	q       cu.DevicePtr // [rows, H K] E
-	k       cu.DevicePtr // [rows, H K] E
-	bk      cu.DevicePtr // [rows, H K] E
-	g       cu.DevicePtr // [rows, H K] fp16
-	wv      cu.DevicePtr // [rows, HV V] E
-	invStep cu.DevicePtr // [rows, H] fp32
-	o       cu.DevicePtr // [rows, HV V], the mixer's output before o_proj
-	h       cu.DevicePtr // [rows, 2 I]
-	a       cu.DevicePtr // [rows, I]
-	logits  cu.DevicePtr // [min(rows, headRows), headColumns] fp32
-	nll     cu.DevicePtr // [rows] fp32
-	top1    cu.DevicePtr // [rows] bytes
-	seqOf   cu.DevicePtr // [rows] int32
-	meta    cu.DevicePtr // a batch's ids, bounds and tables, as in host.meta
+	x      cu.DevicePtr // [rows, D] fp32, the residual stream
+	y      cu.DevicePtr // [rows, D], normed
+	p      cu.DevicePtr // [rows, columns.total], the fused projections
+	f      cu.DevicePtr // [rows, H K], f_proj.1's output
+	z      cu.DevicePtr // [rows, HV V], the output gate
+	q      cu.DevicePtr // [rows, H K] E
+	k      cu.DevicePtr // [rows, H K] E
+	bk     cu.DevicePtr // [rows, H K] E
+	g      cu.DevicePtr // [rows, H K] fp16
+	wv     cu.DevicePtr // [rows, HV V] E
+	step   cu.DevicePtr // [rows, H] fp32
+	o      cu.DevicePtr // [rows, HV V], the mixer's output before o_proj
+	h      cu.DevicePtr // [rows, 2 I]
+	a      cu.DevicePtr // [rows, I]
+	logits cu.DevicePtr // [min(rows, headRows), headColumns] fp32
+	nll    cu.DevicePtr // [rows] fp32
+	top1   cu.DevicePtr // [rows] bytes
+	seqOf  cu.DevicePtr // [rows] int32
+	meta   cu.DevicePtr // a batch's ids, bounds and tables, as in host.meta
 }
 
 // kernels are those of one model.
@@ -242,7 +242,7 @@ func (e *Engine) plan() error {
 	b.p = m.alloc("projections", 2*n*int64(e.cols.total))
 	b.f, b.z = m.alloc("decay", 2*n*kd), m.alloc("gate", 2*n*vd)
 	b.q, b.k, b.bk, b.g = m.alloc("q", 2*n*kd), m.alloc("k", 2*n*kd), m.alloc("bk", 2*n*kd), m.alloc("g", 2*n*kd)
-	b.wv, b.invStep, b.o = m.alloc("wv", 2*n*vd), m.alloc("steps", 4*n*int64(c.Heads)), m.alloc("o", 2*n*vd)
+	b.wv, b.step, b.o = m.alloc("wv", 2*n*vd), m.alloc("step", 4*n*int64(c.Heads)), m.alloc("o", 2*n*vd)
 	b.h, b.a = m.alloc("h", 4*n*int64(c.Inner)), m.alloc("a", 2*n*int64(c.Inner))
 	b.logits = m.alloc("logits", int64(min(e.rows, headRows))*int64(headColumns(c))*4)
 	b.nll, b.top1, b.seqOf = m.alloc("nll", 4*n), m.alloc("top1", n), m.alloc("seq_of", 4*n)

@@ -185,7 +185,7 @@ func (e *Engine) norm(w, rows cu.DevicePtr, n int) error {
 
 // gates takes the projections to the recurrence's operands.
 func (e *Engine) gates(l int, d batch) error {
-	const run, warps = 64, 4 // tokens a block walks over; warps of one, as in gates.cu
+	const run, warps = 32, 4 // as in gates.cu
 	c, b, y := e.model, &e.buf, &e.w.layers[l]
 	flags := uint64(0)
 	for i, on := range []bool{c.Kaczmarz, c.QKL2Norm, c.NegEigval} {
@@ -195,14 +195,15 @@ func (e *Engine) gates(l int, d batch) error {
 	}
 	ch, vd := e.channels(), c.VHeads*c.V
 	offset := uint64(l * 3 * ch)
-	kd, runs := c.Heads*c.K, (d.t+run-1)/run
-	if err := e.dev.launch(e.k.key, [3]int{(kd + 128*warps - 1) / (128 * warps), runs, 1}, 32*warps, 0, uint64(b.q), uint64(b.k), uint64(b.bk), uint64(b.g), uint64(b.invStep),
+	heads := warps * 128 / c.K
+	runs := (d.t + run - 1) / run
+	if err := e.dev.launch(e.k.key, [3]int{(c.Heads + heads - 1) / heads, runs, 1}, 32*warps, 0, uint64(b.q), uint64(b.k), uint64(b.bk), uint64(b.g), uint64(b.step),
 		uint64(b.p), uint64(b.f), uint64(y.convW), uint64(y.convB), uint64(y.rate), uint64(y.dtBias), uint64(y.etaBias), uint64(b.seqOf), uint64(d.seqlens),
-		uint64(d.hist), offset, uint64(d.t), run, uint64(c.Heads), uint64(ch), uint64(e.cols.b), uint64(e.cols.eta), uint64(e.cols.total), flags, f32(c.KaczmarzEps)); err != nil {
+		uint64(d.hist), offset, uint64(d.t), uint64(c.Heads), uint64(ch), uint64(e.cols.b), uint64(e.cols.eta), uint64(e.cols.total), flags, f32(c.KaczmarzEps)); err != nil {
 		return err
 	}
-	if err := e.dev.launch(e.k.value, [3]int{(vd + 256*warps - 1) / (256 * warps), runs, 1}, 32*warps, 0, uint64(b.wv), uint64(b.invStep), uint64(b.p),
-		uint64(y.convW), uint64(y.convB), uint64(b.seqOf), uint64(d.seqlens), uint64(d.hist), offset, uint64(d.t), run, uint64(c.Heads), uint64(vd),
+	if err := e.dev.launch(e.k.value, [3]int{(vd + 256*warps - 1) / (256 * warps), runs, 1}, 32*warps, 0, uint64(b.wv), uint64(b.step), uint64(b.p),
+		uint64(y.convW), uint64(y.convB), uint64(b.seqOf), uint64(d.seqlens), uint64(d.hist), offset, uint64(d.t), uint64(c.Heads), uint64(vd),
 		uint64(vd/c.Heads), uint64(ch), uint64(e.cols.v), uint64(e.cols.w), uint64(e.cols.total), flags); err != nil {
 		return err
 	}

@@ -32,6 +32,7 @@
 
 namespace {
 
+constexpr int kRun = 64;   // tokens a warp walks over
 constexpr int kAhead = 4;  // tokens whose rows have a place in shared memory, a power of two
 constexpr int kBlockWarps = 4;
 
@@ -109,12 +110,12 @@ __device__ __forceinline__ void store(E *p, const float (&f)[8]) {
   *reinterpret_cast<uint4 *>(p) = make_uint4(pack<E>(f[0], f[1]), pack<E>(f[2], f[3]), pack<E>(f[4], f[5]), pack<E>(f[6], f[7]));
 }
 
-// What runs over tokens: T tokens of sequences, runs of them to a block.
+// The tokens of a batch and the sequences they belong to.
 struct Tokens {
   const int *seq_of, *cu_seqlens;
   const act *const *hist;
   int64_t hist_offset;
-  int T, run;
+  int T;
 
   // next_start is the first of the 32 tokens from t, other than t0, that begins a
   // sequence, or one past all.
@@ -178,8 +179,8 @@ __device__ __forceinline__ void key(E *q_out, E *k_out, E *bk_out, __half *g_out
   __shared__ Ring rings[kBlockWarps];  // a place: 128 channels of q, k, b, f
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, HK = H * K;
   const int c0 = (blockIdx.x * kBlockWarps + warp) * 128;
-  if (c0 >= HK) return;
-  const int t0 = blockIdx.y * tokens.run, t1 = min(t0 + tokens.run, tokens.T);
+  const int t0 = blockIdx.y * kRun, t1 = min(t0 + kRun, tokens.T);
+  if (c0 >= HK || t0 >= t1) return;
   const int spot = c0 + 4 * lane < HK ? lane : lane - 16;  // lanes past the last head do what its lanes do
   const int ch = c0 + 4 * spot, h = ch / K;
   Conv<4> cq, ck;
@@ -268,8 +269,8 @@ __device__ __forceinline__ void value(E *wv_out, const float *inv_step, const ac
                                       const Tokens &tokens, int H, int VD, int per_head, int C, int v_col, int w_col, int64_t ldp, int flags) {
   __shared__ Ring rings[kBlockWarps];  // a place: 256 channels of v, w
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, c0 = (blockIdx.x * kBlockWarps + warp) * 256;
-  if (c0 >= VD) return;
-  const int t0 = blockIdx.y * tokens.run, t1 = min(t0 + tokens.run, tokens.T);
+  const int t0 = blockIdx.y * kRun, t1 = min(t0 + kRun, tokens.T);
+  if (c0 >= VD || t0 >= t1) return;
   const int ch = c0 + 8 * (c0 + 8 * lane < VD ? lane : lane % 8), h = ch / per_head;  // lanes past the last channel do what others do
   Conv<8> cv;
   cv.load(conv_w, conv_b, v_col + ch, C);
@@ -316,16 +317,15 @@ __device__ __forceinline__ void value(E *wv_out, const float *inv_step, const ac
 
 }  // namespace
 
-// run tokens to a block, any number.
-// grid (ceil(H K / 512), ceil(T / run)), block 128
+// grid (ceil(H K / 512), ceil(T / 64)), block 128
 #define GATES_KEY(K, E, NAME)                                                                                                                       \
   extern "C" __global__ void __launch_bounds__(32 * kBlockWarps, 4) NAME(                                                                           \
       E *__restrict__ q, E *__restrict__ k, E *__restrict__ bk, __half *__restrict__ g, float *__restrict__ inv_step, const act *__restrict__ p,    \
       const act *__restrict__ f, const float *__restrict__ conv_w, const float *__restrict__ conv_b, const float *__restrict__ rate,                \
       const float *__restrict__ dt_bias, const float *__restrict__ eta_bias, const int *__restrict__ seq_of, const int *__restrict__ cu_seqlens,    \
-      const act *const *__restrict__ hist, int64_t hist_offset, int T, int run, int H, int C, int b_col, int eta_col, int64_t ldp, int flags,       \
+      const act *const *__restrict__ hist, int64_t hist_offset, int T, int H, int C, int b_col, int eta_col, int64_t ldp, int flags,       \
       float kaczmarz_eps) {                                                                                                                         \
-    key<E, K>(q, k, bk, g, inv_step, p, f, conv_w, conv_b, rate, dt_bias, eta_bias, Tokens{seq_of, cu_seqlens, hist, hist_offset, T, run}, H, C,    \
+    key<E, K>(q, k, bk, g, inv_step, p, f, conv_w, conv_b, rate, dt_bias, eta_bias, Tokens{seq_of, cu_seqlens, hist, hist_offset, T}, H, C,    \
               b_col, eta_col, ldp, flags, kaczmarz_eps);                                                                                            \
   }
 GATES_KEY(64, bf16, gates_key_k64_bf16)
@@ -334,13 +334,13 @@ GATES_KEY(64, __half, gates_key_k64_f16)
 GATES_KEY(128, __half, gates_key_k128_f16)
 
 // VD = HV V channels of which per_head = VD / H share a key head's step.
-// grid (ceil(VD / 1024), ceil(T / run)), block 128; after gates_key
+// grid (ceil(VD / 1024), ceil(T / 64)), block 128; after gates_key
 #define GATES_VALUE(E, NAME)                                                                                                                        \
   extern "C" __global__ void __launch_bounds__(32 * kBlockWarps, 4) NAME(                                                                           \
       E *__restrict__ wv, const float *__restrict__ inv_step, const act *__restrict__ p, const float *__restrict__ conv_w,                          \
       const float *__restrict__ conv_b, const int *__restrict__ seq_of, const int *__restrict__ cu_seqlens, const act *const *__restrict__ hist,    \
-      int64_t hist_offset, int T, int run, int H, int VD, int per_head, int C, int v_col, int w_col, int64_t ldp, int flags) {                      \
-    value<E>(wv, inv_step, p, conv_w, conv_b, Tokens{seq_of, cu_seqlens, hist, hist_offset, T, run}, H, VD, per_head, C, v_col, w_col, ldp, flags); \
+      int64_t hist_offset, int T, int H, int VD, int per_head, int C, int v_col, int w_col, int64_t ldp, int flags) {                      \
+    value<E>(wv, inv_step, p, conv_w, conv_b, Tokens{seq_of, cu_seqlens, hist, hist_offset, T}, H, VD, per_head, C, v_col, w_col, ldp, flags); \
   }
 GATES_VALUE(bf16, gates_value_bf16)
 GATES_VALUE(__half, gates_value_f16)
