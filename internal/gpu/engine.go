@@ -33,6 +33,7 @@ type Engine struct {
 	buf  buffers
 	k    kernels
 	rec  recurrence
+	swi  swiglu
 	host struct{ meta, result pinned }
 	done cu.Event
 
@@ -68,7 +69,7 @@ type buffers struct {
 	wv     cu.DevicePtr // [rows, HV V] E
 	step   cu.DevicePtr // [rows, H] fp32
 	o      cu.DevicePtr // [rows, HV V], the mixer's output before o_proj
-	h      cu.DevicePtr // [rows, 2 I]
+	h      cu.DevicePtr // [rows, 2 I], where SwiGLU takes two kernels
 	a      cu.DevicePtr // [rows, I]
 	logits cu.DevicePtr // [min(rows, headRows), headColumns] fp32
 	nll    cu.DevicePtr // [rows] fp32
@@ -79,13 +80,13 @@ type buffers struct {
 
 // kernels are those of one model.
 type kernels struct {
-	embed, norm, addBias, swiglu, loss, sequenceOf, key, value, keepInputs cu.Function
+	embed, norm, addBias, loss, sequenceOf, key, value, keepInputs cu.Function
 }
 
 // New reads the weights of a checkpoint with the shape mc onto a GPU, and takes
 // all the memory that scoring needs. The checkpoint may be closed afterwards.
 func New(ckpt *model.Checkpoint, mc model.Config, cfg Config) (*Engine, error) {
-	return newEngine(fromCheckpoint{ckpt}, mc, cfg, options{half: true})
+	return newEngine(fromCheckpoint{ckpt}, mc, cfg, options{})
 }
 
 func newEngine(src source, mc model.Config, cfg Config, opt options) (*Engine, error) {
@@ -167,7 +168,7 @@ func (e *Engine) link() error {
 		fn   *cu.Function
 		name string
 	}{
-		{&e.k.embed, "embed"}, {&e.k.norm, norm}, {&e.k.addBias, "add_bias"}, {&e.k.swiglu, "swiglu"}, {&e.k.loss, "nll_rows"},
+		{&e.k.embed, "embed"}, {&e.k.norm, norm}, {&e.k.addBias, "add_bias"}, {&e.k.loss, "nll_rows"},
 		{&e.k.sequenceOf, "sequence_of"}, {&e.k.key, fmt.Sprintf("gates_key_k%d_%s", c.K, suffix)}, {&e.k.value, "gates_value_" + suffix},
 		{&e.k.keepInputs, "keep_inputs"},
 	} {
@@ -185,6 +186,9 @@ func (e *Engine) link() error {
 	g.up = newProduct("up", 2*c.Inner, c.Width, c.Width, 2*c.Inner, toAct)
 	g.down = newProduct("down", c.Width, c.Inner, c.Inner, c.Width, addFP32)
 	g.head = newProduct("head", headColumns(c), c.Width, c.Width, headColumns(c), toFP32)
+	if err := e.linkSwiGLU(); err != nil {
+		return err
+	}
 	return e.linkRecurrence(suffix)
 }
 
@@ -193,7 +197,10 @@ func (e *Engine) bytesPerToken() int64 {
 	c := e.model
 	kd, vd := int64(c.Heads*c.K), int64(c.VHeads*c.V)
 	d, i := int64(c.Width), int64(c.Inner)
-	n := 4*d + 2*d + 2*int64(e.cols.total) + 2*kd + 2*vd + 8*kd + 2*vd + 4*int64(c.Heads) + 2*vd + 4*i + 2*i + 4 + 1 + 4
+	n := 4*d + 2*d + 2*int64(e.cols.total) + 2*kd + 2*vd + 8*kd + 2*vd + 4*int64(c.Heads) + 2*vd + 2*i + 4 + 1 + 4
+	if !e.swi.fused {
+		n += 4 * i
+	}
 	return n + metaBytesPerToken + e.recurrenceBytesPerToken()
 }
 
@@ -243,7 +250,7 @@ func (e *Engine) plan() error {
 	b.f, b.z = m.alloc("decay", 2*n*kd), m.alloc("gate", 2*n*vd)
 	b.q, b.k, b.bk, b.g = m.alloc("q", 2*n*kd), m.alloc("k", 2*n*kd), m.alloc("bk", 2*n*kd), m.alloc("g", 2*n*kd)
 	b.wv, b.step, b.o = m.alloc("wv", 2*n*vd), m.alloc("step", 4*n*int64(c.Heads)), m.alloc("o", 2*n*vd)
-	b.h, b.a = m.alloc("h", 4*n*int64(c.Inner)), m.alloc("a", 2*n*int64(c.Inner))
+	b.a = m.alloc("a", 2*n*int64(c.Inner))
 	b.logits = m.alloc("logits", int64(min(e.rows, headRows))*int64(headColumns(c))*4)
 	b.nll, b.top1, b.seqOf = m.alloc("nll", 4*n), m.alloc("top1", n), m.alloc("seq_of", 4*n)
 	b.meta = m.alloc("tables", n*metaBytesPerToken+metaFixedBytes)
@@ -251,7 +258,10 @@ func (e *Engine) plan() error {
 	if m.err != nil {
 		return m.err
 	}
-	var err error
+	err := e.planSwiGLU()
+	if err != nil {
+		return err
+	}
 	if e.host.meta, err = newPinned(e.rows*metaBytesPerToken + metaFixedBytes); err != nil {
 		return err
 	}
@@ -285,6 +295,9 @@ func (e *Engine) clearBuffers() error {
 		{e.buf.o, 2 * n * int64(c.VHeads*c.V)}, {e.buf.h, 4 * n * int64(c.Inner)}, {e.buf.a, 2 * n * int64(c.Inner)},
 		{e.buf.f, 2 * n * int64(c.Heads*c.K)}, {e.buf.z, 2 * n * int64(c.VHeads*c.V)},
 	} {
+		if b.p == 0 {
+			continue
+		}
 		if err := cu.MemsetD8Async(b.p, fill, b.bytes, e.dev.stream); err != nil {
 			return fmt.Errorf("clear work buffers: %w", err)
 		}

@@ -162,8 +162,7 @@ func (e *Engine) layer(l int, d batch) error {
 		{"gdn2 gate", func() error { return e.gateOutput(l, d.t) }},
 		{"product out", func() error { return e.product(g.out, d.m, operands{b.o, y.out, b.x, 0}) }},
 		{"norm", func() error { return e.norm(y.norm2, 0, d.t) }},
-		{"product up", func() error { return e.product(g.up, d.m, operands{b.y, y.up, b.h, 0}) }},
-		{"swiglu", func() error { return e.swiglu(y, d.t) }},
+		{"product up", func() error { return e.up(l, d.m) }},
 		{"product down", func() error { return e.product(g.down, d.m, operands{b.a, y.down, b.x, 0}) }},
 		{"bias", func() error { return e.addBias(y.downBias, d.t) }},
 	} {
@@ -211,11 +210,6 @@ func (e *Engine) gates(l int, d batch) error {
 		return nil
 	}
 	return e.dev.launch(e.k.keepInputs, [3]int{d.n, (ch + 255) / 256, 1}, 256, 0, uint64(d.hist), offset, uint64(b.p), uint64(d.seqlens), uint64(ch), uint64(e.cols.total))
-}
-
-func (e *Engine) swiglu(y *layer, t int) error {
-	n := t * e.model.Inner / 8
-	return e.dev.launch(e.k.swiglu, [3]int{(n + 511) / 512, 1, 1}, 256, 0, uint64(e.buf.a), uint64(e.buf.h), uint64(y.upBias), uint64(t), uint64(e.model.Inner))
 }
 
 func (e *Engine) addBias(bias cu.DevicePtr, t int) error {

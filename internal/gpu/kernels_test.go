@@ -138,7 +138,7 @@ func TestNorm(t *testing.T) {
 func TestSwiGLU(t *testing.T) {
 	needGPU(t)
 	for _, name := range []string{"kla_128", "biases"} {
-		b := newBench(t, name, 256)
+		b := bench{open(t, folder(t, name), Config{MaxTokens: 256}, options{poison: true, simple: true}), t}
 		in, r := b.model.Inner, rand.New(rand.NewPCG(2, 1))
 		const n = 129
 		v := normal(r, n*2*in, 3)
@@ -156,11 +156,12 @@ func TestSwiGLU(t *testing.T) {
 		if y.upBias != 0 {
 			bias = get[float32](b, y.upBias, 2*in)
 		}
-		b.run(func() error { return b.swiglu(y, n) })
+		b.run(func() error { return b.activate(y, n) })
 		got, want := b.acts(b.buf.a, n*in), make([]float64, n*in)
 		for i := range want {
 			t, c := i/in, i%in
-			u, g := h[t*2*in+c]+float64(bias[c]), h[t*2*in+in+c]+float64(bias[in+c])
+			at := t*2*in + c/8*16 + c%8
+			u, g := h[at]+float64(bias[c]), h[at+8]+float64(bias[in+c])
 			want[i] = u * sig(u) * g
 		}
 		near(t, name, got, want, activations().roundoff()*1.1, 1e-6)
@@ -228,6 +229,53 @@ func TestLoss(t *testing.T) {
 		}
 		if (top[at] == 1) != (best == int(*target(i))) {
 			t.Errorf("row %d: top-1 %d, the best is %d of %d", i, top[at], best, *target(i))
+		}
+	}
+}
+
+// TestSwiGLUProduct: the fused kernel against float64, with and without biases, a
+// width that ends within a tile, and the same bits for a row wherever it lies.
+func TestSwiGLUProduct(t *testing.T) {
+	needGPU(t)
+	for _, name := range []string{"kla_128", "biases"} {
+		const n = 768
+		b := newBench(t, name, n)
+		if !b.swi.fused {
+			if emulated(t) || b.dev.info.Major != 9 {
+				t.Log("not on this GPU")
+				return
+			}
+			t.Fatal("the fused kernel is not used")
+		}
+		w, in, r := b.model.Width, b.model.Inner, rand.New(rand.NewPCG(3, 1))
+		v := normal(r, n*w, 2)
+		copy(v[(n-1)*w:], v[5*w:6*w])
+		x := b.putActs(b.buf.y, v)
+		y := &b.w.layers[0]
+		up := b.acts(y.up, 2*in*w)
+		bias := make([]float32, 2*in)
+		if y.upBias != 0 {
+			bias = get[float32](b, y.upBias, 2*in)
+		}
+		b.run(func() error { return b.up(0, n) })
+		got, want := b.acts(b.buf.a, n*in), make([]float64, n*in)
+		inParallel(n, func(t int) {
+			dot := func(row int) (s float64) {
+				for k := range w {
+					s += x[t*w+k] * up[row*w+k]
+				}
+				return s
+			}
+			for c := range in {
+				u, g := dot(c/8*16+c%8)+float64(bias[c]), dot(c/8*16+8+c%8)+float64(bias[in+c])
+				want[t*in+c] = u * sig(u) * g
+			}
+		})
+		near(t, name, got, want, activations().roundoff()*1.2, 1e-5)
+		for c := range in {
+			if got[(n-1)*in+c] != got[5*in+c] {
+				t.Fatalf("%s: the same row has other bits elsewhere, column %d", name, c)
+			}
 		}
 	}
 }

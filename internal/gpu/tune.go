@@ -35,6 +35,9 @@ func (e *Engine) tuneAll() error {
 		{g.down, e.rows, operands{e.buf.a, y.down, e.buf.x, 0}},
 		{g.head, min(e.rows, headRows), operands{e.buf.y, e.w.head, e.buf.logits, 0}},
 	} {
+		if t.o.y == 0 { // not used
+			continue
+		}
 		if err := e.tune(t.p, t.rows, t.o); err != nil {
 			return fmt.Errorf("choose an algorithm for the product %s [%d x %d]: %w", t.p.name, t.p.c.n, t.p.c.k, err)
 		}

@@ -19,7 +19,7 @@ type layer struct {
 	decay        cu.DevicePtr // f_proj.1 [H K, V]
 	gate         cu.DevicePtr // g_proj.1 [HV V, V]
 	out          cu.DevicePtr // o_proj [D, HV V]
-	up           cu.DevicePtr // w1 | w2 [2 I, D]
+	up           cu.DevicePtr // w1 and w2 [2 I, D], eight rows in turns
 	down         cu.DevicePtr // w3 [D, I]
 	upBias       cu.DevicePtr // [2 I] fp32, or 0
 	downBias     cu.DevicePtr // [D] fp32, or 0
@@ -68,7 +68,7 @@ type loader struct {
 	own    memory       // freed by close
 	wide   cu.DevicePtr // a matrix in fp32
 	bad    cu.DevicePtr // 8 bytes: weights that left the type's range
-	narrow func(dst, src cu.DevicePtr, n int, bad cu.DevicePtr) error
+	narrow func(dst, src cu.DevicePtr, n, run int, bad cu.DevicePtr) error
 	err    error
 }
 
@@ -79,8 +79,8 @@ func (e *Engine) newLoader(src source, largest int) (*loader, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.narrow = func(dst, src cu.DevicePtr, n int, bad cu.DevicePtr) error {
-		return e.dev.launch(fn, [3]int{8 * e.dev.sms, 1, 1}, 256, 0, uint64(dst), uint64(src), uint64(n), uint64(bad))
+	l.narrow = func(dst, src cu.DevicePtr, n, run int, bad cu.DevicePtr) error {
+		return e.dev.launch(fn, [3]int{8 * e.dev.sms, 1, 1}, 256, 0, uint64(dst), uint64(src), uint64(n), uint64(run), uint64(bad))
 	}
 	l.wide, l.bad = l.own.alloc("a matrix being loaded", 4*int64(largest)), l.own.alloc("a counter", 8)
 	if l.own.err != nil {
@@ -141,7 +141,10 @@ func (l *loader) next() (pinned, cu.Event) {
 
 // matrix copies the first n elements of a tensor of size elements to dst, in the
 // type of matrix products.
-func (l *loader) matrix(name string, dst cu.DevicePtr, size, n int) {
+func (l *loader) matrix(name string, dst cu.DevicePtr, size, n int) { l.spread(name, dst, size, n, 0) }
+
+// spread is matrix with room for as much after each run elements.
+func (l *loader) spread(name string, dst cu.DevicePtr, size, n, run int) {
 	if !l.check(nil) {
 		return
 	}
@@ -151,7 +154,7 @@ func (l *loader) matrix(name string, dst cu.DevicePtr, size, n int) {
 		return
 	}
 	if l.check(cu.MemcpyHtoDAsync(l.wide, s.p, int64(4*n), l.stream)) && l.check(ev.Record(l.stream)) {
-		l.check(l.narrow(dst, l.wide, n, l.bad))
+		l.check(l.narrow(dst, l.wide, n, run, l.bad))
 	}
 }
 
@@ -233,8 +236,8 @@ func (l *loader) layer(c model.Config, i int) layer {
 	y.decay, y.gate = l.linear(a+"f_proj.1.weight", kd, c.V), l.linear(a+"g_proj.1.weight", vd, c.V)
 	y.out = l.linear(a+"o_proj.weight", c.Width, vd)
 	y.up = l.mem.alloc("w1 and w2", int64(4*c.Inner*c.Width))
-	l.matrix(m+"w1.weight", y.up, c.Inner*c.Width, c.Inner*c.Width)
-	l.matrix(m+"w2.weight", y.up+cu.DevicePtr(2*c.Inner*c.Width), c.Inner*c.Width, c.Inner*c.Width)
+	l.spread(m+"w1.weight", y.up, c.Inner*c.Width, c.Inner*c.Width, 8*c.Width)
+	l.spread(m+"w2.weight", y.up+cu.DevicePtr(2*8*c.Width), c.Inner*c.Width, c.Inner*c.Width, 8*c.Width)
 	y.down = l.linear(m+"w3.weight", c.Width, c.Inner)
 	if c.Bias {
 		b1, b2 := make([]float32, c.Inner), make([]float32, c.Inner)

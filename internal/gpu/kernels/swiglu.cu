@@ -1,7 +1,9 @@
 // SwiGLU's activation: y = silu(h1 + b1) * (h2 + b2).
 //
-//   h [T, 2 I] act, a row h1|h2; b1|b2 [2 I] fp32 or null; y [T, I] act;
-//   I a multiple of 8
+//   h [T, 2 I] act, a row in turns of eight: 8 of h1, 8 of h2; b1|b2 [2 I] fp32 or
+//   null; y [T, I] act; I a multiple of 8
+//
+// For GPUs without swiglu_product.
 //
 // Roofline: reads 4 I, writes 2 I bytes a token: 0.29 ms for 32,768 x 6208 at
 // 4.2 TB/s.
@@ -22,9 +24,9 @@ extern "C" __global__ void __launch_bounds__(256) swiglu(act *__restrict__ y, co
     const unsigned row = i / I8;
     t[j] = row;
     c[j] = (i - row * I8) * 8;
-    const act *p = h + t[j] * (2 * int64_t(I)) + c[j];
+    const act *p = h + t[j] * (2 * int64_t(I)) + 2 * c[j];
     a[j] = load8(p);
-    b[j] = load8(p + I);
+    b[j] = load8(p + 8);
   }
 #pragma unroll
   for (int j = 0; j < 2; j++) {

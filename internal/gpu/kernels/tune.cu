@@ -2,14 +2,16 @@
 //
 //   fill_random: values in about -1..1 from a counter and a seed
 //   count_differences: how many 32-bit words of a and b differ
-//   narrow: fp32 to activations; *bad counts what left the type's range
+//   narrow: fp32 to activations, as many elements left out after each run of them
+//   (0: none); *bad counts what left the type's range
 #include "common.cuh"
 
-extern "C" __global__ void __launch_bounds__(256) narrow(act *__restrict__ y, const float *__restrict__ x, int64_t n, unsigned long long *__restrict__ bad) {
+extern "C" __global__ void __launch_bounds__(256) narrow(act *__restrict__ y, const float *__restrict__ x, int64_t n, int64_t run, unsigned long long *__restrict__ bad) {
   unsigned mine = 0;
   for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < n; i += int64_t(gridDim.x) * blockDim.x) {
-    y[i] = to_act(x[i]);
-    mine += !isfinite(to_float32(y[i]));
+    const act a = to_act(x[i]);
+    y[run ? i + i / run * run : i] = a;
+    mine += !isfinite(to_float32(a));
   }
   mine = __reduce_add_sync(kFullWarp, mine);
   if (threadIdx.x % 32 == 0 && mine) atomicAdd(bad, (unsigned long long)mine);
