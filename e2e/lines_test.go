@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"compress/gzip"
 	"encoding/json"
+	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/parquet-go/parquet-go"
@@ -68,13 +70,49 @@ func TestJSONLines(t *testing.T) {
 		dispatcher(t, "verify", "--rescore", "5", out).want(t, 0)
 	}
 
+	// After scoring: the same lines, documents coloured, one document.
+	kept := filepath.Join(dir, "kept")
+	dispatcher(t, "filter", filepath.Join(dir, "out-gz"), "--where", "perplexity < p60", "--to", kept).want(t, 0)
+	f, err := os.Open(filepath.Join(kept, "000_00000.jsonl.gz"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	unzipped, err := gzip.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	some, err := io.ReadAll(unzipped)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := 0
+	for line := range bytes.Lines(some) {
+		i := bytes.Index(plain.Bytes()[at:], line)
+		if i < 0 {
+			t.Fatalf("a line that is not the input's, or not in order: %.100q", line)
+		}
+		at += i + len(line)
+	}
+	if n, all := bytes.Count(some, []byte("\n")), len(docs); n < all/2 || n > all*2/3 {
+		t.Errorf("%d of %d lines are below the 60th percentile", n, all)
+	}
+	dispatcher(t, "report", filepath.Join(dir, "out-in")).want(t, 0)
+	page, err := os.ReadFile(filepath.Join(dir, "out-in", "report.html"))
+	if err != nil || bytes.Contains(page, []byte("Not coloured")) || bytes.Count(page, []byte(`<i class="n`)) < 1000 {
+		t.Errorf("a report of %d bytes without colours: %v", len(page), err)
+	}
+	r := dispatcher(t, "inspect", filepath.Join(dir, "out-in"), "--row", "000_00000.jsonl:37").want(t, 0)
+	says(t, r.stdout, strings.Fields(docs[37].Text)[0], "perplexity")
+
 	// Bad lines cost themselves; a torn file costs itself.
 	bad := append([]byte("{\"meta\": {\"text\": \"good\"}, \"id\": \"a\"}\n{\"meta\": \n{\"meta\": {\"text\": 7}}\n"), plain.Bytes()[:200]...)
 	write("bad/bad.jsonl", bad)
 	write("bad/torn.jsonl.gz", gz.Bytes()[:gz.Len()/2])
-	r := dispatcher(t, "run", "--json", "--model", demoModel, "--out", filepath.Join(dir, "out-bad"), "--text-column", "meta.text", filepath.Join(dir, "bad")).want(t, 1)
+	r = dispatcher(t, "run", "--json", "--model", demoModel, "--out", filepath.Join(dir, "out-bad"), "--text-column", "meta.text", filepath.Join(dir, "bad")).want(t, 1)
 	sum := parseSummary(t, r)
-	if sum.Documents != 4 || sum.FailedRows != 3 || len(sum.FailedFiles) != 1 || sum.FailedFiles[0].File != "torn.jsonl.gz" {
+	if sum.Documents != 4 || sum.FailedRows != 3 || len(sum.FailedFiles) != 1 || sum.FailedFiles[0].File != "torn.jsonl.gz" ||
+		strings.Contains(r.stdout+r.stderr, "parquet") {
 		t.Errorf("%+v", sum)
 	}
 

@@ -39,14 +39,15 @@ func (r *Rescorer) Tokens(ctx context.Context, c *sift.Corpus, docs []*sift.Docu
 	}
 	return r.scratch(func(dir string) error {
 		in := filepath.Join(dir, "in")
-		rows := map[*sift.File][]int64{}
+		rows, names := map[*sift.File][]int64{}, make([]string, len(files))
 		for i, f := range files {
 			for _, d := range byFile[f] {
 				rows[f] = append(rows[f], d.Row)
 			}
 			slices.Sort(rows[f])
 			rows[f] = slices.Compact(rows[f])
-			if err := c.CopyOf(ctx, f, rows[f], in, fmt.Sprintf("%06d.parquet", i)); err != nil {
+			var err error
+			if names[i], err = c.CopyOf(ctx, f, rows[f], in, fmt.Sprintf("%06d", i)); err != nil {
 				return err
 			}
 		}
@@ -61,7 +62,7 @@ func (r *Rescorer) Tokens(ctx context.Context, c *sift.Corpus, docs []*sift.Docu
 			return fmt.Errorf("the model in %s is no longer the one that scored this run", m.Model.Dir)
 		}
 		for i, f := range files {
-			g, err := again.Find(fmt.Sprintf("%06d.parquet", i))
+			g, err := again.Find(names[i])
 			if err != nil {
 				return err
 			}
@@ -118,7 +119,15 @@ func (r *Rescorer) run(ctx context.Context, dir string, req dispatch.Request) (*
 	if local.Draining == nil {
 		local.Draining = func() {}
 	}
-	req.Inputs, req.Out, req.Program = []string{filepath.Join(dir, "in")}, filepath.Join(dir, "out"), r.Program
+	entries, err := os.ReadDir(filepath.Join(dir, "in"))
+	if err != nil {
+		return nil, err
+	}
+	req.Inputs = nil
+	for _, e := range entries { // as a folder, it would give parquet files alone
+		req.Inputs = append(req.Inputs, filepath.Join(dir, "in", e.Name()))
+	}
+	req.Out, req.Program = filepath.Join(dir, "out"), r.Program
 	sum, err := local.Run(ctx, ctx, req)
 	if err != nil {
 		return nil, err

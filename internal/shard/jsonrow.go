@@ -54,26 +54,32 @@ func withArticle(kind string) string {
 // jsonField finds a field: a top-level one of that name, else one inside objects.
 // It is nil when it is missing or null.
 func jsonField(o map[string]json.RawMessage, name string) json.RawMessage {
-	v, ok := o[name]
-	if !ok {
+	v, _ := findField(o, name)
+	return v
+}
+
+// findField is jsonField, and tells whether the field is there.
+func findField(o map[string]json.RawMessage, name string) (v json.RawMessage, ok bool) {
+	if v, ok = o[name]; !ok {
 		for i := range len(name) {
 			if name[i] != '.' {
 				continue
 			}
-			if inner, ok := o[name[:i]]; ok && len(inner) > 0 && inner[0] == '{' {
+			if inner, in := o[name[:i]]; in && len(inner) > 0 && inner[0] == '{' {
 				var m map[string]json.RawMessage
 				if json.Unmarshal(inner, &m) == nil {
-					if v = jsonField(m, name[i+1:]); v != nil {
-						return v
+					found, there := findField(m, name[i+1:])
+					if ok = ok || there; found != nil {
+						return found, true
 					}
 				}
 			}
 		}
 	}
 	if string(v) == "null" {
-		return nil
+		v = nil
 	}
-	return v
+	return v, ok
 }
 
 func jsonKind(v json.RawMessage) string {
@@ -136,62 +142,66 @@ func jsonIDs(o map[string]json.RawMessage, name string) (ids []int32, null bool,
 // are the fields of its first rows. A field whose values there are all booleans,
 // all integers of 64 bits or all numbers gets that type, any other is text.
 func sampleFooter(l *lineScanner) (*footer, error) {
-	type seen struct{ ints, floats, bools, others int }
 	var names []string
-	kinds := map[string]*seen{}
-	rows, size := int64(0), int64(0)
-	for ; rows < lineSampleRows && size < lineSampleBytes; rows++ {
-		if err := l.next(maxLine); err == io.EOF {
-			break
-		} else if err != nil {
-			return nil, err
+	kinds := map[string]*fieldKinds{}
+	rows := int64(0)
+	err := sampleLines(l, func(line []byte, o map[string]json.RawMessage) error {
+		rows++
+		if o == nil {
+			return nil
 		}
-		size += l.size
-		o, problem := jsonObject(l.line, l.size)
-		if problem != "" {
-			continue
-		}
-		for _, name := range keysInOrder(l.line) {
+		for _, name := range keysInOrder(line) {
 			k := kinds[name]
 			if k == nil {
 				if len(names) == maxSchemaLeaves {
-					return nil, fmt.Errorf("%w: more than %d fields", ErrColumn, maxSchemaLeaves)
+					return fmt.Errorf("%w: more than %d fields", ErrColumn, maxSchemaLeaves)
 				}
-				k = &seen{}
+				k = &fieldKinds{}
 				kinds[name] = k
 				names = append(names, name)
 			}
-			switch v := o[name]; {
-			case string(v) == "null":
-			case v[0] == 't' || v[0] == 'f':
-				k.bools++
-			case jsonKind(v) == "number":
-				if _, err := strconv.ParseInt(string(v), 10, 64); err == nil {
-					k.ints++
-				} else {
-					k.floats++
-				}
-			default:
-				k.others++
-			}
+			k.add(o[name])
 		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	root := &element{}
 	for _, name := range names {
-		k := kinds[name]
 		e := labelElement(name)
-		switch {
-		case k.others > 0 || k.bools > 0 && k.ints+k.floats > 0:
-		case k.bools > 0:
+		switch kinds[name].kind() {
+		case Bool:
 			e = plainElement(name, parquet.Boolean, format.Boolean)
-		case k.floats > 0:
+		case Float:
 			e = plainElement(name, parquet.Double, format.Double)
-		case k.ints > 0:
+		case Int:
 			e = plainElement(name, parquet.Int64, format.Int64)
 		}
 		root.children = append(root.children, e)
 	}
 	return &footer{schema: root, rows: rows}, nil
+}
+
+// sampleLines shows the rows that decide on columns; o is nil for one that is no
+// object.
+func sampleLines(l *lineScanner, do func(line []byte, o map[string]json.RawMessage) error) error {
+	for rows, size := 0, int64(0); rows < lineSampleRows && size < lineSampleBytes; rows++ {
+		if err := l.next(maxLine); err == io.EOF {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		size += l.size
+		o, problem := jsonObject(l.line, l.size)
+		if problem != "" {
+			o = nil
+		}
+		if err := do(l.line, o); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func plainElement(name string, kind parquet.Kind, typ format.Type) *element {

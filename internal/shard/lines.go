@@ -47,6 +47,10 @@ type lineScanner struct {
 	start int64 // of the line that was given
 	size  int64 // of that line, all of it
 	line  []byte
+	// over gets lines longer than the limit, as they are read; nil drops what is
+	// over it. spilled tells that the line went there.
+	over    io.Writer
+	spilled bool
 }
 
 // scanLines reads from a byte offset on, which compressed files don't have.
@@ -107,7 +111,7 @@ func (l *lineScanner) next(limit int) error {
 		if err := l.ctx.Err(); err != nil {
 			return err
 		}
-		l.start, l.size, l.line = l.off, 0, l.line[:0]
+		l.start, l.size, l.line, l.spilled = l.off, 0, l.line[:0], false
 		blank := true
 		for {
 			part, err := l.r.ReadSlice('\n')
@@ -119,8 +123,10 @@ func (l *lineScanner) next(limit int) error {
 			if blank {
 				blank = len(bytes.TrimLeft(part, " \t\r\n")) == 0
 			}
-			if n := min(len(part), limit-len(l.line)); n > 0 {
-				l.line = append(l.line, part[:n]...)
+			n := max(min(len(part), limit-len(l.line)), 0)
+			l.line = append(l.line, part[:n]...)
+			if werr := l.spill(part[n:]); werr != nil {
+				return werr
 			}
 			if errors.Is(err, bufio.ErrBufferFull) {
 				continue
@@ -137,4 +143,19 @@ func (l *lineScanner) next(limit int) error {
 			return l.failed(err)
 		}
 	}
+}
+
+// spill passes on what does not fit into line, and line before it.
+func (l *lineScanner) spill(rest []byte) error {
+	if l.over == nil || len(rest) == 0 {
+		return nil
+	}
+	if !l.spilled {
+		l.spilled = true
+		if _, err := l.over.Write(l.line); err != nil {
+			return err
+		}
+	}
+	_, err := l.over.Write(rest)
+	return err
 }

@@ -25,13 +25,27 @@ type Table struct {
 // when it is another file by now.
 func OpenInput(ctx context.Context, in score.Input) (*Table, error) {
 	if isLines(in.Rel) {
-		return nil, fmt.Errorf("open %s: %w: only parquet inputs can be read by column, this one is JSON lines", in.Path, ErrColumn)
+		return nil, fmt.Errorf("open %s: JSON lines are no table", in.Path)
 	}
 	f, err := openInput(ctx, in)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", in.Path, err)
 	}
 	return f.table(in.Path)
+}
+
+// Borders stands for an input without row groups where its score files are copied
+// (Copy.ScoresOnly): it has theirs, and no columns. It need not be closed.
+func Borders(in score.Input, scores []ScoreRange) *Table {
+	foot := &footer{schema: &element{}}
+	foot.schema.se.Name = "schema"
+	for _, s := range scores {
+		for _, g := range s.Table.foot.groups {
+			foot.groups = append(foot.groups, rowGroup{first: s.First + g.first, rows: g.rows})
+		}
+		foot.rows += s.Table.foot.rows
+	}
+	return &Table{path: in.Path, foot: foot}
 }
 
 // OpenScores opens a score file.
@@ -68,6 +82,12 @@ func (t *Table) Rows() int64 { return t.foot.rows }
 
 // Has tells whether there is a top-level column of that name.
 func (t *Table) Has(name string) bool { return t.foot.has(name) }
+
+// HasField is Has, also of a field of structs: its names joined by dots.
+func (t *Table) HasField(name string) bool {
+	_, err := t.foot.field(name)
+	return err == nil
+}
 
 // Describe lists the columns with their types, for messages.
 func (t *Table) Describe() string { return t.foot.describe() }
@@ -121,11 +141,11 @@ type Scalar struct {
 	ends     []int // of texts, while their memory may move
 }
 
-// Scalar starts to read a top-level column at a row. The error wraps ErrColumn
-// when the file has no such column, or one whose values can't be compared:
+// Scalar starts to read a column, or a field of structs, at a row. The error wraps
+// ErrColumn when the file has no such column, or one whose values can't be compared:
 // lists, structs, dates, decimals.
 func (t *Table) Scalar(ctx context.Context, name string, row int64) (*Scalar, error) {
-	e, err := t.foot.top(name)
+	e, err := t.foot.field(name)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", t.path, err)
 	}

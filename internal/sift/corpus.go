@@ -1,6 +1,7 @@
 package sift
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,6 +38,7 @@ type File struct {
 type Range struct {
 	Path        string
 	First, Last int64
+	Offset      int64 // byte of the input at which First begins, of a file of lines that is not compressed
 	Job         string
 }
 
@@ -76,7 +78,7 @@ func Open(ctx context.Context, out string, partial bool) (*Corpus, error) {
 				c.MissingRows += j.Rows()
 				continue
 			}
-			f.Scores = append(f.Scores, Range{store.Join(dir, j.Output), j.First, j.Last, j.ID})
+			f.Scores = append(f.Scores, Range{store.Join(dir, j.Output), j.First, j.Last, j.Offset, j.ID})
 		}
 		if p.Rows > 0 {
 			c.Files = append(c.Files, f)
@@ -92,9 +94,10 @@ func Open(ctx context.Context, out string, partial bool) (*Corpus, error) {
 	return c, nil
 }
 
-// opened is one file's tables.
+// opened is one file's tables. Of input and lines, one is set if either is.
 type opened struct {
-	input  *shard.Table
+	input  *shard.Table // of parquet
+	lines  *shard.Lines // of JSON lines
 	scores []shard.ScoreRange
 }
 
@@ -108,14 +111,8 @@ func (c *Corpus) open(ctx context.Context, f *File, input bool) (o *opened, err 
 		}
 	}()
 	if input {
-		if o.input, err = shard.OpenInput(ctx, f.Input); err != nil {
-			if errors.Is(err, fs.ErrNotExist) || errors.Is(err, shard.ErrInputChanged) {
-				err = usage("%w", err)
-			}
+		if err := o.openInput(ctx, f); err != nil {
 			return o, err
-		}
-		if o.input.Rows() != f.Rows {
-			return o, fmt.Errorf("%s: %w: %d rows, the manifest has %d", f.Input.Path, shard.ErrInputChanged, o.input.Rows(), f.Rows)
 		}
 	}
 	for _, r := range f.Scores {
@@ -131,10 +128,30 @@ func (c *Corpus) open(ctx context.Context, f *File, input bool) (o *opened, err 
 	return o, nil
 }
 
+func (o *opened) openInput(ctx context.Context, f *File) (err error) {
+	if shard.IsLines(f.Input) {
+		o.lines, err = shard.OpenLines(ctx, f.Input)
+	} else {
+		o.input, err = shard.OpenInput(ctx, f.Input)
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, shard.ErrInputChanged):
+		return usage("%w", err)
+	case err == nil && o.input != nil && o.input.Rows() != f.Rows:
+		return fmt.Errorf("%s: %w: %d rows, the manifest has %d", f.Input.Path, shard.ErrInputChanged, o.input.Rows(), f.Rows)
+	}
+	return err
+}
+
+func (o *opened) hasInput() bool { return o.input != nil || o.lines != nil }
+
 func (o *opened) close() error {
 	var errs []error
 	if o.input != nil {
 		errs = append(errs, o.input.Close())
+	}
+	if o.lines != nil {
+		errs = append(errs, o.lines.Close())
 	}
 	for _, s := range o.scores {
 		errs = append(errs, s.Table.Close())
@@ -158,11 +175,14 @@ func (c *Corpus) Kinds(ctx context.Context, names []string) (map[string]shard.Ki
 			return nil, err
 		}
 		for _, name := range names {
-			s, err := c.column(ctx, f, o, &o.scores[0], name)
+			kind, err := o.kind(ctx, f, name)
 			if err != nil {
 				return nil, errors.Join(columnError(o, name, err), o.close())
 			}
-			kinds[name] = s.Kind()
+			if kind == 0 { // only nulls, at first
+				kind = shard.Text
+			}
+			kinds[name] = kind
 		}
 		return kinds, o.close()
 	}
@@ -172,31 +192,49 @@ func (c *Corpus) Kinds(ctx context.Context, names []string) (map[string]shard.Ki
 	return kinds, nil
 }
 
+// kind is a column's, of the first score file or of the input, which is opened when
+// the scores don't have it; 0 where it has only nulls as far as that is known.
+func (o *opened) kind(ctx context.Context, f *File, name string) (shard.Kind, error) {
+	from := o.scores[0].Table
+	if !from.Has(name) {
+		if !o.hasInput() {
+			if err := o.openInput(ctx, f); err != nil {
+				return 0, err
+			}
+		}
+		if o.lines != nil {
+			kind, known, err := o.lines.Kind(name)
+			if err == nil && !known {
+				err = shard.ErrColumn
+			}
+			return kind, err
+		}
+		from = o.input
+	}
+	s, err := from.Scalar(ctx, name, 0)
+	if err != nil {
+		return 0, err
+	}
+	return s.Kind(), nil
+}
+
 // columnError is one line for a person's mistake.
 func columnError(o *opened, name string, err error) error {
 	if !errors.Is(err, shard.ErrColumn) {
 		return err
 	}
-	if o.input == nil || o.scores[0].Table.Has(name) || o.input.Has(name) {
+	describe := ""
+	switch {
+	case o.scores[0].Table.Has(name), o.input != nil && o.input.HasField(name):
+		return usage("%w", err)
+	case o.lines != nil:
+		describe = o.lines.Describe()
+	case o.input != nil:
+		describe = o.input.Describe()
+	default:
 		return usage("%w", err)
 	}
-	return usage("there is no column %q: the scores have %s; the input has %s", name, o.scores[0].Table.Describe(), o.input.Describe())
-}
-
-// column starts to read a column at a score file's first row; it opens the
-// input when the scores don't have it.
-func (c *Corpus) column(ctx context.Context, f *File, o *opened, s *shard.ScoreRange, name string) (*shard.Scalar, error) {
-	if s.Table.Has(name) {
-		return s.Table.Scalar(ctx, name, 0)
-	}
-	if o.input == nil {
-		in, err := c.open(ctx, &File{Input: f.Input, Rows: f.Rows}, true)
-		if err != nil {
-			return nil, err
-		}
-		o.input = in.input
-	}
-	return o.input.Scalar(ctx, name, s.First)
+	return usage("there is no column %q: the scores have %s; the input has %s", name, o.scores[0].Table.Describe(), describe)
 }
 
 // How many rows are looked at together: fewer where there are texts, which may
@@ -209,63 +247,110 @@ const (
 // Scan reads columns of the rows of a file that have scores, in order; v is
 // valid during the call. Ranges are read as far as they are committed.
 func (c *Corpus) Scan(ctx context.Context, f *File, names []string, kinds map[string]shard.Kind, do func(first int64, n int, v []*shard.Values) error) error {
-	var input *shard.Table
+	input := &opened{} // stays open from range to range
 	for _, r := range f.Scores {
 		one := File{Input: f.Input, Rows: f.Rows, Scores: []Range{r}}
 		o, err := c.open(ctx, &one, false)
 		if err != nil {
-			return err
+			return errors.Join(err, input.close())
 		}
-		o.input = input
+		o.input, o.lines = input.input, input.lines
 		err = c.scanRange(ctx, f, o, names, kinds, do)
-		input, o.input = o.input, nil
+		input.input, input.lines = o.input, o.lines
+		o.input, o.lines = nil, nil
 		if err = errors.Join(err, o.close()); err != nil {
-			if input != nil {
-				err = errors.Join(err, input.Close())
-			}
-			return err
+			return errors.Join(err, input.close())
 		}
 	}
-	if input != nil {
-		return input.Close()
+	return input.close()
+}
+
+// scanned is columns that are read together: of score files and parquet inputs
+// each by itself, of JSON lines all at once.
+type scanned struct {
+	vals   []*shard.Values // of all columns, as they were named
+	names  []string
+	cols   []*shard.Scalar // nil for a field of lines
+	fields []string
+	kinds  []shard.Kind    // of fields
+	into   []*shard.Values // of fields
+	text   bool            // there are texts, which may be long
+}
+
+// start has the columns begin at the first row of o's score file.
+func (o *opened) start(ctx context.Context, f *File, names []string, kinds map[string]shard.Kind) (*scanned, error) {
+	s := &scanned{names: names, cols: make([]*shard.Scalar, len(names)), vals: make([]*shard.Values, len(names))}
+	for i, name := range names {
+		s.vals[i] = &shard.Values{}
+		from := o.scores[0].Table
+		first := int64(0)
+		if !from.Has(name) {
+			if !o.hasInput() {
+				if err := o.openInput(ctx, f); err != nil {
+					return nil, err
+				}
+			}
+			from, first = o.input, o.scores[0].First
+		}
+		var got shard.Kind
+		var err error
+		if from == nil {
+			if got, _, err = o.lines.Kind(name); err != nil {
+				return nil, err
+			}
+			got = cmp.Or(got, kinds[name], shard.Text) // where it has no value at first, what it is elsewhere
+			s.fields, s.kinds, s.into = append(s.fields, name), append(s.kinds, got), append(s.into, s.vals[i])
+		} else {
+			if s.cols[i], err = from.Scalar(ctx, name, first); err != nil {
+				return nil, err
+			}
+			got = s.cols[i].Kind()
+		}
+		if name == "n_tokens" && got != shard.Int {
+			return nil, fmt.Errorf("scores of %s: %w: n_tokens is of type %s", f.Input.Path, shard.ErrCorrupt, got)
+		}
+		if want := kinds[name]; want != 0 && want != got && (!numeric(want) || !numeric(got)) {
+			return nil, fmt.Errorf("%s: %w: column %q is of type %s, in other files %s", f.Input.Path, shard.ErrColumn, name, got, want)
+		}
+		s.text = s.text || got == shard.Text
 	}
-	return nil
+	return s, nil
+}
+
+func (s *scanned) read(o *opened, f *File, row int64, n int) error {
+	for i, col := range s.cols {
+		if col == nil {
+			continue
+		}
+		if err := col.Read(s.vals[i], n); err != nil && err != io.EOF {
+			return err
+		}
+		if s.vals[i].Len() != n {
+			return fmt.Errorf("%s: %w: column %q ends before row %d", f.Input.Path, shard.ErrCorrupt, s.names[i], row+int64(n))
+		}
+	}
+	if len(s.fields) == 0 {
+		return nil
+	}
+	return o.lines.Read(s.fields, s.kinds, row, n, s.into)
 }
 
 func (c *Corpus) scanRange(ctx context.Context, f *File, o *opened, names []string, kinds map[string]shard.Kind, do func(int64, int, []*shard.Values) error) error {
-	s := &o.scores[0]
-	cols := make([]*shard.Scalar, len(names))
-	vals := make([]*shard.Values, len(names))
-	for i, name := range names {
-		var err error
-		if cols[i], err = c.column(ctx, f, o, s, name); err != nil {
-			return err
-		}
-		vals[i] = &shard.Values{}
-		if name == "n_tokens" && cols[i].Kind() != shard.Int {
-			return fmt.Errorf("scores of %s: %w: n_tokens is of type %s", f.Input.Path, shard.ErrCorrupt, cols[i].Kind())
-		}
-		if want, got := kinds[name], cols[i].Kind(); want != 0 && want != got && (!numeric(want) || !numeric(got)) {
-			return fmt.Errorf("%s: %w: column %q is of type %s, in other files %s", f.Input.Path, shard.ErrColumn, name, got, want)
-		}
+	s, err := o.start(ctx, f, names, kinds)
+	if err != nil {
+		return err
 	}
 	batch := int64(batchRows)
-	for _, col := range cols {
-		if col.Kind() == shard.Text {
-			batch = batchRowsText
-		}
+	if s.text {
+		batch = batchRowsText
 	}
-	for row := s.First; row <= s.Last; {
-		n := int(min(batch, s.Last-row+1))
-		for i, col := range cols {
-			if err := col.Read(vals[i], n); err != nil && err != io.EOF {
-				return err
-			}
-			if vals[i].Len() != n {
-				return fmt.Errorf("%s: %w: column %q ends before row %d", f.Input.Path, shard.ErrCorrupt, names[i], row+int64(n))
-			}
+	first, last := o.scores[0].First, o.scores[0].Last
+	for row := first; row <= last; {
+		n := int(min(batch, last-row+1))
+		if err := s.read(o, f, row, n); err != nil {
+			return err
 		}
-		if err := do(row, n, vals); err != nil {
+		if err := do(row, n, s.vals); err != nil {
 			return err
 		}
 		row += int64(n)

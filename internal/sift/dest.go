@@ -216,8 +216,15 @@ func (d *destination) finish(ctx context.Context, v any) error {
 	})
 }
 
-// has tells whether an earlier attempt of the same request wrote the parquet file.
-func (d *destination) has(ctx context.Context, name string) bool {
+// has tells whether an earlier attempt of the same request wrote a copy of a file.
+func (d *destination) has(ctx context.Context, f *File, name string) bool {
+	if shard.IsLines(f.Input) {
+		return d.hasLines(ctx, name)
+	}
+	return d.hasParquet(ctx, name)
+}
+
+func (d *destination) hasParquet(ctx context.Context, name string) bool {
 	t, err := d.Parquet(ctx, name)
 	if err != nil {
 		return false // it is written anew
@@ -227,9 +234,9 @@ func (d *destination) has(ctx context.Context, name string) bool {
 	return ok && v == d.digest
 }
 
-// hasAny tells it of a file that does not say so itself: what is in DEST is whole
-// and of this request.
-func (d *destination) hasAny(ctx context.Context, name string) bool {
+// hasLines tells it of a file that does not say itself what made it: what is in
+// DEST is whole and of this request.
+func (d *destination) hasLines(ctx context.Context, name string) bool {
 	ok, err := d.Exists(ctx, name)
 	return ok && err == nil // else it is written anew
 }

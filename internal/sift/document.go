@@ -81,18 +81,14 @@ func (c *Corpus) Document(ctx context.Context, f *File, row int64) (*Document, e
 	if err := c.readScore(ctx, d, at); err != nil {
 		return nil, err
 	}
-	return d, c.readText(ctx, d)
+	return d, c.readText(ctx, d, at)
 }
 
-func (c *Corpus) readText(ctx context.Context, d *Document) (err error) {
-	job := score.NewJob(c.Manifest, d.File.Input, d.Row, d.Row)
+func (c *Corpus) readText(ctx context.Context, d *Document, at *Range) (err error) {
+	job := score.NewJob(c.Manifest, d.File.Input, at.First, at.Last)
+	job.Offset = at.Offset
 	job.Options.Keep = []string{}
-	r, err := shard.OpenRange(ctx, job)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, r.Close()) }()
-	row, err := r.Next()
+	row, err := shard.ReadRow(ctx, job, d.Row)
 	if err != nil {
 		return err
 	}
@@ -160,21 +156,27 @@ func firstInt(v *shard.Values) int64 {
 	return v.Ints[0]
 }
 
-// CopyOf writes rows of the input to dir/name, with all columns, for a program
-// that reads parquet.
-func (c *Corpus) CopyOf(ctx context.Context, f *File, rows []int64, dir, name string) error {
+// CopyOf writes rows of the input to a file in dir, with all columns, as the kind
+// of file that it is, and gives its name, which begins with name.
+func (c *Corpus) CopyOf(ctx context.Context, f *File, rows []int64, dir, name string) (string, error) {
 	set := &shard.Bitmap{}
 	for _, r := range rows {
 		set.Set(r)
 	}
 	d, err := shard.OpenDest(ctx, dir)
 	if err != nil {
-		return err
+		return "", err
 	}
-	in, err := shard.OpenInput(ctx, f.Input)
-	if err == nil {
-		err = d.CopyRows(ctx, name, shard.Copy{In: in, Rows: set, Slots: make(chan struct{}, 1)})
-		err = errors.Join(err, in.Close())
+	o := &opened{}
+	if err = o.openInput(ctx, f); err == nil {
+		if o.lines != nil {
+			name += shard.LinesSuffix(f.Input.Rel)
+			err = d.CopyLines(ctx, name, f.Rows, shard.LineCopy{In: o.lines, Rows: set})
+		} else {
+			name += ".parquet"
+			err = d.CopyRows(ctx, name, shard.Copy{In: o.input, Rows: set, Slots: make(chan struct{}, 1)})
+		}
+		err = errors.Join(err, o.close())
 	}
-	return errors.Join(err, d.Close())
+	return name, errors.Join(err, d.Close())
 }

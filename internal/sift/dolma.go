@@ -1,7 +1,6 @@
 package sift
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -10,8 +9,6 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
-
-	"github.com/klauspost/compress/gzip"
 
 	"surprisal/internal/shard"
 )
@@ -28,24 +25,14 @@ type dolmaLine struct {
 // dolma writes a line for each row, in order: the toolkit wants attributes to
 // line up with documents. A row without a score has no spans.
 func (c *Corpus) dolma(ctx context.Context, dest *destination, f *File) error {
-	name := strings.TrimSuffix(f.Input.Rel, ".parquet") + ".jsonl.gz"
-	if dest.hasAny(ctx, name) {
+	name := f.Input.Rel
+	if !shard.IsLines(f.Input) {
+		name = strings.TrimSuffix(name, ".parquet") + ".jsonl.gz"
+	}
+	if dest.hasLines(ctx, name) {
 		return nil
 	}
-	return dest.WriteFile(ctx, name, func(w io.Writer) error {
-		z, err := gzip.NewWriterLevel(w, gzip.DefaultCompression)
-		if err != nil {
-			return err
-		}
-		b := bufio.NewWriterSize(z, 1<<16)
-		if err := c.dolmaLines(ctx, f, b); err != nil {
-			return err
-		}
-		if err := b.Flush(); err != nil {
-			return err
-		}
-		return z.Close()
-	})
+	return dest.WriteLines(ctx, name, func(w io.Writer) error { return c.dolmaLines(ctx, f, w) })
 }
 
 func (c *Corpus) dolmaLines(ctx context.Context, f *File, w io.Writer) error {

@@ -66,15 +66,22 @@ func (c *Corpus) Export(ctx context.Context, o ExportOptions) (*Exported, error)
 // sidecar writes the score files of an input as one.
 func (c *Corpus) sidecar(ctx context.Context, dest *destination, f *File) error {
 	name := f.Input.Rel
-	if len(f.Scores) == 0 || dest.has(ctx, name) {
+	if shard.IsLines(f.Input) {
+		name += ".parquet"
+	}
+	if len(f.Scores) == 0 || dest.hasParquet(ctx, name) {
 		return nil
 	}
-	o, err := c.open(ctx, f, true)
+	o, err := c.open(ctx, f, !shard.IsLines(f.Input))
 	if err != nil {
 		return err
 	}
+	borders := o.input
+	if borders == nil {
+		borders = shard.Borders(f.Input, o.scores)
+	}
 	err = dest.CopyRows(ctx, name, shard.Copy{
-		In: o.input, Rows: f.scored(), Scores: o.scores, ScoresOnly: true, Metadata: dest.metadata(), Slots: dest.slots,
+		In: borders, Rows: f.scored(), Scores: o.scores, ScoresOnly: true, Metadata: dest.metadata(), Slots: dest.slots,
 	})
 	return errors.Join(err, o.close())
 }

@@ -190,7 +190,7 @@ func (c *Corpus) passing(ctx context.Context, f *File, cond *where.Condition, g 
 
 // copyRows writes rows of a file's input to DEST, unless an earlier attempt has.
 func (c *Corpus) copyRows(ctx context.Context, dest *destination, f *File, name string, rows *shard.Bitmap, scores bool, label string, value func(int64) string) error {
-	if dest.has(ctx, name) {
+	if dest.has(ctx, f, name) {
 		return nil
 	}
 	if scores && len(f.Scores) == 0 {
@@ -204,9 +204,13 @@ func (c *Corpus) copyRows(ctx context.Context, dest *destination, f *File, name 
 	if err != nil {
 		return err
 	}
-	err = dest.CopyRows(ctx, name, shard.Copy{
-		In: o.input, Rows: rows, Scores: o.scores, Label: label, Value: value, Metadata: dest.metadata(), Slots: dest.slots,
-	})
+	if o.lines != nil {
+		err = dest.CopyLines(ctx, name, f.Rows, shard.LineCopy{In: o.lines, Rows: rows, Scores: o.scores, Label: label, Value: value})
+	} else {
+		err = dest.CopyRows(ctx, name, shard.Copy{
+			In: o.input, Rows: rows, Scores: o.scores, Label: label, Value: value, Metadata: dest.metadata(), Slots: dest.slots,
+		})
+	}
 	err = errors.Join(err, o.close())
 	if errors.Is(err, shard.ErrColumn) {
 		return usage("%w", err)

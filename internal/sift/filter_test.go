@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -46,16 +47,22 @@ func scored(t testing.TB, inputs string, o fakescores.Options) *Corpus {
 	return c
 }
 
-// python gives a Python with pyarrow, duckdb and numpy.
-func python(t *testing.T) string {
-	t.Helper()
+var findPython = sync.OnceValue(func() string {
 	for _, p := range []string{os.Getenv("SURPRISAL_TEST_PYTHON"), "python3"} {
 		if p != "" && exec.Command(p, "-c", "import pyarrow, duckdb, numpy").Run() == nil {
 			return p
 		}
 	}
-	t.Skip("SKIPPED: needs python3 with pyarrow, duckdb and numpy (or SURPRISAL_TEST_PYTHON)")
 	return ""
+})
+
+// python gives a Python with pyarrow, duckdb and numpy.
+func python(t *testing.T) string {
+	t.Helper()
+	if findPython() == "" {
+		t.Skip("SKIPPED: needs python3 with pyarrow, duckdb and numpy (or SURPRISAL_TEST_PYTHON)")
+	}
+	return findPython()
 }
 
 // TestFilterKeepsWhatNumPyKeeps compares rows with NumPy's, in all columns.

@@ -119,6 +119,9 @@ func job(ctx context.Context, j score.Job) error {
 		if row.Null {
 			s = score.Score{Row: row.Index, Bytes: -1, Error: "null text"}
 		}
+		if row.Problem != "" {
+			s = score.Score{Row: row.Index, Bytes: -1, Error: row.Problem}
+		}
 		if math.IsNaN(s.SumNLL) {
 			return fmt.Errorf("row %d: %v", row.Index, s.SumNLL)
 		}

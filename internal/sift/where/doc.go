@@ -10,6 +10,6 @@
 //
 // p5, p60, p99.9 is a percentile of the column that it is compared with.
 // Texts are in single or double quotes, doubled inside to stand for themselves;
-// a column whose name is no word is in backquotes. Nulls are SQL's: a comparison
+// a column whose name is no word, or words joined by dots (a field), is in backquotes. Nulls are SQL's: a comparison
 // with one is neither true nor false, and a row passes only where the whole is true.
 package where

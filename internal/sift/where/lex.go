@@ -128,6 +128,14 @@ func next(src string, at int) (token, int, error) {
 				n += 1 + d
 			}
 		}
+		// A field of a column: meta.lang
+		for n+1 < len(rest) && rest[n] == '.' {
+			r, _ := utf8.DecodeRuneInString(rest[n+1:])
+			if r != '_' && !unicode.IsLetter(r) {
+				break
+			}
+			n += 1 + len(rest[n+1:]) - len(strings.TrimLeftFunc(rest[n+1:], wordRune))
+		}
 		return token{tWord, at, rest[:n]}, n, nil
 	}
 	for _, op := range operators {

@@ -9,7 +9,7 @@ import (
 	"surprisal/internal/shard"
 )
 
-var kinds = map[string]shard.Kind{"x": shard.Float, "n": shard.Int, "lang": shard.Text, "ok": shard.Bool, "a b": shard.Int, "p60": shard.Int, "big": shard.Int}
+var kinds = map[string]shard.Kind{"x": shard.Float, "n": shard.Int, "lang": shard.Text, "ok": shard.Bool, "a b": shard.Int, "p60": shard.Int, "big": shard.Int, "m.x_1.y": shard.Int}
 
 // batch has five rows; x is null in the third, everything in the last.
 func batch(c *Condition) *Batch {
@@ -22,7 +22,9 @@ func batch(c *Condition) *Batch {
 		"ok":   {Kind: shard.Bool, Null: nulls, Ints: []int64{1, 0, 1, 0, 0}},
 		"a b":  {Kind: shard.Int, Null: nulls, Ints: []int64{1, 2, 3, 4, 0}},
 		"p60":  {Kind: shard.Int, Null: nulls, Ints: []int64{1, 2, 3, 4, 0}},
-		"big":  {Kind: shard.Int, Null: nulls, Ints: []int64{1<<53 + 1, 1 << 53, 1<<53 - 1, 0, 0}},
+
+		"m.x_1.y": {Kind: shard.Int, Null: nulls, Ints: []int64{1, 2, 3, 4, 0}},
+		"big":     {Kind: shard.Int, Null: nulls, Ints: []int64{1<<53 + 1, 1 << 53, 1<<53 - 1, 0, 0}},
 	}
 	b := &Batch{N: 5, Group: []int{0, 1, 0, 1, 0}}
 	for _, name := range c.Columns {
@@ -60,6 +62,7 @@ func TestConditions(t *testing.T) {
 		"ok":                                "02",
 		"not ok":                            "13",
 		"ok == false":                       "13",
+		"m.x_1.y<p20":                       "01",
 		"`a b` > 2":                         "23",
 		"`p60` > 2":                         "23",
 		"n < p60":                           "01",

@@ -1,0 +1,258 @@
+package shard
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+
+	"surprisal/internal/score"
+)
+
+// Lines is an input of JSON lines that is opened to have fields read by row
+// (Read) or lines copied (Dest.CopyLines), until its context ends. It is for one
+// goroutine.
+type Lines struct {
+	ctx  context.Context
+	in   score.Input
+	file source
+	scan *lineScanner // nil until something is read
+	row  int64        // of the scanner's next line
+	// what Kinds has told
+	kinds map[string]fieldKind
+}
+
+type fieldKind struct {
+	kind  Kind
+	known bool
+}
+
+// IsLines tells by an input's name whether it holds JSON lines.
+func IsLines(in score.Input) bool { return isLines(in.Rel) }
+
+// LinesSuffix is the end of a file's name that says that it holds JSON lines, and
+// how they are compressed; empty for any other file.
+func LinesSuffix(name string) string {
+	suffix := ""
+	for _, s := range linesSuffixes {
+		if len(s) > len(suffix) && len(name) > len(s) && name[len(name)-len(s):] == s {
+			suffix = s
+		}
+	}
+	return suffix
+}
+
+// OpenLines opens an input that was planned; the error wraps ErrInputChanged
+// when it is another file by now.
+func OpenLines(ctx context.Context, in score.Input) (*Lines, error) {
+	f, err := openInput(ctx, in)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", in.Path, err)
+	}
+	return &Lines{ctx: ctx, in: in, file: f}, nil
+}
+
+// Close gives the file back. One that was written to meanwhile is
+// ErrInputChanged: what was read of it is worth nothing.
+func (l *Lines) Close() error {
+	l.stop()
+	return errors.Join(l.file.Unchanged(), l.file.Close())
+}
+
+func (l *Lines) stop() {
+	if l.scan != nil {
+		l.scan.done()
+		l.scan = nil
+	}
+}
+
+func (l *Lines) wrap(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("read %s: %w", l.in.Path, err)
+}
+
+// to has the next line be that of a row.
+func (l *Lines) to(row int64) error {
+	if l.scan == nil || row < l.row {
+		l.stop()
+		scan, err := l.file.scanLines(l.ctx, l.in.Rel, l.in.Size, 0)
+		if err != nil {
+			return err
+		}
+		l.scan, l.row = scan, 0
+	}
+	for ; l.row < row; l.row++ {
+		if err := l.next(0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *Lines) next(limit int) error {
+	err := l.scan.next(limit)
+	if err == io.EOF {
+		return corruptf("the file ends before row %d", l.row)
+	}
+	return err
+}
+
+// Kind tells what the values of a field are in the first rows, by the rule for
+// columns: 0 where all are null or missing. known says whether it is there at all,
+// be it with nulls alone. A field is named as the text column is.
+func (l *Lines) Kind(name string) (kind Kind, known bool, err error) {
+	if k, ok := l.kinds[name]; ok {
+		return k.kind, k.known, nil
+	}
+	scan, err := l.file.scanLines(l.ctx, l.in.Rel, l.in.Size, 0)
+	if err != nil {
+		return 0, false, l.wrap(err)
+	}
+	defer scan.done()
+	var seen fieldKinds
+	err = sampleLines(scan, func(_ []byte, o map[string]json.RawMessage) error {
+		v, ok := findField(o, name)
+		known = known || ok
+		seen.add(v)
+		return nil
+	})
+	if err != nil {
+		return 0, false, l.wrap(err)
+	}
+	if l.kinds == nil {
+		l.kinds = map[string]fieldKind{}
+	}
+	l.kinds[name] = fieldKind{seen.kind(), known}
+	return seen.kind(), known, nil
+}
+
+// Describe lists the fields of the first rows with their types, for messages.
+func (l *Lines) Describe() string {
+	scan, err := l.file.scanLines(l.ctx, l.in.Rel, l.in.Size, 0)
+	if err != nil {
+		return "no fields that can be read"
+	}
+	defer scan.done()
+	foot, err := sampleFooter(scan)
+	if err != nil {
+		return "no fields that can be read"
+	}
+	return foot.describe()
+}
+
+// Read reads the fields of n rows, from row on, into v, as the kinds given; where
+// Int is asked for and a number of these rows is none, they are Float. A value of
+// another kind is null, and JSON text where text is asked for; fields of a line that
+// is no object are null.
+func (l *Lines) Read(names []string, kinds []Kind, row int64, n int, v []*Values) error {
+	if err := l.to(row); err != nil {
+		return l.wrap(err)
+	}
+	for i, to := range v {
+		*to = Values{Kind: kinds[i], Null: to.Null[:0], Ints: to.Ints[:0], Floats: to.Floats[:0], Texts: to.Texts[:0], text: to.text[:0]}
+	}
+	text := 0
+	for range n {
+		if err := l.next(maxLine); err != nil {
+			return l.wrap(err)
+		}
+		l.row++
+		o, _ := jsonObject(l.scan.line, l.scan.size) // what is wrong with it is told by its score
+		for i, name := range names {
+			text += v[i].appendJSON(jsonField(o, name))
+		}
+		if text > maxBatchText {
+			return l.wrap(fmt.Errorf("%w: %d values have more than %d bytes", ErrColumn, n, maxBatchText))
+		}
+	}
+	for _, to := range v {
+		to.settle()
+	}
+	return nil
+}
+
+// appendJSON appends a field's value and gives the bytes that it takes.
+func (v *Values) appendJSON(x json.RawMessage) int {
+	null, size := x == nil, 0
+	switch v.Kind {
+	case Text:
+		var text []byte
+		if !null {
+			if text = slices.Clone([]byte(x)); x[0] == '"' {
+				var s string
+				null = json.Unmarshal(x, &s) != nil
+				text = []byte(s)
+			}
+			size = len(text)
+		}
+		v.Texts = append(v.Texts, text)
+	case Bool:
+		null = null || x[0] != 't' && x[0] != 'f'
+		n := int64(0)
+		if !null && x[0] == 't' {
+			n = 1
+		}
+		v.Ints = append(v.Ints, n)
+	default: // Int until one is not
+		f, err := strconv.ParseFloat(string(x), 64)
+		null = null || err != nil || jsonKind(x) != "number"
+		n, err := strconv.ParseInt(string(x), 10, 64)
+		if null {
+			n, f = 0, 0
+		} else if err != nil {
+			v.Kind = Float
+		}
+		v.Ints, v.Floats = append(v.Ints, n), append(v.Floats, f)
+	}
+	v.Null = append(v.Null, null)
+	return size
+}
+
+// settle leaves one of Ints and Floats.
+func (v *Values) settle() {
+	switch v.Kind {
+	case Int:
+		v.Floats = v.Floats[:0]
+	case Float:
+		v.Ints = v.Ints[:0]
+	}
+}
+
+// fieldKinds counts the values of a field by type.
+type fieldKinds struct{ ints, floats, bools, others int }
+
+func (k *fieldKinds) add(v json.RawMessage) {
+	switch {
+	case v == nil || string(v) == "null":
+	case v[0] == 't' || v[0] == 'f':
+		k.bools++
+	case jsonKind(v) == "number":
+		if _, err := strconv.ParseInt(string(v), 10, 64); err == nil {
+			k.ints++
+		} else {
+			k.floats++
+		}
+	default:
+		k.others++
+	}
+}
+
+// kind is the type that all values have, Text where they have several, 0 without any.
+func (k *fieldKinds) kind() Kind {
+	switch {
+	case k.others > 0 || k.bools > 0 && k.ints+k.floats > 0:
+		return Text
+	case k.bools > 0:
+		return Bool
+	case k.floats > 0:
+		return Float
+	case k.ints > 0:
+		return Int
+	}
+	return 0
+}
