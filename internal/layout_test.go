@@ -23,7 +23,7 @@ var layers = [][]string{
 	{"internal/jobs", "internal/model", "internal/shard"},
 	{"internal/gpu"}, // an engine is made of a model's tensors
 	{"internal/dispatch", "internal/worker"},
-	{"internal/sift"},
+	{"internal/sift", "internal/serve"},
 	{"internal/report"},
 	{"cmd/dispatcher", "cmd/worker", "internal/tools", "bench", "e2e"},
 }

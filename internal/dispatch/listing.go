@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"slices"
 	"strings"
 	"time"
@@ -41,7 +42,11 @@ type ListRequest struct {
 	Run    string       // with Client; where OUT is not to be read there is nothing else
 	Client *jobs.Client // nil: OUT alone tells what is done
 	States []jobs.State // none: all
+	Skip   int          // so many are left out first
 	Limit  int          // 0: all
+	// Newest tells those that have a record in the order of their last change,
+	// the newest first. It holds Skip+Limit of them.
+	Newest bool
 }
 
 // errLimit ends a list early.
@@ -75,7 +80,7 @@ type lister struct {
 	req   ListRequest
 	do    func(JobLine) error
 	index *jobIndex // nil where OUT is not to be read
-	told  int
+	told  int       // those skipped among them
 }
 
 func (l *lister) wants(s jobs.State) bool {
@@ -86,10 +91,12 @@ func (l *lister) tell(j JobLine) error {
 	if !l.wants(j.State) {
 		return nil
 	}
-	if l.req.Limit > 0 && l.told == l.req.Limit {
+	if l.req.Limit > 0 && l.told == l.req.Skip+l.req.Limit {
 		return errLimit
 	}
-	l.told++
+	if l.told++; l.told <= l.req.Skip {
+		return nil
+	}
 	return l.do(j)
 }
 
@@ -132,6 +139,18 @@ func (l *lister) list(ctx context.Context) error {
 func (l *lister) records(ctx context.Context) error {
 	scan, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
+	tell, last := l.tell, newest[JobLine]{}
+	if l.req.Newest {
+		if l.req.Limit > 0 {
+			last.most = l.req.Skip + l.req.Limit
+		}
+		tell = func(j JobLine) error {
+			if l.wants(j.State) {
+				last.add(j)
+			}
+			return nil
+		}
+	}
 	err := l.req.Client.JobStates(scan, l.req.Run, func(s jobs.JobState) {
 		if scan.Err() != nil {
 			return
@@ -150,17 +169,25 @@ func (l *lister) records(ctx context.Context) error {
 				j.First, j.Last = l.index.rows(file, cut)
 			}
 		}
-		if err := l.tell(j); err != nil {
+		if err := tell(j); err != nil {
 			stop(err)
 		}
 	})
 	if cause := context.Cause(scan); cause != nil && ctx.Err() == nil {
 		return cause
 	}
-	if errors.Is(err, jobs.ErrNotSetUp) {
-		return nil
+	if err != nil && !errors.Is(err, jobs.ErrNotSetUp) {
+		return err
 	}
-	return err
+	for j := range last.backwards() {
+		if err := l.tell(j); err != nil {
+			return err
+		}
+	}
+	if last.left > 0 {
+		return errLimit
+	}
+	return nil
 }
 
 // outputs tells of jobs that are committed and have no record.
@@ -317,6 +344,50 @@ func (d *JobDetail) ask(ctx context.Context, client *jobs.Client, known bool) er
 		return usage("run %s has no job %s that the queue knows of; give the whole id, or run this where the output folder can be read", d.Run, d.Job)
 	}
 	return nil
+}
+
+// NewestDead lists dead letters of a run, or of all with run "", the newest first:
+// limit of them after skip. It holds skip+limit and says how many there are.
+func NewestDead(ctx context.Context, client *jobs.Client, run string, skip, limit int) (letters []jobs.DeadLetter, total int, err error) {
+	last := newest[jobs.DeadLetter]{most: skip + limit}
+	err = client.DeadEach(ctx, run, func(d jobs.DeadLetter) { total++; last.add(d) })
+	if err != nil && !errors.Is(err, jobs.ErrNotSetUp) {
+		return nil, 0, err
+	}
+	n := 0
+	for d := range last.backwards() {
+		if n++; n > skip {
+			letters = append(letters, d)
+		}
+	}
+	return letters, total, nil
+}
+
+// newest keeps the last that were added.
+type newest[T any] struct {
+	most int // 0: all
+	ring []T
+	next int // where the oldest lies in a full ring
+	left int // dropped
+}
+
+func (n *newest[T]) add(x T) {
+	if n.most == 0 || len(n.ring) < n.most {
+		n.ring = append(n.ring, x)
+		return
+	}
+	n.ring[n.next], n.next, n.left = x, (n.next+1)%n.most, n.left+1
+}
+
+// backwards gives them, the last first.
+func (n *newest[T]) backwards() iter.Seq[T] {
+	return func(yield func(T) bool) {
+		for i := range n.ring {
+			if !yield(n.ring[(n.next+len(n.ring)-1-i)%len(n.ring)]) {
+				return
+			}
+		}
+	}
 }
 
 // DeadLetters lists a run's dead letters, or all with run "".

@@ -97,7 +97,7 @@ func (c Config) readSecrets() (Config, error) {
 		if f.path == "" {
 			continue
 		}
-		s, err := readSecret(f.path)
+		s, err := ReadSecret(f.path)
 		if err != nil {
 			return c, err
 		}

@@ -89,28 +89,33 @@ func (c *Client) DeadState(ctx context.Context) (string, error) {
 // Dead lists a run's dead letters, or all with run "", by run and job. The letter
 // of a job that was submitted again stays until that job is done.
 func (c *Client) Dead(ctx context.Context, run string) ([]DeadLetter, error) {
+	var letters []DeadLetter
+	if err := c.DeadEach(ctx, run, func(d DeadLetter) { letters = append(letters, d) }); err != nil {
+		return nil, err
+	}
+	slices.SortFunc(letters, func(a, b DeadLetter) int {
+		return strings.Compare(a.Run+"."+a.ID, b.Run+"."+b.ID)
+	})
+	return letters, nil
+}
+
+// DeadEach is Dead through letter, one after another, the oldest first.
+func (c *Client) DeadEach(ctx context.Context, run string, letter func(DeadLetter)) error {
 	filter := deadSubjects
 	if run != "" {
 		if !score.ValidRunID(run) {
-			return nil, fmt.Errorf("list dead letters: %q is not a run id", run)
+			return fmt.Errorf("list dead letters: %q is not a run id", run)
 		}
 		filter = deadSubject(run, "*")
 	}
-	var letters []DeadLetter
 	err := c.scan(ctx, DeadStream, filter, func(subject string, data []byte) error {
 		var d DeadLetter
 		if err := decodeRecord(data, &d, func() int { return d.Version }); err != nil {
 			c.log.Warn().Err(err).Str("subject", subject).Msg("dead letter skipped")
 			return nil
 		}
-		letters = append(letters, d)
+		letter(d)
 		return nil
 	})
-	if err != nil {
-		return nil, c.fail("list dead letters", err)
-	}
-	slices.SortFunc(letters, func(a, b DeadLetter) int {
-		return strings.Compare(a.Run+"."+a.ID, b.Run+"."+b.ID)
-	})
-	return letters, nil
+	return c.fail("list dead letters", err)
 }

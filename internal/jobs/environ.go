@@ -58,8 +58,8 @@ func (c Config) Environ() []string {
 // maxSecretBytes bounds a file that holds a token or a password.
 const maxSecretBytes = 64 << 10
 
-// readSecret reads a secret's file, less the line break that editors add.
-func readSecret(path string) (string, error) {
+// ReadSecret reads a secret's file, less the line break that editors add.
+func ReadSecret(path string) (string, error) {
 	st, err := os.Stat(path)
 	if err != nil {
 		return "", err

@@ -1,0 +1,261 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
+
+	"surprisal/internal/jobs"
+	"surprisal/internal/score"
+	"surprisal/internal/shard"
+)
+
+// fleet is a queue with runs and workers that are records only, written to a real
+// server as dispatchers and workers write them.
+type fleet struct {
+	t      *testing.T
+	cfg    jobs.ServerConfig
+	server *jobs.Server
+	client *jobs.Client
+	js     jetstream.JetStream
+	nc     *nats.Conn
+	dir    string
+	wg     sync.WaitGroup
+	began  time.Time
+
+	mu   sync.Mutex
+	hand [][]jobs.JobProgress // of each worker
+	done []int64              // tokens of each
+	jobs []int64              // of each
+}
+
+// newFleet starts a server, in memory where there is room for it, and sets it up.
+func newFleet(t *testing.T) *fleet {
+	t.Helper()
+	f := &fleet{t: t, dir: t.TempDir(), began: time.Now()}
+	if shm, err := os.MkdirTemp("/dev/shm", "surprisal-e2e-"); err == nil {
+		t.Cleanup(func() { _ = os.RemoveAll(shm) })
+		f.cfg.StoreDir = filepath.Join(shm, "js")
+	} else {
+		f.cfg.StoreDir = filepath.Join(f.dir, "js")
+	}
+	f.cfg.Log = zerolog.Nop()
+	f.start()
+	t.Cleanup(func() { f.server.Shutdown() })
+	var err error
+	f.client, err = jobs.Connect(t.Context(), jobs.Config{URLs: []string{f.server.URL()}, Token: f.cfg.Token, Name: "fleet", Log: zerolog.Nop()})
+	f.ok(err)
+	t.Cleanup(f.client.Close)
+	f.nc, err = nats.Connect(f.server.URL(), nats.Token(f.cfg.Token), nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond))
+	f.ok(err)
+	t.Cleanup(f.nc.Close)
+	f.js, err = jetstream.New(f.nc, jetstream.WithPublishAsyncMaxPending(4096))
+	f.ok(err)
+	f.ok(f.client.Setup(t.Context(), jobs.Topology{}))
+	t.Setenv("SURPRISAL_NATS_URL", f.server.URL())
+	t.Setenv("SURPRISAL_NATS_TOKEN", f.cfg.Token)
+	t.Cleanup(f.wg.Wait) // first of all: the test's context has ended by then
+	return f
+}
+
+func (f *fleet) ok(err error) {
+	f.t.Helper()
+	if err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// start starts the server, at the same port and with the same token as before.
+func (f *fleet) start() {
+	f.t.Helper()
+	s, err := jobs.StartServer(f.t.Context(), f.cfg)
+	f.ok(err)
+	f.server, f.cfg.Port, f.cfg.Token = s, s.Port(), s.Token()
+}
+
+// run plans a run of files × perFile jobs, puts its manifest into an OUT, its
+// record and what is queued of it onto the queue, and records what became of jobs.
+func (f *fleet) run(id string, created time.Time, files, perFile int, state jobs.RunState, became map[jobs.State]int) *score.Manifest {
+	f.t.Helper()
+	ctx := f.t.Context()
+	m := &score.Manifest{
+		Version: score.FormatVersion, Run: id, Created: created.UTC().Format(time.RFC3339), Program: "v0.1.0", Out: filepath.Join(f.dir, id),
+		Inputs:    []string{"/data/fineweb-edu/" + id[:8]},
+		Options:   score.Options{TextColumn: "text", Long: score.LongCarry, MaxLength: 2048, Special: score.SpecialText, Engine: score.EngineAuto},
+		Model:     score.Model{Dir: "/models/gdn2_kla_1.3B", Name: "gdn2_kla_1.3B", Digest: "sha256:aa", Tokenizer: "/models/tokenizer.json", TokenizerDigest: "sha256:bb"},
+		JobTokens: 2_000_000,
+	}
+	m.ConfigDigest = score.ConfigDigest(m.Options, m.Model)
+	for i := range files {
+		plan := score.FilePlan{Rows: int64(perFile) * 2000, Tokens: int64(perFile) * 2_000_000, RowGroups: 1}
+		rel := fmt.Sprintf("%03d_%05d.parquet", i/100, i%100)
+		plan.Input = score.Input{Path: m.Inputs[0] + "/" + rel, Rel: rel, Size: 2_145_000_000, Version: "1-1"}
+		for c := range perFile {
+			plan.Cuts = append(plan.Cuts, int64(c)*2000)
+		}
+		m.Files = append(m.Files, plan)
+	}
+	f.ok(shard.WriteManifest(ctx, m.Out, m))
+	f.ok(f.client.PutRun(ctx, jobs.NewRunRecord(m)))
+	all := m.Jobs()
+	next := 0
+	for _, s := range []jobs.State{jobs.StateDead, jobs.StateDone, jobs.StateFailed, jobs.StateWaiting, jobs.StateRunning} {
+		for range became[s] {
+			f.ok(f.record(all[next], s, created.Add(time.Duration(next)*time.Second/10)))
+			next++
+		}
+	}
+	f.flush()
+	if state == jobs.RunRunning || state == jobs.RunPaused {
+		f.ok(f.client.OpenRun(ctx, id, 0, jobs.RunConfig{}, jobs.RunConfig{}))
+		_, _, err := f.client.Submit(ctx, func(yield func(score.Job) bool) {
+			for _, j := range all[next:] {
+				if !yield(j) {
+					return
+				}
+			}
+		}, 1)
+		f.ok(err)
+	}
+	_, err := f.client.UpdateRun(ctx, id, func(r *jobs.RunRecord) error {
+		if r.State = state; state == jobs.RunFailed {
+			r.Error = fmt.Sprintf("%d jobs are dead", became[jobs.StateDead])
+		}
+		return nil
+	})
+	f.ok(err)
+	if state == jobs.RunPaused {
+		f.ok(f.client.HoldRun(ctx, id))
+	}
+	return m
+}
+
+var reasons = []string{
+	"read rows 4000 to 5999 of 003_00017.parquet: row group 2: column text: page at 91,226,113: corrupt parquet file: checksum mismatch",
+	"open rows 0 to 1999 of 011_00004.parquet: the file has changed since the run was planned: it was 2145000000-1795439977986 (size-mtime) and is 2145000000-1795440080789",
+	"5 workers were lost with it",
+}
+
+// record writes a job's record as its worker would, and a dead one's letter.
+func (f *fleet) record(j score.Job, s jobs.State, at time.Time) error {
+	n := int(j.First/2000) % 200
+	st := jobs.JobState{
+		Run: j.Run, Job: j.ID, State: s, Attempt: 1, Worker: workerID(n), Engine: "cuda", Device: "NVIDIA H200",
+		Started: at.UTC(), Updated: at.Add(41 * time.Second).UTC(), Seq: uint64(j.First + 1), Delivery: 1, Lease: "l",
+	}
+	switch s {
+	case jobs.StateDone:
+		st.Totals = &jobs.Totals{Documents: 2000, Failed: j.First / 2000 % 3, Tokens: 1_990_000 + j.First%20_000, Bytes: 8_300_000, SumNLL: 4.1e6, Top1: 900_000, Seconds: 41}
+	case jobs.StateFailed, jobs.StateDead:
+		st.Error, st.Attempt = reasons[n%3], 2
+		st.History = []jobs.Attempt{{Number: 1, Worker: workerID(n), Started: st.Started, Ended: st.Updated, Outcome: jobs.OutcomeFailed, Error: st.Error}}
+	case jobs.StateWaiting:
+		st.Error = "the worker drained"
+	}
+	if s == jobs.StateDead {
+		st.Attempt = 5
+		for a := 2; a <= 5; a++ {
+			at := st.Updated.Add(time.Duration(a) * time.Minute)
+			st.History = append(st.History, jobs.Attempt{Number: a, Worker: workerID(n + a), Started: at.Add(-9 * time.Second), Ended: at, Outcome: jobs.OutcomeFailed, Error: st.Error})
+		}
+		letter, err := json.Marshal(jobs.DeadLetter{
+			Version: 1, Run: j.Run, ID: j.ID, Job: &j, Reason: st.Error, Attempts: 5, Deliveries: 6, Seq: 3, Worker: st.Worker, Time: st.Updated, History: st.History,
+		})
+		if err != nil {
+			return err
+		}
+		if _, err := f.js.PublishAsync("surprisal.dead."+j.Run+"."+j.ID, letter, jetstream.WithStallWait(time.Minute)); err != nil {
+			return err
+		}
+	}
+	b, err := st.Encode()
+	if err != nil {
+		return err
+	}
+	_, err = f.js.PublishAsync("$KV."+jobs.JobBucket+"."+j.Run+"."+j.ID, b, jetstream.WithStallWait(time.Minute))
+	return err
+}
+
+func (f *fleet) flush() {
+	f.t.Helper()
+	select {
+	case <-f.js.PublishAsyncComplete():
+	case <-time.After(2 * time.Minute):
+		f.t.Fatal("records are not taken")
+	}
+}
+
+func workerID(n int) string { return fmt.Sprintf("gpu%02d-%d", n%200/8+1, n%200%8) }
+
+// work has n workers sign every second, each with two of the jobs in hand, until
+// the test ends or the server's time is over; one job of the first run is done
+// every so often.
+func (f *fleet) work(n int, all []score.Job, every time.Duration) {
+	f.hand, f.done, f.jobs = make([][]jobs.JobProgress, n), make([]int64, n), make([]int64, n)
+	for i := range n {
+		for k := range 2 {
+			if j := 2*i + k; j < len(all) {
+				f.hand[i] = append(f.hand[i], jobs.JobProgress{Run: all[j].Run, Job: all[j].ID, Documents: int64(1900 * (1 - k)), Tokens: int64(1_800_000 * (1 - k))})
+			}
+		}
+		f.done[i], f.jobs[i] = 6_000_000_000+int64(i)*7_000_000, 3000+int64(i)
+	}
+	r := rand.New(rand.NewPCG(1, 2))
+	sign := func(ctx context.Context) {
+		for i := range n {
+			f.mu.Lock()
+			rate := 46_000 + 1200*r.NormFloat64()
+			hand := f.hand[i]
+			if i%67 == 40 {
+				rate, hand = 0, nil // idle
+			}
+			f.done[i] += int64(rate)
+			w := jobs.WorkerRecord{
+				ID: workerID(i), Host: fmt.Sprintf("gpu%02d.cluster", i/8+1), PID: 4100 + i, Engine: "cuda", Device: "NVIDIA H200", Version: "v0.1.0",
+				Started: f.began.Add(-37 * time.Hour), Progress: hand, JobsDone: f.jobs[i], TokensDone: f.done[i], TokensPerSec: rate, Draining: i == 12,
+			}
+			f.mu.Unlock()
+			f.gpu(&w, i, r)
+			if err := f.client.PutWorker(ctx, w); err != nil && ctx.Err() == nil {
+				return // the server is away: again in a second
+			}
+		}
+	}
+	sign(f.t.Context())
+	f.wg.Go(func() {
+		tick, commit := time.NewTicker(time.Second), time.NewTicker(every)
+		defer tick.Stop()
+		defer commit.Stop()
+		next := 0
+		for {
+			select {
+			case <-f.t.Context().Done():
+				return
+			case <-tick.C:
+				sign(f.t.Context())
+			case <-commit.C:
+				if next < len(all) {
+					f.mu.Lock()
+					f.jobs[next%n]++
+					f.mu.Unlock()
+					if f.record(all[next], jobs.StateDone, time.Now().Add(-41*time.Second)) == nil {
+						next++
+					}
+				}
+			}
+		}
+	})
+}
+
+// gpu adds how the worker's GPU fares.
+func (f *fleet) gpu(*jobs.WorkerRecord, int, *rand.Rand) {}

@@ -1,0 +1,288 @@
+package e2e
+
+import (
+	"context"
+	_ "embed"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
+
+	"surprisal/internal/jobs"
+)
+
+//go:embed testdata/axe.min.js
+var axe string
+
+// Read before TestMain clears the environment.
+var (
+	testShots    = os.Getenv("SURPRISAL_TEST_SHOTS")
+	testChromium = os.Getenv("SURPRISAL_TEST_CHROMIUM")
+)
+
+// browserPage is a page in a headless Chromium, and what it must not do.
+type browserPage struct {
+	t   *testing.T
+	ctx context.Context
+	url string
+
+	mu         sync.Mutex
+	away       bool // requests may fail
+	complaints []string
+}
+
+// newPage starts a browser; the test is skipped where there is none.
+func newPage(t *testing.T, url string) *browserPage {
+	t.Helper()
+	path := ""
+	for _, name := range []string{testChromium, "chromium", "chromium-browser", "google-chrome", "headless-shell"} {
+		if p, err := exec.LookPath(name); name != "" && err == nil {
+			path = p
+			break
+		}
+	}
+	if path == "" {
+		t.Skip("SKIPPED: needs chromium (or SURPRISAL_TEST_CHROMIUM)")
+	}
+	opts := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.Flag("disable-gpu", true))
+	ctx, cancel := chromedp.NewExecAllocator(t.Context(), opts...)
+	t.Cleanup(cancel)
+	ctx, cancel = chromedp.NewContext(ctx)
+	t.Cleanup(cancel)
+	ctx, cancel = context.WithTimeout(ctx, 4*time.Minute)
+	t.Cleanup(cancel)
+	p := &browserPage{t: t, ctx: ctx, url: url}
+	err := chromedp.Listen(ctx, func(ev any) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		say := func(s string) {
+			if !p.away {
+				p.complaints = append(p.complaints, s)
+			}
+		}
+		switch e := ev.(type) {
+		case *runtime.EventExceptionThrown:
+			say(fmt.Sprintf("exception: %+v", e.ExceptionDetails))
+		case *runtime.EventConsoleAPICalled:
+			say(fmt.Sprintf("console.%s", e.Type))
+		case *log.EventEntryAdded:
+			say("log: " + e.Entry.Text + " " + e.Entry.URL)
+		case *network.EventRequestWillBeSent:
+			if !strings.HasPrefix(e.Request.URL, url+"/") {
+				say("request: " + e.Request.URL)
+			}
+		}
+	})
+	p.ok(err)
+	p.ok(call(ctx, network.Enable, network.EnableParams{}))
+	p.ok(call(ctx, log.Enable, cdp.Empty{}))
+	p.ok(call(ctx, runtime.Enable, cdp.Empty{}))
+	return p
+}
+
+func call[P, R any](ctx context.Context, cmd cdp.Command[P, R], params P) error {
+	_, err := chromedp.Call(ctx, cmd, params)
+	return err
+}
+
+func (p *browserPage) ok(err error) {
+	p.t.Helper()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// open shows a route at a width, light or dark.
+func (p *browserPage) open(route string, width int64, theme string) {
+	p.t.Helper()
+	p.ok(call(p.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: theme}}}))
+	p.ok(chromedp.Do(p.ctx, chromedp.EmulateViewport(width, 900), chromedp.Navigate("about:blank"), chromedp.Navigate(p.url+"/"+route)))
+}
+
+func eval[T any](p *browserPage, expr string) T {
+	p.t.Helper()
+	v, err := chromedp.Run(p.ctx, chromedp.Evaluate[T](expr))
+	if err != nil {
+		p.t.Fatalf("%s: %v", expr, err)
+	}
+	return v
+}
+
+// until waits for an expression to be true in the page.
+func (p *browserPage) until(expr string) {
+	p.t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		if eval[bool](p, "Boolean("+expr+")") {
+			return
+		}
+		if time.Now().After(deadline) {
+			p.t.Fatalf("never true: %s\nthe page says: %s", expr, eval[string](p, "document.body.innerText"))
+		}
+	}
+}
+
+func (p *browserPage) text() string { p.t.Helper(); return eval[string](p, "document.body.innerText") }
+
+// shot keeps a picture where SURPRISAL_TEST_SHOTS says.
+func (p *browserPage) shot(name string) {
+	p.t.Helper()
+	b, err := chromedp.Run(p.ctx, chromedp.FullScreenshot(100))
+	if err != nil || len(b) < 5_000 {
+		p.t.Fatalf("a picture of %d bytes: %v", len(b), err)
+	}
+	if testShots != "" {
+		p.ok(os.WriteFile(filepath.Join(testShots, name+".png"), b, 0o600))
+	}
+}
+
+// accessible fails on what axe-core finds that is serious or critical.
+func (p *browserPage) accessible(what string) {
+	p.t.Helper()
+	_ = eval[bool](p, axe+"; true")
+	// A promise is not waited for: its answer is.
+	_ = eval[bool](p, `window.found = null; axe.run(document).then((r) => { window.found = JSON.stringify(r.violations.map((v) =>
+		({impact: v.impact, id: v.id, nodes: v.nodes.slice(0, 3).map((n) => n.html + " " + n.failureSummary)}))) }, (e) => { window.found = "failed: " + e }); true`)
+	p.until("window.found !== null")
+	found := eval[string](p, "window.found")
+	var list []struct {
+		Impact, ID string
+		Nodes      []string
+	}
+	if err := json.Unmarshal([]byte(found), &list); err != nil {
+		p.t.Fatalf("axe: %s", found)
+	}
+	for _, v := range list {
+		if v.Impact == "serious" || v.Impact == "critical" {
+			p.t.Errorf("%s: %s: %s: %s", what, v.Impact, v.ID, strings.Join(v.Nodes, "\n"))
+		} else {
+			p.t.Logf("%s: %s: %s: %s", what, v.Impact, v.ID, strings.Join(v.Nodes, "\n"))
+		}
+	}
+}
+
+// quiet fails on what the page complained of.
+func (p *browserPage) quiet() {
+	p.t.Helper()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.complaints) > 0 {
+		p.t.Errorf("the page complains: %q", p.complaints)
+	}
+	p.complaints = nil
+}
+
+// firstPaint loads the page n times and gives when it was first painted with what
+// there is to show, milliseconds, the quickest first.
+func (p *browserPage) firstPaint(n int) []float64 {
+	p.t.Helper()
+	var all []float64
+	for range n {
+		p.open("", 1280, "light")
+		p.until("performance.getEntriesByName('first-contentful-paint').length")
+		all = append(all, eval[float64](p, "performance.getEntriesByName('first-contentful-paint')[0].startTime"))
+	}
+	slices.Sort(all)
+	return all
+}
+
+// TestServeHundredThousandJobs: a run of 100,000 jobs, 200 workers and some more
+// runs, in a browser: how soon it is painted, what it weighs, whether everybody can
+// use it, and that an outage of NATS is said and got over.
+func TestServeHundredThousandJobs(t *testing.T) {
+	if testing.Short() {
+		t.Skip("short: writes 100,000 records")
+	}
+	f := newFleet(t)
+	now := time.Now()
+	m := f.run("20261123-084512-k3f9ab", now.Add(-5*time.Hour), 100, 1000, jobs.RunRunning,
+		map[jobs.State]int{jobs.StateDead: 23, jobs.StateDone: 61_000, jobs.StateFailed: 31, jobs.StateWaiting: 12, jobs.StateRunning: 400})
+	f.run("20261122-201500-w7c2mn", now.Add(-19*time.Hour), 10, 40, jobs.RunComplete, map[jobs.State]int{jobs.StateDone: 400})
+	f.run("20261123-131007-p9d4tr", now.Add(-2*time.Hour), 4, 100, jobs.RunPaused, map[jobs.State]int{jobs.StateDone: 120})
+	f.run("20261122-090000-b5x8zz", now.Add(-30*time.Hour), 5, 20, jobs.RunFailed, map[jobs.State]int{jobs.StateDone: 96, jobs.StateDead: 4})
+	f.work(200, m.Jobs()[61_066:61_466], 700*time.Millisecond)
+	s := startServe(t, []string{"SURPRISAL_SERVE_TOKEN=" + serveToken})
+	began := time.Now()
+	waitFor(t, "all is counted", func() bool {
+		v := s.state()
+		return len(v.Runs) == 4 && v.Fleet.Workers == 200 && !slices.ContainsFunc(v.Runs, func(r struct {
+			ID, State string
+			Counts    map[string]int
+			Counting  bool
+			Percent   float64
+			Documents int64
+		}) bool {
+			return r.Counting
+		})
+	})
+	rss, peak := s.rss()
+	t.Logf("100,000 jobs counted in %s; serve has %d MiB, at most %d", time.Since(began).Round(time.Millisecond), rss>>20, peak>>20)
+	v := s.state()
+	if c := v.Runs[len(v.Runs)-1].Counts; v.Fleet.Dead != 27 || len(v.Workers.List) != 20 || len(v.Workers.Cells) != 200 {
+		t.Errorf("%+v %v", v.Fleet, c)
+	}
+	p := newPage(t, s.url)
+	paints := p.firstPaint(7)
+	t.Logf("first contentful paint: %.0f ms", paints)
+	if paints[0] >= 200 {
+		t.Errorf("first painted after %.0f ms", paints)
+	}
+	p.until("document.querySelectorAll('.workers tbody tr').length === 20 && document.querySelectorAll('.cell').length > 200")
+	says(t, p.text(), "live", "20261123-084512-k3f9ab", "gdn2_kla_1.3B", "27", "200 workers")
+	job := m.Jobs()[0].ID
+	for _, x := range []struct{ name, route, ready string }{
+		{"overview", "", "document.querySelectorAll('.spark path[d]').length > 5"},
+		{"run", "#/run/20261123-084512-k3f9ab/failed", "document.querySelectorAll('.lines tbody tr').length > 20"},
+		{"jobs", "#/run/20261123-084512-k3f9ab/done", "document.querySelectorAll('.lines tbody tr').length === 50"},
+		{"queued", "#/run/20261123-084512-k3f9ab/queued/3", "document.querySelectorAll('.lines tbody tr').length === 50"},
+		{"job", "#/run/20261123-084512-k3f9ab/job/" + job, "document.body.innerText.includes('Dead letter')"},
+		{"dead", "#/dead", "document.querySelectorAll('.letter').length === 20"},
+	} {
+		for _, width := range []int64{1280, 390} {
+			for _, theme := range []string{"light", "dark"} {
+				p.open(x.route, width, theme)
+				p.until(x.ready)
+				if eval[bool](p, `document.documentElement.scrollWidth > innerWidth + 1`) {
+					t.Errorf("%s %d %s: the page is wider than the screen", x.name, width, theme)
+				}
+				p.accessible(fmt.Sprintf("%s %d %s", x.name, width, theme))
+				p.shot(fmt.Sprintf("%s-%d-%s", x.name, width, theme))
+			}
+		}
+	}
+	p.quiet()
+	rss, peak = s.rss()
+	t.Logf("after all pages: serve has %d MiB, at most %d", rss>>20, peak>>20)
+	if peak > 256<<20 {
+		t.Errorf("serve took %d MiB", peak>>20)
+	}
+
+	// NATS goes away and comes back.
+	p.open("", 1280, "light")
+	p.until("document.getElementById('link').classList.contains('on')")
+	f.server.Shutdown()
+	p.until("!document.getElementById('outage').hidden")
+	says(t, p.text(), "NATS does not answer", "goes on by itself", "20261123-084512-k3f9ab")
+	p.accessible("outage")
+	p.shot("outage")
+	if code, body, _ := s.ask("GET", "/api/dead", "", nil); code != 503 {
+		t.Errorf("a list while NATS is away: %d %s", code, body)
+	}
+	f.start()
+	p.until("document.getElementById('outage').hidden && document.getElementById('link').classList.contains('on')")
+	before := s.state().Fleet.Done
+	waitFor(t, "jobs are done again", func() bool { return s.state().Fleet.Done > before })
+	p.quiet()
+}

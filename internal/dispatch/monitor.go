@@ -1,0 +1,255 @@
+package dispatch
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+
+	"surprisal/internal/jobs"
+)
+
+// Monitor keeps what GetStatus tells current for those who look on for hours: it
+// asks for what is small and follows what is large. Of each job of a run that is
+// not over it holds about a hundred bytes. It changes nothing.
+type Monitor struct {
+	client *jobs.Client
+	log    zerolog.Logger
+	tasks  *errgroup.Group
+	finals chan struct{} // one slot for each run that is over and being counted
+
+	mu    sync.Mutex
+	runs  map[string]*tally
+	rates map[string]*workerRate
+	over  Overview
+}
+
+// Overview is what a Monitor knows.
+type Overview struct {
+	Status // of all runs, those that are over too, without their dead letters
+	// More is how each of Status.Runs fares beyond that, by its place.
+	More []RunMore
+	// Seen is when the server last answered all that was asked; zero: not yet.
+	Seen time.Time
+	// Trouble is why what is here is old; nil while the server answers.
+	Trouble error
+}
+
+// RunMore is what following a run tells beyond its status.
+type RunMore struct {
+	// Counting: its jobs' records are still being read for the first time.
+	Counting   bool
+	Failed     int64     // rows without a score, of jobs that are done
+	LastDone   time.Time // when a job was last committed
+	LastError  string    // of the job that failed or died last
+	ErrorSince time.Time // when that was
+}
+
+const (
+	// monitorEvery is how often runs, workers and queue are asked for.
+	monitorEvery = 2 * time.Second
+	// leaseEvery is how often it is asked who has a run.
+	leaseEvery = 10 * time.Second
+	// finalsAtOnce is how many runs that are over are counted at a time.
+	finalsAtOnce = 2
+	// rateOver is what a worker's rate is averaged over: a batch may take a second.
+	rateOver = 10 * time.Second
+)
+
+// NewMonitor makes a monitor; Run makes it look.
+func NewMonitor(client *jobs.Client, log zerolog.Logger) *Monitor {
+	return &Monitor{
+		client: client, log: log, finals: make(chan struct{}, finalsAtOnce), runs: map[string]*tally{}, rates: map[string]*workerRate{},
+		over: Overview{Status: Status{Runs: []RunStatus{}, Workers: []jobs.WorkerRecord{}}},
+	}
+}
+
+// Overview gives what is known now. It is the caller's to read, not to change.
+func (m *Monitor) Overview() Overview {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.over
+}
+
+// Run looks until ctx ends, through whatever becomes of the server, and returns
+// nil then. It returns an error where the connection is closed for good.
+func (m *Monitor) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	m.tasks = &errgroup.Group{}
+	defer func() { cancel(); _ = m.tasks.Wait() }() // they return nil
+	tick := time.NewTicker(monitorEvery)
+	defer tick.Stop()
+	for {
+		if err := m.look(ctx); err != nil && ctx.Err() == nil {
+			m.mu.Lock()
+			m.over.Trouble = err
+			m.mu.Unlock()
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		case <-m.client.Closed():
+			if ctx.Err() != nil {
+				return nil
+			}
+			return cmp.Or(m.client.Err(), jobs.ErrClosed)
+		}
+	}
+}
+
+// look asks once.
+func (m *Monitor) look(ctx context.Context) error {
+	if !m.client.Connected() {
+		return jobs.ErrUnreachable
+	}
+	asked, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	records, err := m.client.Runs(asked)
+	unset := errors.Is(err, jobs.ErrNotSetUp)
+	if err != nil && !unset {
+		return slow(asked, err)
+	}
+	var queue jobs.QueueInfo
+	var workers []jobs.WorkerRecord
+	if !unset {
+		if queue, err = m.client.Queue(asked); err != nil && !errors.Is(err, jobs.ErrNotSetUp) {
+			return slow(asked, err)
+		}
+		if workers, err = m.client.Workers(asked); err != nil && !errors.Is(err, jobs.ErrNotSetUp) {
+			return slow(asked, err)
+		}
+	}
+	m.smooth(workers)
+	inHand := map[string]bool{}
+	for i := range workers {
+		for _, h := range workers[i].Progress {
+			inHand[h.Run] = true
+		}
+	}
+	over := Overview{Status: Status{Runs: []RunStatus{}, Queue: queue, Workers: append([]jobs.WorkerRecord{}, workers...)}, Seen: time.Now()}
+	for _, r := range records {
+		t := m.follow(ctx, r, inHand[r.ID])
+		if !r.State.Final() && time.Since(t.leased) > leaseEvery {
+			d, ok, err := m.client.Dispatcher(asked, r.ID)
+			if err != nil && asked.Err() != nil {
+				return slow(asked, err)
+			}
+			if t.leased, t.dispatcher = time.Now(), nil; ok && err == nil {
+				t.dispatcher = &d
+			}
+		}
+		rs, more := t.status(r)
+		rs.Pace = paceOf(r, rs.Jobs, rs.Documents, rs.Tokens, workers)
+		over.Runs, over.More = append(over.Runs, rs), append(over.More, more)
+	}
+	for id, t := range m.runs {
+		if !slices.ContainsFunc(records, func(r jobs.RunRecord) bool { return r.ID == id }) {
+			t.stop()
+			delete(m.runs, id)
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.over = over
+	return nil
+}
+
+// slow says what it means that a question's time was over.
+func slow(asked context.Context, err error) error {
+	if asked.Err() != nil {
+		return fmt.Errorf("%w: no answer within 10s", jobs.ErrUnreachable)
+	}
+	return err
+}
+
+// follow has the run's jobs followed while the run lives or workers have it in
+// hand, and counted once where it is over.
+func (m *Monitor) follow(ctx context.Context, r jobs.RunRecord, inHand bool) *tally {
+	t := m.runs[r.ID]
+	if t == nil {
+		t = newTally()
+		m.runs[r.ID] = t
+	}
+	live := !r.State.Final() || inHand
+	switch {
+	case t.following() && !live && t.counted():
+		t.stop()
+		t.as = r.Updated
+	case t.following():
+	case live || r.State != jobs.RunComplete && !t.as.Equal(r.Updated):
+		// Anew: what it had may be of another stream.
+		t.reset(r.Updated)
+		if !live {
+			select {
+			case m.finals <- struct{}{}:
+			default:
+				t.as = time.Time{} // later
+				return t
+			}
+		}
+		watch, stop := context.WithCancel(ctx)
+		t.end = stop
+		m.tasks.Go(func() error {
+			defer t.ended()
+			if !live {
+				defer func() { <-m.finals }()
+			}
+			err := m.client.WatchRun(watch, r.ID, t.take, func() {
+				t.current()
+				if !live {
+					stop()
+				}
+			})
+			if err != nil && watch.Err() == nil {
+				m.log.Debug().Err(err).Str("run", r.ID).Msg("run not followed; tried again")
+			}
+			return nil
+		})
+	}
+	return t
+}
+
+// workerRate is what a worker had scored a while ago, newest last.
+type workerRate struct {
+	started time.Time
+	at      []time.Time
+	tokens  []int64
+}
+
+// smooth puts each worker's rate over the last seconds in the place of the last
+// second's.
+func (m *Monitor) smooth(workers []jobs.WorkerRecord) {
+	there := map[string]bool{}
+	for i := range workers {
+		w := &workers[i]
+		there[w.ID] = true
+		r := m.rates[w.ID]
+		if r == nil || !r.started.Equal(w.Started) {
+			r = &workerRate{started: w.Started}
+			m.rates[w.ID] = r
+		}
+		if n := len(r.at); n == 0 || w.Updated.After(r.at[n-1]) {
+			r.at, r.tokens = append(r.at, w.Updated), append(r.tokens, w.TokensDone)
+		}
+		for len(r.at) > 2 && w.Updated.Sub(r.at[1]) >= rateOver {
+			r.at, r.tokens = slices.Delete(r.at, 0, 1), slices.Delete(r.tokens, 0, 1)
+		}
+		last := len(r.at) - 1
+		if dt := r.at[last].Sub(r.at[0]).Seconds(); dt >= 2 {
+			w.TokensPerSec = float64(max(0, r.tokens[last]-r.tokens[0])) / dt
+		}
+	}
+	for id := range m.rates {
+		if !there[id] {
+			delete(m.rates, id)
+		}
+	}
+}

@@ -1,0 +1,143 @@
+package serve
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"surprisal/internal/dispatch"
+	"surprisal/internal/jobs"
+)
+
+// order is what a person wants done.
+type order struct {
+	Do   string `json:"do"` // pause, resume, cancel, retry or drain
+	Name string `json:"name"`
+	// Confirm repeats the name: the person was asked.
+	Confirm string `json:"confirm"`
+	Now     bool   `json:"now"` // of cancel: workers drop what they hold
+}
+
+// done is what came of it.
+type done struct {
+	Said string `json:"said"`
+}
+
+const (
+	maxOrder = 4 << 10 // bytes
+	// orderWithin is how long one may take: a run of a million jobs is queued again.
+	orderWithin = 10 * time.Minute
+)
+
+var errBusy = errors.New("something is being done to it already")
+
+// unlock tells whether a token is the right one.
+func (s *Server) unlock(w http.ResponseWriter, r *http.Request) {
+	if err := s.guard.may(r); err != nil {
+		s.denied(w, r, err)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+func (s *Server) denied(w http.ResponseWriter, r *http.Request, err error) {
+	s.cfg.Log.Warn().Str("remote", r.RemoteAddr).Str("path", r.URL.Path).Err(err).Msg("control refused")
+	fail(w, err)
+}
+
+// control does what dispatcher pause, resume, cancel, retry and drain do.
+func (s *Server) control(w http.ResponseWriter, r *http.Request) {
+	if err := s.guard.may(r); err != nil {
+		s.denied(w, r, err)
+		return
+	}
+	o, err := readOrder(w, r)
+	if err != nil {
+		refuse(w, http.StatusBadRequest, oneLine(err.Error()))
+		return
+	}
+	if _, twice := s.busy.LoadOrStore(o.Name, true); twice {
+		fail(w, fmt.Errorf("%s: %w", o.Name, errBusy))
+		return
+	}
+	defer s.busy.Delete(o.Name)
+	// Who asked may close the page; what was begun goes on.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), orderWithin)
+	defer cancel()
+	log := s.cfg.Log.With().Str("do", o.Do).Str("name", o.Name).Str("remote", r.RemoteAddr).Logger()
+	said, err := s.obey(ctx, o)
+	if err != nil {
+		log.Warn().Err(err).Msg("control failed")
+		fail(w, err)
+		return
+	}
+	log.Info().Str("said", said).Msg("control")
+	answer(w, done{said})
+}
+
+func readOrder(w http.ResponseWriter, r *http.Request) (o order, err error) {
+	if r.Header.Get("Content-Type") != "application/json" {
+		return o, errors.New("an order is application/json")
+	}
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(10 * time.Second)) // where it can be set
+	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxOrder))
+	if err != nil {
+		return o, fmt.Errorf("read the order: %w", err)
+	}
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&o); err != nil {
+		return o, fmt.Errorf("read the order: %w", err)
+	}
+	if o.Name == "" || o.Confirm != o.Name {
+		return o, errors.New("an order is confirmed by naming the run or worker again")
+	}
+	return o, nil
+}
+
+func (s *Server) obey(ctx context.Context, o order) (said string, err error) {
+	client, err := s.queue()
+	if err != nil {
+		return "", err
+	}
+	if !client.Connected() {
+		return "", jobs.ErrUnreachable
+	}
+	switch o.Do {
+	case "pause":
+		return o.Name + " is paused", dispatch.Pause(ctx, client, o.Name)
+	case "cancel":
+		return o.Name + " is cancelled", dispatch.Cancel(ctx, client, o.Name, o.Now)
+	case "drain":
+		return o.Name + " drains", client.Drain(ctx, o.Name)
+	case "resume":
+		rec, err := client.Run(ctx, o.Name) // a name here is a run's, never a folder's
+		if err != nil {
+			return "", err
+		}
+		res, err := dispatch.Resume(ctx, client, rec.ID, dispatch.QueueOptions{}, s.cfg.Log)
+		switch {
+		case err != nil:
+			return "", err
+		case res.Unpaused:
+			return o.Name + " goes on", nil
+		}
+		return fmt.Sprintf("%s: %d of %d jobs are committed, %d are queued, %d are dead", o.Name, res.Committed, res.Jobs, res.Queued, res.Dead), nil
+	case "retry":
+		res, err := dispatch.Retry(ctx, client, o.Name, dispatch.RetryOptions{Dead: true, FailedFiles: true}, dispatch.QueueOptions{}, s.cfg.Log)
+		if err != nil {
+			return "", err
+		}
+		said = fmt.Sprintf("%s: %d dead jobs queued again, %d files mended (%d jobs)", o.Name, res.DeadJobs, res.MendedFiles, res.NewJobs)
+		if res.FailedFiles > 0 {
+			said += fmt.Sprintf(", %d files still fail", res.FailedFiles)
+		}
+		return said, nil
+	}
+	return "", &dispatch.UsageError{Err: fmt.Errorf("there is no order %q: pause, resume, cancel, retry or drain", clip(o.Do, 40))}
+}

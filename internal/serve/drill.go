@@ -1,0 +1,157 @@
+package serve
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strconv"
+	"time"
+
+	"surprisal/internal/dispatch"
+	"surprisal/internal/jobs"
+)
+
+const (
+	jobsPage = 50
+	deadPage = 20
+	// deepest is how many lines deep a browser may page; commands list all.
+	deepest = 5000
+	// listWithin is how long a list may take.
+	listWithin = time.Minute
+)
+
+// codeOf is the HTTP status of an error.
+func codeOf(err error) int {
+	var use *dispatch.UsageError
+	switch {
+	case errors.Is(err, errReadOnly):
+		return http.StatusForbidden
+	case errors.Is(err, errToken):
+		return http.StatusUnauthorized
+	case errors.Is(err, jobs.ErrNoRun), errors.Is(err, jobs.ErrNoJob), errors.Is(err, jobs.ErrNoWorker):
+		return http.StatusNotFound
+	case errors.Is(err, jobs.ErrHeld), errors.Is(err, errBusy):
+		return http.StatusConflict
+	case errors.As(err, &use):
+		return http.StatusUnprocessableEntity
+	case errors.Is(err, errNotYet), errors.Is(err, jobs.ErrUnreachable), errors.Is(err, context.DeadlineExceeded):
+		return http.StatusServiceUnavailable
+	}
+	return http.StatusInternalServerError
+}
+
+// scan waits for its turn to read a list; more than a few at a time would cost
+// memory, and the server its breath.
+func (s *Server) scan(r *http.Request, do func(ctx context.Context, client *jobs.Client) error) error {
+	client, err := s.queue()
+	if err != nil {
+		return err
+	}
+	if !client.Connected() {
+		return jobs.ErrUnreachable
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), listWithin)
+	defer cancel()
+	select {
+	case s.scans <- struct{}{}:
+		defer func() { <-s.scans }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	return do(ctx, client)
+}
+
+// pageOf reads the page asked for, of size lines each.
+func pageOf(r *http.Request, size int) int {
+	n, _ := strconv.Atoi(r.URL.Query().Get("page")) // none is the first
+	return max(0, min(n, deepest/size-1))
+}
+
+type jobsAnswer struct {
+	Run   string             `json:"run"`
+	State string             `json:"state"`
+	Jobs  []dispatch.JobLine `json:"jobs"`
+	Page  int                `json:"page"`
+	Size  int                `json:"size"`
+	More  bool               `json:"more"`
+	Deep  bool               `json:"deep"` // there is more, and no page has it
+	Took  float64            `json:"took"` // seconds
+}
+
+// jobs lists a page of a run's jobs, as dispatcher jobs does, the newest first.
+func (s *Server) jobs(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	a := jobsAnswer{Run: q.Get("run"), State: q.Get("state"), Jobs: []dispatch.JobLine{}, Page: pageOf(r, jobsPage), Size: jobsPage}
+	began := time.Now()
+	err := s.scan(r, func(ctx context.Context, client *jobs.Client) error {
+		rec, err := client.Run(ctx, a.Run)
+		if err != nil {
+			return err
+		}
+		req := dispatch.ListRequest{Out: rec.Out, Run: rec.ID, Client: client, Skip: a.Page * jobsPage, Limit: jobsPage, Newest: true}
+		if a.State != "" {
+			req.States = []jobs.State{jobs.State(a.State)}
+		}
+		a.More, err = dispatch.ListJobs(ctx, req, func(j dispatch.JobLine) error {
+			a.Jobs = append(a.Jobs, j)
+			return nil
+		})
+		return err
+	})
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	if a.Took = time.Since(began).Seconds(); a.More && (a.Page+2)*jobsPage > deepest {
+		a.More, a.Deep = false, true
+	}
+	answer(w, a)
+}
+
+// job tells all of one job, as dispatcher job does.
+func (s *Server) job(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	var d *dispatch.JobDetail
+	err := s.scan(r, func(ctx context.Context, client *jobs.Client) error {
+		rec, err := client.Run(ctx, q.Get("run"))
+		if err != nil {
+			return err
+		}
+		d, err = dispatch.GetJob(ctx, client, rec.Out, rec.ID, q.Get("job"))
+		return err
+	})
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	if d.Letter != nil {
+		d.Letter.Raw = nil // bytes that were no job
+	}
+	answer(w, d)
+}
+
+type deadAnswer struct {
+	Run     string            `json:"run,omitempty"`
+	Letters []jobs.DeadLetter `json:"letters"`
+	Total   int               `json:"total"`
+	Page    int               `json:"page"`
+	Size    int               `json:"size"`
+}
+
+// dead lists a page of dead letters, as dispatcher dead list does, the newest first.
+func (s *Server) dead(w http.ResponseWriter, r *http.Request) {
+	a := deadAnswer{Run: r.URL.Query().Get("run"), Letters: []jobs.DeadLetter{}, Page: pageOf(r, deadPage), Size: deadPage}
+	err := s.scan(r, func(ctx context.Context, client *jobs.Client) error {
+		letters, total, err := dispatch.NewestDead(ctx, client, a.Run, a.Page*deadPage, deadPage)
+		a.Letters, a.Total = append(a.Letters, letters...), total
+		return err
+	})
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	for i := range a.Letters {
+		a.Letters[i].Raw = nil
+	}
+	answer(w, a)
+}

@@ -1,0 +1,16 @@
+package serve
+
+import "surprisal/internal/jobs"
+
+// gpu is how a worker's GPU fares; what is nil its board does not tell.
+type gpu struct {
+	Use    *float64 `json:"use,omitempty"`    // 0 to 1: of the time, that a kernel ran
+	Power  *float64 `json:"power,omitempty"`  // watts
+	Limit  *float64 `json:"limit,omitempty"`  // watts
+	Memory *float64 `json:"memory,omitempty"` // bytes used
+	Total  *float64 `json:"total,omitempty"`  // bytes there are
+	Heat   *float64 `json:"heat,omitempty"`   // °C
+}
+
+// gpuOf is nil of a worker without a GPU, and where NVML tells nothing.
+func gpuOf(jobs.WorkerRecord) *gpu { return nil }

@@ -1,0 +1,162 @@
+package serve
+
+import (
+	"math"
+	"time"
+
+	"surprisal/internal/jobs"
+)
+
+const (
+	// sampleEvery is a sparkline's step.
+	sampleEvery = 2 * time.Second
+	// workerPoints and fleetPoints are a sparkline's length, a worker's and that of
+	// a run or of all together.
+	workerPoints = 90
+	fleetPoints  = 300
+	// silentAfter is how long a worker that signs every second may be still.
+	silentAfter = 8 * time.Second
+	// goneFor is how long a worker is shown that vanished with something in hand.
+	goneFor  = 10 * time.Minute
+	goneMost = 200
+)
+
+// series is the last points of something, the newest last; NaN where there was none.
+type series struct {
+	points []float32
+	most   int
+}
+
+func (s *series) add(v float64) {
+	if len(s.points) == s.most {
+		copy(s.points, s.points[1:])
+		s.points = s.points[:s.most-1]
+	}
+	s.points = append(s.points, float32(v))
+}
+
+// line is a series as a browser is sent it: each point a letter that says how many
+// 63rds of Top it is.
+type line struct {
+	Top    float64 `json:"top"`
+	Points string  `json:"points"`
+}
+
+const levels = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+
+// line is nil of a series without a point. floor is the least that Top is.
+func (s *series) line(floor float64) *line {
+	top, some := floor, false
+	for _, p := range s.points {
+		if v := float64(p); !math.IsNaN(v) {
+			top, some = max(top, v), true
+		}
+	}
+	if !some {
+		return nil
+	}
+	b := make([]byte, len(s.points))
+	for i, p := range s.points {
+		switch v := float64(p); {
+		case math.IsNaN(v):
+			b[i] = '.'
+		case top > 0:
+			b[i] = levels[int(math.Round(63*max(0, min(1, v/top))))]
+		default:
+			b[i] = levels[0]
+		}
+	}
+	return &line{Top: top, Points: string(b)}
+}
+
+// history is what records of one moment don't tell.
+type history struct {
+	workers map[string]*past
+	runs    map[string]*series
+	rate    series
+	use     series
+	power   series
+	sampled time.Time
+	looked  time.Time // of the overview that was taken in last
+}
+
+// past is a worker's.
+type past struct {
+	record           jobs.WorkerRecord
+	rate, use, power series
+	moved            time.Time // when its record last changed, by this machine's clock
+	gone             time.Time // when it vanished
+}
+
+func newHistory() *history {
+	return &history{
+		workers: map[string]*past{}, runs: map[string]*series{},
+		rate: series{most: fleetPoints}, use: series{most: fleetPoints}, power: series{most: fleetPoints},
+	}
+}
+
+// workersNow takes in the records of one look.
+func (h *history) workersNow(list []jobs.WorkerRecord, now time.Time) {
+	there := make(map[string]bool, len(list))
+	for i := range list {
+		w := &list[i]
+		there[w.ID] = true
+		p := h.workers[w.ID]
+		if p == nil || !p.record.Started.Equal(w.Started) {
+			p = &past{rate: series{most: workerPoints}, use: series{most: workerPoints}, power: series{most: workerPoints}}
+			h.workers[w.ID] = p
+		}
+		if !w.Updated.Equal(p.record.Updated) {
+			p.moved = now
+		}
+		p.record, p.gone = *w, time.Time{}
+	}
+	gone := 0
+	for id, p := range h.workers {
+		if there[id] {
+			continue
+		}
+		if p.gone.IsZero() {
+			p.gone = now
+		}
+		// One that ended well gave back what it held and took its record away.
+		gone++
+		if p.record.Draining || len(p.record.Progress) == 0 || now.Sub(p.gone) > goneFor || gone > goneMost {
+			delete(h.workers, id)
+		}
+	}
+}
+
+// sample adds a point to each series.
+func (h *history) sample(now time.Time) bool {
+	if now.Sub(h.sampled) < sampleEvery-100*time.Millisecond {
+		return false
+	}
+	h.sampled = now
+	for _, p := range h.workers {
+		switch {
+		case !p.gone.IsZero():
+			continue
+		case now.Sub(p.moved) > silentAfter:
+			p.rate.add(math.NaN())
+			p.use.add(math.NaN())
+			p.power.add(math.NaN())
+			continue
+		}
+		p.rate.add(p.record.TokensPerSec)
+		use, power := math.NaN(), math.NaN()
+		if g := gpuOf(p.record); g != nil {
+			use, power = orNaN(g.Use), orNaN(g.Power)
+		}
+		p.use.add(use)
+		p.power.add(power)
+	}
+	return true
+}
+
+func orNaN(v *float64) float64 {
+	if v == nil {
+		return math.NaN()
+	}
+	return *v
+}

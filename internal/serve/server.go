@@ -1,0 +1,209 @@
+package serve
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"html/template"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+
+	"surprisal/internal/dispatch"
+	"surprisal/internal/jobs"
+)
+
+//go:embed assets
+var assets embed.FS
+
+// Config is what a Server is told.
+type Config struct {
+	Program string   // version, shown
+	NATS    string   // the servers' URLs without secrets, shown until one is reached
+	Token   string   // of those who may control; empty: nobody may
+	Hosts   []string // names by which browsers may ask for it, beside IP addresses, localhost and this machine's name
+	// Address it listens on; on a loopback one only loopback names are answered.
+	Address net.Addr
+	Log     zerolog.Logger
+}
+
+// MinToken is the fewest characters of a token.
+const MinToken = 16
+
+func (c Config) validate() error {
+	if c.Token != "" && len(c.Token) < MinToken {
+		return fmt.Errorf("the token has %d characters, want %d or more: head -c 24 /dev/urandom | base64 makes one", len(c.Token), MinToken)
+	}
+	return nil
+}
+
+// Server answers browsers. Register mounts it, Run keeps it current.
+type Server struct {
+	cfg    Config
+	guard  *guard
+	page   *template.Template
+	files  map[string]file
+	began  time.Time
+	client atomic.Pointer[jobs.Client] // nil until NATS is reached
+	watch  atomic.Pointer[dispatch.Monitor]
+	scans  chan struct{} // a slot for each list being read
+	busy   sync.Map      // runs and workers that something is being done to
+
+	mu      sync.Mutex
+	now     state
+	changed chan struct{} // closed when now is replaced
+	looking int           // streams that are open
+}
+
+const (
+	// scansAtOnce bounds the lists that are read for browsers at a time.
+	scansAtOnce = 2
+	// streamsAtMost bounds the browsers that look on.
+	streamsAtMost = 64
+)
+
+// New makes a server.
+func New(cfg Config) (*Server, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	s := &Server{
+		cfg: cfg, guard: newGuard(cfg), files: map[string]file{}, began: time.Now(), scans: make(chan struct{}, scansAtOnce),
+		changed: make(chan struct{}),
+	}
+	s.now.link = link{Why: "connecting to NATS", Since: time.Now()}
+	names, err := assets.ReadDir("assets")
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range names {
+		if s.files[e.Name()], err = newFile(e.Name()); err != nil {
+			return nil, err
+		}
+	}
+	source, err := assets.ReadFile("assets/index.html")
+	if err != nil {
+		return nil, err
+	}
+	s.page, err = template.New("page").Parse(string(source))
+	return s, err
+}
+
+// Register mounts the page and what it asks for: /, /assets/ and /api/. Other
+// things may be mounted beside them.
+func (s *Server) Register(mux *http.ServeMux) {
+	for pattern, h := range map[string]http.HandlerFunc{
+		"GET /{$}":           s.index,
+		"GET /assets/{name}": s.asset,
+		"GET /favicon.ico":   s.asset,
+		"GET /api/state":     s.state,
+		"GET /api/events":    s.events,
+		"GET /api/jobs":      s.jobs,
+		"GET /api/job":       s.job,
+		"GET /api/dead":      s.dead,
+		"POST /api/unlock":   s.unlock,
+		"POST /api/control":  s.control,
+		"/":                  s.nothing,
+	} {
+		mux.Handle(pattern, s.guard.wrap(h))
+	}
+}
+
+// Run connects, looks at the queue and keeps what is shown current until ctx ends;
+// it returns nil then. Controls that are under way end with it.
+func (s *Server) Run(ctx context.Context, connect func(context.Context) (*jobs.Client, error)) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.keep(ctx) })
+	g.Go(func() error {
+		client, err := connect(ctx)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+		defer client.Close()
+		m := dispatch.NewMonitor(client, s.cfg.Log)
+		s.client.Store(client)
+		s.watch.Store(m)
+		return m.Run(ctx)
+	})
+	return g.Wait()
+}
+
+// keepEvery is how often what is shown is made anew.
+const keepEvery = time.Second
+
+// keep makes what is shown.
+func (s *Server) keep(ctx context.Context) error {
+	tick := time.NewTicker(keepEvery)
+	defer tick.Stop()
+	h := newHistory()
+	for {
+		next := s.compose(h, time.Now())
+		s.mu.Lock()
+		s.now = next
+		close(s.changed)
+		s.changed = make(chan struct{})
+		s.mu.Unlock()
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// current is what is shown, and what is closed when that is old.
+func (s *Server) current() (state, <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.now, s.changed
+}
+
+// HTTP is the server of h on this program's terms: slow or endless requests end.
+func HTTP(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler: h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
+	}
+}
+
+// Loopback tells whether only this machine reaches a listener there.
+func Loopback(a net.Addr) bool {
+	t, ok := a.(*net.TCPAddr)
+	return ok && t.IP.IsLoopback()
+}
+
+var errNotYet = errors.New("NATS is not reached yet")
+
+// queue is the connection, once there is one.
+func (s *Server) queue() (*jobs.Client, error) {
+	if c := s.client.Load(); c != nil {
+		return c, nil
+	}
+	return nil, errNotYet
+}
+
+// hostNames are those that a request may name it by, beside addresses.
+func (c Config) hostNames() []string {
+	names := append([]string{"localhost"}, c.Hosts...)
+	if !Loopback(c.Address) {
+		if h, err := os.Hostname(); err == nil {
+			names = append(names, h)
+		}
+	}
+	for i := range names {
+		names[i] = strings.ToLower(strings.TrimSuffix(names[i], "."))
+	}
+	slices.Sort(names)
+	return names
+}
