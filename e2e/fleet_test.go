@@ -258,4 +258,16 @@ func (f *fleet) work(n int, all []score.Job, every time.Duration) {
 }
 
 // gpu adds how the worker's GPU fares.
-func (f *fleet) gpu(*jobs.WorkerRecord, int, *rand.Rand) {}
+func (f *fleet) gpu(w *jobs.WorkerRecord, i int, r *rand.Rand) {
+	use, power, limit, heat := 0.97+0.015*r.NormFloat64(), 655+14*r.NormFloat64(), 700.0, 61+float64(i%7)
+	if len(w.Progress) == 0 {
+		use, power, heat = 0, 118+2*r.NormFloat64(), 34
+	} else if i%23 == 7 {
+		use, power = 0.62+0.06*r.NormFloat64(), 470+20*r.NormFloat64() // its input is slow
+	}
+	used, total := uint64(21<<30), uint64(139<<30)
+	w.GPU = &jobs.GPUSample{
+		UUID: fmt.Sprintf("GPU-%08x", i), Name: w.Device, Index: i % 8, Utilization: ptr(min(1, use)), Power: &power, PowerLimit: &limit,
+		MemoryUsed: &used, MemoryTotal: &total, Temperature: &heat,
+	}
+}

@@ -107,7 +107,7 @@ func (t *tally) take(s jobs.JobState) {
 		if s.Updated.After(t.more.LastDone) {
 			t.more.LastDone = s.Updated
 		}
-	case jobs.StateFailed, jobs.StateDead, jobs.StateWaiting:
+	case jobs.StateFailed, jobs.StateDead:
 		if s.Error != "" && s.Updated.After(t.more.ErrorSince) {
 			t.more.LastError, t.more.ErrorSince = s.Error, s.Updated
 		}

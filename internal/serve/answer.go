@@ -77,7 +77,7 @@ func (s *Server) index(w http.ResponseWriter, _ *http.Request) {
 	}
 	var b bytes.Buffer
 	err = s.page.Execute(&b, map[string]any{
-		"Style": s.files["app.css"].tag, "Script": s.files["app.js"].tag, "First": template.JS(first), //nolint:gosec // JSON
+		"Style": template.CSS(s.files["app.css"].data), "Script": s.files["app.js"].tag, "First": template.JS(first), //nolint:gosec // our own, and JSON
 	})
 	if err != nil {
 		fail(w, err)

@@ -4,13 +4,24 @@ import "surprisal/internal/jobs"
 
 // gpu is how a worker's GPU fares; what is nil its board does not tell.
 type gpu struct {
+	Name   string   `json:"name"`
+	Index  int      `json:"index"`
 	Use    *float64 `json:"use,omitempty"`    // 0 to 1: of the time, that a kernel ran
 	Power  *float64 `json:"power,omitempty"`  // watts
 	Limit  *float64 `json:"limit,omitempty"`  // watts
-	Memory *float64 `json:"memory,omitempty"` // bytes used
-	Total  *float64 `json:"total,omitempty"`  // bytes there are
+	Memory *uint64  `json:"memory,omitempty"` // bytes used
+	Total  *uint64  `json:"total,omitempty"`  // bytes there are
 	Heat   *float64 `json:"heat,omitempty"`   // °C
 }
 
 // gpuOf is nil of a worker without a GPU, and where NVML tells nothing.
-func gpuOf(jobs.WorkerRecord) *gpu { return nil }
+func gpuOf(w jobs.WorkerRecord) *gpu {
+	s := w.GPU
+	if s == nil {
+		return nil
+	}
+	return &gpu{
+		Name: s.Name, Index: s.Index, Use: s.Utilization, Power: s.Power, Limit: s.PowerLimit, Memory: s.MemoryUsed, Total: s.MemoryTotal,
+		Heat: s.Temperature,
+	}
+}

@@ -77,7 +77,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		cfg: cfg, guard: newGuard(cfg), files: map[string]file{}, began: time.Now(), scans: make(chan struct{}, scansAtOnce),
+		cfg: cfg, files: map[string]file{}, began: time.Now(), scans: make(chan struct{}, scansAtOnce),
 		changed: make(chan struct{}),
 	}
 	s.now.link = link{Why: "connecting to NATS", Since: time.Now()}
@@ -90,6 +90,7 @@ func New(cfg Config) (*Server, error) {
 			return nil, err
 		}
 	}
+	s.guard = newGuard(cfg, s.files["app.css"].data)
 	source, err := assets.ReadFile("assets/index.html")
 	if err != nil {
 		return nil, err

@@ -297,14 +297,17 @@ func composeRuns(st *state, h *history, over dispatch.Overview, sampled bool) {
 			delete(h.runs, id)
 		}
 	}
-	// Those that live first, otherwise the newest.
+	// Those that go on first, then those that may; the newest first among equals.
 	slices.SortStableFunc(st.runs, func(a, b run) int {
-		return cmp.Compare(rank(a.Over), rank(b.Over))
+		return cmp.Compare(rank(a.State), rank(b.State))
 	})
 }
 
-func rank(over bool) int {
-	if over {
+func rank(s jobs.RunState) int {
+	switch {
+	case s.Final():
+		return 2
+	case s == jobs.RunPaused:
 		return 1
 	}
 	return 0

@@ -49,7 +49,7 @@ function open(title, parts, button, danger, run) {
   return new Promise((resolve) => {
     const problem = el("p", { class: "bad", role: "alert" });
     const ok = el("button", { type: "submit", class: danger ? "danger" : "main" }, button);
-    const no = el("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Don’t");
+    const no = el("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Go back");
     let result = null;
     const form = el("form", {
       onsubmit: async (e) => {
@@ -68,17 +68,18 @@ function open(title, parts, button, danger, run) {
     dialog.replaceChildren(form);
     dialog.addEventListener("close", () => resolve(result), { once: true });
     dialog.showModal();
-    (form.querySelector("input") || no).focus();
+    (form.querySelector("input[type=password]") || no).focus();
   });
 }
 
 function unlock() {
   return open("Unlock controls", [
     el("p", { class: "muted" }, "The token is what dispatcher serve was given with --token-file. This page keeps it until it is closed or loaded again."),
+    el("input", { type: "text", autocomplete: "username", value: "surprisal", hidden: true, tabindex: "-1" }), // for password managers
     el("label", { for: "token" }, "Token"),
     el("input", { id: "token", type: "password", autocomplete: "current-password", required: true, spellcheck: "false" }),
   ], "Unlock", false, async (form) => {
-    token = form.querySelector("input").value;
+    token = form.querySelector("#token").value;
     try {
       await send("/api/unlock", {});
     } catch (err) {

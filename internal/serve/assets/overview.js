@@ -8,7 +8,6 @@ const $ = (id) => document.getElementById(id);
 export const jobStates = ["done", "running", "waiting", "failed", "dead", "queued"];
 export const jobsLink = (run, state) => `#/run/${run}/${state || "all"}`;
 export const jobLink = (run, job) => `#/run/${run}/job/${job}`;
-/** place makes a route's link out of ids; what has other characters gets none. */
 
 const sparks = {};
 function spark(id, slots, l) {
@@ -106,9 +105,9 @@ export function makeRun(alone) {
       const f = [`${count(r.documents)} of ${count(r.rows)} documents`];
       if (r.failed_rows) f.push(`${count(r.failed_rows)} rows failed`);
       if (!r.over) f.push(r.workers === 1 ? "1 worker" : `${count(r.workers)} workers`);
-      if (r.last_done) f.push((r.over ? "last commit " : "last commit ") + age(r.last_done) + " ago");
+      if (r.last_done) f.push("last commit " + age(r.last_done) + " ago");
       text(facts, f.join(" · "));
-      const trouble = r.error || (r.counts.dead || r.counts.failed ? r.last_error : "") || "";
+      const trouble = r.error || ((r.counts.dead || r.counts.failed) && r.last_error ? "Last error: " + r.last_error : "");
       text(problem, trouble);
       problem.hidden = !trouble;
       const want = (v ? v.controls : false) + r.state + Boolean(r.counts.dead);
@@ -175,6 +174,7 @@ function makeWorker(w) {
     cell("State", state), cell("In hand", hand), cell("Tokens/s", el("span", { class: "with" }, rates.node, rate)),
     cell("GPU", el("span", { class: "with" }, uses.node, use)), cell("Power", el("span", { class: "with" }, powers.node, power)),
     cell("Memory", memory), cell("Jobs done", done), cell("Up", seen), act);
+  node.children[7].classList.add("wide-only");
   for (const i of [4, 5, 6]) node.children[i].classList.add("gpu");
   let can = null, hands = "";
   return {
@@ -234,7 +234,7 @@ export function pages(nav, page, of, turn, what) {
   if (nav.hidden) return;
   if (!nav.firstChild) {
     const b = (label, d) => el("button", { type: "button", class: "quiet", onclick: () => turn(Number(nav.dataset.page) + d) }, label);
-    nav.append(b("‹ Back", -1), el("span", {}), b("On ›", 1));
+    nav.append(b("‹ Previous", -1), el("span", {}), b("Next ›", 1));
   }
   nav.dataset.page = page;
   nav.firstChild.disabled = page === 0;
