@@ -45,7 +45,7 @@ var owners = map[string][]string{
 	"github.com/NVIDIA/":             {"internal/gpu/telemetry"},
 	"github.com/schollz/":            {"cmd/dispatcher"},
 	"golang.org/x/image/":            {"internal/report"},
-	"github.com/chromedp/":           {"internal/report"},
+	"github.com/chromedp/":           {"internal/report", "e2e"},
 }
 
 type pkg struct {

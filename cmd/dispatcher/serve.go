@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"surprisal/internal/dispatch"
 	"surprisal/internal/jobs"
 	"surprisal/internal/serve"
 )
@@ -45,6 +46,7 @@ While NATS is away the page says so, shows what was known, and goes on by itself
 	f.String("token-file", "", "file with the token of those who may control")
 	f.StringSlice("allow-host", nil, "name that browsers may ask for the page by, beside addresses, localhost and this machine's name")
 	f.Bool("json", false, "tell the address as JSON")
+	metricsFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return runServe(cmd, l) }
 	return cmd
 }
@@ -90,10 +92,24 @@ func runServe(cmd *cobra.Command, l life) error {
 	if !serve.Loopback(listener.Addr()) {
 		log.Warn().Str("addr", listener.Addr().String()).Msg("other machines may look, over plain HTTP; a token typed into the page travels the same way")
 	}
+	mon, err := newMonitor(cmd, log)
+	if err != nil {
+		_ = listener.Close() // nothing was served
+		return err
+	}
+	defer mon.Close()
 	mux := http.NewServeMux()
 	s.Register(mux)
 	return listen(l, listener, mux, func(ctx context.Context) error {
-		return s.Run(ctx, func(ctx context.Context) (*jobs.Client, error) { return jobs.Connect(ctx, nats) })
+		end := func() {}
+		defer func() { end() }()
+		return s.Run(ctx, func(ctx context.Context) (*jobs.Client, error) {
+			client, err := jobs.Connect(ctx, nats)
+			if err == nil {
+				_, end = mon.observe(ctx, client, func(dispatch.Progress) {}, log)
+			}
+			return client, err
+		})
 	}, log)
 }
 

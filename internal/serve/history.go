@@ -117,11 +117,14 @@ func (h *history) workersNow(list []jobs.WorkerRecord, now time.Time) {
 			continue
 		}
 		if p.gone.IsZero() {
+			// One that ended well took its record away, long before that ran out.
+			if len(p.record.Progress) == 0 || now.Sub(p.moved) < jobs.WorkerTTL/2 {
+				delete(h.workers, id)
+				continue
+			}
 			p.gone = now
 		}
-		// One that ended well gave back what it held and took its record away.
-		gone++
-		if p.record.Draining || len(p.record.Progress) == 0 || now.Sub(p.gone) > goneFor || gone > goneMost {
+		if gone++; now.Sub(p.gone) > goneFor || gone > goneMost {
 			delete(h.workers, id)
 		}
 	}

@@ -77,8 +77,8 @@ export function makeRun(alone) {
   const actions = el("div", { class: "actions" });
   const node = el("article", { class: "card run" },
     el("div", { class: "run-head" }, el("div", { class: "run-name" }, badge, name, model), el("div", { class: "run-far" }, percent, left)),
-    bar.node, chips,
-    el("div", { class: "run-foot" }, el("div", { class: "run-rate" }, line.node, rate), facts, actions), problem);
+    bar.node, el("div", { class: "run-mid" }, chips, actions),
+    el("div", { class: "run-foot" }, el("div", { class: "run-rate" }, line.node, rate), facts), problem);
   let can = "";
   return {
     node,
@@ -196,7 +196,7 @@ function makeWorker(w) {
       uses.draw(w.uses);
       text(power, g.power !== undefined ? watts(g.power) : "–");
       powers.draw(w.powers);
-      text(memory, g.memory !== undefined ? (g.memory / 2 ** 30).toFixed(0) + (g.total ? " of " + (g.total / 2 ** 30).toFixed(0) : "") + " GiB" : "–");
+      text(memory, g.memory !== undefined ? (g.memory / 2 ** 30).toFixed(0) + (g.total ? "/" + (g.total / 2 ** 30).toFixed(0) : "") + " GiB" : "–");
       text(done, count(w.jobs));
       text(seen, w.state === "gone" || w.state === "silent" ? "last seen " + age(w.seen) + " ago" : age(w.started));
       const want = w.state !== "gone" && w.state !== "draining";
