@@ -28,6 +28,9 @@ VERSITYGW_VERSION := v1.8.0
 VERSITYGW := $(TOOLS)/versitygw-$(VERSITYGW_VERSION)
 FAKEGCS_VERSION := v1.56.1
 FAKEGCS := $(TOOLS)/fake-gcs-server-$(FAKEGCS_VERSION)
+# And Azure Blob Storage: Azurite, which needs Node.js. Its tests are skipped where it is not.
+AZURITE_VERSION := v3.35.0
+AZURITE := $(TOOLS)/azurite-$(AZURITE_VERSION)
 
 GOVULNCHECK_VERSION := v1.9.0
 GOVULNCHECK := $(TOOLS)/govulncheck-$(GOVULNCHECK_VERSION)
@@ -96,6 +99,9 @@ include cuda.mk
 .PHONY: stores
 stores: $(VERSITYGW) $(FAKEGCS) ## build the object stores that tests of buckets need (once)
 
+.PHONY: azurite
+azurite: $(AZURITE) ## install Azurite, for the tests of az:// (once; needs npm)
+
 .PHONY: chaos
 chaos: native ## kill, freeze, cut off and fill up real processes, and simulate, at length (20 minutes)
 	SURPRISAL_CHAOS=long go test -tags failpoints ./internal/failpoint ./e2e -run 'Chaos|Hit|Parse' -v -count 1 -timeout 60m
@@ -154,3 +160,11 @@ $(STATICCHECK):
 	mkdir -p $(TOOLS)
 	GOBIN=$(CURDIR)/$(TOOLS) CGO_ENABLED=0 go install honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK_VERSION)
 	mv $(TOOLS)/staticcheck $@
+
+# A program of its own name, so that tests find it as the others.
+$(AZURITE):
+	mkdir -p $(TOOLS)
+	npm install --no-fund --no-audit --ignore-scripts --prefix .build/azurite azurite@$(AZURITE_VERSION:v%=%)
+	printf '#!/bin/sh\nexec node "%s" "$$@"\n' "$(CURDIR)/.build/azurite/node_modules/azurite/dist/src/blob/main.js" > $@.tmp
+	chmod +x $@.tmp
+	mv $@.tmp $@

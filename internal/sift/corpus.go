@@ -1,11 +1,9 @@
 package sift
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"slices"
 	"strings"
@@ -236,129 +234,6 @@ func columnError(o *opened, name string, err error) error {
 	}
 	return usage("there is no column %q: the scores have %s; the input has %s", name, o.scores[0].Table.Describe(), describe)
 }
-
-// How many rows are looked at together: fewer where there are texts, which may
-// be long.
-const (
-	batchRows     = 2048
-	batchRowsText = 256
-)
-
-// Scan reads columns of the rows of a file that have scores, in order; v is
-// valid during the call. Ranges are read as far as they are committed.
-func (c *Corpus) Scan(ctx context.Context, f *File, names []string, kinds map[string]shard.Kind, do func(first int64, n int, v []*shard.Values) error) error {
-	input := &opened{} // stays open from range to range
-	for _, r := range f.Scores {
-		one := File{Input: f.Input, Rows: f.Rows, Scores: []Range{r}}
-		o, err := c.open(ctx, &one, false)
-		if err != nil {
-			return errors.Join(err, input.close())
-		}
-		o.input, o.lines = input.input, input.lines
-		err = c.scanRange(ctx, f, o, names, kinds, do)
-		input.input, input.lines = o.input, o.lines
-		o.input, o.lines = nil, nil
-		if err = errors.Join(err, o.close()); err != nil {
-			return errors.Join(err, input.close())
-		}
-	}
-	return input.close()
-}
-
-// scanned is columns that are read together: of score files and parquet inputs
-// each by itself, of JSON lines all at once.
-type scanned struct {
-	vals   []*shard.Values // of all columns, as they were named
-	names  []string
-	cols   []*shard.Scalar // nil for a field of lines
-	fields []string
-	kinds  []shard.Kind    // of fields
-	into   []*shard.Values // of fields
-	text   bool            // there are texts, which may be long
-}
-
-// start has the columns begin at the first row of o's score file.
-func (o *opened) start(ctx context.Context, f *File, names []string, kinds map[string]shard.Kind) (*scanned, error) {
-	s := &scanned{names: names, cols: make([]*shard.Scalar, len(names)), vals: make([]*shard.Values, len(names))}
-	for i, name := range names {
-		s.vals[i] = &shard.Values{}
-		from := o.scores[0].Table
-		first := int64(0)
-		if !from.Has(name) {
-			if !o.hasInput() {
-				if err := o.openInput(ctx, f); err != nil {
-					return nil, err
-				}
-			}
-			from, first = o.input, o.scores[0].First
-		}
-		var got shard.Kind
-		var err error
-		if from == nil {
-			if got, _, err = o.lines.Kind(name); err != nil {
-				return nil, err
-			}
-			got = cmp.Or(got, kinds[name], shard.Text) // where it has no value at first, what it is elsewhere
-			s.fields, s.kinds, s.into = append(s.fields, name), append(s.kinds, got), append(s.into, s.vals[i])
-		} else {
-			if s.cols[i], err = from.Scalar(ctx, name, first); err != nil {
-				return nil, err
-			}
-			got = s.cols[i].Kind()
-		}
-		if name == "n_tokens" && got != shard.Int {
-			return nil, fmt.Errorf("scores of %s: %w: n_tokens is of type %s", f.Input.Path, shard.ErrCorrupt, got)
-		}
-		if want := kinds[name]; want != 0 && want != got && (!numeric(want) || !numeric(got)) {
-			return nil, fmt.Errorf("%s: %w: column %q is of type %s, in other files %s", f.Input.Path, shard.ErrColumn, name, got, want)
-		}
-		s.text = s.text || got == shard.Text
-	}
-	return s, nil
-}
-
-func (s *scanned) read(o *opened, f *File, row int64, n int) error {
-	for i, col := range s.cols {
-		if col == nil {
-			continue
-		}
-		if err := col.Read(s.vals[i], n); err != nil && err != io.EOF {
-			return err
-		}
-		if s.vals[i].Len() != n {
-			return fmt.Errorf("%s: %w: column %q ends before row %d", f.Input.Path, shard.ErrCorrupt, s.names[i], row+int64(n))
-		}
-	}
-	if len(s.fields) == 0 {
-		return nil
-	}
-	return o.lines.Read(s.fields, s.kinds, row, n, s.into)
-}
-
-func (c *Corpus) scanRange(ctx context.Context, f *File, o *opened, names []string, kinds map[string]shard.Kind, do func(int64, int, []*shard.Values) error) error {
-	s, err := o.start(ctx, f, names, kinds)
-	if err != nil {
-		return err
-	}
-	batch := int64(batchRows)
-	if s.text {
-		batch = batchRowsText
-	}
-	first, last := o.scores[0].First, o.scores[0].Last
-	for row := first; row <= last; {
-		n := int(min(batch, last-row+1))
-		if err := s.read(o, f, row, n); err != nil {
-			return err
-		}
-		if err := do(row, n, s.vals); err != nil {
-			return err
-		}
-		row += int64(n)
-	}
-	return nil
-}
-
-func numeric(k shard.Kind) bool { return k == shard.Int || k == shard.Float }
 
 // union lists names without repetition.
 func union(lists ...[]string) []string {

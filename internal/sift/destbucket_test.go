@@ -15,6 +15,7 @@ import (
 
 	"surprisal/internal/score"
 	"surprisal/internal/sift/fakescores"
+	"surprisal/internal/store"
 	"surprisal/internal/store/storetest"
 )
 
@@ -221,4 +222,62 @@ func demoFiles(t *testing.T) map[string][]byte {
 		}
 	}
 	return files
+}
+
+// TestElsewhere has inputs, scores and DEST in buckets of other kinds.
+func TestElsewhere(t *testing.T) {
+	for scheme, start := range map[string]func(testing.TB){"gs": storetest.GS, "az": storetest.AZ} {
+		t.Run(scheme, func(t *testing.T) {
+			start(t)
+			ctx := t.Context()
+			root := scheme + "://" + storetest.Bucket
+			for name, body := range demoFiles(t) {
+				if _, err := store.PutBytes(ctx, root+"/in/"+name, body, store.Condition{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			o := fakescores.Options{JobTokens: 20_000}
+			if _, err := fakescores.Write(ctx, []string{root + "/in"}, root+"/out", o); err != nil {
+				t.Fatal(err)
+			}
+			there, err := Open(ctx, root+"/out", false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			dir := filepath.Join(t.TempDir(), "kept")
+			if _, err := there.Filter(ctx, killedOptions(dir)); err != nil {
+				t.Fatal(err)
+			}
+			for range 2 {
+				if _, err := there.Filter(ctx, killedOptions(root+"/kept")); err != nil {
+					t.Fatal(err)
+				}
+			}
+			n := 0
+			for info, err := range store.List(ctx, root+"/kept") {
+				if err != nil {
+					t.Fatal(err)
+				}
+				n++
+				rel := store.Rel(root+"/kept", info.Name)
+				if !strings.HasSuffix(rel, ".parquet") {
+					continue
+				}
+				f, err := store.Open(ctx, info.Name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got := make([]byte, f.Size)
+				if _, err := f.Reader(ctx).ReadAt(got, 0); err != nil {
+					t.Fatal(err)
+				}
+				if want, err := os.ReadFile(filepath.Join(dir, rel)); err != nil || !bytes.Equal(got, want) {
+					t.Errorf("%s: %d bytes, in a folder %d, not the same (%v)", rel, len(got), len(want), err)
+				}
+			}
+			if n != 4 {
+				t.Errorf("%d files in %s/kept", n, root)
+			}
+		})
+	}
 }

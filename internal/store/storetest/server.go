@@ -39,6 +39,20 @@ type Server struct {
 
 // binary finds a server as `make stores` builds it.
 func binary(t testing.TB, program string) string {
+	t.Helper()
+	found := find(t, program)
+	if found == "" {
+		if os.Getenv("SURPRISAL_REQUIRE_STORES") != "" {
+			t.Fatal("SURPRISAL_REQUIRE_STORES is set and there is no " + program + ": make stores")
+		}
+		t.Skip("NOT TESTED: no " + program + " here: make stores")
+	}
+	return found
+}
+
+// find is binary, empty where there is none.
+func find(t testing.TB, program string) string {
+	t.Helper()
 	dir, err := os.Getwd()
 	if err != nil {
 		t.Fatal(err)
@@ -54,10 +68,7 @@ func binary(t testing.TB, program string) string {
 	}
 	found, err := filepath.Glob(filepath.Join(dir, ".build", "bin", program+"-v*"))
 	if err != nil || len(found) == 0 {
-		if os.Getenv("SURPRISAL_REQUIRE_STORES") != "" {
-			t.Fatal("SURPRISAL_REQUIRE_STORES is set and there is no " + program + ": make stores")
-		}
-		t.Skip("NOT TESTED: no " + program + " here: make stores")
+		return ""
 	}
 	return found[len(found)-1]
 }
