@@ -29,6 +29,7 @@
 // Roofline, 1.3B shape, a token: reads 12 H K (q, k, b, f, v, w), writes 10 H K
 // bytes (q, k, bk, g, wv): 45 KB, 0.35 ms for 32,768 tokens at 4.2 TB/s.
 #include "common.cuh"
+#include <type_traits>
 
 namespace {
 
@@ -60,6 +61,12 @@ __device__ __forceinline__ unsigned pack<__half>(float a, float b) {
 template <int W>
 struct alignas(2 * W) Row {
   act2 v[W / 2];
+
+  static __device__ __forceinline__ Row load(const act *p) {
+    using Word = std::conditional_t<W == 4, uint2, uint4>;
+    const Word u = *reinterpret_cast<const Word *>(p);
+    return *reinterpret_cast<const Row *>(&u);
+  }
 
   __device__ __forceinline__ float operator[](int i) const {
     const float2 f = to_floats(v[i / 2]);
@@ -117,13 +124,14 @@ struct Tokens {
   int64_t hist_offset;
   int T;
 
-  // next_start is the first of the 32 tokens from t, other than t0, that begins a
-  // sequence, or one past all.
-  __device__ __forceinline__ int next_start(int t, int t0) const {
+  // next_start is the first of the 32 tokens from t that begins a sequence, or T.
+  __device__ __forceinline__ int next_start(int t) const {
     const int s = t + threadIdx.x % 32;
-    const unsigned starts = __ballot_sync(kFullWarp, s > t0 && s < T && seq_of[s] != seq_of[s - 1]);
+    const unsigned starts = __ballot_sync(kFullWarp, s > 0 && s < T && seq_of[s] != seq_of[s - 1]);
     return starts ? t + __ffs(starts) - 1 : T;
   }
+
+  __device__ __forceinline__ const act *history(int n) const { return hist && hist[n] ? hist[n] + hist_offset : nullptr; }
 };
 
 // The convolution of W channels, times -log2(e): weights, and what the next three
@@ -134,11 +142,18 @@ struct Conv {
 
   __device__ __forceinline__ void load(const float *weight, const float *b, int channel, int C) {
 #pragma unroll
-    for (int i = 0; i < W; i++) {
+    for (int i = 0; i < W; i += 4) {
 #pragma unroll
-      for (int j = 0; j < 4; j++) w[j][i] = -kLog2e * weight[int64_t(j) * C + channel + i];
-      bias[i] = b ? fmaf(-kLog2e, b[channel + i], 0.0f) : 0.0f;  // never -0
+      for (int j = 0; j < 4; j++) scaled(w[j] + i, weight + int64_t(j) * C + channel + i);
+      bias[i] = bias[i + 1] = bias[i + 2] = bias[i + 3] = 0.0f;
+      if (b) scaled(bias + i, b + channel + i);
     }
+  }
+
+  static __device__ __forceinline__ void scaled(float *to, const float *from) {
+    const float4 f = *reinterpret_cast<const float4 *>(from);
+    to[0] = fmaf(-kLog2e, f.x, 0.0f), to[1] = fmaf(-kLog2e, f.y, 0.0f);  // never -0
+    to[2] = fmaf(-kLog2e, f.z, 0.0f), to[3] = fmaf(-kLog2e, f.w, 0.0f);
   }
 
   __device__ __forceinline__ float push(int i, float x) {
@@ -149,19 +164,22 @@ struct Conv {
     return a;
   }
 
-  // start takes in what stands before token t.
-  __device__ __forceinline__ void start(const act *p, int64_t ldp, const Tokens &tokens, int C, int channel, int t) {
-    const int n = tokens.seq_of[t], first = tokens.cu_seqlens[n];
-    const act *hist = tokens.hist ? tokens.hist[n] : nullptr;
+  // start takes in what stands before token t, of a sequence that begins at first.
+  __device__ __forceinline__ void start(const act *p, int64_t ldp, const act *hist, int C, int channel, int t, int first) {
+    Row<W> x[3];
+#pragma unroll
+    for (int j = 0; j < 3; j++) {
+      const int s = t - 3 + j;
+      x[j] = Row<W>{};
+      if (s >= 0) x[j] = Row<W>::load(p + s * ldp + channel);  // before it is known whether it belongs to the sequence
+      if (s < first) x[j] = hist ? Row<W>::load(hist + int64_t(s - first + 3) * C + channel) : Row<W>{};
+    }
 #pragma unroll
     for (int i = 0; i < W; i++) part[0][i] = part[1][i] = part[2][i] = bias[i];
-#pragma unroll 1
-    for (int s = t - 3; s < t; s++) {
-      Row<W> x{};
-      if (s >= first) x = *reinterpret_cast<const Row<W> *>(p + s * ldp + channel);
-      else if (hist) x = *reinterpret_cast<const Row<W> *>(hist + tokens.hist_offset + int64_t(s - first + 3) * C + channel);
 #pragma unroll
-      for (int i = 0; i < W; i++) push(i, x[i]);
+    for (int j = 0; j < 3; j++) {
+#pragma unroll
+      for (int i = 0; i < W; i++) push(i, x[j][i]);
     }
   }
 };
@@ -209,22 +227,22 @@ __device__ __forceinline__ void key(E *q_out, E *k_out, E *bk_out, __half *g_out
   };
 
   for (int j = 0; j < kAhead - 1; j++) fetch(t0 + j);
-  cq.start(p, ldp, tokens, C, ch, t0);
-  ck.start(p, ldp, tokens, C, HK + ch, t0);
   unsigned at = unsigned(t0) * HK + ch;
   for (int t = t0; t < t1;) {
     // Lane i of a head's lanes has the step's sigmoid, inverted, of its i-th next token.
     const int mine = t + lane % kLanes;
     float open = 1.0f, inv_step = 1.0f;
     if (flags & kKaczmarz) open = 1.0f + exp2_approx(-kLog2e * (to_float32(p[min(mine, t1 - 1) * ldp + eta_col + h]) + eta_b));
-    int start = tokens.next_start(t, t0);
+    int start = t > t0 ? tokens.next_start(t) : t0;
     const int end = min(t + kLanes, t1);
 #pragma unroll 1
     for (; t < end; t++, at += HK) {
       if (__builtin_expect(t == start, 0)) {
-        cq.start(p, ldp, tokens, C, ch, t);
-        ck.start(p, ldp, tokens, C, HK + ch, t);
-        start = tokens.next_start(t, t);
+        const int n = tokens.seq_of[t], begin = tokens.cu_seqlens[n];
+        const act *past = tokens.history(n);
+        cq.start(p, ldp, past, C, ch, t, begin);
+        ck.start(p, ldp, past, C, HK + ch, t, begin);
+        start = tokens.next_start(t + 1);
       }
       await_oldest();
       __syncwarp();  // others' copies have arrived, and the place of the last token is free
@@ -286,20 +304,24 @@ __device__ __forceinline__ void value(E *wv_out, const float *inv_step, const ac
   };
 
   for (int j = 0; j < kAhead - 1; j++) fetch(t0 + j);
-  cv.start(p, ldp, tokens, C, v_col + ch, t0);
-  float later = flags & kKaczmarz ? inv_step[int64_t(t0) * H + h] : 1.0f;
+  // Lane i of eight has the inverse step of the eight's i-th next token, and of the
+  // eight after them.
+  auto steps = [&](int t) { return flags & kKaczmarz ? inv_step[int64_t(min(t + lane % 8, t1 - 1)) * H + h] : 1.0f; };
+  float later = steps(t0);
   unsigned at = unsigned(t0) * VD + ch;
-  for (int t = t0; t < t1;) {
-    int start = tokens.next_start(t, t0);
-    const int end = min(t + 32, t1);
+  for (int t = t0, start = t0; t < t1;) {
+    const float eight = later;
+    later = steps(t + 8);
+    if (t % 32 == 0 && t > t0) start = tokens.next_start(t);
+    const int end = min(t + 8, t1);
 #pragma unroll 1
     for (; t < end; t++, at += VD) {
       if (__builtin_expect(t == start, 0)) {
-        cv.start(p, ldp, tokens, C, v_col + ch, t);
-        start = tokens.next_start(t, t);
+        const int n = tokens.seq_of[t], begin = tokens.cu_seqlens[n];
+        cv.start(p, ldp, tokens.history(n), C, v_col + ch, t, begin);
+        start = tokens.next_start(t + 1);
       }
-      const float inv = later;
-      if (flags & kKaczmarz && t + 1 < t1) later = inv_step[unsigned(t + 1) * H + h];
+      const float inv = __shfl_sync(kFullWarp, eight, t, 8);
       await_oldest();
       const Row<8> xv = load_shared<8>(from), xw = load_shared<8>(from + 512);
       from = next(from);
