@@ -62,7 +62,10 @@ func (e *Engine) Products() ([]Product, error) {
 		return nil, errors.Join(ErrClosed, e.broken)
 	}
 	y, g, l := &e.w.layers[0], e.gemm, e.model.Layers
-	slices := (e.cfg.MaxTokens + headRows - 1) / headRows
+	heads, slices := min(e.rows, headRows), (e.cfg.MaxTokens+headRows-1)/headRows
+	if e.hd.fused {
+		heads, slices = e.rows, 1
+	}
 	var out []Product
 	err := e.dev.do(func() error {
 		for _, t := range []struct {
@@ -76,15 +79,18 @@ func (e *Engine) Products() ([]Product, error) {
 			{g.out, e.rows, l, operands{e.buf.o, y.out, e.buf.x, 0}},
 			{g.up, e.rows, l, operands{e.buf.y, y.up, e.buf.h, 0}},
 			{g.down, e.rows, l, operands{e.buf.a, y.down, e.buf.x, 0}},
-			{g.head, min(e.rows, headRows), slices, operands{e.buf.y, e.w.head, e.buf.logits, 0}},
+			{g.head, heads, slices, operands{e.buf.y, e.w.head, e.hd.log, 0}},
 		} {
 			if err := e.fillRandom(t.o.x, int64(t.rows-1)*int64(t.p.c.ldx)+int64(t.p.c.k), 2); err != nil {
 				return err
 			}
 			const each = 8 // back to back, as clocks settle under load
 			run := func() error { return e.lt.run(t.p, t.rows, t.o, e.dev.stream) }
-			if t.p == g.up {
+			switch {
+			case t.p == g.up && e.swi.fused:
 				run, t.p.what = func() error { return e.up(0, t.rows) }, "with its activation"
+			case t.p == g.head && e.hd.fused:
+				run, t.p.what = func() error { return e.headProduct(t.rows, batch{}) }, "with its reduction"
 			}
 			ms, err := e.time(func() error {
 				for range each {

@@ -34,6 +34,7 @@ type Engine struct {
 	k    kernels
 	rec  recurrence
 	swi  swiglu
+	hd   head
 	host struct{ meta, result pinned }
 	done cu.Event
 
@@ -57,30 +58,29 @@ type options struct {
 // buffers are the work buffers, on the device; where no type is named, that of
 // kernels/act.cuh. E is the recurrence's.
 type buffers struct {
-	x      cu.DevicePtr // [rows, D] fp32, the residual stream
-	y      cu.DevicePtr // [rows, D], normed
-	p      cu.DevicePtr // [rows, columns.total], the fused projections
-	f      cu.DevicePtr // [rows, H K], f_proj.1's output
-	z      cu.DevicePtr // [rows, HV V], the output gate
-	q      cu.DevicePtr // [rows, H K] E
-	k      cu.DevicePtr // [rows, H K] E
-	bk     cu.DevicePtr // [rows, H K] E
-	g      cu.DevicePtr // [rows, H K] fp16
-	wv     cu.DevicePtr // [rows, HV V] E
-	step   cu.DevicePtr // [rows, H] fp32
-	o      cu.DevicePtr // [rows, HV V], the mixer's output before o_proj
-	h      cu.DevicePtr // [rows, 2 I], where SwiGLU takes two kernels
-	a      cu.DevicePtr // [rows, I]
-	logits cu.DevicePtr // [min(rows, headRows), headColumns] fp32
-	nll    cu.DevicePtr // [rows] fp32
-	top1   cu.DevicePtr // [rows] bytes
-	seqOf  cu.DevicePtr // [rows] int32
-	meta   cu.DevicePtr // a batch's ids, bounds and tables, as in host.meta
+	x     cu.DevicePtr // [rows, D] fp32, the residual stream
+	y     cu.DevicePtr // [rows, D], normed
+	p     cu.DevicePtr // [rows, columns.total], the fused projections
+	f     cu.DevicePtr // [rows, H K], f_proj.1's output
+	z     cu.DevicePtr // [rows, HV V], the output gate
+	q     cu.DevicePtr // [rows, H K] E
+	k     cu.DevicePtr // [rows, H K] E
+	bk    cu.DevicePtr // [rows, H K] E
+	g     cu.DevicePtr // [rows, H K] fp16
+	wv    cu.DevicePtr // [rows, HV V] E
+	step  cu.DevicePtr // [rows, H] fp32
+	o     cu.DevicePtr // [rows, HV V], the mixer's output before o_proj
+	h     cu.DevicePtr // [rows, 2 I], where SwiGLU takes two kernels
+	a     cu.DevicePtr // [rows, I]
+	nll   cu.DevicePtr // [rows] fp32
+	top1  cu.DevicePtr // [rows] bytes
+	seqOf cu.DevicePtr // [rows] int32
+	meta  cu.DevicePtr // a batch's ids, bounds and tables, as in host.meta
 }
 
 // kernels are those of one model.
 type kernels struct {
-	embed, norm, addBias, loss, sequenceOf, key, value, keepInputs cu.Function
+	embed, norm, addBias, sequenceOf, key, value, keepInputs cu.Function
 }
 
 // New reads the weights of a checkpoint with the shape mc onto a GPU, and takes
@@ -168,7 +168,7 @@ func (e *Engine) link() error {
 		fn   *cu.Function
 		name string
 	}{
-		{&e.k.embed, "embed"}, {&e.k.norm, norm}, {&e.k.addBias, "add_bias"}, {&e.k.loss, "nll_rows"},
+		{&e.k.embed, "embed"}, {&e.k.norm, norm}, {&e.k.addBias, "add_bias"},
 		{&e.k.sequenceOf, "sequence_of"}, {&e.k.key, fmt.Sprintf("gates_key_k%d_%s", c.K, suffix)}, {&e.k.value, "gates_value_" + suffix},
 		{&e.k.keepInputs, "keep_inputs"},
 	} {
@@ -186,7 +186,7 @@ func (e *Engine) link() error {
 	g.up = newProduct("up", 2*c.Inner, c.Width, c.Width, 2*c.Inner, toAct)
 	g.down = newProduct("down", c.Width, c.Inner, c.Inner, c.Width, addFP32)
 	g.head = newProduct("head", headColumns(c), c.Width, c.Width, headColumns(c), toFP32)
-	if err := e.linkSwiGLU(); err != nil {
+	if err := errors.Join(e.linkSwiGLU(), e.linkHead()); err != nil {
 		return err
 	}
 	return e.linkRecurrence(suffix)
@@ -198,14 +198,11 @@ func (e *Engine) bytesPerToken() int64 {
 	kd, vd := int64(c.Heads*c.K), int64(c.VHeads*c.V)
 	d, i := int64(c.Width), int64(c.Inner)
 	n := 4*d + 2*d + 2*int64(e.cols.total) + 2*kd + 2*vd + 8*kd + 2*vd + 4*int64(c.Heads) + 2*vd + 2*i + 4 + 1 + 4
-	if !e.swi.fused {
-		n += 4 * i
-	}
-	return n + metaBytesPerToken + e.recurrenceBytesPerToken()
+	return n + metaBytesPerToken + e.recurrenceBytesPerToken() + e.swigluBytesPerToken()
 }
 
 func (e *Engine) fixedBytes(rows int) int64 {
-	return int64(min(rows, headRows))*int64(headColumns(e.model))*4 + initialStates*e.stateBytes() + e.recurrenceFixedBytes() + 64<<20
+	return e.headBytes(rows) + initialStates*e.stateBytes() + e.recurrenceFixedBytes() + 64<<20
 }
 
 func (e *Engine) weightBytes() int64 { return 2*e.model.Params() + 4<<20 }
@@ -251,14 +248,13 @@ func (e *Engine) plan() error {
 	b.q, b.k, b.bk, b.g = m.alloc("q", 2*n*kd), m.alloc("k", 2*n*kd), m.alloc("bk", 2*n*kd), m.alloc("g", 2*n*kd)
 	b.wv, b.step, b.o = m.alloc("wv", 2*n*vd), m.alloc("step", 4*n*int64(c.Heads)), m.alloc("o", 2*n*vd)
 	b.a = m.alloc("a", 2*n*int64(c.Inner))
-	b.logits = m.alloc("logits", int64(min(e.rows, headRows))*int64(headColumns(c))*4)
 	b.nll, b.top1, b.seqOf = m.alloc("nll", 4*n), m.alloc("top1", n), m.alloc("seq_of", 4*n)
 	b.meta = m.alloc("tables", n*metaBytesPerToken+metaFixedBytes)
 	e.planRecurrence()
 	if m.err != nil {
 		return m.err
 	}
-	err := e.planSwiGLU()
+	err := errors.Join(e.planSwiGLU(), e.planHead())
 	if err != nil {
 		return err
 	}

@@ -219,31 +219,6 @@ func (e *Engine) addBias(bias cu.DevicePtr, t int) error {
 	return e.dev.launch(e.k.addBias, [3]int{16 * e.dev.sms, 1, 1}, 256, 0, uint64(e.buf.x), uint64(bias), uint64(t), uint64(e.model.Width))
 }
 
-// head scores the rows that have a target, and no others, in slices.
-func (e *Engine) head(d batch) error {
-	if d.scored == 0 {
-		return nil
-	}
-	e.mark("norm")
-	if err := e.norm(e.w.lnF, d.rows, d.scored); err != nil {
-		return err
-	}
-	for r := 0; r < d.scored; r += headRows {
-		n := min(headRows, d.scored-r)
-		e.mark("product head")
-		x := e.buf.y + cu.DevicePtr(2*r*e.model.Width)
-		if err := e.product(e.gemm.head, roundUp(n, rowTile), operands{x, e.w.head, e.buf.logits, 0}); err != nil {
-			return err
-		}
-		e.mark("loss")
-		if err := e.dev.launch(e.k.loss, [3]int{n, 1, 1}, 512, 0, uint64(e.buf.nll), uint64(e.buf.top1), uint64(e.buf.logits), uint64(d.rows)+uint64(4*r),
-			uint64(d.targets), uint64(e.model.VocabSize), uint64(headColumns(e.model))); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // download waits for the batch and takes its scores.
 func (e *Engine) download(b *score.Batch, d batch) error {
 	p := e.host.result.p

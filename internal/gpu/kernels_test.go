@@ -3,6 +3,7 @@
 package gpu
 
 import (
+	"errors"
 	"math"
 	"math/rand/v2"
 	"testing"
@@ -172,7 +173,7 @@ func TestSwiGLU(t *testing.T) {
 // NaN, which must show.
 func TestLoss(t *testing.T) {
 	needGPU(t)
-	b := newBench(t, "kla_128", 128)
+	b := bench{open(t, folder(t, "kla_128"), Config{MaxTokens: 128}, options{poison: true, simple: true}), t}
 	vocab, ld, r := b.model.VocabSize, headColumns(b.model), rand.New(rand.NewPCG(3, 1))
 	const n = 40
 	logits := make([]float32, n*ld)
@@ -199,12 +200,9 @@ func TestLoss(t *testing.T) {
 	row(5)[9], row(5)[10], *target(5) = 60, 60, 9                   // a tie won
 	row(6)[7] = float32(math.NaN())
 	row(7)[3] = float32(math.Inf(-1))
-	put(b, b.buf.logits, logits)
+	put(b, b.hd.log, logits)
 	put(b, b.buf.seqOf, append(append([]int32(nil), rows...), targets...))
-	b.run(func() error {
-		return b.dev.launch(b.k.loss, [3]int{n, 1, 1}, 512, 0, uint64(b.buf.nll), uint64(b.buf.top1), uint64(b.buf.logits), uint64(b.buf.seqOf),
-			uint64(b.buf.seqOf)+4*n, uint64(vocab), uint64(ld))
-	})
+	b.run(func() error { return b.lossOf(n, b.buf.seqOf, b.buf.seqOf+4*n) })
 	nll, top := get[float32](b, b.buf.nll, n), get[uint8](b, b.buf.top1, n)
 	for i := range n {
 		at, best, m := int(rows[i]), 0, math.Inf(-1)
@@ -277,5 +275,82 @@ func TestSwiGLUProduct(t *testing.T) {
 				t.Fatalf("%s: the same row has other bits elsewhere, column %d", name, c)
 			}
 		}
+	}
+}
+
+// TestHead: the kernel that keeps logits in registers against float64: ties, NaN,
+// targets in every tile, a vocabulary that ends within a tile, and the same bits for a row
+// wherever it lies.
+func TestHead(t *testing.T) {
+	needGPU(t)
+	const n = 500
+	b := newBench(t, "kla_128", 512)
+	if !b.hd.fused {
+		if emulated(t) || b.dev.info.Major != 9 {
+			t.Log("not on this GPU")
+			return
+		}
+		t.Fatal("the fused kernel is not used")
+	}
+	w, vocab, r := b.model.Width, b.model.VocabSize, rand.New(rand.NewPCG(4, 1))
+	weights := normal(r, headColumns(b.model)*w, 0.3)
+	copy(weights[7*w:8*w], weights[3*w:4*w])             // 3 and 7 always tie
+	copy(weights[(vocab-1)*w:vocab*w], weights[5*w:6*w]) // and 5 and the last, tiles apart
+	for i := range weights[vocab*w:] {
+		weights[vocab*w+i] = 100 // padding is never read
+	}
+	weights = b.putActs(b.w.head, weights)
+	v := normal(r, n*w, 1)
+	copy(v[(n-1)*w:], v[8*w:9*w])
+	for i, like := range []int{3, 7, 5, vocab - 1} { // rows 0 to 3 point along one of the ties
+		for k := range w {
+			v[i*w+k] = 8 * weights[like*w+k]
+		}
+	}
+	v[4*w] = math.NaN()
+	x := b.putActs(b.buf.y, v)
+	rows, targets := make([]int32, n), make([]int32, n)
+	for i := range n {
+		rows[i], targets[n-1-i] = int32(n-1-i), int32(i*37%vocab)
+	}
+	for i, g := range []int{3, 7, 5, vocab - 1} {
+		targets[rows[i]] = int32(g)
+	}
+	targets[rows[n-1]] = targets[rows[8]]
+	put(b, b.buf.meta, append(append([]int32(nil), rows...), targets...))
+	d := batch{scored: n, rows: b.buf.meta, targets: b.buf.meta + 4*n}
+	b.run(func() error { return errors.Join(b.headProduct(512, d), b.joinTiles(d)) })
+	nll, top := get[float32](b, b.buf.nll, n), get[uint8](b, b.buf.top1, n)
+	inParallel(n, func(i int) {
+		at := rows[i]
+		if i == 4 {
+			if nll[at] == nll[at] || top[at] != 0 {
+				t.Errorf("a row with NaN gives %v, %d", nll[at], top[at])
+			}
+			return
+		}
+		l, best := make([]float64, vocab), 0
+		for c := range l {
+			for k := range w {
+				l[c] += x[i*w+k] * weights[c*w+k]
+			}
+			if l[c] > l[best] {
+				best = c
+			}
+		}
+		s := 0.0
+		for _, x := range l {
+			s += math.Exp(x - l[best])
+		}
+		want := math.Log(s) + l[best] - l[targets[at]]
+		if d := math.Abs(float64(nll[at]) - want); !(d <= 1e-5*(1+math.Abs(l[best]))) {
+			t.Errorf("row %d: %v, want %v", i, nll[at], want)
+		}
+		if near := i >= 4 && math.Abs(l[targets[at]]-l[best]) < 1e-4; !near && (top[at] == 1) != (best == int(targets[at])) {
+			t.Errorf("row %d: top-1 %d, the best is %d of %d", i, top[at], best, targets[at])
+		}
+	})
+	if nll[rows[8]] != nll[rows[n-1]] {
+		t.Error("the same row has other bits elsewhere")
 	}
 }

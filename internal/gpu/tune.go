@@ -33,7 +33,7 @@ func (e *Engine) tuneAll() error {
 		{g.out, e.rows, operands{e.buf.o, y.out, e.buf.x, 0}},
 		{g.up, e.rows, operands{e.buf.y, y.up, e.buf.h, 0}},
 		{g.down, e.rows, operands{e.buf.a, y.down, e.buf.x, 0}},
-		{g.head, min(e.rows, headRows), operands{e.buf.y, e.w.head, e.buf.logits, 0}},
+		{g.head, min(e.rows, headRows), operands{e.buf.y, e.w.head, e.hd.log, 0}},
 	} {
 		if t.o.y == 0 { // not used
 			continue

@@ -74,10 +74,10 @@ struct alignas(2 * W) Row {
   }
 };
 
-// A warp's ring of rows in shared memory: kAhead places of kPlace bytes, aligned to
-// their sum. The copies run beside the warp; each lane waits for its own.
+// A warp's ring of rows in shared memory: kAhead places of kPlace bytes. The copies
+// run beside the warp; each lane waits for its own.
 constexpr int kPlace = 1024, kRing = kAhead * kPlace;
-struct alignas(kRing) Ring {
+struct alignas(16) Ring {
   unsigned char rows[kRing];
 };
 #ifdef SURPRISAL_EMULATE
@@ -104,8 +104,8 @@ __device__ __forceinline__ Row<W> load_shared(Shared from) {
 }
 #endif
 
-// next is the same spot in the ring's next place.
-__device__ __forceinline__ Shared next(Shared at) { return (at & ~Shared(kRing - 1)) | (at + kPlace & kRing - 1); }
+// next is the same spot in the ring's next place, from the ring's start.
+__device__ __forceinline__ unsigned next(unsigned at) { return (at + kPlace) % kRing; }
 
 template <typename E>
 __device__ __forceinline__ void store(E *p, const float (&f)[4]) {
@@ -211,7 +211,8 @@ __device__ __forceinline__ void key(E *q_out, E *k_out, E *bk_out, __half *g_out
   const float least = flags & kNegative ? 0.5f : 1.0f;  // of a gate's inverse
 
   // A lane copies 16 bytes of q or k, and of b or f.
-  Shared to = shared(&rings[warp]) + lane * 16, from = shared(&rings[warp]) + spot * 8;
+  const Shared ring = shared(&rings[warp]);
+  unsigned to = lane * 16, from = spot * 8;
   const bool upper = lane >= 16;
   const int piece = min(c0 + lane % 16 * 8, HK - 8);
   const act *first = p + t0 * ldp + (upper ? HK : 0) + piece;
@@ -219,8 +220,8 @@ __device__ __forceinline__ void key(E *q_out, E *k_out, E *bk_out, __half *g_out
   const int64_t ld2 = upper ? HK : ldp;
   auto fetch = [&](int t) {
     if (t < t1) {
-      copy16(to, first);
-      copy16(to + 512, second);
+      copy16(ring + to, first);
+      copy16(ring + to + 512, second);
     }
     commit();
     to = next(to), first += ldp, second += ld2;
@@ -247,7 +248,7 @@ __device__ __forceinline__ void key(E *q_out, E *k_out, E *bk_out, __half *g_out
       await_oldest();
       __syncwarp();  // others' copies have arrived, and the place of the last token is free
       fetch(t + kAhead - 1);
-      const Row<4> xk = load_shared<4>(from + 256), xq = load_shared<4>(from), xb = load_shared<4>(from + 512), xf = load_shared<4>(from + 768);
+      const Row<4> xk = load_shared<4>(ring + from + 256), xq = load_shared<4>(ring + from), xb = load_shared<4>(ring + from + 512), xf = load_shared<4>(ring + from + 768);
       from = next(from);
       float q[4], k[4], y[4];
 #pragma unroll
@@ -292,12 +293,13 @@ __device__ __forceinline__ void value(E *wv_out, const float *inv_step, const ac
   const int ch = c0 + 8 * (c0 + 8 * lane < VD ? lane : lane % 8), h = ch / per_head;  // lanes past the last channel do what others do
   Conv<8> cv;
   cv.load(conv_w, conv_b, v_col + ch, C);
-  Shared to = shared(&rings[warp]) + lane * 16, from = to;
+  const Shared ring = shared(&rings[warp]);
+  unsigned to = lane * 16, from = to;
   const act *first = p + t0 * ldp + v_col + ch, *second = p + t0 * ldp + w_col + ch;
   auto fetch = [&](int t) {
     if (t < t1) {
-      copy16(to, first);
-      copy16(to + 512, second);
+      copy16(ring + to, first);
+      copy16(ring + to + 512, second);
     }
     commit();
     to = next(to), first += ldp, second += ldp;
@@ -323,7 +325,7 @@ __device__ __forceinline__ void value(E *wv_out, const float *inv_step, const ac
       }
       const float inv = __shfl_sync(kFullWarp, eight, t, 8);
       await_oldest();
-      const Row<8> xv = load_shared<8>(from), xw = load_shared<8>(from + 512);
+      const Row<8> xv = load_shared<8>(ring + from), xw = load_shared<8>(ring + from + 512);
       from = next(from);
       fetch(t + kAhead - 1);
       float y[8];

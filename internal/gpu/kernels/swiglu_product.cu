@@ -2,112 +2,29 @@
 //
 //   y [M, I] = silu(h1 + b1) * (h2 + b2),  h = x [M, K] w [2 I, K]^T, the rows of w in turns of eight: 8 of w1, 8 of w2
 //
-// A block computes tiles of 128 rows by 256 columns of h, fp32 sums in the registers of two warpgroups (64 rows each), and a third warpgroup brings operands
-// by TMA, 64 of K at a time, four steps ahead. Two blocks of a cluster share their columns: each fetches half of w's tile for both. Blocks are
-// persistent and take tiles in an order that keeps 8 x 256 rows of x in L2 while w goes by.
+// The product is product.cuh's. Its tile of 256 columns of h gives 128 of y, which go by shared memory and TMA.
 //
-// A row's sum runs over K from 0 up, in one register, whatever M is and wherever the row lies: its bits depend on x's row and the weights alone.
-//
-// Layout: x [M, K], w [2 I, K], y [M, I] act, dense; M a multiple of 256, K and I of 8. Past K and 2 I TMA reads zeros, past I it writes
-// nothing. maps: CUtensorMaps in device memory of x (box 64 x 128), w (box 64 x 128), y (box 64 x 64), 128-byte swizzle. bias: b1|b2 fp32 [2 I].
-// Launch: grid 2 * clusters (at most the SMs), block 384, 230,528 bytes of dynamic shared memory. columns: 2 I.
+// y act, dense, I a multiple of 8; past I nothing is written. maps: product.cuh's two, then y (box 64 x 64, 128-byte swizzle). bias: b1|b2 fp32 [2 I].
+// Launch: as product.cuh says, 231,424 bytes. columns: 2 I.
 //
 // Roofline at 32,768 tokens of the 1.3B model: 1.87 TFLOP, 2.4 ms at the 790 TFLOP/s that cuBLAS reaches on large products of an H200 before its power limit, 2.65 at
 // the 710 under it. What the kernel does not move: 813 MB written and read again between product and activation, 0.39 ms at 4.2 TB/s.
-#include "common.cuh"
-#include <cuda.h>
+#include "product.cuh"
 
-namespace up {
+namespace swiglu {
 
-constexpr int kM = 128, kN = 256, kK = 64, kStages = 4, kGroup = 8;  // rows, columns, depth of a step; pairs of row tiles that take w together
-constexpr int kABytes = kM * kK * 2, kBBytes = kN * kK * 2, kStage = kABytes + kBBytes;
-constexpr int kOut = kStages * kStage, kOutBytes = 64 * 128 * 2;  // a warpgroup's: 64 rows of 128 columns
-constexpr int kBarriers = kOut + 2 * kOutBytes, kShared = kBarriers + 128 + 1024;
-static_assert(kShared == 230528, "the launch says so");
+constexpr int kOut = 64 * 128 * 2;  // a warpgroup's: 64 rows of 128 columns of y
+static_assert(product::shared_bytes(2 * kOut) == 231424, "the launch says so");
 
-__device__ __forceinline__ uint32_t shared(const void *p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }
-__device__ __forceinline__ void barrier_init(uint32_t bar, int count) { asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(bar), "r"(count) : "memory"); }
-__device__ __forceinline__ void barrier_expect(uint32_t bar, int bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(bar), "r"(bytes) : "memory");
-}
-__device__ __forceinline__ void barrier_wait(uint32_t bar, uint32_t parity) {
-  asm volatile("{.reg .pred p;\nagain: mbarrier.try_wait.parity.shared.b64 p, [%0], %1;\n@!p bra again;}" ::"r"(bar), "r"(parity) : "memory");
-}
-// In the cluster's block rank. What it says is that the tensor cores have read a stage, so no ordinary memory needs a fence of the cluster's scope.
-__device__ __forceinline__ void barrier_arrive_at(uint32_t bar, uint32_t rank) {
-  asm volatile("{.reg .b32 a;\nmapa.shared::cluster.u32 a, %0, %1;\nmbarrier.arrive.shared::cluster.b64 _, [a];}" ::"r"(bar), "r"(rank) : "memory");
-}
-__device__ __forceinline__ void fetch(uint32_t to, const CUtensorMap *map, int column, int row, uint32_t bar) {
-  asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(to), "l"(map), "r"(column),
-               "r"(row), "r"(bar)
-               : "memory");
-}
-__device__ __forceinline__ void fetch_for_both(uint32_t to, const CUtensorMap *map, int column, int row, uint32_t bar) {
-  asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(to),
-               "l"(map), "r"(column), "r"(row), "r"(bar), "h"(uint16_t(3))
-               : "memory");
-}
 __device__ __forceinline__ void put(const CUtensorMap *map, int column, int row, uint32_t from) {
   asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group [%0, {%1, %2}], [%3];" ::"l"(map), "r"(column), "r"(row), "r"(from) : "memory");
 }
 __device__ __forceinline__ void put_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
 __device__ __forceinline__ void put_wait_read() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
 __device__ __forceinline__ void put_wait() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
-__device__ __forceinline__ void map_acquire(const CUtensorMap *map) {
-  asm volatile("fence.proxy.tensormap::generic.acquire.gpu [%0], 128;" ::"l"(map) : "memory");
-}
-__device__ __forceinline__ void cluster_sync() { asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory"); }
-__device__ __forceinline__ uint32_t cluster_rank() {
-  uint32_t r;
-  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(r));
-  return r;
-}
 __device__ __forceinline__ void warpgroup_sync(int id) { asm volatile("bar.sync %0, 128;" ::"r"(id) : "memory"); }
 __device__ __forceinline__ void store_matrices(uint32_t to, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
   asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(a), "r"(b), "r"(c), "r"(d) : "memory");
-}
-
-// Operands lie as rows of 128 bytes (64 of K), swizzled; groups of 8 rows 1024 bytes apart.
-__device__ __forceinline__ uint64_t descriptor(uint32_t address) { return uint64_t((address & 0x3ffff) >> 4) | uint64_t(1024 >> 4) << 32 | uint64_t(1) << 62; }
-
-#ifdef SURPRISAL_BF16
-#define ELEMENTS "bf16"
-#else
-#define ELEMENTS "f16"
-#endif
-// d [64, 256] (+)= a [64, 16] b [256, 16]^T
-__device__ __forceinline__ void wgmma(float (&d)[128], uint64_t a, uint64_t b, int add) {
-  asm volatile("{.reg .pred p; setp.ne.b32 p, %130, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n256k16.f32." ELEMENTS "." ELEMENTS " {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "
-      "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "
-      "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "
-      "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, "
-      "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
-      "}, %128, %129, p, 1, 1, 0, 0;}\n"
-      :
-        "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]),
-        "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31]),
-        "+f"(d[32]), "+f"(d[33]), "+f"(d[34]), "+f"(d[35]), "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39]), "+f"(d[40]), "+f"(d[41]), "+f"(d[42]), "+f"(d[43]), "+f"(d[44]), "+f"(d[45]), "+f"(d[46]), "+f"(d[47]),
-        "+f"(d[48]), "+f"(d[49]), "+f"(d[50]), "+f"(d[51]), "+f"(d[52]), "+f"(d[53]), "+f"(d[54]), "+f"(d[55]), "+f"(d[56]), "+f"(d[57]), "+f"(d[58]), "+f"(d[59]), "+f"(d[60]), "+f"(d[61]), "+f"(d[62]), "+f"(d[63]),
-        "+f"(d[64]), "+f"(d[65]), "+f"(d[66]), "+f"(d[67]), "+f"(d[68]), "+f"(d[69]), "+f"(d[70]), "+f"(d[71]), "+f"(d[72]), "+f"(d[73]), "+f"(d[74]), "+f"(d[75]), "+f"(d[76]), "+f"(d[77]), "+f"(d[78]), "+f"(d[79]),
-        "+f"(d[80]), "+f"(d[81]), "+f"(d[82]), "+f"(d[83]), "+f"(d[84]), "+f"(d[85]), "+f"(d[86]), "+f"(d[87]), "+f"(d[88]), "+f"(d[89]), "+f"(d[90]), "+f"(d[91]), "+f"(d[92]), "+f"(d[93]), "+f"(d[94]), "+f"(d[95]),
-        "+f"(d[96]), "+f"(d[97]), "+f"(d[98]), "+f"(d[99]), "+f"(d[100]), "+f"(d[101]), "+f"(d[102]), "+f"(d[103]), "+f"(d[104]), "+f"(d[105]), "+f"(d[106]), "+f"(d[107]), "+f"(d[108]), "+f"(d[109]), "+f"(d[110]), "+f"(d[111]),
-        "+f"(d[112]), "+f"(d[113]), "+f"(d[114]), "+f"(d[115]), "+f"(d[116]), "+f"(d[117]), "+f"(d[118]), "+f"(d[119]), "+f"(d[120]), "+f"(d[121]), "+f"(d[122]), "+f"(d[123]), "+f"(d[124]), "+f"(d[125]), "+f"(d[126]), "+f"(d[127])
-      : "l"(a), "l"(b), "r"(add));
-}
-__device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-__device__ __forceinline__ void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-template <int Pending>
-__device__ __forceinline__ void wgmma_wait() {
-  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(Pending) : "memory");
-}
-__device__ __forceinline__ void hold(float (&d)[128]) {  // keeps the compiler from moving uses of d across
-#pragma unroll
-  for (int i = 0; i < 128; i++) asm volatile("" : "+f"(d[i])::"memory");
 }
 
 __device__ __forceinline__ uint32_t pack(float a, float b) {
@@ -125,115 +42,60 @@ __device__ __forceinline__ uint32_t activate(float a0, float a1, float b0, float
   return pack(a0 * b0 * (r * e1), a1 * b1 * (r * e0));
 }
 
-struct Tile {
-  int rows, columns;  // where it begins
+template <bool Bias>
+struct Activation {
+  const CUtensorMap *y;
+  const float *bias;
+  int inner;
+
+  __device__ __forceinline__ void begin(const product::Place &, product::Tile) {}
+
+  __device__ __forceinline__ void finish(float (&d)[128], const product::Place &at, product::Tile t) {
+    const uint32_t out = at.extra + at.group * kOut;
+    const bool leader = at.warp == 0 && at.lane == 0;
+    // stmatrix: this lane gives the address of row `row` of matrix lane/8.
+    const int row = at.warp * 16 + (at.lane / 8 % 2) * 8 + at.lane % 8, first = t.columns / 2;
+    if (leader) put_wait_read();  // the last tile's
+    warpgroup_sync(1 + at.group);
+#pragma unroll
+    for (int p = 0; p < 16; p += 2) {  // eights of y's columns, in twos
+      uint32_t v[4];
+#pragma unroll
+      for (int q = 0; q < 2; q++) {
+        float *a = &d[8 * (p + q)], *b = a + 4;
+        if constexpr (Bias) {
+          const int column = first + 8 * (p + q) + 2 * at.quad;
+          if (column < inner) {
+            const float2 b1 = *reinterpret_cast<const float2 *>(bias + column), b2 = *reinterpret_cast<const float2 *>(bias + inner + column);
+            a[0] += b1.x, a[1] += b1.y, a[2] += b1.x, a[3] += b1.y;
+            b[0] += b2.x, b[1] += b2.y, b[2] += b2.x, b[3] += b2.y;
+          }
+        }
+        v[2 * q] = activate(a[0], a[1], b[0], b[1]), v[2 * q + 1] = activate(a[2], a[3], b[2], b[3]);
+      }
+      const int piece = p + at.lane / 16;
+      store_matrices(out + piece / 8 * 8192 + row * 128 + ((piece % 8) ^ (row & 7)) * 16, v[0], v[1], v[2], v[3]);
+    }
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    warpgroup_sync(1 + at.group);
+    if (leader) {
+      put(y, first, t.rows + at.group * 64, out);
+      put(y, first + 64, t.rows + at.group * 64, out + 8192);
+      put_commit();
+    }
+  }
+
+  __device__ __forceinline__ void end(const product::Place &at) {
+    if (at.warp == 0 && at.lane == 0) put_wait();
+  }
 };
 
-// tile i of this cluster's: rows in pairs of 128, kGroup pairs after each other for the same columns.
-__device__ __forceinline__ Tile tile_at(int i, int pairs, int tiles, uint32_t rank) {
-  const int per = kGroup * tiles, g = i / per, r = i - g * per, height = min(kGroup, pairs - g * kGroup);
-  return {((g * kGroup + r % height) * 2 + int(rank)) * kM, r / height * kN};
-}
-
-template <bool Bias>
-__device__ __forceinline__ void run(const CUtensorMap *maps, const float *bias, int pairs, int N, int K) {
-#ifdef __CUDA_ARCH_FEAT_SM90_ALL
-  extern __shared__ unsigned char raw[];
-  const uint32_t base = (shared(raw) + 1023) & ~1023u, full = base + kBarriers, empty = full + 8 * kStages;
-  const int tid = threadIdx.x, group = tid / 128;
-  const uint32_t rank = cluster_rank();
-  const int tiles = (N + kN - 1) / kN, steps = (K + kK - 1) / kK, total = pairs * tiles;
-  if (tid == 0) {
-    for (int s = 0; s < kStages; s++) barrier_init(full + 8 * s, 1), barrier_init(empty + 8 * s, 2 * 8);
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-  }
-  cluster_sync();
-  uint32_t step = 0;  // since the kernel began; its stage and turn
-  if (group == 2) {
-    asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
-    if (tid == 256) {
-      map_acquire(maps), map_acquire(maps + 1);
-      for (int i = blockIdx.x / 2; i < total; i += gridDim.x / 2) {
-        const Tile t = tile_at(i, pairs, tiles, rank);
-        for (int k = 0; k < steps; k++, step++) {
-          const uint32_t s = step % kStages, to = base + s * kStage;
-          barrier_wait(empty + 8 * s, (step / kStages & 1) ^ 1);
-          barrier_expect(full + 8 * s, kStage);
-          fetch(to, maps, k * kK, t.rows, full + 8 * s);
-          fetch_for_both(to + kABytes + rank * (kBBytes / 2), maps + 1, k * kK, t.columns + int(rank) * (kN / 2), full + 8 * s);
-        }
-      }
-    }
-  } else {
-    asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
-    const int warp = tid % 128 / 32, lane = tid % 32, quad = lane % 4;
-    const uint32_t out = base + kOut + group * kOutBytes;
-    // stmatrix: this lane gives the address of row `at_row` of matrix lane/8.
-    const int at_row = warp * 16 + (lane / 8 % 2) * 8 + lane % 8, at_piece = lane / 16;
-    auto address = [&](int piece) { return out + piece / 8 * 8192 + at_row * 128 + ((piece % 8) ^ (at_row & 7)) * 16; };
-    if (tid % 128 == 0) map_acquire(maps + 2);
-    float d[128];
-    for (int i = blockIdx.x / 2; i < total; i += gridDim.x / 2) {
-      const Tile t = tile_at(i, pairs, tiles, rank);
-      for (int k = 0; k < steps; k++, step++) {
-        const uint32_t s = step % kStages, at = base + s * kStage;
-        barrier_wait(full + 8 * s, step / kStages & 1);
-        hold(d);
-        wgmma_fence();
-#pragma unroll
-        for (int j = 0; j < kK / 16; j++) wgmma(d, descriptor(at + group * (64 * 128) + j * 32), descriptor(at + kABytes + j * 32), k > 0 || j > 0);
-        wgmma_commit();
-        hold(d);
-        wgmma_wait<1>();
-        if (k > 0 && lane < 2) barrier_arrive_at(empty + 8 * ((step - 1) % kStages), lane);
-      }
-      wgmma_wait<0>();
-      if (lane < 2) barrier_arrive_at(empty + 8 * ((step - 1) % kStages), lane);
-      hold(d);
-
-      if (tid % 128 == 0) put_wait_read();  // the last tile's
-      warpgroup_sync(1 + group);
-#pragma unroll
-      for (int p = 0; p < 16; p += 2) {  // eights of y's columns, in twos
-        uint32_t v[4];
-#pragma unroll
-        for (int q = 0; q < 2; q++) {
-          float *a = &d[8 * (p + q)], *b = a + 4;  // rows lane/4 (0, 1) and 8 on (2, 3)
-          if constexpr (Bias) {
-            const int column = t.columns / 2 + 8 * (p + q) + 2 * quad;
-            if (column < N / 2) {
-              const float2 b1 = *reinterpret_cast<const float2 *>(bias + column), b2 = *reinterpret_cast<const float2 *>(bias + N / 2 + column);
-              a[0] += b1.x, a[1] += b1.y, a[2] += b1.x, a[3] += b1.y;
-              b[0] += b2.x, b[1] += b2.y, b[2] += b2.x, b[3] += b2.y;
-            }
-          }
-          v[2 * q] = activate(a[0], a[1], b[0], b[1]), v[2 * q + 1] = activate(a[2], a[3], b[2], b[3]);
-        }
-        store_matrices(address(p + at_piece), v[0], v[1], v[2], v[3]);
-      }
-      asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-      warpgroup_sync(1 + group);
-      if (tid % 128 == 0) {
-        put(maps + 2, t.columns / 2, t.rows + group * 64, out);
-        put(maps + 2, t.columns / 2 + 64, t.rows + group * 64, out + 8192);
-        put_commit();
-      }
-    }
-    if (tid % 128 == 0) put_wait();
-  }
-  cluster_sync();  // the other block may still signal, or fetch for this one
-#else
-  __trap();
-#endif
-}
-
-}  // namespace up
+}  // namespace swiglu
 
 #define SWIGLU_PRODUCT(NAME, BIAS)                                                                                              \
   extern "C" __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(384, 1)                                                \
       NAME(const CUtensorMap *maps, const float *bias, int pairs, int columns, int K) {                                         \
-    up::run<BIAS>(maps, bias, pairs, columns, K);                                                                   \
+    product::run(maps, pairs, columns, K, swiglu::Activation<BIAS>{maps + 2, bias, columns / 2});                               \
   }
 SWIGLU_PRODUCT(swiglu_product, false)
 SWIGLU_PRODUCT(swiglu_product_bias, true)

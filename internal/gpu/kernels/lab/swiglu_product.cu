@@ -73,11 +73,11 @@ static void drop(const Product &p) {
 
 static void launch(const Product &p, int rows) {
   auto fn = p.bias ? swiglu_product_bias : swiglu_product;
-  CHECK(cudaFuncSetAttribute(fn, cudaFuncAttributeMaxDynamicSharedMemorySize, up::kShared));
+  CHECK(cudaFuncSetAttribute(fn, cudaFuncAttributeMaxDynamicSharedMemorySize, product::shared_bytes(2 * swiglu::kOut)));
   int sms;
   CHECK(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, 0));
   const int clusters = std::min(sms / 2, rows / 256 * ((p.n + 255) / 256));
-  fn<<<2 * clusters, 384, up::kShared>>>(p.maps, p.bias, rows / 256, p.n, p.k);
+  fn<<<2 * clusters, 384, product::shared_bytes(2 * swiglu::kOut)>>>(p.maps, p.bias, rows / 256, p.n, p.k);
   CHECK(cudaGetLastError());
 }
 
