@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
+	"surprisal/internal/gpu/telemetry"
 	"surprisal/internal/jobs"
 	"surprisal/internal/metrics"
 	"surprisal/internal/score"
@@ -206,6 +207,10 @@ func serve(cmd *cobra.Command, fetch, work context.Context) error {
 	if err != nil {
 		return err
 	}
+	sampler := telemetry.Start(telemetry.Config{UUID: cfg.GPUUUID(), Log: log})
+	defer sampler.Close()
+	sampler.Register(p.metrics.Set)
+	cfg.Telemetry = sampler
 	return errors.Join(take(fetch, work, nats, cfg, p), stop())
 }
 

@@ -30,6 +30,7 @@ type Config struct {
 // DeviceInfo is a visible GPU.
 type DeviceInfo struct {
 	Ordinal int
+	UUID    string // as NVML has it, without GPU- or MIG-; empty where the driver does not tell
 	Name    string
 	Memory  int64 // bytes
 	Major   int   // compute capability

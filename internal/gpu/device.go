@@ -45,6 +45,9 @@ func describeDevice(ordinal int) (DeviceInfo, error) {
 	if out.Name, err = dev.Name(); err != nil {
 		return out, err
 	}
+	if id, err := dev.UUID(); err == nil {
+		out.UUID = id.String()
+	}
 	if out.Memory, err = dev.TotalMem(); err != nil {
 		return out, err
 	}

@@ -35,6 +35,10 @@ type Totals struct {
 	SumNLL    float64 `json:"sum_nll"` // nats
 	Top1      int64   `json:"top1"`
 	Seconds   float64 `json:"seconds"` // wall time in the worker
+	// What the GPU took for it, as far as that is known: its worker charges each job
+	// with all since the last one, so that their sum is right.
+	GPUSeconds *float64 `json:"gpu_seconds,omitempty"`
+	Joules     *float64 `json:"joules,omitempty"`
 }
 
 // JobState is the newest record of a job, bucket surprisal_jobs, key <run>.<job>.

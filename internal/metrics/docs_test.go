@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-var docsRow = regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\| ([a-z]+) \\| ([a-z, ]*)\\| .+ \\|$")
+var docsRow = regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\| ([a-z]+) \\| ([a-zA-Z_, ]*)\\| .+ \\|$")
 
 // TestDocs holds docs/metrics.md to the code, in both directions; GPU metrics are
 // held to it by their own package.

@@ -141,6 +141,7 @@ func (s *session) next(fetch, ctx context.Context) (*jobs.Lease, error) {
 	}
 	// A pipeline that has failed waits for no job, which may be long in coming.
 	s.w.idle.because(metrics.CauseNoJob)
+	s.w.tasks.look() // the last one may have needed no scoring
 	fetch, cancel := context.WithCancel(fetch)
 	defer cancel()
 	defer context.AfterFunc(ctx, cancel)()
@@ -286,14 +287,16 @@ func (s *session) publish(ctx context.Context, t *task) error {
 		return err
 	}
 	s.w.meter.Took(metrics.PhaseWrite, time.Since(began))
-	if !c.Existed { // else whoever wrote it counts it
+	sum := totals(c.Totals, t)
+	if !c.Existed { // else whoever wrote it counts it, and was charged
 		s.count(t, c.Totals)
+		s.w.cost.charge(&sum)
 	}
 	s.w.jobsDone.Add(1)
 	s.w.jobLog(t).Info().Int64("documents", c.Totals.Documents).Int64("tokens", c.Totals.Tokens).
 		Int64("failed_rows", c.Totals.Failed).Bool("existed", c.Existed).
 		Dur("took", time.Since(t.started)).Msg("job committed")
-	s.settle(t, t.lease.Done(ctx, totals(c.Totals, t)))
+	s.settle(t, t.lease.Done(ctx, sum))
 	return nil
 }
 

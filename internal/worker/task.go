@@ -57,7 +57,9 @@ type row struct {
 type taskSet struct {
 	mu    sync.Mutex
 	tasks []*task
-	held  *jobs.Lease // waits for the session of its model
+	// working is told whether there are any, whenever that may have changed; nil: nobody is.
+	working func(bool)
+	held    *jobs.Lease // waits for the session of its model
 }
 
 // hold keeps a lease that waits for another session; nil: none waits.
@@ -84,12 +86,28 @@ func (s *taskSet) add(t *task) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.tasks = append(s.tasks, t)
+	s.tell()
+}
+
+// tell says whether there are tasks; mu is held.
+func (s *taskSet) tell() {
+	if s.working != nil {
+		s.working(len(s.tasks) > 0)
+	}
+}
+
+// look says whether there are tasks.
+func (s *taskSet) look() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tell()
 }
 
 func (s *taskSet) remove(t *task) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.tasks = slices.DeleteFunc(s.tasks, func(o *task) bool { return o == t })
+	s.tell()
 }
 
 // clear empties the set and gives what was in it.
@@ -98,6 +116,7 @@ func (s *taskSet) clear() []*task {
 	defer s.mu.Unlock()
 	rest := s.tasks
 	s.tasks = nil
+	s.tell()
 	return rest
 }
 

@@ -36,6 +36,7 @@ type Config struct {
 	StallAfter   time.Duration    // a job without progress for so long is given up; default 10 min
 	Program      string           // version, for outputs
 	Metrics      *metrics.Worker  // counts what is done; default its own, which nobody reads
+	Telemetry    Telemetry        // of the GPU that it scores on; nil: nothing is known
 	// Stalled is called when a job made no progress for StallAfter: the engine
 	// hangs, perhaps where no context reaches, so the process should end.
 	Stalled func(error)
@@ -76,6 +77,20 @@ func (c Config) Check() error {
 	return err
 }
 
+// GPUUUID is that of the GPU that the worker scores on, without its prefix; empty
+// for the CPU, and where the driver does not tell.
+func (c Config) GPUUUID() string {
+	kind, err := resolveEngine(c.withDefaults().Engine, c.GPU)
+	if err != nil || kind != score.EngineCUDA {
+		return ""
+	}
+	gpus, err := GPUs()
+	if err != nil {
+		return ""
+	}
+	return gpus[c.GPU].UUID
+}
+
 // newID makes an id that people recognise and that no other worker has.
 func newID() string {
 	host, err := os.Hostname()
@@ -103,6 +118,7 @@ type Worker struct {
 	log    zerolog.Logger
 	meter  *metrics.Worker
 	idle   *idle
+	cost   cost
 	// inputs and outputs are where jobs may read and write; nil: anywhere.
 	inputs, outputs *store.Fence
 
@@ -127,6 +143,13 @@ func New(client *jobs.Client, cfg Config) (*Worker, error) {
 		w.log = w.log.With().Int("gpu", cfg.GPU).Logger()
 	}
 	w.meter, w.idle = cfg.Metrics, newIdle(cfg.Metrics)
+	if kind == score.EngineCUDA {
+		w.cost.energy = func() (float64, bool) { return 0, false }
+		if cfg.Telemetry != nil {
+			w.cost.energy = cfg.Telemetry.Energy
+		}
+	}
+	w.tasks.working = w.cost.work
 	w.models = models{cfg: cfg, kind: kind, log: w.log}
 	w.models.open = w.models.openEngine
 	w.meter.BeforeScrape(func() {
@@ -205,7 +228,11 @@ func (w *Worker) Run(fetch, work context.Context) error {
 	if err != nil {
 		return fmt.Errorf("take jobs: %w", err)
 	}
-	w.log.Info().Str("engine", engine).Str("device", device).Msg("worker is ready")
+	ready := w.log.Info().Str("engine", engine).Str("device", device)
+	if uuid := w.cfg.GPUUUID(); uuid != "" {
+		ready = ready.Str("gpu_uuid", uuid)
+	}
+	ready.Msg("worker is ready")
 	w.consumer.Store(consumer)
 	g, gctx := errgroup.WithContext(work)
 	g.Go(func() error {
@@ -272,9 +299,11 @@ func (w *Worker) sessions(fetch, work context.Context, consumer *jobs.Consumer) 
 		log := w.log.With().Str("run", lease.Job.Run).Str("job", lease.Job.ID).Logger()
 		w.models.moved = lease.Progress
 		w.idle.because(metrics.CauseLoading)
+		w.cost.work(true)
 		m, err := w.load(work, &lease.Job)
 		if err != nil {
 			w.refuse(work, lease, err, log)
+			w.cost.work(false)
 			lease = nil
 			continue
 		}
@@ -339,6 +368,7 @@ func (w *Worker) signsOfLife(ctx, fetch context.Context) error {
 	tick := time.NewTicker(signEvery)
 	defer tick.Stop()
 	lastTokens, lastAt := int64(0), time.Now()
+	var e efficiency
 	for {
 		rec := w.record()
 		rec.Draining = fetch.Err() != nil
@@ -346,6 +376,7 @@ func (w *Worker) signsOfLife(ctx, fetch context.Context) error {
 			rec.TokensPerSec = float64(rec.TokensDone-lastTokens) / dt
 		}
 		lastTokens, lastAt = rec.TokensDone, time.Now()
+		w.measure(&e)
 		if err := w.client.PutWorker(ctx, rec); err != nil && ctx.Err() == nil {
 			w.log.Debug().Err(err).Msg("worker record not written")
 		}
@@ -371,6 +402,7 @@ func (w *Worker) record() jobs.WorkerRecord {
 	rec := jobs.WorkerRecord{
 		ID: w.cfg.ID, Host: host, PID: os.Getpid(), Version: w.cfg.Program, Started: w.started,
 		JobsDone: w.jobsDone.Load(), TokensDone: w.tokensDone.Load(), Progress: w.tasks.progress(),
+		GPU: w.sampleGPU(),
 	}
 	rec.Engine, rec.Device = w.models.describe()
 	return rec

@@ -1,0 +1,77 @@
+package telemetry
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"surprisal/internal/metrics"
+)
+
+// Register has a set tell what the sampler has read.
+func (s *Sampler) Register(set *metrics.Set) { set.Register(newCollector(s), Definitions()) }
+
+type collector struct {
+	sampler *Sampler
+	up      *prometheus.Desc
+	desc    map[string]*prometheus.Desc
+	kind    map[string]prometheus.ValueType
+}
+
+func newCollector(s *Sampler) *collector {
+	c := &collector{sampler: s, desc: map[string]*prometheus.Desc{}, kind: map[string]prometheus.ValueType{}}
+	for _, d := range Definitions() {
+		c.desc[d.Name] = prometheus.NewDesc(d.Name, d.Help, d.Labels, nil)
+		c.kind[d.Name] = prometheus.GaugeValue
+		if d.Kind == "counter" {
+			c.kind[d.Name] = prometheus.CounterValue
+		}
+	}
+	return c
+}
+
+// Describe tells all that there may be.
+func (c *collector) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range c.desc {
+		out <- d
+	}
+}
+
+// Collect tells the newest sample, without waiting for another.
+func (c *collector) Collect(out chan<- prometheus.Metric) {
+	emit := func(name string, v float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(c.desc[name], c.kind[name], v, labels...)
+	}
+	emit(up, truth(c.sampler.Up()))
+	s := c.sampler.Now()
+	if s == nil {
+		return
+	}
+	d := s.Device
+	index, of := strconv.Itoa(d.Index), ""
+	if d.Board != d.UUID {
+		of = d.Board
+	}
+	emit(info, 1, d.UUID, index, d.Name, d.PCI, of)
+	for _, p := range s.points {
+		labels := []string{d.Board, index}
+		if own[p.name] || d.Board == "" {
+			labels[0] = d.UUID
+		}
+		if p.label != "" {
+			labels = append(labels, p.label)
+		}
+		emit(p.name, p.value, labels...)
+	}
+}
+
+// own are the metrics that a MIG device has for itself.
+var own = func() map[string]bool {
+	m := map[string]bool{}
+	for _, d := range definitions {
+		m[d.Name] = strings.HasPrefix(d.Name, "surprisal_gpu_memory_") && strings.HasSuffix(d.Name, "_bytes") ||
+			strings.HasPrefix(d.Name, "surprisal_gpu_process") || d.Name == Utilization || d.Name == "surprisal_gpu_memory_utilization_ratio"
+	}
+	return m
+}()

@@ -1,0 +1,214 @@
+package telemetry
+
+import (
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/NVIDIA/go-nvml/pkg/nvml"
+	"github.com/rs/zerolog"
+)
+
+const (
+	every   = time.Second
+	reopen  = 30              // samples' time, after NVML or the GPU was lost
+	closing = 2 * time.Second // that Close waits for a call of NVML that hangs
+	// stale is when a sample is too old to be told: NVML hangs.
+	stale = 10 // samples' time
+)
+
+// Config is what a Sampler samples.
+type Config struct {
+	UUID string // of the GPU, without GPU- or MIG-; empty: only whether NVML is there
+	Log  zerolog.Logger
+
+	lib   nvml.Interface // NVML, but in tests
+	every time.Duration
+}
+
+// Sample is what was read of the GPU at one time.
+type Sample struct {
+	Device Device
+	At     time.Time
+	points []point
+	joules float64 // since some time; negative: not known
+}
+
+// Value is that of a metric without labels of its own.
+func (s *Sample) Value(name string) (v float64, ok bool) {
+	for _, p := range s.points {
+		if p.name == name && p.label == "" {
+			return p.value, true
+		}
+	}
+	return 0, false
+}
+
+// Sampler samples one GPU until Close.
+type Sampler struct {
+	cfg     Config
+	current atomic.Pointer[Sample]
+	up      atomic.Bool
+	said    string // the last trouble that was logged
+	stop    chan struct{}
+	ended   chan struct{}
+}
+
+// Start begins to sample. It waits for nothing.
+func Start(cfg Config) *Sampler {
+	if cfg.lib == nil {
+		cfg.lib = nvml.New()
+	}
+	if cfg.every == 0 {
+		cfg.every = every
+	}
+	s := &Sampler{cfg: cfg, stop: make(chan struct{}), ended: make(chan struct{})}
+	go s.run() // Close waits for it
+	return s
+}
+
+// Close ends the sampling. A call of NVML that hangs is left to the process's end.
+func (s *Sampler) Close() {
+	close(s.stop)
+	select {
+	case <-s.ended:
+	case <-time.After(closing):
+	}
+}
+
+// Now is the newest sample; nil where NVML is down or hangs.
+func (s *Sampler) Now() *Sample {
+	if c := s.current.Load(); c != nil && time.Since(c.At) < stale*s.cfg.every {
+		return c
+	}
+	return nil
+}
+
+// Up reports whether NVML answers, for the GPU if there is one to ask for.
+func (s *Sampler) Up() bool { return s.up.Load() && (s.cfg.UUID == "" || s.Now() != nil) }
+
+// Energy is the joules that the GPU has taken, since some time in the past; ok is
+// false where that is not known. Between samples it goes on with the power of the last.
+func (s *Sampler) Energy() (joules float64, ok bool) {
+	c := s.Now()
+	if c == nil || c.joules < 0 {
+		return 0, false
+	}
+	watts, _ := c.Value(Power)
+	return c.joules + watts*min(time.Since(c.At), 2*s.cfg.every).Seconds(), true
+}
+
+func (s *Sampler) run() {
+	defer close(s.ended)
+	for {
+		err := s.sample()
+		s.up.Store(false)
+		s.current.Store(nil)
+		if err == nil || errors.Is(err, errNoLibrary) {
+			if err != nil {
+				s.cfg.Log.Debug().Err(err).Msg("no GPU metrics")
+			}
+			return
+		}
+		if s.said != err.Error() { // once, not each time
+			s.said = err.Error()
+			s.cfg.Log.Warn().Err(err).Msg("no GPU metrics for now: NVML is down")
+		}
+		select {
+		case <-s.stop:
+			return
+		case <-time.After(reopen * s.cfg.every):
+		}
+	}
+}
+
+// sample samples until stop or until the GPU or NVML is lost.
+func (s *Sampler) sample() error {
+	if s.cfg.UUID == "" {
+		if ret := s.cfg.lib.Init(); ret == nvml.ERROR_LIBRARY_NOT_FOUND {
+			return errNoLibrary
+		} else if ret != nvml.SUCCESS {
+			return fmt.Errorf("start NVML: %s", text(ret))
+		}
+		s.up.Store(true)
+		<-s.stop
+		_ = s.cfg.lib.Shutdown()
+		return nil
+	}
+	b, err := open(s.cfg.lib, s.cfg.UUID)
+	if err != nil {
+		return err
+	}
+	defer b.close()
+	ticker := time.NewTicker(s.cfg.every)
+	defer ticker.Stop()
+	var slow []point
+	for n := 0; ; n++ {
+		now, err := b.sample(n%slowEvery == 0, &slow)
+		if err != nil {
+			return err
+		}
+		s.current.Store(now)
+		s.up.Store(true)
+		select {
+		case <-ticker.C:
+		case <-s.stop:
+			return nil
+		}
+	}
+}
+
+// sample reads the GPU; what is slow is read if asked, and else as it was in slow.
+func (b *board) sample(all bool, slow *[]point) (*Sample, error) {
+	s := &Sample{Device: b.device, joules: -1}
+	if all {
+		*slow = nil
+	}
+	for i, g := range groups {
+		if g.slow && !all || b.off[i] {
+			continue
+		}
+		var got []point
+		ret := g.read(b, func(name string, v float64, label ...string) {
+			p := point{name: name, value: v}
+			if len(label) > 0 {
+				p.label = label[0]
+			}
+			got = append(got, p)
+		})
+		switch {
+		case lost(ret):
+			return nil, fmt.Errorf("read %s: %s", b.device.UUID, text(ret))
+		case ret != nvml.SUCCESS:
+			b.off[i] = untold(ret)
+			continue
+		}
+		if g.slow {
+			*slow = append(*slow, got...)
+		} else {
+			s.points = append(s.points, got...)
+		}
+	}
+	s.points = append(s.points, *slow...)
+	s.At = time.Now()
+	b.energy(s)
+	b.last = s.At
+	return s, nil
+}
+
+// energy fills the sample's joules: the board's counter, or power integrated.
+func (b *board) energy(s *Sample) {
+	joules, counted := s.Value(energyTotal)
+	watts, known := s.Value(Power)
+	if !counted && known && !b.counted {
+		if !b.last.IsZero() {
+			b.joules += (b.watts + watts) / 2 * s.At.Sub(b.last).Seconds()
+		}
+		b.watts, joules, counted = watts, b.joules, true
+		s.points = append(s.points, point{name: energyTotal, value: joules})
+	}
+	if counted && !b.shared {
+		s.joules = joules
+	}
+}
