@@ -4,7 +4,7 @@
     peer.py --lengths mix.json [--compile] > peer.json      needs torch, triton and flash-linear-attention 0.6
 
 Measured: the matrix products of the 1.3B model alone (fp16 and bf16), forward + per-token NLL of the model in bf16
-(eager and compiled, dense and packed), and chunk_gdn2 and chunk_kda alone. Weights are random: they decide no speed.
+(eager and compiled, dense and packed), and chunk_gdn2 alone. Weights are random: they decide no speed.
 """
 import argparse, json, math, statistics, sys
 import torch
@@ -133,13 +133,7 @@ def main():
     same = lambda d: {n: (lambda *s, t=t: t) for n, t in d.items()}
     out["chunk_gdn2_ms"] = {"dense": recurrence(chunk_gdn2, dense, **same(fixed)),
                             "mix": statistics.mean(recurrence(chunk_gdn2, (1, a.rows), c, **same(packed)) for c in cus)}
-    try:
-        from fla.ops.kda import chunk_kda
-        beta = torch.rand(*dense, HEADS, device="cuda").bfloat16()
-        out["chunk_kda_ms"] = {"dense": recurrence(chunk_kda, dense, beta=lambda *s: beta)}
-    except Exception as e:
-        out["chunk_kda_ms"] = {"error": repr(e)[:200]}
-    print("recurrence", out["chunk_gdn2_ms"], out["chunk_kda_ms"], file=sys.stderr, flush=True)
+    print("recurrence", out["chunk_gdn2_ms"], file=sys.stderr, flush=True)
     del fixed, packed
 
     peer = Peer()
