@@ -184,7 +184,7 @@ func (e *Engine) norm(w, rows cu.DevicePtr, n int) error {
 
 // gates takes the projections to the recurrence's operands.
 func (e *Engine) gates(l int, d batch) error {
-	const run, warps = 32, 4 // as in gates.cu
+	const run, warps = 64, 4 // as in gates.cu
 	c, b, y := e.model, &e.buf, &e.w.layers[l]
 	flags := uint64(0)
 	for i, on := range []bool{c.Kaczmarz, c.QKL2Norm, c.NegEigval} {
