@@ -4,10 +4,13 @@ package fakescores
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math"
 	"math/rand/v2"
+	"os"
 	"runtime"
 
 	"golang.org/x/sync/errgroup"
@@ -39,15 +42,23 @@ func Of(row int64, text string) score.Score {
 	s.Tokens = int64(len(text)+3) / 4
 	s.SumNLL = float64(s.Tokens) * (3.4 + .8*r.NormFloat64())
 	s.Top1 = s.Tokens / 3
+	return s
+}
+
+// tokens adds the row's token scores.
+func tokens(s *score.Score) {
+	if s.Error != "" {
+		return
+	}
 	s.TokenIDs = []int32{0}
 	for i := range s.Tokens {
 		s.TokenIDs = append(s.TokenIDs, int32(i%1000))
 		s.TokenNLL = append(s.TokenNLL, float32(s.SumNLL/float64(s.Tokens)))
 	}
-	return s
 }
 
-// Write scores inputs into out and writes the manifest.
+// Write scores inputs into out and writes the manifest. Called again, it goes on
+// where it was cut off.
 func Write(ctx context.Context, inputs []string, out string, o Options) (*score.Manifest, error) {
 	abs, err := store.Resolve(out)
 	if err != nil {
@@ -83,12 +94,15 @@ func Write(ctx context.Context, inputs []string, out string, o Options) (*score.
 		}
 		m.Files = append(m.Files, p)
 	}
-	if err := shard.WriteManifest(ctx, abs, m); err != nil {
+	if err := shard.WriteManifest(ctx, abs, m); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(runtime.GOMAXPROCS(0))
 	for _, j := range m.Jobs() {
+		if _, err := os.Stat(store.Join(abs, j.Output)); err == nil {
+			continue
+		}
 		if o.Skip == nil || !o.Skip(j) {
 			g.Go(func() error { return job(ctx, j) })
 		}
@@ -116,6 +130,9 @@ func job(ctx context.Context, j score.Job) error {
 			return err
 		}
 		s := Of(row.Index, row.Text)
+		if j.Options.PerToken {
+			tokens(&s)
+		}
 		if row.Null {
 			s = score.Score{Row: row.Index, Bytes: -1, Error: "null text"}
 		}

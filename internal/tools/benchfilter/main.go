@@ -2,11 +2,16 @@
 // generated corpus: FILES parquet files of ROWS short rows, written by pyarrow,
 // and scores that no model made. DuckDB reads a corpus that has the score columns
 // in it already, so that it need not join; the dispatcher reads the corpus and OUT.
+//
+// With -distinct N, only N input files are generated, and the corpus is hard links
+// to them; each link has score files of its own, and all that is kept is written.
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -44,53 +49,112 @@ func run() error {
 	where := flag.String("where", "perplexity < p60 and n_tokens >= 10", "what passes")
 	threads := flag.Int("threads", runtime.NumCPU(), "threads of either")
 	repeat := flag.Int("repeat", 3, "the best of so many is told")
+	distinct := flag.Int("distinct", 0, "how many of the input files are generated; the others are hard links to them (default all)")
+	only := flag.Bool("prepare", false, "only make what is missing of the corpus")
 	flag.Parse()
-	corpus, out, merged := filepath.Join(*dir, "corpus"), filepath.Join(*dir, "out"), filepath.Join(*dir, "merged")
-	script := "internal/tools/benchfilter/corpus.py"
-	if _, err := os.Stat(merged); err != nil {
-		if err := os.RemoveAll(*dir); err != nil {
-			return err
-		}
-		if err := command(*python, script, "make", corpus, fmt.Sprint(*files), fmt.Sprint(*rows)).Run(); err != nil {
-			return fmt.Errorf("make the corpus (needs pyarrow, numpy and duckdb): %w", err)
-		}
-		if _, err := fakescores.Write(context.Background(), []string{corpus}, out, fakescores.Options{}); err != nil {
-			return err
-		}
-		if err := command(*bin, "export", out, "--as", "merged", "--to", merged).Run(); err != nil {
-			return fmt.Errorf("merge the scores in for DuckDB: %w", err)
-		}
+	b := bench{*dir, *bin, *python, "internal/tools/benchfilter/corpus.py", *files, min(*files, cmp.Or(*distinct, *files)), *rows}
+	if err := b.prepare(); err != nil || *only {
+		return err
 	}
 	all := int64(*files) * int64(*rows)
-	best := map[string]figure{}
+	best, digests := map[string]figure{}, map[string]string{}
 	for range *repeat {
-		kept := filepath.Join(*dir, "kept")
-		a, err := timed("dispatcher filter", kept, *bin, "filter", out, "--where", *where, "--to", kept)
-		if err != nil {
-			return err
-		}
-		duck := filepath.Join(*dir, "duck")
-		b, err := timed("duckdb", duck, *python, script, "filter", merged, duck, *where, fmt.Sprint(*threads))
-		if err != nil {
-			return err
-		}
-		for _, f := range []figure{a, b} {
+		for _, side := range []struct {
+			what string
+			args []string
+		}{
+			{"dispatcher filter", []string{*bin, "filter", b.path("out"), "--where", *where, "--to", b.path("kept")}},
+			{"duckdb", []string{*python, b.script, "filter", b.path("merged"), b.path("kept"), *where, fmt.Sprint(*threads)}},
+		} {
+			f, err := timed(side.what, b.path("kept"), side.args[0], side.args[1:]...)
+			if err != nil {
+				return err
+			}
 			f.Rows = int64(float64(all) / f.Seconds)
 			if was, ok := best[f.What]; !ok || f.Seconds < was.Seconds {
 				best[f.What] = f
 			}
+			kept, err := command(*python, b.script, "digest", b.path("kept")).Output()
+			if err != nil {
+				return err
+			}
+			digests[side.what] = string(kept)
 		}
-		if out, err := exec.Command(*python, script, "compare", kept, duck).CombinedOutput(); err != nil {
-			return fmt.Errorf("the two kept different rows: %s", out)
+		if digests["duckdb"] != digests["dispatcher filter"] {
+			return fmt.Errorf("the two kept different rows: %v", digests)
 		}
+	}
+	if err := os.RemoveAll(b.path("kept")); err != nil {
+		return err
 	}
 	enc := json.NewEncoder(os.Stdout)
 	enc.SetIndent("", "  ")
 	ours, theirs := best["dispatcher filter"], best["duckdb"]
 	return enc.Encode(map[string]any{
-		"files": *files, "rows": all, "threads": *threads, "where": *where, "figures": []figure{ours, theirs},
+		"files": *files, "distinct_files": b.distinct, "rows": all, "threads": *threads, "where": *where, "figures": []figure{ours, theirs},
 		"speed_beside_duckdb": theirs.Seconds / ours.Seconds, "cpu_beside_duckdb": theirs.CPU / ours.CPU,
 	})
+}
+
+// bench is a corpus in a folder: inputs, scores (out), and inputs with scores (merged).
+type bench struct {
+	dir, bin, python, script string
+	files, distinct, rows    int
+}
+
+func (b *bench) path(name string) string { return filepath.Join(b.dir, name) }
+
+// prepare makes what is not there yet, so that it may be cut off.
+func (b *bench) prepare() error {
+	for _, step := range []struct {
+		name string
+		make func(to string) error
+	}{
+		{"distinct", func(to string) error {
+			return command(b.python, b.script, "make", to, fmt.Sprint(b.distinct), fmt.Sprint(b.rows)).Run()
+		}},
+		{"distinct-merged", func(to string) error {
+			if err := fake(b.path("distinct"), b.path("distinct-out")); err != nil {
+				return err
+			}
+			return command(b.bin, "export", b.path("distinct-out"), "--as", "merged", "--to", to).Run()
+		}},
+		{"corpus", func(to string) error { return b.link(b.path("distinct"), to) }},
+		{"merged", func(to string) error { return b.link(b.path("distinct-merged"), to) }},
+	} {
+		to := b.path(step.name)
+		if _, err := os.Stat(to); err == nil {
+			continue
+		}
+		if err := errors.Join(os.MkdirAll(b.dir, 0o777), os.RemoveAll(to+".part")); err != nil {
+			return err
+		}
+		if err := step.make(to + ".part"); err != nil {
+			return fmt.Errorf("make %s (needs pyarrow, numpy and duckdb): %w", to, err)
+		}
+		if err := os.Rename(to+".part", to); err != nil {
+			return err
+		}
+	}
+	return fake(b.path("corpus"), b.path("out"))
+}
+
+func fake(corpus, out string) error {
+	_, err := fakescores.Write(context.Background(), []string{corpus}, out, fakescores.Options{})
+	return err
+}
+
+// link has as many files in to as asked for, each one of from's.
+func (b *bench) link(from, to string) error {
+	if err := os.Mkdir(to, 0o777); err != nil {
+		return err
+	}
+	for i := range b.files {
+		if err := os.Link(filepath.Join(from, fmt.Sprintf("%03d.parquet", i%b.distinct)), filepath.Join(to, fmt.Sprintf("%03d.parquet", i))); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func command(name string, args ...string) *exec.Cmd {
