@@ -68,6 +68,7 @@ func TestJSONLines(t *testing.T) {
 		}
 		sameScores(t, base, got)
 		dispatcher(t, "verify", "--rescore", "5", out).want(t, 0)
+		runProgram(t, nil, "checkrun", out).want(t, 0)
 	}
 
 	// After scoring: the same lines, documents coloured, one document.

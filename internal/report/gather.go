@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"math"
-	"os"
 	"slices"
 	"sort"
 	"sync"
@@ -12,6 +11,7 @@ import (
 
 	"surprisal/internal/shard"
 	"surprisal/internal/sift"
+	"surprisal/internal/store"
 )
 
 // Options say what a report has in it.
@@ -319,8 +319,12 @@ func (d *data) file(ctx context.Context, c *sift.Corpus, f *sift.File, by []stri
 		}
 		m := made.Metadata
 		d.made[m.Engine+", "+m.Precision+", on "+m.Device+" (version "+m.Program+")"] += made.Totals.Documents
-		if st, err := os.Stat(r.Path); err == nil { // a time is known of local files alone
-			d.commits = append(d.commits, commit{st.ModTime(), made.Totals.Tokens})
+		at, err := store.Modified(ctx, r.Path)
+		if err != nil {
+			return err
+		}
+		if !at.IsZero() {
+			d.commits = append(d.commits, commit{at, made.Totals.Tokens})
 		}
 	}
 	names := append(slices.Clone(by), "perplexity", "bits_per_byte", "n_tokens", "sum_nll", "error")

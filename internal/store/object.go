@@ -51,6 +51,15 @@ func Open(ctx context.Context, name string) (*Object, error) {
 	return &Object{Info: info, bucket: b, key: p.Key}, nil
 }
 
+// Modified is when the file was written; zero where the store doesn't tell.
+func Modified(ctx context.Context, name string) (time.Time, error) {
+	o, err := Open(ctx, name)
+	if err != nil {
+		return time.Time{}, err
+	}
+	return o.Modified, o.Close()
+}
+
 // OpenVersion opens the file of which size and version are known. A local file
 // that is another one now is ErrChanged; elsewhere, where that would cost a
 // request, the first read tells.

@@ -101,6 +101,8 @@ func (c *checker) file(i int, list []job) {
 	f := c.m.Files[i]
 	c.inputs.Checked++
 	var in *table
+	var text *lines
+	rows := int64(-1)
 	st, err := os.Stat(f.Input.Path)
 	switch version := ""; {
 	case err != nil:
@@ -111,13 +113,21 @@ func (c *checker) file(i int, list []job) {
 			c.inputs.breaks("%s is %s now, planned was %s (size-mtime)", f.Input.Path, version, f.Input.Version)
 			break
 		}
-		if in, err = openTable(f.Input.Path); err != nil {
+		if isLines(f.Input.Rel) {
+			text = &lines{path: f.Input.Path}
+			defer text.Close()
+			rows, err = text.count()
+		} else if in, err = openTable(f.Input.Path); err == nil {
+			defer in.Close()
+			rows = in.NumRows()
+		}
+		if err != nil {
 			c.inputs.breaks("%s: %v", f.Input.Path, err)
+			in, text = nil, nil
 			break
 		}
-		defer in.Close()
-		if in.NumRows() != f.Rows {
-			c.inputs.breaks("%s has %d rows, planned were %d", f.Input.Path, in.NumRows(), f.Rows)
+		if rows != f.Rows {
+			c.inputs.breaks("%s has %d rows, planned were %d", f.Input.Path, rows, f.Rows)
 		}
 	}
 	for _, j := range list {
@@ -125,7 +135,7 @@ func (c *checker) file(i int, list []job) {
 			continue
 		}
 		if _, err := os.Lstat(c.path(j.output)); err == nil {
-			c.scores(j, in)
+			c.scores(j, in, text)
 		}
 	}
 }
@@ -147,8 +157,8 @@ type totals struct {
 	sum                                               float64
 }
 
-// scores checks one score file beside its input, which may be nil.
-func (c *checker) scores(j job, in *table) {
+// scores checks one score file beside its input: a table, lines, or neither.
+func (c *checker) scores(j job, in *table, text *lines) {
 	t, err := openTable(c.path(j.output))
 	if err != nil {
 		c.order.breaks("%s: %v", j.output, err)
@@ -205,6 +215,9 @@ func (c *checker) scores(j job, in *table) {
 	}
 	if in != nil {
 		c.compareKept(j, t, in)
+	}
+	if text != nil {
+		c.compareLines(j, t, text)
 	}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/klauspost/compress/zstd"
 	"github.com/parquet-go/parquet-go"
 
 	"surprisal/internal/score"
@@ -35,7 +37,10 @@ func makeRun(t *testing.T, in, run string) (out string, files []string) {
 		Version: score.FormatVersion, Run: run, Created: "2026-01-02T03:04:05Z", Program: "test", Out: out, Inputs: []string{in},
 		Options: score.Options{TextColumn: "text", Long: score.LongCarry, MaxLength: 64, Special: score.SpecialText, Engine: score.EngineCPU, PerToken: true},
 		Model:   score.Model{Dir: "/m", Digest: "sha256:aa"},
-		Files:   []score.FilePlan{{Input: inputs[0], Rows: 30, RowGroups: 3, Cuts: []int64{0, 10, 23}}},
+		Files:   []score.FilePlan{{Input: inputs[0], Rows: 30, RowGroups: 3, Cuts: []int64{0, 10, 23}, Offsets: offsets(t, in)}},
+	}
+	if isLines(in) {
+		m.Options.Keep = []string{"id", "n", "x", "ok", "m"}
 	}
 	m.ConfigDigest = score.ConfigDigest(m.Options, m.Model)
 	if err := shard.WriteManifest(t.Context(), out, m); err != nil {
@@ -87,6 +92,112 @@ func makeRun(t *testing.T, in, run string) (out string, files []string) {
 		t.Fatal(err)
 	}
 	return out, files
+}
+
+// offsets are the bytes at which rows 0, 10 and 23 begin.
+func offsets(t *testing.T, in string) []int64 {
+	t.Helper()
+	if !strings.HasSuffix(in, ".jsonl") {
+		return nil
+	}
+	b, err := os.ReadFile(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var at []int64
+	row, off := 0, 0
+	for line := range bytes.Lines(b) {
+		if len(bytes.TrimSpace(line)) > 0 {
+			if row == 0 || row == 10 || row == 23 {
+				at = append(at, int64(off))
+			}
+			row++
+		}
+		off += len(line)
+	}
+	return at
+}
+
+// makeLines is makeInput in JSON lines, some of them bad, compressed as the name says.
+func makeLines(t *testing.T, name string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	var b bytes.Buffer
+	var w io.WriteCloser = nopCloser{&b}
+	switch filepath.Ext(name) {
+	case ".gz":
+		w = gzip.NewWriter(&b)
+	case ".zst":
+		var err error
+		if w, err = zstd.NewWriter(&b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 30 {
+		line := fmt.Sprintf(`{"id": "id-%d", "n": %d, "x": %g, "ok": %v, "m": {"a": [%d, "b"]}, "text": %q}`, i, i, float64(i)/4, i%2 == 0, i, strings.Repeat("x", i))
+		switch i {
+		case 12:
+			line = `{"id": "torn`
+		case 13:
+			line = `[1, 2]`
+		case 14:
+			line = "{\"id\": \"\xff\"}"
+		case 15:
+			line = `{"id": 7, "n": "seven", "x": true, "ok": 1, "m": null, "text": "t"}` + "\n  \r\n"
+		}
+		if _, err := fmt.Fprintln(w, line); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, b.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+type nopCloser struct{ io.Writer }
+
+func (nopCloser) Close() error { return nil }
+
+// TestLines: kept columns are held to the fields of JSON lines.
+func TestLines(t *testing.T) {
+	for _, name := range []string{"a.jsonl", "a.ndjson.gz", "a.jsonl.zst"} {
+		in := makeLines(t, name)
+		out, _ := makeRun(t, in, "run-a")
+		code, r := report(t, out)
+		if code != 0 || r.Violations != 0 {
+			t.Errorf("%s: exit %d: %+v", name, code, r)
+		}
+		for _, p := range r.Promises {
+			if strings.HasPrefix(p.Name, "kept") && p.Checked != 30 {
+				t.Errorf("%s: %+v", name, p)
+			}
+		}
+		if name != "a.jsonl" {
+			continue
+		}
+		// The input changes, its size and time don't.
+		b, err := os.ReadFile(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		st, err := os.Stat(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for what, change := range map[string][2]string{"text": {`"id-3"`, `"id-4"`}, "integer": {`"n": 4`, `"n": 9`}, "number": {"6.75", "6.25"}, "boolean": {`"ok": true`, `"ok": null`}, "object": {`[5, "b"]`, `[5, "c"]`}} {
+			lie := bytes.Replace(b, []byte(change[0]), []byte(change[1]), 1)
+			if err := errors.Join(os.WriteFile(in, lie, 0o600), os.Chtimes(in, st.ModTime(), st.ModTime())); err != nil || bytes.Equal(lie, b) {
+				t.Fatal(what, err)
+			}
+			if code, r := report(t, out); code != 1 || r.Violations == 0 {
+				t.Errorf("another %s: exit %d: %+v", what, code, r)
+			}
+		}
+	}
 }
 
 func makeInput(t *testing.T) string {
