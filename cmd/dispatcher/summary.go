@@ -30,6 +30,12 @@ func printSummary(w io.Writer, s *dispatch.Summary, asJSON bool) error {
 	} else if s.Documents > 0 {
 		line("speed", "nothing was left to score")
 	}
+	if s.JoulesPerMillionTokens != nil {
+		line("energy", "%s J a million tokens (%s kWh)", num(*s.JoulesPerMillionTokens), num(*s.Joules/3.6e6))
+	}
+	if s.GPUDaysPerBillionTokens != nil {
+		line("GPU time", "%s GPU-days a billion tokens (%s GPU-hours)", num(*s.GPUDaysPerBillionTokens), num(*s.GPUSeconds/3600))
+	}
 	if p := s.Perplexity; p != nil {
 		line("perplexity", "p5 %s   p25 %s   median %s   p75 %s   p95 %s", num(p["p5"]), num(p["p25"]), num(p["p50"]), num(p["p75"]), num(p["p95"]))
 		of := fmt.Sprintf("perplexity %s", num(s.CorpusPerplexity))

@@ -82,10 +82,11 @@ func (l *Local) Run(drain, ctx context.Context, req Request) (*Summary, error) {
 	before := s.Committed.Totals
 	m := s.Manifest
 	committed, dead := s.Committed, []DeadJob(nil)
+	var cost score.Cost
 	if countPending(m, s.Committed) > 0 {
 		l.Log.Info().Str("run", m.Run).Str("engine", string(m.Options.Engine)).Int("files", len(m.Files)).
 			Int("jobs", m.JobCount()).Int("committed", len(s.Committed.Jobs)).Msg("run begins")
-		committed, dead, err = l.score(drain, ctx, bin, workers, s)
+		committed, dead, cost, err = l.score(drain, ctx, bin, workers, s)
 		if err != nil && !errors.Is(err, ErrInterrupted) {
 			return nil, err
 		}
@@ -100,6 +101,7 @@ func (l *Local) Run(drain, ctx context.Context, req Request) (*Summary, error) {
 	if err != nil {
 		return nil, err
 	}
+	bill(ctx, alone{}, m, sum, cost, l.Log)
 	if err := Finish(ctx, m, sum); err != nil {
 		return nil, err
 	}
@@ -126,32 +128,34 @@ func (l *Local) workers(e score.EngineKind, have engines) (int, error) {
 // worker's job should not wait for long.
 const localAckWait = 15 * time.Second
 
-// score runs server, workers and watch until every job is committed or dead.
-func (l *Local) score(drain, ctx context.Context, bin string, workers int, s *Submitted) (*Committed, []DeadJob, error) {
+// score runs server, workers and watch until every job is committed or dead. The
+// cost is what its queue's records tell, which go with it.
+func (l *Local) score(drain, ctx context.Context, bin string, workers int, s *Submitted) (_ *Committed, _ []DeadJob, cost score.Cost, _ error) {
 	// The queue is disposable: a run that is cut off is taken up from its
 	// manifest and its files.
 	dir, err := os.MkdirTemp("", "surprisal-queue-")
 	if err != nil {
-		return nil, nil, fmt.Errorf("make the queue's folder: %w", err)
+		return nil, nil, cost, fmt.Errorf("make the queue's folder: %w", err)
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	server, err := jobs.StartServer(ctx, jobs.ServerConfig{StoreDir: dir, Log: l.Log.Level(zerolog.WarnLevel)})
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, cost, err
 	}
 	defer server.Shutdown()
 	conn := jobs.Config{URLs: []string{server.URL()}, Token: server.Token(), Name: "surprisal dispatcher", Log: l.Log}
 	client, err := jobs.Connect(ctx, conn)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, cost, err
 	}
 	defer client.Close()
 	if err := s.Queue(ctx, client, QueueOptions{Run: jobs.RunConfig{AckWait: localAckWait}}); err != nil {
-		return nil, nil, err
+		return nil, nil, cost, err
 	}
 	if n := s.Queued; workers > n {
 		workers = n
 	}
+	asked := ctx
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stop, stopWorkers := context.WithCancel(drain)
@@ -206,16 +210,17 @@ func (l *Local) score(drain, ctx context.Context, bin string, workers int, s *Su
 		return nil
 	})
 	err = g.Wait()
+	cost = costOf(asked, client, s.Manifest.Run, l.Log)
 	if committed != nil && err == nil {
-		return committed, dead, nil
+		return committed, dead, cost, nil
 	}
 	if drain.Err() != nil && (err == nil || errors.Is(err, ErrInterrupted) || errors.Is(err, context.Canceled)) {
-		return nil, nil, ErrInterrupted
+		return nil, nil, cost, ErrInterrupted
 	}
 	if err == nil {
 		err = errors.New("the workers ended before the run did")
 	}
-	return nil, nil, err
+	return nil, nil, cost, err
 }
 
 // command is one worker process to run.

@@ -92,7 +92,7 @@ func Plan(ctx context.Context, req Request) (m, known *score.Manifest, err error
 		if err := sameRun(known, m); err != nil {
 			return nil, nil, err
 		}
-		m.Run, m.Created, m.Program, m.JobTokens = known.Run, known.Created, known.Program, known.JobTokens
+		m.Run, m.Created, m.Program, m.JobTokens, m.Costs = known.Run, known.Created, known.Program, known.JobTokens, known.Costs
 	} else {
 		m.Run = newRunID()
 	}

@@ -42,6 +42,13 @@ type Summary struct {
 	FailedFiles []FailedFile `json:"failed_files,omitempty"`
 	DeadJobs    []DeadJob    `json:"dead_jobs,omitempty"`
 
+	// What jobs took on GPUs, of all commands together: of those that told. A worker
+	// charges them with loads and failed attempts too. nil: not known.
+	Joules                  *float64 `json:"joules,omitempty"`
+	JoulesPerMillionTokens  *float64 `json:"joules_per_million_tokens,omitempty"`
+	GPUSeconds              *float64 `json:"gpu_seconds,omitempty"`
+	GPUDaysPerBillionTokens *float64 `json:"gpu_days_per_billion_tokens,omitempty"`
+
 	// Of this command alone: what it scored, and how fast.
 	Seconds      float64 `json:"seconds"`
 	ScoredTokens int64   `json:"scored_tokens"`

@@ -68,6 +68,7 @@ func Wait(ctx context.Context, client *jobs.Client, run string, report func(Prog
 		if err != nil {
 			return nil, err
 		}
+		bill(ctx, &keep, m, sum, costOf(ctx, client, run, log), log)
 		if err := conclude(ctx, client, &keep, m, c, epoch, sum); !errors.Is(err, errAnew) {
 			return sum, err
 		}

@@ -3,6 +3,7 @@ package jobs
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -39,6 +40,20 @@ func (c *Client) WatchRun(ctx context.Context, run string, state func(JobState),
 		},
 	}
 	return c.fail("watch run "+run, f.run(ctx))
+}
+
+// RecordsSince is when the bucket of the jobs' records was made: another time,
+// other records.
+func (c *Client) RecordsSince(ctx context.Context) (time.Time, error) {
+	var made time.Time
+	err := read(ctx, func(ctx context.Context) error {
+		s, err := c.js.Stream(ctx, "KV_"+JobBucket)
+		if err == nil {
+			made = s.CachedInfo().Created
+		}
+		return err
+	})
+	return made, c.fail("look at the jobs' records", err)
 }
 
 // JobStates lists the newest record of each of the run's jobs, through state. A

@@ -52,6 +52,9 @@ type totals struct {
 	Missing    int64    `json:"missing_rows"`
 	Perplexity *float64 `json:"perplexity"`
 	Median     *float64 `json:"median_perplexity"`
+	// Of the GPUs; absent where it is not known.
+	JoulesPerMillionTokens  *float64 `json:"joules_per_million_tokens,omitempty"`
+	GPUDaysPerBillionTokens *float64 `json:"gpu_days_per_billion_tokens,omitempty"`
 }
 
 type reasonCount struct {
@@ -175,6 +178,15 @@ func (r *Report) layOut(c *sift.Corpus, d *data, o Options) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(d.made)) {
 		p.Facts = append(p.Facts, [2]string{"Scored by", name + ": " + count(d.made[name]) + " rows"})
+	}
+	cost := m.Cost()
+	if v, ok := cost.JoulesPerMillionTokens(); ok {
+		p.Facts = append(p.Facts, [2]string{"Energy", number(v) + " J a million tokens, " + number(cost.Joules/3.6e6) + " kWh, by the GPUs' counters"})
+		r.Totals.JoulesPerMillionTokens = &v
+	}
+	if v, ok := cost.GPUDaysPerBillionTokens(); ok {
+		p.Facts = append(p.Facts, [2]string{"GPU time", number(v) + " GPU-days a billion tokens, " + number(cost.GPUSeconds/3600) + " GPU-hours"})
+		r.Totals.GPUDaysPerBillionTokens = &v
 	}
 	for i, in := range m.Inputs {
 		if i == 5 {

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"surprisal/internal/score"
 	"surprisal/internal/shard"
 	"surprisal/internal/sift"
 	"surprisal/internal/sift/fakescores"
@@ -99,6 +100,35 @@ func TestHostileTexts(t *testing.T) {
 	for _, link := range []string{"src=\"http", "href=\"http", "url(", "@import", "fetch("} {
 		if strings.Contains(s, link) {
 			t.Errorf("the page has %s", link)
+		}
+	}
+}
+
+// TestCosts: energy and GPU time are told where they are known, and nowhere else.
+func TestCosts(t *testing.T) {
+	for _, known := range []bool{true, false} {
+		c := hostileCorpus(t)
+		if known {
+			c.Manifest.Costs = []score.Cost{
+				{Queue: "a", Jobs: 2, Tokens: 1_000_000, Joules: 900, GPUTokens: 2_000_000, GPUSeconds: 8.64},
+				{Queue: "b", Jobs: 1, Tokens: 1_000_000, Joules: 700, GPUTokens: 2_000_000, GPUSeconds: 8.64},
+			}
+		}
+		r, err := Make(t.Context(), c, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var b bytes.Buffer
+		if err := r.HTML(&b); err != nil {
+			t.Fatal(err)
+		}
+		for _, words := range []string{"800 J a million tokens", "0.05 GPU-days a billion tokens"} {
+			if strings.Contains(b.String(), words) != known {
+				t.Errorf("known: %v, the page says %q: %v", known, words, !known)
+			}
+		}
+		if (r.Totals.JoulesPerMillionTokens != nil) != known || (r.Totals.GPUDaysPerBillionTokens != nil) != known {
+			t.Errorf("known: %v, %+v", known, r.Totals)
 		}
 	}
 }

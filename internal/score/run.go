@@ -25,8 +25,9 @@ var runID = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
 // name at once.
 func ValidRunID(id string) bool { return runID.MatchString(id) }
 
-// Manifest is what a person asked for and how it was cut. It is written once to
-// OUT/_manifest.json before the first job is queued; with the committed outputs
+// Manifest is what a person asked for and how it was cut. It is written to
+// OUT/_manifest.json before the first job is queued, and again when files are added
+// or the jobs' costs are known; with the committed outputs
 // it is all that is needed to go on.
 type Manifest struct {
 	Version      int        `json:"version"`
@@ -40,6 +41,8 @@ type Manifest struct {
 	ConfigDigest string     `json:"config_digest"`
 	JobTokens    int64      `json:"job_tokens"` // target size of a job, estimated tokens
 	Files        []FilePlan `json:"files"`      // in order of Rel
+	// Costs are what jobs took on GPUs, a queue each; absent where none tells.
+	Costs []Cost `json:"costs,omitempty"`
 }
 
 // FilePlan is one input file and how it was cut, or why it could not be.
@@ -179,6 +182,9 @@ func (m *Manifest) Validate() error {
 	}
 	if err := ValidOut(m.Out); err != nil && m.Out != "" {
 		return fmt.Errorf("manifest: %w", err)
+	}
+	if err := m.checkCosts(); err != nil {
+		return err
 	}
 	seen := make(map[string]bool, len(m.Files))
 	for _, f := range m.Files {

@@ -192,7 +192,7 @@ func (s *session) take(ctx context.Context, lease *jobs.Lease) error {
 		return nil
 	case err == nil && c.Job == t.job.ID && c.ConfigDigest == t.job.ConfigDigest:
 		log.Info().Msg("job was committed before: nothing to score")
-		s.settle(t, lease.Done(ctx, totals(c.Totals, t)))
+		s.settle(t, lease.Done(ctx, totals(c.Totals, t)), nil)
 		<-s.slots
 		return nil
 	}
@@ -293,10 +293,14 @@ func (s *session) publish(ctx context.Context, t *task) error {
 		s.w.cost.charge(&sum)
 	}
 	s.w.jobsDone.Add(1)
-	s.w.jobLog(t).Info().Int64("documents", c.Totals.Documents).Int64("tokens", c.Totals.Tokens).
-		Int64("failed_rows", c.Totals.Failed).Bool("existed", c.Existed).
-		Dur("took", time.Since(t.started)).Msg("job committed")
-	s.settle(t, t.lease.Done(ctx, sum))
+	line := s.w.jobLog(t).Info().Int64("documents", c.Totals.Documents).Int64("tokens", c.Totals.Tokens).
+		Int64("failed_rows", c.Totals.Failed).Int("attempt", t.lease.Attempt).Bool("existed", c.Existed).
+		Dur("took", time.Since(t.started))
+	if sum.Joules != nil {
+		line = line.Float64("joules", *sum.Joules)
+	}
+	line.Msg("job committed")
+	s.settle(t, t.lease.Done(ctx, sum), nil)
 	return nil
 }
 
@@ -311,11 +315,10 @@ func (s *session) count(t *task, c shard.Totals) {
 	}
 }
 
-// fail settles a task that has no output.
+// fail settles a task that has no output; the lease logs what becomes of it.
 func (s *session) fail(ctx context.Context, t *task, err error) {
-	log := s.w.jobLog(t)
 	if t.dropped() != nil {
-		s.settle(t, t.lease.Abandon(ctx)) // a superseded lease says so, and decides nothing
+		s.settle(t, t.lease.Abandon(ctx), err) // a superseded lease says so, and decides nothing
 		return
 	}
 	if errors.Is(err, shard.ErrConflict) {
@@ -325,20 +328,18 @@ func (s *session) fail(ctx context.Context, t *task, err error) {
 		shard.ErrInputChanged, shard.ErrCorrupt, shard.ErrColumn, shard.ErrConflict, shard.ErrRows, store.ErrOutside,
 	} {
 		if errors.Is(err, permanent) {
-			log.Error().Err(err).Msg("job is dead")
-			s.settle(t, t.lease.Fail(ctx, err))
+			s.settle(t, t.lease.Fail(ctx, err), err)
 			return
 		}
 	}
-	log.Warn().Err(err).Int("attempt", t.lease.Attempt).Msg("job failed, to be tried again")
-	s.settle(t, t.lease.Retry(ctx, err))
+	s.settle(t, t.lease.Retry(ctx, err), err)
 }
 
 // settle tells of a job that could not be settled; the output decides, so that
-// is never more than work done twice.
-func (s *session) settle(t *task, err error) {
+// is never more than work done twice. cause is why the job has none.
+func (s *session) settle(t *task, err, cause error) {
 	if err != nil {
-		s.w.jobLog(t).Warn().Err(err).Msg("queue was not told how the job ended")
+		s.w.jobLog(t).Warn().Err(err).AnErr("cause", cause).Msg("queue was not told how the job ended")
 	}
 }
 
@@ -353,9 +354,9 @@ func (s *session) settleRest(ctx context.Context, err error) {
 	defer cancel()
 	for _, t := range rest {
 		if slices.Contains(s.failed, t) {
-			s.settle(t, t.lease.Retry(ctx, err))
+			s.settle(t, t.lease.Retry(ctx, err), err)
 		} else {
-			s.settle(t, t.lease.Abandon(ctx))
+			s.settle(t, t.lease.Abandon(ctx), err)
 		}
 	}
 }

@@ -329,7 +329,8 @@ func ended(ctx context.Context, err error) error {
 	return err
 }
 
-// refuse settles a job whose model can't be loaded here.
+// refuse settles a job whose model can't be loaded here; the lease logs what becomes
+// of it.
 func (w *Worker) refuse(ctx context.Context, lease *jobs.Lease, err error, log zerolog.Logger) {
 	ctx, cancel := settleContext(ctx)
 	defer cancel()
@@ -338,17 +339,14 @@ func (w *Worker) refuse(ctx context.Context, lease *jobs.Lease, err error, log z
 	case ctx.Err() != nil || errors.Is(err, context.Canceled):
 		settle = lease.Abandon(ctx)
 	case errors.Is(err, store.ErrOutside):
-		log.Error().Err(err).Msg("job is dead")
 		settle = lease.Fail(ctx, err)
 	case errors.Is(err, ErrEngine):
-		log.Warn().Err(err).Msg("job declined")
 		settle = lease.Decline(ctx, err.Error())
 	default:
-		log.Error().Err(err).Msg("job can't be scored here")
 		settle = lease.Retry(ctx, err)
 	}
 	if settle != nil {
-		log.Warn().Err(settle).Msg("job not settled: it is delivered again after its ack wait")
+		log.Warn().Err(settle).AnErr("cause", err).Msg("job not settled: it is delivered again after its ack wait")
 	}
 }
 

@@ -1,0 +1,90 @@
+package dispatch
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"surprisal/internal/jobs"
+	"surprisal/internal/score"
+	"surprisal/internal/shard"
+)
+
+// costOf adds up what the run's committed jobs took on GPUs, as the queue's records
+// have it; no jobs where none says so. Records that can't be read are no reason to
+// fail a run.
+func costOf(ctx context.Context, client *jobs.Client, run string, log zerolog.Logger) score.Cost {
+	var c score.Cost
+	made, err := client.RecordsSince(ctx)
+	if err == nil {
+		c.Queue = made.UTC().Format(time.RFC3339Nano)
+		err = addRecords(ctx, client, run, &c)
+	}
+	if err != nil {
+		if ctx.Err() == nil {
+			log.Warn().Err(err).Msg("what the run's jobs took on GPUs is not known")
+		}
+		return score.Cost{}
+	}
+	return c
+}
+
+func addRecords(ctx context.Context, client *jobs.Client, run string, c *score.Cost) error {
+	return client.JobStates(ctx, run, func(s jobs.JobState) {
+		t := s.Totals
+		if s.State != jobs.StateDone || t == nil || t.GPUSeconds == nil || !(*t.GPUSeconds >= 0) {
+			return
+		}
+		c.Jobs++
+		c.GPUTokens, c.GPUSeconds = c.GPUTokens+t.Tokens, c.GPUSeconds+*t.GPUSeconds
+		if t.Joules != nil && *t.Joules >= 0 {
+			c.Tokens, c.Joules = c.Tokens+t.Tokens, c.Joules+*t.Joules
+		}
+	})
+}
+
+// keepCost adds the cost to the manifest in OUT, and to m, if that is still m's plan
+// and the run still this dispatcher's: another may have planned since.
+func keepCost(ctx context.Context, t tenure, m *score.Manifest, cost score.Cost) error {
+	there, err := shard.ReadManifest(ctx, m.Out)
+	if err != nil {
+		return fmt.Errorf("keep the run's costs: %w", err)
+	}
+	if there.Run != m.Run || !sameFiles(there.Files, m.Files) || !t.Held() {
+		return nil
+	}
+	changed := there.Charge(cost)
+	m.Costs = there.Costs
+	if !changed {
+		return nil
+	}
+	if err := shard.ReplaceManifest(ctx, m.Out, there); err != nil {
+		return fmt.Errorf("keep the run's costs: %w", err)
+	}
+	return nil
+}
+
+// bill adds what the run took on GPUs to its manifest and its summary. Costs that
+// can't be kept are no reason to fail a run.
+func bill(ctx context.Context, t tenure, m *score.Manifest, sum *Summary, cost score.Cost, log zerolog.Logger) {
+	if m.Charge(cost) && t.Held() {
+		if err := keepCost(ctx, t, m, cost); err != nil {
+			log.Warn().Err(err).Msg("what the run's jobs took on GPUs is not in the manifest")
+		}
+	}
+	sum.price(m.Cost())
+}
+
+// price fills in what is known of c.
+func (s *Summary) price(c score.Cost) {
+	if v, ok := c.JoulesPerMillionTokens(); ok {
+		joules := c.Joules
+		s.Joules, s.JoulesPerMillionTokens = &joules, &v
+	}
+	if v, ok := c.GPUDaysPerBillionTokens(); ok {
+		seconds := c.GPUSeconds
+		s.GPUSeconds, s.GPUDaysPerBillionTokens = &seconds, &v
+	}
+}
