@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -146,6 +147,7 @@ func testDeployed(t *testing.T, d *deployment, flags ...string) {
 	says(t, d.run("reader", "status", run).want(t, 0).stdout, run, "20 of 20")
 	says(t, d.run("reader", "status", deadRun).want(t, 0).stdout, "dead", "changed")
 	says(t, d.run("reader", "list", "--json").want(t, 0).stdout, run)
+	d.checkServe(run, deadRun)
 	if err := worker.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}
@@ -154,6 +156,29 @@ func testDeployed(t *testing.T, d *deployment, flags ...string) {
 		t.Errorf("the worker says:\n%s", wr.stderr)
 	}
 	d.checkDenied(deadRun)
+}
+
+// checkServe has a reader's page tell all, and bear that it may not control.
+func (d *deployment) checkServe(run, deadRun string) {
+	d.t.Helper()
+	s := startServe(d.t, append(d.as("reader"), "SURPRISAL_SERVE_TOKEN="+serveToken))
+	waitFor(d.t, "the page has it all", func() bool {
+		v := s.state()
+		return v.Link.OK && len(v.Runs) == 2 && v.Fleet.Dead == 1 && v.Fleet.Workers == 1
+	})
+	for _, path := range []string{"/api/jobs?run=" + run, "/api/jobs?run=" + deadRun + "&state=dead", "/api/dead", "/api/dead?run=" + deadRun} {
+		if code, body, _ := s.ask("GET", path, "", nil); code != 200 {
+			d.t.Errorf("%s: %d %s", path, code, body)
+		}
+	}
+	order := fmt.Sprintf(`{"do":"cancel","name":%q,"confirm":%[1]q}`, deadRun)
+	code, body, _ := s.ask("POST", "/api/control", order, func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+serveToken) })
+	if code != 403 || !strings.Contains(body, "lacks a permission") {
+		d.t.Errorf("a reader cancels: %d %s", code, body)
+	}
+	if v := s.state(); !v.Link.OK || v.Fleet.Dead != 1 {
+		d.t.Errorf("after that: %+v", v)
+	}
 }
 
 // checkDenied tries what each account may not do, past our own programs.

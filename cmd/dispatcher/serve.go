@@ -64,6 +64,7 @@ func runServe(cmd *cobra.Command, l life) error {
 	if err != nil {
 		return err
 	}
+	order := nats
 	nats.Wait = true
 	token, err := serveToken(cmd)
 	if err != nil {
@@ -75,6 +76,7 @@ func runServe(cmd *cobra.Command, l life) error {
 	}
 	s, err := serve.New(serve.Config{
 		Program: version, NATS: shownURLs(nats.URLs), Token: token, Hosts: hosts, Address: listener.Addr(), Log: log,
+		Dial: func(ctx context.Context) (*jobs.Client, error) { return jobs.Connect(ctx, order) },
 	})
 	if err != nil {
 		_ = listener.Close() // nothing was served

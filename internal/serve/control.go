@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"surprisal/internal/dispatch"
-	"surprisal/internal/jobs"
 )
 
 // order is what a person wants done.
@@ -101,13 +100,11 @@ func readOrder(w http.ResponseWriter, r *http.Request) (o order, err error) {
 }
 
 func (s *Server) obey(ctx context.Context, o order) (said string, err error) {
-	client, err := s.queue()
+	client, err := s.cfg.Dial(ctx)
 	if err != nil {
 		return "", err
 	}
-	if !client.Connected() {
-		return "", jobs.ErrUnreachable
-	}
+	defer client.Close()
 	switch o.Do {
 	case "pause":
 		return o.Name + " is paused", dispatch.Pause(ctx, client, o.Name)

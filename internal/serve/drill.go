@@ -24,7 +24,7 @@ const (
 func codeOf(err error) int {
 	var use *dispatch.UsageError
 	switch {
-	case errors.Is(err, errReadOnly):
+	case errors.Is(err, errReadOnly), errors.Is(err, jobs.ErrDenied), errors.Is(err, jobs.ErrAuth):
 		return http.StatusForbidden
 	case errors.Is(err, errToken):
 		return http.StatusUnauthorized

@@ -33,7 +33,10 @@ type Config struct {
 	Hosts   []string // names by which browsers may ask for it, beside IP addresses, localhost and this machine's name
 	// Address it listens on; on a loopback one only loopback names are answered.
 	Address net.Addr
-	Log     zerolog.Logger
+	// Dial connects for one order. An account that may look and not order ends the
+	// connection that it orders on, so what looks has another.
+	Dial func(context.Context) (*jobs.Client, error)
+	Log  zerolog.Logger
 }
 
 // MinToken is the fewest characters of a token.

@@ -7,7 +7,7 @@ import { LettersPage, RunPage, focusOn, jobPage } from "./drill.js";
 const $ = (id) => document.getElementById(id);
 const wish = { page: 0, sort: "", find: "", run: "" };
 let view = JSON.parse($("first").textContent);
-let source = null, again = 0, heard = Date.now(), lost = false;
+let source = null, parked = false, again = 0, heard = Date.now(), lost = false;
 let here = { route: "", page: null };
 
 /** follow opens the stream of what this page wants to see. */
@@ -34,6 +34,7 @@ function follow() {
 
 /** link says whether what is shown is live. */
 function link() {
+  if (parked) return; // hidden: whoever looks again has it anew
   const l = view.link, box = $("link"), out = $("outage");
   if (Date.now() - heard > 25000 || (source && source.readyState !== EventSource.OPEN && Date.now() - heard > 3000)) lost = true;
   let words = "", alarm = "";
@@ -105,6 +106,14 @@ $("w-find").addEventListener("input", (e) => {
   typing = setTimeout(() => { wish.find = e.target.value; turn(0); }, 250);
 });
 $("w-sort").addEventListener("change", (e) => { wish.sort = e.target.value; turn(0); });
+// A browser has six connections to a server for all its tabs: one that nobody looks
+// at gives its own up.
+let hidden = 0;
+addEventListener("visibilitychange", () => {
+  clearTimeout(hidden);
+  if (document.hidden) hidden = setTimeout(() => { parked = true; source.close(); clearTimeout(again); }, 60000);
+  else if (parked) { parked = false; heard = Date.now(); follow(); }
+});
 addEventListener("pageshow", (e) => { if (e.persisted) follow(); });
 addEventListener("pagehide", () => source && source.close());
 setInterval(link, 1000);

@@ -24,7 +24,7 @@ export function tiles(v) {
   text($("t-rate-more"), f.rates ? `at most ${short(top)} in ${span(f.rates.points.length * f.step)}` : "");
   spark("c-rate", 300, f.rates);
   text($("t-left"), f.left !== undefined ? span(f.left) : f.live ? "unknown" : "–");
-  text($("t-left-more"), f.left !== undefined ? "until about " + clock(new Date(now() + f.left * 1000).toISOString()) : f.live ? "no worker has a run in hand" : "no run is under way");
+  text($("t-left-more"), f.left !== undefined ? "until about " + clock(new Date(now() + f.left * 1000).toISOString()).replace(/:\d\d$/, "") : f.live ? "no worker has a run in hand" : "no run is under way");
   text($("t-queue"), count(f.queue));
   const queue = [`${count(f.in_hand)} in hand or delayed`];
   if (f.redelivered) queue.push(`${count(f.redelivered)} redelivered`);
@@ -37,8 +37,8 @@ export function tiles(v) {
   more.firstChild.textContent = f.dead ? "Look at them" : "None: every job is done or to be done";
   $("tile-use").hidden = f.use === undefined;
   $("tile-power").hidden = f.power === undefined;
-  if (f.use !== undefined) { text($("t-use"), Math.round(100 * f.use) + " %"); spark("c-use", 300, f.uses); }
-  if (f.power !== undefined) { text($("t-power"), watts(f.power)); spark("c-power", 300, f.powers); }
+  if (f.use !== undefined) { text($("t-use-more"), f.gpus === 1 ? "one GPU" : `mean of ${count(f.gpus)} GPUs`); text($("t-use"), Math.round(100 * f.use) + " %"); spark("c-use", 300, f.uses); }
+  if (f.power !== undefined) { text($("t-power-more"), f.power > 0 ? `${(f.rate / f.power).toPrecision(3)} tokens a joule` : ""); text($("t-power"), watts(f.power)); spark("c-power", 300, f.powers); }
 }
 
 export const watts = (w) => w < 10000 ? count(w) + " W" : (w / 1000).toFixed(1) + " kW";
@@ -180,7 +180,8 @@ function makeWorker(w) {
   return {
     node,
     update(w) {
-      text(where, [w.host, w.device || w.engine].filter(Boolean).join(" · "));
+      text(where, [w.host, (w.device || w.engine) + (w.gpu ? " #" + w.gpu.index : "")].filter(Boolean).join(" · "));
+      set(where, "title", where.textContent);
       set(state, "class", "badge w-" + w.state);
       text(state, w.state);
       set(state, "title", w.stalled || null);
@@ -195,6 +196,7 @@ function makeWorker(w) {
       text(use, g.use !== undefined ? Math.round(100 * g.use) + " %" : "–");
       uses.draw(w.uses);
       text(power, g.power !== undefined ? watts(g.power) : "–");
+      set(power, "title", [g.limit && `of at most ${watts(g.limit)}`, g.heat && `${g.heat} °C`].filter(Boolean).join(", ") || null);
       powers.draw(w.powers);
       text(memory, g.memory !== undefined ? (g.memory / 2 ** 30).toFixed(0) + (g.total ? "/" + (g.total / 2 ** 30).toFixed(0) : "") + " GiB" : "–");
       text(done, count(w.jobs));
