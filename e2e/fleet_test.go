@@ -32,6 +32,7 @@ type fleet struct {
 	dir    string
 	wg     sync.WaitGroup
 	began  time.Time
+	bad    string // said wherever something is said
 
 	mu   sync.Mutex
 	hand [][]jobs.JobProgress // of each worker
@@ -92,7 +93,7 @@ func (f *fleet) run(id string, created time.Time, files, perFile int, state jobs
 		Version: score.FormatVersion, Run: id, Created: created.UTC().Format(time.RFC3339), Program: "v0.1.0", Out: filepath.Join(f.dir, id),
 		Inputs:    []string{"/data/fineweb-edu/" + id[:8]},
 		Options:   score.Options{TextColumn: "text", Long: score.LongCarry, MaxLength: 2048, Special: score.SpecialText, Engine: score.EngineAuto},
-		Model:     score.Model{Dir: "/models/gdn2_kla_1.3B", Name: "gdn2_kla_1.3B", Digest: "sha256:aa", Tokenizer: "/models/tokenizer.json", TokenizerDigest: "sha256:bb"},
+		Model:     score.Model{Dir: "/models/gdn2_kla_1.3B", Name: "gdn2_kla_1.3B" + f.bad, Digest: "sha256:aa", Tokenizer: "/models/tokenizer.json", TokenizerDigest: "sha256:bb"},
 		JobTokens: 2_000_000,
 	}
 	m.ConfigDigest = score.ConfigDigest(m.Options, m.Model)
@@ -157,7 +158,7 @@ func (f *fleet) record(j score.Job, s jobs.State, at time.Time) error {
 	case jobs.StateDone:
 		st.Totals = &jobs.Totals{Documents: 2000, Failed: j.First / 2000 % 3, Tokens: 1_990_000 + j.First%20_000, Bytes: 8_300_000, SumNLL: 4.1e6, Top1: 900_000, Seconds: 41}
 	case jobs.StateFailed, jobs.StateDead:
-		st.Error, st.Attempt = reasons[n%3], 2
+		st.Error, st.Attempt = reasons[n%3]+f.bad, 2
 		st.History = []jobs.Attempt{{Number: 1, Worker: workerID(n), Started: st.Started, Ended: st.Updated, Outcome: jobs.OutcomeFailed, Error: st.Error}}
 	case jobs.StateWaiting:
 		st.Error = "the worker drained"
@@ -221,7 +222,7 @@ func (f *fleet) work(n int, all []score.Job, every time.Duration) {
 			}
 			f.done[i] += int64(rate)
 			w := jobs.WorkerRecord{
-				ID: workerID(i), Host: fmt.Sprintf("gpu%02d.cluster", i/8+1), PID: 4100 + i, Engine: "cuda", Device: "NVIDIA H200", Version: "v0.1.0",
+				ID: workerID(i), Host: fmt.Sprintf("gpu%02d.cluster", i/8+1), PID: 4100 + i, Engine: "cuda", Device: "NVIDIA H200" + f.bad, Version: "v0.1.0" + f.bad,
 				Started: f.began.Add(-37 * time.Hour), Progress: hand, JobsDone: f.jobs[i], TokensDone: f.done[i], TokensPerSec: rate, Draining: i == 12,
 			}
 			f.mu.Unlock()

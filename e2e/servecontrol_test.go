@@ -233,3 +233,48 @@ func (p *browserPage) keys(s string) {
 	p.t.Helper()
 	p.ok(chromedp.Do(p.ctx, chromedp.KeyEvent(s)))
 }
+
+// TestServeHostileWords: what runs, workers, jobs and letters say of themselves is
+// text, whatever is in it.
+func TestServeHostileWords(t *testing.T) {
+	f := newFleet(t)
+	bad := `<img src=x onerror="window.pwned=1"><script>window.pwned=1</script></script>` + "\u202e" + `javascript:alert(1)`
+	f.bad = bad
+	m := f.run("20261123-084512-k3f9ab", time.Now(), 1, 5, jobs.RunRunning, map[jobs.State]int{jobs.StateDead: 2, jobs.StateFailed: 1})
+	f.work(2, m.Jobs()[3:], time.Hour)
+	s := startServe(t, nil)
+	waitFor(t, "all is seen", func() bool { v := s.state(); return v.Fleet.Dead == 2 && v.Fleet.Workers == 2 })
+	p := newPage(t, s.url)
+	for _, route := range []string{"", "#/run/20261123-084512-k3f9ab", "#/run/20261123-084512-k3f9ab/dead", "#/run/20261123-084512-k3f9ab/job/" + m.Jobs()[0].ID, "#/dead"} {
+		p.open(route, 1280, "light")
+		p.until("document.body.innerText.includes('onerror=')")
+		if eval[bool](p, `window.pwned === 1 || document.querySelector('main img, main script, a[href^="javascript"]') !== null`) {
+			t.Errorf("%s: words became markup", route)
+		}
+	}
+	for _, route := range []string{"#/run/nope", "#/run/20261123-084512-k3f9ab/job/nope", "#/run/%3Cb%3E/x", "#/nowhere", "#/run/20261123-084512-k3f9ab/asleep/99"} {
+		p.away = true // refused requests are logged
+		p.open(route, 390, "dark")
+		p.until("document.getElementById('link').classList.contains('on')")
+	}
+	p.away = false
+	p.quiet()
+}
+
+// TestServeComesBack: the page outlives the program that serves it.
+func TestServeComesBack(t *testing.T) {
+	f := newFleet(t)
+	f.run("20261123-084512-k3f9ab", time.Now(), 1, 5, jobs.RunRunning, nil)
+	s := startServe(t, nil)
+	p := newPage(t, s.url)
+	p.open("", 1280, "light")
+	p.until("document.getElementById('link').classList.contains('on') && document.querySelector('.run')")
+	p.away = true
+	s.stop(os.Interrupt)
+	p.until("!document.getElementById('outage').hidden")
+	says(t, p.text(), "dispatcher serve does not answer", "20261123-084512-k3f9ab")
+	s = startServe(t, nil, "--addr", strings.TrimPrefix(s.url, "http://"))
+	p.until("document.getElementById('outage').hidden && document.getElementById('link').classList.contains('on')")
+	p.away = false
+	p.quiet()
+}

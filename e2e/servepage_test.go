@@ -40,7 +40,7 @@ type browserPage struct {
 	url string
 
 	mu         sync.Mutex
-	away       bool // requests may fail
+	away       bool // it may complain: what it asks for fails
 	complaints []string
 }
 

@@ -1,0 +1,52 @@
+package e2e
+
+import (
+	"os"
+	"testing"
+	"time"
+
+	"github.com/chromedp/chromedp"
+
+	"surprisal/internal/jobs"
+)
+
+// testPicture is where docs/images/serve.png is to be written, and
+// SURPRISAL_TEST_PICTURE_AFTER for how long the page is left to itself before.
+var testPicture, testPictureAfter = os.Getenv("SURPRISAL_TEST_PICTURE"), os.Getenv("SURPRISAL_TEST_PICTURE_AFTER")
+
+// TestServePicture makes the picture of the page for the docs: real page, server and
+// stream; the runs and workers are records.
+func TestServePicture(t *testing.T) {
+	if testPicture == "" {
+		t.Skip("SKIPPED: SURPRISAL_TEST_PICTURE does not say where to put the picture")
+	}
+	after, err := time.ParseDuration(testPictureAfter)
+	if err != nil {
+		after = 6 * time.Minute
+	}
+	f := newFleet(t)
+	now := time.Now()
+	m := f.run("20261123-084512-k3f9ab", now.Add(-5*time.Hour), 50, 240, jobs.RunRunning,
+		map[jobs.State]int{jobs.StateDead: 2, jobs.StateDone: 7300, jobs.StateFailed: 5, jobs.StateWaiting: 2, jobs.StateRunning: 128})
+	f.run("20261122-201500-w7c2mn", now.Add(-19*time.Hour), 10, 40, jobs.RunComplete, map[jobs.State]int{jobs.StateDone: 400})
+	f.work(64, m.Jobs()[7309:7437], 3*time.Second)
+	s := startServe(t, []string{"SURPRISAL_SERVE_TOKEN=" + serveToken})
+	select {
+	case <-time.After(after):
+	case <-t.Context().Done():
+		return
+	}
+	p := newPage(t, s.url)
+	for name, x := range map[string]struct {
+		width, height int64
+		theme         string
+	}{"": {1280, 1180, "light"}, ".dark.png": {1280, 1180, "dark"}, ".phone.png": {390, 2200, "light"}, ".phone-dark.png": {390, 2200, "dark"}} {
+		p.open("", x.width, x.theme)
+		p.ok(chromedp.Do(p.ctx, chromedp.EmulateViewport(x.width, x.height)))
+		p.until("document.querySelectorAll('.workers .spark path[d]').length > 5")
+		b, err := chromedp.Run(p.ctx, chromedp.CaptureScreenshot())
+		p.ok(err)
+		p.ok(os.WriteFile(testPicture+name, b, 0o644)) //nolint:gosec // a picture
+	}
+	p.quiet()
+}
