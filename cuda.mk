@@ -64,7 +64,7 @@ EMULATOR_FLAGS := -std=c++17 -O3 -w -fno-strict-aliasing -fPIC -shared -march=x8
 .PHONY: gpu-emulate
 gpu-emulate: native gpu-parts $(EMULATOR)/libcuda.so.1 $(EMULATOR)/libcublasLt.so.13 ## run the CUDA engine's tests on the CPU
 	$(GPU_ENV) LD_LIBRARY_PATH=$(CURDIR)/$(EMULATOR) SURPRISAL_CUBLASLT=$(CURDIR)/$(EMULATOR)/libcublasLt.so.13 \
-		go test $(GO_TEST_FLAGS) -tags cuda ./internal/gpu/...
+		go test $(GO_TEST_FLAGS) -tags cuda ./internal/gpu
 
 $(EMULATOR)/libcuda.so.1: $(EMULATOR_SOURCES) $(KERNELS) $(KERNEL_HEADERS) | $(NVCC)
 	mkdir -p $(@D)
