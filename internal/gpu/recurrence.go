@@ -66,8 +66,8 @@ func (e *Engine) linkRecurrence(suffix string) error {
 	if r.prepare, err = e.mod.withShared(fmt.Sprintf("gdn2_prepare_k%d_%s", c.K, suffix), shared); err != nil {
 		return err
 	}
-	r.walkShared = map[[2]int]int{{128, 128}: 184384, {128, 64}: 151616, {64, 128}: 135232, {64, 64}: 102464}[[2]int{c.K, r.slice}]
-	r.walkBlock = 2 * r.slice
+	r.walkShared = map[[2]int]int{{128, 128}: 226432, {128, 64}: 177280, {64, 128}: 177280, {64, 64}: 128128}[[2]int{c.K, r.slice}]
+	r.walkBlock = 2*r.slice + 256
 	if r.walk, err = e.mod.withShared(walk, r.walkShared); err != nil {
 		return err
 	}

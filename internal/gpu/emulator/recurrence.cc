@@ -53,7 +53,7 @@ bool walk(unsigned gx, unsigned gy, unsigned block, unsigned shared, void **p) {
   const int64_t offset = arg<int64_t>(p, 11);
   const int H = arg<int>(p, 12), HV = arg<int>(p, 13), V = arg<int>(p, 14), N = int(gy);
   const float eps = arg<float>(p, 15);
-  if (gx != unsigned(HV * V / VS) || block != VS * 2 || shared < 100000) return wrong("walk's launch is off");
+  if (gx != unsigned(HV * V / VS) || block != VS * 2 + 256 || shared < 100000) return wrong("walk's launch is off");
   if (H != prepared.H || HV != prepared.HV || V != prepared.V || first_chunk[N] != prepared.count) return wrong("walk and prepare differ");
   std::vector<bool> seen(N);
   for (int n = 0; n < N; n++) {

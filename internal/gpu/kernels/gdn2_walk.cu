@@ -6,14 +6,16 @@
 // already the A operand of the next product, and so are those of U^T; every B operand is a tile of the chunk's key record. So nothing but the
 // output passes through shared memory:
 //   U^T = Z^T + S^T (-X)^T;  O^T = S^T Q'^T + U^T P^T;  S^T <- S^T diag(exp G_C) + U^T K'
-// One bulk copy a record brings the chunk after next while this one is worked on. Shapes, layouts, launch: GDN2_API.md.
+// A step of a document waits for the one before it, so these warpgroups do the products and nothing else: one warp fetches (each part of a chunk's
+// operands into the place of the chunk before last as soon as that part is done with), and a warpgroup a step behind does the output's norm, gate and
+// stores. They meet at barriers in shared memory, never all at once. Shapes, layouts, launch: GDN2_API.md.
 //
 // | kernel | block | dynamic shared memory |
 // | --- | --- | --- |
-// | gdn2_walk_k128_v128 | 256 | 184,384 |
-// | gdn2_walk_k128_v64  | 128 | 151,616 |
-// | gdn2_walk_k64_v128  | 256 | 135,232 |
-// | gdn2_walk_k64_v64   | 128 | 102,464 |
+// | gdn2_walk_k128_v128 | 512 | 226,432 |
+// | gdn2_walk_k128_v64  | 384 | 177,280 |
+// | gdn2_walk_k64_v128  | 512 | 177,280 |
+// | gdn2_walk_k64_v64   | 384 | 128,128 |
 #include "gdn2_recurrence.cuh"
 
 namespace gdn2 {
@@ -70,8 +72,17 @@ template <int N> __device__ __forceinline__ void hold(float (&d)[N]) {  // keeps
 }
 
 // A tile with the 128-byte swizzle: groups of 8 rows 1024 bytes apart; `leading` bytes to the next 64 columns where B lies along N.
-__device__ __forceinline__ uint64_t descriptor(uint32_t address, uint32_t leading) {
-  return uint64_t((address & 0x3ffff) >> 4) | uint64_t(leading >> 4) << 16 | uint64_t(1024 >> 4) << 32 | uint64_t(1) << 62;
+// `stage` is the stage's address / 16, so that a descriptor is one addition.
+__device__ __forceinline__ uint64_t descriptor(uint32_t stage, uint32_t offset, uint32_t leading) {
+  return uint64_t(1024 >> 4 | 1 << 30) << 32 | (stage + ((offset >> 4) | (leading >> 4) << 16));
+}
+
+// A pair of operands in one register; f16 saturates, NaN stays NaN: Pair::pack's bits in one instruction.
+template <typename E> __device__ __forceinline__ uint32_t operands(float lo, float hi) { return Pair<E>::pack(lo, hi); }
+template <> __device__ __forceinline__ uint32_t operands<__half>(float lo, float hi) {
+  uint32_t x;
+  asm("cvt.rn.satfinite.f16x2.f32 %0, %1, %2;" : "=r"(x) : "f"(hi), "f"(lo));
+  return x;
 }
 
 __device__ __forceinline__ uint32_t shared_address(const void* p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }
@@ -79,20 +90,66 @@ __device__ __forceinline__ void barrier_init(uint32_t bar, int count) { asm vola
 __device__ __forceinline__ void barrier_expect(uint32_t bar, int bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(bar), "r"(bytes) : "memory");
 }
+// All of a warp's reads and writes before it are in order with what follows a wait for it; one arrival a warp.
+__device__ __forceinline__ void barrier_arrive(uint32_t bar, int lane) {
+  __syncwarp();
+  if (lane == 0) asm volatile("mbarrier.arrive.shared.b64 _, [%0];" ::"r"(bar) : "memory");
+}
 __device__ __forceinline__ void barrier_wait(uint32_t bar, int parity) {
+#ifdef GDN2_SPIN_LIMIT  // the lab's: a kernel that would hang ends in an error
+  for (int spins = 0;; spins++) {
+    uint32_t done;
+    asm volatile("{.reg .pred p;\nmbarrier.try_wait.parity.shared.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;}" : "=r"(done) : "r"(bar), "r"(parity) : "memory");
+    if (done) break;
+    if (spins > GDN2_SPIN_LIMIT) __trap();
+  }
+#else
   asm volatile("{.reg .pred p;\nagain: mbarrier.try_wait.parity.shared.b64 p, [%0], %1;\n@!p bra again;}" ::"r"(bar), "r"(parity) : "memory");
+#endif
 }
 __device__ __forceinline__ void bulk_copy(uint32_t to, const void* from, int bytes, uint32_t bar) {
   asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to), "l"(from), "r"(bytes), "r"(bar) : "memory");
+}
+__device__ __forceinline__ void copy16(uint32_t to, const void* from, int bytes) {  // the rest of the 16 is zero
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
+}
+__device__ __forceinline__ void bulk_prefetch(const void* from, int bytes) {
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
+}
+template <int Registers> __device__ __forceinline__ void more_registers() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(Registers)); }
+template <int Registers> __device__ __forceinline__ void fewer_registers() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(Registers)); }
+
+// silu with the flushing forms of exp2 and reciprocal: no instructions for results that 1 + swallows anyway.
+__device__ __forceinline__ float gated(float x) {
+  float e, r;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(e) : "f"(x * -1.4426950408889634f));
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(1.f + e));
+  return x * r;
+}
+
+// Read anew in each role, so that no register holds it across their split.
+__device__ __forceinline__ int lane_id() {
+  int lane;
+  asm volatile("mov.u32 %0, %%laneid;" : "=r"(lane));
+  return lane;
 }
 
 template <int K, int VS>
 struct WalkShared {
   static constexpr int key_bytes = (KeyRecord<K>::bytes + 1023) / 1024 * 1024, value_bytes = VS * C * 2, stage = key_bytes + value_bytes, stages = 2;
-  static constexpr int output = stages * stage, output_stride = VS + 4;  // fp32 [C][output_stride]
-  static constexpr int barriers = output + C * output_stride * 4;
-  static constexpr int bytes = barriers + 64 + 1024;  // the last for aligning the first to 1024
+  static constexpr int output = stages * stage, output_stride = VS + 4, output_bytes = C * output_stride * 4;  // two of fp32 [C][output_stride]
+  static constexpr int gates = output + 2 * output_bytes, barriers = gates + 2 * 4096;
+  static constexpr int bytes = barriers + 128 + 1024;  // the last for aligning the first to 1024
 };
+// A stage is filled and emptied in three parts, in the order in which a step is done with them: X, Z and the decay; Q; K and P.
+// Barriers, 8 bytes each, two of each kind.
+enum Part { part_x, part_q, part_k, parts };
+__device__ constexpr int full_barrier(int part) { return part * 16; }
+__device__ constexpr int empty_barrier(int part) { return (parts + part) * 16; }
+constexpr int output_full = 2 * parts * 16, output_empty = output_full + 16;
+
+// Where 8 values of a token lie in its row of the output: the two halves of odd groups of 32 values are exchanged, so that 8 lanes' 16-byte reads use all banks.
+__device__ __forceinline__ int output_at(int v) { return v ^ (v >> 5 & 1) << 2; }
 
 template <typename E, int K, int VS>
 __device__ __forceinline__ void walk(const unsigned char* __restrict__ key_records, const unsigned char* __restrict__ value_records,
@@ -104,150 +161,247 @@ __device__ __forceinline__ void walk(const unsigned char* __restrict__ key_recor
   using P = Pair<E>;
   using Record = KeyRecord<K>;
   using Shared = WalkShared<K, VS>;
-  constexpr int threads = VS * 2, lanes_a_token = VS / 8;
+  constexpr int groups = VS / 64;
   extern __shared__ __align__(1024) unsigned char raw[];
   unsigned char* base = raw + ((1024 - (shared_address(raw) & 1023)) & 1023);
   const uint32_t base_address = shared_address(base);
-  const uint32_t full = base_address + Shared::barriers;
-  float* output = reinterpret_cast<float*>(base + Shared::output);
+  const uint32_t barriers = base_address + Shared::barriers;
 
-  const int tid = threadIdx.x, warp = tid / 32, lane = tid % 32, row = lane / 4, quad = lane % 4;
+  const int tid = threadIdx.x, role = __shfl_sync(~0u, tid / 128, 0);
   const int slices = V / VS, hv = blockIdx.x / slices, slice = blockIdx.x % slices, h = hv / (HV / H), doc = order[blockIdx.y];
   const int begin = cu_seqlens[doc], tokens = cu_seqlens[doc + 1] - begin, chunk0 = doc_chunks[doc], chunks = (tokens + C - 1) / C;
-  const int v0 = warp * 16 + row;  // and v0 + 8, in the slice
-
-  auto load = [&](int i) {  // thread 0 alone
-    const uint32_t bar = full + i % 2 * 8, to = base_address + i % 2 * Shared::stage;
-    barrier_expect(bar, Record::bytes + Shared::value_bytes);
-    bulk_copy(to, key_records + (int64_t(chunk0 + i) * H + h) * Record::bytes, Record::bytes, bar);
-    bulk_copy(to + Shared::key_bytes, value_records + (int64_t(chunk0 + i) * HV + hv) * value_record_bytes(V) + slice * Shared::value_bytes, Shared::value_bytes, bar);
-  };
   if (tid == 0) {
-    barrier_init(full, 1), barrier_init(full + 8, 1);
+#pragma unroll
+    for (int stage = 0; stage < 2; stage++) {
+#pragma unroll
+      for (int part = 0; part < parts; part++) {
+        barrier_init(barriers + full_barrier(part) + stage * 8, 1);
+        barrier_init(barriers + empty_barrier(part) + stage * 8, groups * 4);
+      }
+      barrier_init(barriers + output_full + stage * 8, groups * 4);
+      barrier_init(barriers + output_empty + stage * 8, 4);
+    }
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-    load(0);
-    if (chunks > 1) load(1);
   }
-  float s[K / 2];  // S^T: rows v0, v0 + 8; columns 8 j + 2 quad + {0, 1}
-  const float* in = state_at(state_in, doc, state_offset);
-#pragma unroll
-  for (int j = 0; j < K / 8; j++)
-#pragma unroll
-    for (int e = 0; e < 4; e++)
-      s[4 * j + e] = in ? in[(int64_t(hv) * K + 8 * j + 2 * quad + e % 2) * V + slice * VS + v0 + e / 2 * 8] : 0.f;
-  const int out_token = tid / lanes_a_token, out_v = tid % lanes_a_token * 8;  // this thread's part of the output: tokens out_token + 16 i
   __syncthreads();
 
-  for (int i = 0; i < chunks; i++) {
-    const unsigned char* stage = base + i % 2 * Shared::stage;
-    const uint32_t stage_address = base_address + i % 2 * Shared::stage;
-    const int left = tokens - i * C;
-    uint4 gates[4];
-    const int64_t out_at = (int64_t(begin + i * C + out_token) * HV + hv) * V + slice * VS + out_v;
-#pragma unroll
-    for (int p = 0; p < 4; p++) gates[p] = out_token + 16 * p < left && o_raw == nullptr ? *reinterpret_cast<const uint4*>(gate + out_at + int64_t(16 * p) * HV * V) : make_uint4(0, 0, 0, 0);
-    uint32_t sa[K / 16][4];
-#pragma unroll
-    for (int ks = 0; ks < K / 16; ks++)
-#pragma unroll
-      for (int e = 0; e < 4; e++) sa[ks][e] = P::pack(s[8 * ks + 2 * e], s[8 * ks + 2 * e + 1]);
-    barrier_wait(full + i % 2 * 8, i / 2 & 1);
-    float u[32], o[32];
-    const uint4* z = reinterpret_cast<const uint4*>(stage + Shared::key_bytes + warp * 2048) + lane;
-#pragma unroll
-    for (int p = 0; p < 4; p++) {
-      const uint4 x = z[p * 32];
-      u[8 * p] = P::lo(x.x), u[8 * p + 1] = P::hi(x.x), u[8 * p + 2] = P::lo(x.y), u[8 * p + 3] = P::hi(x.y);
-      u[8 * p + 4] = P::lo(x.z), u[8 * p + 5] = P::hi(x.z), u[8 * p + 6] = P::lo(x.w), u[8 * p + 7] = P::hi(x.w);
-    }
-    hold(u);
-    wgmma_fence();
-#pragma unroll
-    for (int ks = 0; ks < K / 16; ks++) Wgmma<E, 64, 1>::run(u, sa[ks], descriptor(stage_address + Record::x + ks * 2048, 0), 1);
-    wgmma_commit();
-#pragma unroll
-    for (int ks = 0; ks < K / 16; ks++) Wgmma<E, 64, 0>::run(o, sa[ks], descriptor(stage_address + Record::q + ks / 4 * 8192 + ks % 4 * 32, 0), ks > 0);
-    wgmma_commit();
-    const float* decay = reinterpret_cast<const float*>(stage + Record::decay);
-#pragma unroll
-    for (int j = 0; j < K / 8; j++) {
-      const float2 d = *reinterpret_cast<const float2*>(decay + 8 * j + 2 * quad);
-      s[4 * j] *= d.x, s[4 * j + 1] *= d.y, s[4 * j + 2] *= d.x, s[4 * j + 3] *= d.y;
-    }
-    wgmma_wait<1>();
-    hold(u);
-    uint32_t ua[4][4];
-#pragma unroll
-    for (int ks = 0; ks < 4; ks++)
-#pragma unroll
-      for (int e = 0; e < 4; e++) ua[ks][e] = P::pack(u[8 * ks + 2 * e], u[8 * ks + 2 * e + 1]);
-    hold(s);
-    wgmma_fence();
-#pragma unroll
-    for (int ks = 0; ks < 4; ks++) Wgmma<E, 64, 0>::run(o, ua[ks], descriptor(stage_address + Record::p + ks * 32, 0), 1);
-    wgmma_commit();
-#pragma unroll
-    for (int ks = 0; ks < 4; ks++) Wgmma<E, K, 1>::run(s, ua[ks], descriptor(stage_address + Record::k + ks * 2048, 8192), 1);
-    wgmma_commit();
-    wgmma_wait<1>();
-    hold(o);
-#pragma unroll
-    for (int j = 0; j < 8; j++)
-#pragma unroll
-      for (int e = 0; e < 4; e++) output[(8 * j + 2 * quad + e % 2) * Shared::output_stride + v0 + e / 2 * 8] = o[4 * j + e];
-    asm volatile("bar.sync 1, %0;" ::"n"(threads) : "memory");
-#pragma unroll
-    for (int p = 0; p < 4; p++) {
-      const float* from = output + (out_token + 16 * p) * Shared::output_stride + out_v;
-      const float4 a = *reinterpret_cast<const float4*>(from), b = *reinterpret_cast<const float4*>(from + 4);
-      const float x[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
-      const bool valid = out_token + 16 * p < left;
-      const int64_t at = out_at + int64_t(16 * p) * HV * V;
-      if (o_raw) {
-        if (valid) *reinterpret_cast<float4*>(o_raw + at) = a, *reinterpret_cast<float4*>(o_raw + at + 4) = b;
-        continue;
-      }
-      float sum = 0.f;
-#pragma unroll
-      for (int e = 0; e < 8; e++) sum += x[e] * x[e];
-#pragma unroll
-      for (int d = lanes_a_token / 2; d; d >>= 1) sum += __shfl_xor_sync(~0u, sum, d);
-      const float r = rsqrtf(sum / VS + eps);
-      const uint32_t z4[4] = {gates[p].x, gates[p].y, gates[p].z, gates[p].w};
-      const float4 w0 = *reinterpret_cast<const float4*>(o_norm + out_v), w1 = *reinterpret_cast<const float4*>(o_norm + out_v + 4);
-      const float w[8] = {w0.x, w0.y, w0.z, w0.w, w1.x, w1.y, w1.z, w1.w};
-      uint32_t out[4];
-      using B = Pair<act>;
-#pragma unroll
-      for (int e = 0; e < 4; e++)
-        out[e] = B::pack(x[2 * e] * r * w[2 * e] * silu(B::lo(z4[e])), x[2 * e + 1] * r * w[2 * e + 1] * silu(B::hi(z4[e])));
-      if (valid) *reinterpret_cast<uint4*>(y + at) = make_uint4(out[0], out[1], out[2], out[3]);
-    }
-    wgmma_wait<0>();
-    hold(s);
-    __syncthreads();
-    if (tid == 0 && i + 2 < chunks) load(i + 2);
-  }
-  float* out = state_at(state_out, doc, state_offset);
-  if (out) {
+  if (role < groups) {  // 64 values of the state
+    more_registers<208>();
+    const int lane = lane_id(), row = lane / 4, quad = lane % 4, warp = tid / 32;
+    const int v0 = warp * 16 + row;  // and v0 + 8, in the slice
+    float s[K / 2];                  // S^T: rows v0, v0 + 8; columns 8 j + 2 quad + {0, 1}
+    const float* in = state_at(state_in, doc, state_offset);
 #pragma unroll
     for (int j = 0; j < K / 8; j++)
 #pragma unroll
-      for (int e = 0; e < 4; e++) out[(int64_t(hv) * K + 8 * j + 2 * quad + e % 2) * V + slice * VS + v0 + e / 2 * 8] = s[4 * j + e];
+      for (int e = 0; e < 4; e++)
+        s[4 * j + e] = in ? in[(int64_t(hv) * K + 8 * j + 2 * quad + e % 2) * V + slice * VS + v0 + e / 2 * 8] : 0.f;
+    float u[32], o[32];
+    auto start = [&](int i) {  // u = Z of chunk i
+      barrier_wait(barriers + full_barrier(part_x) + i % 2 * 8, i / 2 & 1);
+      const uint4* z = reinterpret_cast<const uint4*>(base + i % 2 * Shared::stage + Shared::key_bytes + warp * 2048) + lane;
+#pragma unroll
+      for (int p = 0; p < 4; p++) {
+        const uint4 x = z[p * 32];
+        u[8 * p] = P::lo(x.x), u[8 * p + 1] = P::hi(x.x), u[8 * p + 2] = P::lo(x.y), u[8 * p + 3] = P::hi(x.y);
+        u[8 * p + 4] = P::lo(x.z), u[8 * p + 5] = P::hi(x.z), u[8 * p + 6] = P::lo(x.w), u[8 * p + 7] = P::hi(x.w);
+      }
+    };
+    start(0);
+
+    for (int i = 0; i < chunks; i++) {
+      const int b = i % 2, turn = i / 2 & 1;
+      const unsigned char* stage = base + b * Shared::stage;
+      const uint32_t tiles = (base_address + b * Shared::stage) / 16;
+      uint32_t sa[K / 16][4];
+#pragma unroll
+      for (int ks = 0; ks < K / 16; ks++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) sa[ks][e] = operands<E>(s[8 * ks + 2 * e], s[8 * ks + 2 * e + 1]);
+      hold(u);
+      wgmma_fence();
+#pragma unroll
+      for (int ks = 0; ks < K / 16; ks++) Wgmma<E, 64, 1>::run(u, sa[ks], descriptor(tiles, Record::x + ks * 2048, 0), 1);
+      wgmma_commit();
+      barrier_wait(barriers + full_barrier(part_q) + b * 8, turn);
+      barrier_wait(barriers + full_barrier(part_k) + b * 8, turn);
+      wgmma_fence();
+#pragma unroll
+      for (int ks = 0; ks < K / 16; ks++) Wgmma<E, 64, 0>::run(o, sa[ks], descriptor(tiles, Record::q + ks / 4 * 8192 + ks % 4 * 32, 0), ks > 0);
+      wgmma_commit();
+      const float* decay = reinterpret_cast<const float*>(stage + Record::decay);
+#pragma unroll
+      for (int j = 0; j < K / 8; j++) {
+        const float2 d = *reinterpret_cast<const float2*>(decay + 8 * j + 2 * quad);
+        s[4 * j] *= d.x, s[4 * j + 1] *= d.y, s[4 * j + 2] *= d.x, s[4 * j + 3] *= d.y;
+      }
+      wgmma_wait<1>();
+      hold(u);
+      barrier_arrive(barriers + empty_barrier(part_x) + b * 8, lane);
+      uint32_t ua[4][4];
+#pragma unroll
+      for (int ks = 0; ks < 4; ks++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) ua[ks][e] = operands<E>(u[8 * ks + 2 * e], u[8 * ks + 2 * e + 1]);
+      hold(s);
+      wgmma_fence();
+#pragma unroll
+      for (int ks = 0; ks < 4; ks++) Wgmma<E, 64, 0>::run(o, ua[ks], descriptor(tiles, Record::p + ks * 32, 0), 1);
+      wgmma_commit();
+#pragma unroll
+      for (int ks = 0; ks < 4; ks++) Wgmma<E, K, 1>::run(s, ua[ks], descriptor(tiles, Record::k + ks * 2048, 8192), 1);
+      wgmma_commit();
+      if (i + 1 < chunks) start(i + 1);
+      barrier_wait(barriers + output_empty + b * 8, turn ^ 1);
+      wgmma_wait<1>();
+      hold(o);
+      barrier_arrive(barriers + empty_barrier(part_q) + b * 8, lane);
+      float* output = reinterpret_cast<float*>(base + Shared::output + b * Shared::output_bytes) + output_at(v0);
+#pragma unroll
+      for (int j = 0; j < 8; j++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) output[(8 * j + 2 * quad + e % 2) * Shared::output_stride + e / 2 * 8] = o[4 * j + e];
+      barrier_arrive(barriers + output_full + b * 8, lane);
+      wgmma_wait<0>();
+      hold(s);
+      barrier_arrive(barriers + empty_barrier(part_k) + b * 8, lane);
+    }
+    float* out = state_at(state_out, doc, state_offset);
+    if (out) {
+#pragma unroll
+      for (int j = 0; j < K / 8; j++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) out[(int64_t(hv) * K + 8 * j + 2 * quad + e % 2) * V + slice * VS + v0 + e / 2 * 8] = s[4 * j + e];
+    }
+  } else if (role == groups) {  // the output's norm, gate and stores, a step behind
+    fewer_registers<72>();
+    const int lane = lane_id();
+    // A thread has 8 values out_v on and 8 at VS / 2 + out_v on of tokens out_token + tokens_a_pass n; a chunk is `passes` of them.
+    constexpr int lanes_a_token = VS / 16, tokens_a_pass = 128 / lanes_a_token, passes = C / tokens_a_pass;
+    const int out_token = tid % 128 / lanes_a_token, out_v = tid % lanes_a_token * 8;
+    const int low = output_at(out_v) * 4, high = output_at(out_v + VS / 2) * 4;
+    const uint32_t from = base_address + Shared::output + out_token * Shared::output_stride * 4;
+    const int64_t pass = int64_t(tokens_a_pass) * HV * V;
+    int64_t at = (int64_t(begin + out_token) * HV + hv) * V + slice * VS + out_v;  // in gate, y and o_raw, of the pass at hand
+    int left = tokens - out_token;                                                // tokens from there on
+    auto output = [&](int i, int p, float(&x)[16]) {                               // of pass p of chunk i
+      const uint32_t row = from + i % 2 * Shared::output_bytes + p * tokens_a_pass * Shared::output_stride * 4;
+#pragma unroll
+      for (int e = 0; e < 4; e++)
+        asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(x[4 * e]), "=f"(x[4 * e + 1]), "=f"(x[4 * e + 2]), "=f"(x[4 * e + 3]) : "r"(row + ((e / 2 ? high : low) ^ e % 2 * 16)) : "memory");
+    };
+    if (o_raw) {
+#pragma unroll 1
+      for (int i = 0; i < chunks; i++) {
+        barrier_wait(barriers + output_full + i % 2 * 8, i / 2 & 1);
+#pragma unroll
+        for (int p = 0; p < passes; p++, at += pass, left -= tokens_a_pass) {
+          float x[16];
+          output(i, p, x);
+          if (left > 0) {
+#pragma unroll
+            for (int e = 0; e < 4; e++) *reinterpret_cast<float4*>(o_raw + at + e / 2 * (VS / 2) + e % 2 * 4) = make_float4(x[4 * e], x[4 * e + 1], x[4 * e + 2], x[4 * e + 3]);
+          }
+        }
+        barrier_arrive(barriers + output_empty + i % 2 * 8, lane);
+      }
+    } else {
+      float w[16];
+#pragma unroll
+      for (int e = 0; e < 16; e++) w[e] = o_norm[out_v + e / 8 * (VS / 2) + e % 8];
+      // The gates of two passes ahead, through a shared memory slot that only its thread uses; the warp that fetches has brought them to the L2 cache.
+      const uint32_t slots = base_address + Shared::gates + tid % 128 * 16;
+      auto fetch = [&](int ahead, int p) {
+        const act* g = gate + at + ahead * pass;
+        const int bytes = left > ahead * tokens_a_pass ? 16 : 0;  // none: zeros are written
+        const uint32_t slot = slots + p * 4096;
+        copy16(slot, g, bytes), copy16(slot + 2048, g + VS / 2, bytes);
+        asm volatile("cp.async.commit_group;" ::: "memory");
+      };
+      fetch(0, 0), fetch(1, 1);
+#pragma unroll 1
+      for (int i = 0; i < chunks; i++) {
+        barrier_wait(barriers + output_full + i % 2 * 8, i / 2 & 1);
+#pragma unroll
+        for (int p = 0; p < passes; p++, at += pass, left -= tokens_a_pass) {
+          float x[16], z[16], sum = 0.f, more = 0.f;
+          output(i, p, x);
+          asm volatile("cp.async.wait_group 1;" ::: "memory");
+          uint32_t g[8];
+#pragma unroll
+          for (int e = 0; e < 2; e++)
+            asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(g[4 * e]), "=r"(g[4 * e + 1]), "=r"(g[4 * e + 2]), "=r"(g[4 * e + 3]) : "r"(slots + p % 2 * 4096 + e * 2048) : "memory");
+          fetch(2, p % 2);
+#pragma unroll
+          for (int e = 0; e < 8; e++) z[2 * e] = gated(Pair<act>::lo(g[e])), z[2 * e + 1] = gated(Pair<act>::hi(g[e]));
+#pragma unroll
+          for (int e = 0; e < 8; e++) sum += x[e] * x[e], more += x[8 + e] * x[8 + e];
+          sum += more;
+#pragma unroll
+          for (int d = lanes_a_token / 2; d; d >>= 1) sum += __shfl_xor_sync(~0u, sum, d);
+          const float r = rsqrtf(sum / VS + eps);
+          uint32_t out[8];
+#pragma unroll
+          for (int e = 0; e < 8; e++) out[e] = operands<act>(x[2 * e] * r * w[2 * e] * z[2 * e], x[2 * e + 1] * r * w[2 * e + 1] * z[2 * e + 1]);
+          if (left > 0) {
+            *reinterpret_cast<uint4*>(y + at) = make_uint4(out[0], out[1], out[2], out[3]);
+            *reinterpret_cast<uint4*>(y + at + VS / 2) = make_uint4(out[4], out[5], out[6], out[7]);
+          }
+        }
+        barrier_arrive(barriers + output_empty + i % 2 * 8, lane);
+      }
+    }
+  } else {  // one warp that fetches
+    fewer_registers<24>();
+    if (tid < (groups + 1) * 128 + 32) {
+      const int lane = lane_id();
+      const unsigned char* key = key_records + (int64_t(chunk0) * H + h) * Record::bytes;
+      const unsigned char* value = value_records + (int64_t(chunk0) * HV + hv) * value_record_bytes(V) + slice * Shared::value_bytes;
+      constexpr int lines = VS / 64;  // of 128 bytes, a token's gates
+      const act* gates = gate + (int64_t(begin + lane / lines) * HV + hv) * V + slice * VS + lane % lines * 64;
+      const int64_t key_step = int64_t(H) * Record::bytes, value_step = int64_t(HV) * value_record_bytes(V), token_step = int64_t(HV) * V;
+#pragma unroll 1
+      for (int i = 0; i < chunks; i++, key += key_step, value += value_step) {
+        if (lane == 0) {
+          const int b = i % 2, turn = (i / 2 & 1) ^ 1;
+          const uint32_t to = base_address + b * Shared::stage, full = barriers + b * 8;
+          barrier_wait(barriers + empty_barrier(part_x) + b * 8, turn);  // passes at once in the first turn
+          barrier_expect(full + full_barrier(part_x), Record::tile + Shared::value_bytes + K * 4);
+          bulk_copy(to + Record::x, key + Record::x, Record::tile, full + full_barrier(part_x));
+          bulk_copy(to + Shared::key_bytes, value, Shared::value_bytes, full + full_barrier(part_x));
+          bulk_copy(to + Record::decay, key + Record::decay, K * 4, full + full_barrier(part_x));
+          barrier_wait(barriers + empty_barrier(part_q) + b * 8, turn);
+          barrier_expect(full + full_barrier(part_q), Record::tile);
+          bulk_copy(to + Record::q, key + Record::q, Record::tile, full + full_barrier(part_q));
+          barrier_wait(barriers + empty_barrier(part_k) + b * 8, turn);
+          barrier_expect(full + full_barrier(part_k), Record::tile + C * C * 2);
+          bulk_copy(to + Record::k, key + Record::k, Record::tile + C * C * 2, full + full_barrier(part_k));
+          if (i > 0 && i + 1 < chunks) bulk_prefetch(key + key_step, Record::bytes), bulk_prefetch(value + value_step, Shared::value_bytes);
+        }
+        __syncwarp();
+        if (o_raw == nullptr) {
+#pragma unroll
+          for (int t = 0; t < C; t += 32 / lines) {
+            if (i * C + t + lane / lines < tokens) asm volatile("prefetch.global.L2 [%0];" ::"l"(gates));
+            gates += 32 / lines * token_step;
+          }
+        }
+      }
+    }
   }
 #else
   __trap();  // no wgmma: gdn2_simple is for such GPUs
 #endif
 }
-static_assert(WalkShared<128, 128>::bytes == 184384 && WalkShared<128, 64>::bytes == 151616 && WalkShared<64, 128>::bytes == 135232 &&
-                  WalkShared<64, 64>::bytes == 102464,
+static_assert(WalkShared<128, 128>::bytes == 226432 && WalkShared<128, 64>::bytes == 177280 && WalkShared<64, 128>::bytes == 177280 &&
+                  WalkShared<64, 64>::bytes == 128128,
               "the table above, GDN2_API.md and the launcher");
 
 }  // namespace gdn2
 
 #define GDN2_WALK(K, VS, E, NAME)                                                                                                                     \
-  extern "C" __global__ void __launch_bounds__(VS * 2, 1) NAME(const unsigned char* key_records, const unsigned char* value_records,                     \
+  extern "C" __global__ void __launch_bounds__(VS * 2 + 256, 1) NAME(const unsigned char* key_records, const unsigned char* value_records,                     \
                                                                const act* gate, const float* o_norm, act* y, float* o_raw,           \
                                                                const int* cu_seqlens, const int* doc_chunks, const int* order,                           \
                                                                const float* const* state_in, float* const* state_out, int64_t state_offset, int H,       \

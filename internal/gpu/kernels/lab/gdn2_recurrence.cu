@@ -14,6 +14,7 @@
 #include <thread>
 #include <vector>
 
+#define GDN2_SPIN_LIMIT (1 << 22)
 #include "../gdn2_prepare.cu"
 #include "../gdn2_simple.cu"
 #include "../gdn2_walk.cu"
@@ -231,7 +232,7 @@ struct Batch {
     const int VS = s.V == 64 ? 64 : 128;
     auto f = walk_kernel<E>(s.K, VS);
     CHECK(cudaFuncSetAttribute(f, cudaFuncAttributeMaxDynamicSharedMemorySize, walk_smem(s.K, VS)));
-    f<<<dim3(s.HV * (s.V / VS), N), VS * 2, walk_smem(s.K, VS), st>>>(key_records.p, value_records.p, gate.p, norm.p, y.p, raw, cu.p, doc_chunks.p, order.p, in_table.p, out_table.p, 4, s.H, s.HV, s.V, eps);
+    f<<<dim3(s.HV * (s.V / VS), N), VS * 2 + 256, walk_smem(s.K, VS), st>>>(key_records.p, value_records.p, gate.p, norm.p, y.p, raw, cu.p, doc_chunks.p, order.p, in_table.p, out_table.p, 4, s.H, s.HV, s.V, eps);
     CHECK(cudaGetLastError());
   }
   void fast(cudaStream_t st = 0) {
