@@ -14,7 +14,7 @@
 #include <thread>
 #include <vector>
 
-#define GDN2_SPIN_LIMIT (1 << 22)
+#define HOPPER_SPIN_LIMIT (1 << 22)
 #include "../gdn2_prepare.cu"
 #include "../gdn2_simple.cu"
 #include "../gdn2_walk.cu"
