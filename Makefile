@@ -11,8 +11,14 @@ TOOLS := .build/bin
 export CGO_ENABLED := 1
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+# NVML's functions are found at run time, as the worker first calls them. Where the
+# compiler has all of them found at the start, no worker would start without a driver.
+ifeq ($(shell uname -s),Linux)
+LAZY := -extldflags=-Wl,-z,lazy
+export GOFLAGS += -ldflags=$(LAZY)
+endif
 # Without symbols for debuggers, which are a third of the program; stack traces stay.
-LDFLAGS := -s -w -X main.version=$(VERSION)
+LDFLAGS := -s -w -X main.version=$(VERSION) $(LAZY)
 
 # The Rust half of the tokenizers module, at the version that go.mod names.
 TOKENIZERS := github.com/daulet/tokenizers

@@ -48,11 +48,11 @@ bench-gpu: gpu-binaries ## check and measure the CUDA engine beside its limit an
 .PHONY: gpu-binaries
 gpu-binaries: native gpu-parts ## build the CUDA tests and benchmark as programs for a machine without Go
 	mkdir -p $(CUDA_BUILD)/bin
-	$(GPU_ENV) go test -c -tags cuda -ldflags '-s -w' -o $(CUDA_BUILD)/bin/gpu.test ./internal/gpu
-	$(GPU_ENV) go test -c -tags cuda -ldflags '-s -w' -o $(CUDA_BUILD)/bin/telemetry.test ./internal/gpu/telemetry
-	$(GPU_ENV) go build -trimpath -tags cuda -ldflags '-s -w' -o $(CUDA_BUILD)/bin/ ./bench/gpubench
-	$(GPU_ENV) go build -trimpath -tags cuda -ldflags '-s -w' -o $(CUDA_BUILD)/bin/ ./cmd/worker
-	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o $(CUDA_BUILD)/bin/ ./cmd/dispatcher ./internal/tools/genckpt ./internal/tools/gencorpus
+	$(GPU_ENV) go test -c -tags cuda -ldflags '-s -w $(LAZY)' -o $(CUDA_BUILD)/bin/gpu.test ./internal/gpu
+	$(GPU_ENV) go test -c -tags cuda -ldflags '-s -w $(LAZY)' -o $(CUDA_BUILD)/bin/telemetry.test ./internal/gpu/telemetry
+	$(GPU_ENV) go build -trimpath -tags cuda -ldflags '-s -w $(LAZY)' -o $(CUDA_BUILD)/bin/ ./bench/gpubench
+	$(GPU_ENV) go build -trimpath -tags cuda -ldflags '-s -w $(LAZY)' -o $(CUDA_BUILD)/bin/ ./cmd/worker
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w $(LAZY)' -o $(CUDA_BUILD)/bin/ ./cmd/dispatcher ./internal/tools/genckpt ./internal/tools/gencorpus
 
 # The engine's tests on a machine without a GPU: stand-ins for the driver and
 # cuBLASLt run the kernels on the CPU. What they can't show: the tensor-core

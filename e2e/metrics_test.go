@@ -101,6 +101,14 @@ func TestMetricsAreTotals(t *testing.T) {
 	if why := answers(t, ports[0], "/readyz", http.StatusServiceUnavailable); !strings.Contains(why, "waiting for a dispatcher") {
 		t.Errorf("not ready because of %q", why)
 	}
+	page := freePort(t)
+	server, sr := start(t, env, "dispatcher", "serve", "--addr", "127.0.0.1:0", "--metrics-addr", fmt.Sprintf(":%d", page))
+	t.Cleanup(func() {
+		if err := server.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Error(err)
+		}
+		wait(t, server, sr)
+	})
 	out := filepath.Join(t.TempDir(), "out")
 	submitted := runProgram(t, env, "dispatcher", "submit", "--engine", "cpu", "--model", demoModel, "--out", out, "--job-tokens", "15000", demoCorpus).want(t, 0)
 	run := strings.TrimSpace(submitted.stdout)
@@ -157,6 +165,19 @@ func TestMetricsAreTotals(t *testing.T) {
 	}
 	if jobs != float64(m.JobCount()) {
 		t.Errorf("the dispatcher tells of %g jobs of %d", jobs, m.JobCount())
+	}
+	// serve goes on, and has what the run came to.
+	var served map[string]*dto.MetricFamily
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		served = scrape(t, page)
+		if value(served, "surprisal_run_tokens", "run", run) == float64(sum.Tokens) && value(served, "surprisal_run_documents", "run", run) == float64(sum.Documents) &&
+			value(served, "surprisal_run_jobs", "state", "done") == float64(m.JobCount()) && value(served, "surprisal_run_jobs") == float64(m.JobCount()) {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("serve tells of %g tokens, %g documents, %g jobs done; the run has %d, %d, %d", value(served, "surprisal_run_tokens"),
+				value(served, "surprisal_run_documents"), value(served, "surprisal_run_jobs", "state", "done"), sum.Tokens, sum.Documents, m.JobCount())
+		}
 	}
 	docs, err := os.ReadFile("../docs/metrics.md")
 	if err != nil {

@@ -60,17 +60,18 @@ func (m *monitor) Close() {
 	}
 }
 
-// observe looks at the queue until end, and tells of the progress that is shown.
-func (m *monitor) observe(ctx context.Context, client *jobs.Client, show func(dispatch.Progress), log zerolog.Logger) (told func(dispatch.Progress), end func()) {
+// observe looks at the queue until end. What is known of runs comes from runs, or,
+// where that is nil, through show.
+func (m *monitor) observe(ctx context.Context, client *jobs.Client, runs func() (dispatch.Overview, bool), log zerolog.Logger) (show func(dispatch.Progress), end func()) {
 	if m == nil {
-		return show, func() {}
+		return func(dispatch.Progress) {}, func() {}
 	}
-	o := dispatch.NewObserver(client, m.meter, log)
+	o := dispatch.NewObserver(client, m.meter, runs, log)
 	m.observer.Store(o)
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan error, 1)
 	go func() { done <- o.Run(ctx) }()
-	return func(p dispatch.Progress) { o.Show(p); show(p) }, func() { cancel(); <-done }
+	return o.Show, func() { cancel(); <-done }
 }
 
 // workerArgs have the workers of a run serve theirs on the ports that follow.

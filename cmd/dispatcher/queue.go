@@ -126,9 +126,9 @@ func waitFor(cmd *cobra.Command, l life, run string) error {
 		return err
 	}
 	defer client.Close()
-	show, end := mon.observe(l.drain, client, func(p dispatch.Progress) { meter.Show(p, log) }, log)
+	tell, end := mon.observe(l.drain, client, nil, log)
 	defer end()
-	sum, err := dispatch.Wait(l.drain, client, run, show, log)
+	sum, err := dispatch.Wait(l.drain, client, run, func(p dispatch.Progress) { tell(p); meter.Show(p, log) }, log)
 	meter.Close()
 	if l.drain.Err() != nil && sum == nil {
 		return fmt.Errorf("stopped waiting; the run goes on: %w", dispatch.ErrInterrupted)

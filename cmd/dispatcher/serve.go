@@ -15,7 +15,6 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
-	"surprisal/internal/dispatch"
 	"surprisal/internal/jobs"
 	"surprisal/internal/serve"
 )
@@ -108,7 +107,7 @@ func runServe(cmd *cobra.Command, l life) error {
 		return s.Run(ctx, func(ctx context.Context) (*jobs.Client, error) {
 			client, err := jobs.Connect(ctx, nats)
 			if err == nil {
-				_, end = mon.observe(ctx, client, func(dispatch.Progress) {}, log)
+				_, end = mon.observe(ctx, client, s.Overview, log)
 			}
 			return client, err
 		})

@@ -165,7 +165,7 @@ func (l *Local) score(drain, ctx context.Context, bin string, workers int, s *Su
 	defer endObserver()
 	report := l.Report
 	if l.Metrics != nil {
-		o := NewObserver(client, l.Metrics, l.Log)
+		o := NewObserver(client, l.Metrics, nil, l.Log)
 		l.Observe(o)
 		report = func(p Progress) { o.Show(p); l.Report(p) }
 		g.Go(func() error { return o.Run(observed) })

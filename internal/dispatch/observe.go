@@ -20,6 +20,8 @@ type Observer struct {
 	ackWait time.Duration // the shortest of the runs in the queue
 	letters string        // the dead letters' state when they were last counted
 	counted time.Time     // not before: counting took its time
+	runs    func() (Overview, bool)
+	told    map[string]time.Time // runs of these, since when
 }
 
 // sighting is a worker as last seen. Its clock is compared with nobody's.
@@ -29,10 +31,11 @@ type sighting struct {
 	gone   time.Time // when it was found to have vanished with jobs in hand; zero: it has not
 }
 
-// NewObserver makes the meter's observer on a connected client; Run it.
-func NewObserver(client *jobs.Client, meter *metrics.Dispatcher, log zerolog.Logger) *Observer {
+// NewObserver makes the meter's observer on a connected client; Run it. Where runs
+// is given, it tells of those too, and not of what Show is given.
+func NewObserver(client *jobs.Client, meter *metrics.Dispatcher, runs func() (Overview, bool), log zerolog.Logger) *Observer {
 	meter.Connected(client.Connected)
-	return &Observer{client: client, meter: meter, log: log, workers: map[string]*sighting{}}
+	return &Observer{client: client, meter: meter, log: log, runs: runs, workers: map[string]*sighting{}, told: map[string]time.Time{}}
 }
 
 // observeEvery is how often an observer looks, which costs the server a few small
@@ -49,12 +52,77 @@ func (o *Observer) Run(ctx context.Context) error {
 				o.log.Debug().Err(err).Msg("metrics not brought up to date; trying again")
 			}
 		}
+		o.overview()
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
 			return nil
 		}
 	}
+}
+
+// toldFor is for how long a run that is over is told of still.
+const toldFor = time.Hour
+
+// overview tells of the runs that a monitor follows.
+func (o *Observer) overview() {
+	if o.runs == nil {
+		return
+	}
+	over, ok := o.runs()
+	if !ok || over.Seen.IsZero() {
+		return
+	}
+	there := map[string]bool{}
+	for i, r := range over.Runs {
+		id, more := r.Run.ID, over.More[i]
+		if since, told := o.told[id]; r.Run.State.Final() && (!told || time.Since(r.Run.Updated) > toldFor && time.Since(since) > toldFor) {
+			continue
+		}
+		there[id] = true
+		if more.Counting {
+			continue
+		}
+		if _, told := o.told[id]; !told {
+			o.told[id] = time.Now()
+		}
+		o.meter.SetRun(runMetrics(r, more, over.Workers, o.told[id]))
+	}
+	for id := range o.told {
+		if !there[id] {
+			delete(o.told, id)
+			o.meter.DropRun(id)
+		}
+	}
+}
+
+func runMetrics(r RunStatus, more RunMore, workers []jobs.WorkerRecord, since time.Time) metrics.Run {
+	m := metrics.Run{
+		ID: r.Run.ID, Jobs: map[string]int{"queued": r.Run.Jobs}, Rows: r.Run.Rows, Documents: r.Documents, Tokens: r.Tokens,
+		TokensPerSec: r.Pace.TokensPerSec, Left: -1, LastCommit: more.LastDone, Paused: r.Run.State == jobs.RunPaused,
+	}
+	for state, n := range r.Jobs {
+		m.Jobs[string(state)] = n
+		m.Jobs["queued"] = max(0, m.Jobs["queued"]-n)
+	}
+	if r.Run.State == jobs.RunComplete {
+		m.Jobs = map[string]int{"done": r.Run.Jobs} // some may have been done on a queue before this one
+		m.Documents = max(m.Documents, r.Run.Rows)
+	}
+	if m.LastCommit.Before(since) {
+		m.LastCommit = since
+	}
+	if r.Pace.Left != nil {
+		m.Left = time.Duration(*r.Pace.Left * float64(time.Second))
+	}
+	for _, w := range workers {
+		for _, h := range w.Progress {
+			if h.Run == r.Run.ID && !r.Run.State.Final() {
+				m.Documents, m.Tokens = m.Documents+h.Documents, m.Tokens+h.Tokens
+			}
+		}
+	}
+	return m
 }
 
 // Unready says why what is told may be old, a line each; nothing when it is not.

@@ -122,6 +122,16 @@ func (s *Server) Register(mux *http.ServeMux) {
 	}
 }
 
+// Overview is what is known of runs, queue and workers; ok is false before there is a
+// connection.
+func (s *Server) Overview() (over dispatch.Overview, ok bool) {
+	m := s.watch.Load()
+	if m == nil {
+		return over, false
+	}
+	return m.Overview(), true
+}
+
 // Run connects, looks at the queue and keeps what is shown current until ctx ends;
 // it returns nil then. Controls that are under way end with it.
 func (s *Server) Run(ctx context.Context, connect func(context.Context) (*jobs.Client, error)) error {

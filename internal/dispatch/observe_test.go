@@ -1,0 +1,101 @@
+package dispatch
+
+import (
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"surprisal/internal/jobs"
+	"surprisal/internal/metrics"
+)
+
+// TestObserver: queue, workers and dead letters are told as they are; a worker that
+// goes silent with a job in hand is told of until others have settled that, one
+// that ends cleanly is not.
+func TestObserver(t *testing.T) {
+	b := newBench(t, 1, 6)
+	b.queue(QueueOptions{Run: jobs.RunConfig{AckWait: 30 * time.Second}})
+	k := b.consumer("crashes")
+	held, err := k.Next(b.ctx, b.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.work(b.consumer("other"), 2)
+	dying, err := b.consumer("other2").Next(b.ctx, b.ctx)
+	if err == nil {
+		err = dying.Fail(b.ctx, io.ErrUnexpectedEOF)
+	}
+	for _, w := range []jobs.WorkerRecord{
+		{ID: "crashes", Engine: "cuda", Progress: []jobs.JobProgress{{Run: b.m.Run, Job: held.Job.ID}}},
+		{ID: "ends", Engine: "cpu", Progress: []jobs.JobProgress{{Run: b.m.Run, Job: held.Job.ID}}},
+		{ID: "idle", Engine: "cpu"},
+	} {
+		if err == nil {
+			err = b.client.PutWorker(b.ctx, w)
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	meter := metrics.NewDispatcher("v")
+	server, err := metrics.Serve(meter.Set, metrics.ServerConfig{Address: ":0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = server.Close() }()
+	o := NewObserver(b.client, meter, nil, zerolog.Nop())
+	look := func() string {
+		t.Helper()
+		for _, f := range []func() error{
+			func() error { return o.queue(b.ctx) }, func() error { return o.crew(b.ctx) },
+			func() error { return o.dead(b.ctx) }, func() error { return o.store(b.ctx) },
+		} {
+			if err := f(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		resp, err := http.Get("http://" + server.Addr() + "/metrics")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(body)
+	}
+	told := func(body string, want bool, lines ...string) {
+		t.Helper()
+		for _, l := range lines {
+			if strings.Contains(body, "\n"+l) != want {
+				t.Errorf("/metrics has %s: %v", l, !want)
+			}
+		}
+	}
+	told(look(), true, `surprisal_queue_jobs{state="pending"} 2`, `surprisal_queue_jobs{state="in_hand"} 1`, "surprisal_dead_letters 1", "surprisal_ack_wait_seconds 30",
+		`surprisal_workers{engine="cuda",state="busy"} 1`, `surprisal_workers{engine="cpu",state="busy"} 1`, `surprisal_workers{engine="cpu",state="idle"} 1`,
+		"surprisal_nats_connected 1", "surprisal_heartbeat_age_seconds 0", "surprisal_workers_vanished_total 0")
+	for _, id := range []string{"crashes", "ends", "idle"} {
+		if err := b.client.RemoveWorker(b.ctx, id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	o.workers["crashes"].moved = time.Now().Add(-jobs.WorkerTTL) // the server dropped its record
+	o.workers["idle"].moved = time.Now().Add(-jobs.WorkerTTL)
+	for range 2 {
+		told(look(), true, "surprisal_workers_vanished_total 1", "surprisal_heartbeat_age_seconds 30")
+	}
+	o.workers["crashes"].gone = time.Now().Add(-time.Hour)
+	told(look(), true, "surprisal_heartbeat_age_seconds 30") // its job is on record as its own
+	if err := held.Done(b.ctx, jobs.Totals{}); err != nil {  // as another would
+		t.Fatal(err)
+	}
+	body := look()
+	told(body, true, "surprisal_heartbeat_age_seconds 0", "surprisal_workers_vanished_total 1", `surprisal_queue_jobs{state="in_hand"} 0`)
+	told(body, false, "surprisal_workers{", "surprisal_store_limit_bytes ")
+}
