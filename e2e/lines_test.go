@@ -131,4 +131,30 @@ func TestJSONLines(t *testing.T) {
 	out := filepath.Join(dir, "pairs")
 	dispatcher(t, "run", "--model", demoModel, "--out", out, "--context-column", "q.question", "--target-column", "answer", "--job-tokens", "500", in).want(t, 0)
 	checkPairs(t, out, "null context", "null target", "not UTF-8")
+	merged := filepath.Join(dir, "pairs-merged")
+	dispatcher(t, "export", out, "--as", "merged", "--to", "file://"+merged).want(t, 0)
+	b, err := os.ReadFile(filepath.Join(merged, "pairs.jsonl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := 0
+	for line := range bytes.Lines(b) {
+		var got struct {
+			Answer  string
+			Row     int
+			Context int   `json:"n_context_tokens"`
+			Greedy  *bool `json:"greedy"`
+			Error   *string
+		}
+		if i < len(expectedPairs(t)) {
+			if err := json.Unmarshal(line, &got); err != nil || got.Row != i || (got.Greedy == nil) != (got.Error != nil) || got.Answer != expectedPairs(t)[i].Target {
+				t.Errorf("line %d: %+v (%v) of %s", i, got, err, line)
+			}
+		}
+		i++
+	}
+	dispatcher(t, "report", out).want(t, 0)
+	if page, err = os.ReadFile(filepath.Join(out, "report.html")); err != nil || bytes.Contains(page, []byte("Not coloured")) {
+		t.Errorf("a report of pairs without colours: %v", err)
+	}
 }

@@ -79,9 +79,14 @@ func sameAsFolder(t *testing.T, s *storetest.Server, prefix, dir string, all boo
 // TestDestInBucket writes each layout into a bucket through a connection that
 // fails: the bytes are those of a folder.
 func TestDestInBucket(t *testing.T) {
+	lines := linesCorpus(t, ".jsonl.gz", fakescores.Options{})
 	s, _ := faultyS3(t)
 	c := scored(t, demo, fakescores.Options{})
 	for name, do := range map[string]func(to string) error{
+		"lines": func(to string) error {
+			_, err := lines.Filter(t.Context(), FilterOptions{Where: "perplexity < p60", By: []string{"meta.dump"}, To: to, WithScores: true})
+			return err
+		},
 		"filter": func(to string) error {
 			_, err := c.Filter(t.Context(), FilterOptions{Where: "perplexity < p60", By: []string{"dump"}, To: to, WithScores: true})
 			return err

@@ -4,7 +4,8 @@
 // in it already, so that it need not join; the dispatcher reads the corpus and OUT.
 //
 // With -distinct N, only N input files are generated, and the corpus is hard links
-// to them; each link has score files of its own, and all that is kept is written.
+// to them. Each link has score files of its own, which are copies of the first
+// one's under the link's jobs; all that is kept is written.
 package main
 
 import (
@@ -21,6 +22,10 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
+	"surprisal/internal/score"
+	"surprisal/internal/shard"
 	"surprisal/internal/sift/fakescores"
 )
 
@@ -136,7 +141,55 @@ func (b *bench) prepare() error {
 			return err
 		}
 	}
-	return fake(b.path("corpus"), b.path("out"))
+	if b.distinct == b.files {
+		return fake(b.path("corpus"), b.path("out"))
+	}
+	return b.copyScores()
+}
+
+// copyScores gives each link the scores of what it is a link to.
+func (b *bench) copyScores() error {
+	ctx := context.Background()
+	none := fakescores.Options{Skip: func(score.Job) bool { return true }}
+	m, err := fakescores.Write(ctx, []string{b.path("corpus")}, b.path("out"), none)
+	if err != nil {
+		return err
+	}
+	from, err := shard.ReadManifest(ctx, filepath.Dir(m.Out)+"/distinct-out")
+	if err != nil {
+		return err
+	}
+	to, err := shard.OpenDest(ctx, m.Out)
+	if err != nil {
+		return err
+	}
+	defer to.Close()
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for i := range m.Files {
+		g.Go(func() error {
+			theirs := from.FileJobs(i % b.distinct)
+			for k, j := range m.FileJobs(i) {
+				if there, err := to.Exists(ctx, j.Output); err != nil {
+					return err
+				} else if there {
+					continue
+				}
+				t, err := shard.OpenScores(ctx, filepath.Join(from.Out, theirs[k].Output))
+				if err != nil {
+					return err
+				}
+				err = to.CopyRows(ctx, j.Output, shard.Copy{
+					In: t, Metadata: [][2]string{{"surprisal.job", j.ID}, {"surprisal.input.rel", j.Input.Rel}}, Slots: make(chan struct{}, 1),
+				})
+				if err := errors.Join(err, t.Close()); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	return g.Wait()
 }
 
 func fake(corpus, out string) error {
