@@ -86,7 +86,7 @@ type kernels struct {
 // New reads the weights of a checkpoint with the shape mc onto a GPU, and takes
 // all the memory that scoring needs. The checkpoint may be closed afterwards.
 func New(ckpt *model.Checkpoint, mc model.Config, cfg Config) (*Engine, error) {
-	return newEngine(fromCheckpoint{ckpt}, mc, cfg, options{})
+	return newEngine(fromCheckpoint{ckpt}, mc, cfg, options{half: true})
 }
 
 func newEngine(src source, mc model.Config, cfg Config, opt options) (*Engine, error) {
