@@ -39,11 +39,19 @@ __device__ __forceinline__ uint4 ldmatrix4_trans(const void* p) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r.x), "=r"(r.y), "=r"(r.z), "=r"(r.w) : "r"(smem_address(p)) : "memory");
   return r;
 }
+__device__ __forceinline__ void stmatrix4(void* p, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(smem_address(p)), "r"(a), "r"(b), "r"(c), "r"(d) : "memory");
+}
+__device__ __forceinline__ void stmatrix4_trans(void* p, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(smem_address(p)), "r"(a), "r"(b), "r"(c), "r"(d) : "memory");
+}
 __device__ __forceinline__ void copy16_async(void* to, const void* from, bool valid) {
   const int bytes = valid ? 16 : 0;
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(smem_address(to)), "l"(from), "r"(bytes) : "memory");
 }
 __device__ __forceinline__ void copy_async_wait() { asm volatile("cp.async.commit_group;\ncp.async.wait_group 0;" ::: "memory"); }
+__device__ __forceinline__ void prefetch_l2(const void* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
+__device__ __forceinline__ void sync_first_four_warps() { asm volatile("bar.sync 1, 128;" ::: "memory"); }
 __device__ __forceinline__ float exp_nonpositive(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x * 1.4426950408889634f));
@@ -53,20 +61,74 @@ __device__ __forceinline__ float exp_nonpositive(float x) {
 constexpr int prepare_threads = 256;
 constexpr int value_panel = 128;  // value columns solved at a time
 
+// Rows of operands are K + 8 elements apart: the 8 rows of an ldmatrix lie in different banks. "own" are a warp's 8 tokens.
 template <typename E, int K>
 struct PrepareShared {
+  static constexpr int stride = K + 8;
   union {
-    uint2 k_suffix[8][K / 16][32];              // while A, P are made: k decayed to the end of its 8 tokens, as B fragments
-    unsigned char x_tile[K * C * 2];            // after: X as it goes to the record
+    struct {
+      E k8[56][stride];   // k decayed to the end of its own 8 tokens, warps 0..6
+      E k16[24][stride];  // to the end of its 16 tokens, warps 0, 2, 4 (for odd warps that is k8)
+    };
+    unsigned char x_tile[K * C * 2];  // after A and P: X as it goes to the record
   };
-  E erase[C][K + 8];                            // bk exp G
-  E value[C][value_panel + 8];                  // wv
-  E hi[C][C + 8], lo[C][C + 8];                 // 16 x 16 blocks: -A off the diagonal, (I+A)^-1 of the block on it; split in two
+  union {
+    E a16[96][stride];           // warps 2..7: 8 rows bk and 8 rows q, decayed from the start of their 16 tokens
+    E value[C][value_panel + 8];  // after A and P: wv
+  };
+  E erase[C][stride];  // bk exp G
+  union {
+    E a8[64][stride];  // warps 1, 3, 5, 7 until they have it in registers: rows as in a16, decayed from the start of their own 8 tokens
+    struct {
+      // 16 x 16 blocks: -A under the diagonal, then (I+A)^-1 on and under it; split in two. Above lies A of the diagonal's blocks, fp32.
+      E hi[C][C + 8], lo[C][C + 8];
+    };
+  };
   unsigned char p_tile[C * C * 2];
-  float total[8][K], before[8][K], after[8][K];  // exp of g summed over 8 tokens, over all tokens before them, over all after them
-  float a_diag[4][16][20];
+  float total[8][K];              // exp of g summed over 8 tokens
+  uint4 between[4][K / 32][4];    // products of these, as factors of B fragments: over tokens 16..47, 16..31, 32..47, none
+  __device__ __forceinline__ float* a_diagonal(int block, int row) {
+    return reinterpret_cast<float*>(&(block < 2 ? hi : lo)[16 * (block & 1) + row][16 * (block & 1) + 16]);
+  }
 };
 static_assert(sizeof(PrepareShared<__half, 128>) <= 98304 && sizeof(PrepareShared<__half, 64>) <= 81920, "GDN2_API.md");
+
+// N pairs of elements that lie side by side.
+template <int N>
+struct alignas(4 * N) Pairs {
+  uint32_t w[N];
+};
+template <typename E, int N>
+__device__ __forceinline__ Pairs<N> times(const Pairs<N>& x, const Pairs<N>& y) {
+  Pairs<N> z;
+#pragma unroll
+  for (int i = 0; i < N; i++) z.w[i] = Pair<E>::mul(x.w[i], y.w[i]);
+  return z;
+}
+// 2 N numbers in [0, 1], in fp32 and as pairs of elements.
+template <int N>
+struct Factors {
+  float x[2 * N];
+  __device__ __forceinline__ Factors operator*(const Factors& o) const {
+    Factors r;
+#pragma unroll
+    for (int i = 0; i < 2 * N; i++) r.x[i] = x[i] * o.x[i];
+    return r;
+  }
+  __device__ __forceinline__ Factors operator*(float o) const {
+    Factors r;
+#pragma unroll
+    for (int i = 0; i < 2 * N; i++) r.x[i] = x[i] * o;
+    return r;
+  }
+};
+template <typename E, int N>
+__device__ __forceinline__ Pairs<N> rounded(const Factors<N>& f) {
+  Pairs<N> p;
+#pragma unroll
+  for (int i = 0; i < N; i++) p.w[i] = Pair<E>::pack_factors(f.x[2 * i], f.x[2 * i + 1]);
+  return p;
+}
 
 // Splits x, y into the sum of two elements each.
 template <typename E>
@@ -74,44 +136,61 @@ __device__ __forceinline__ void split(float x, float y, uint32_t& hi, uint32_t& 
   hi = Pair<E>::pack(x, y);
   lo = Pair<E>::pack(x - Pair<E>::lo(hi), y - Pair<E>::hi(hi));
 }
-
-// Solves (I+A) X = Y for 16 columns of Y [64 tokens][columns]: out[r] is X^T of tokens 16r.., as accumulators of (16 columns, 2 x 8 tokens).
 template <typename E>
-__device__ __forceinline__ void solve(float (&out)[4][2][4], const E* y, int stride, const E (*hi)[C + 8], const E (*lo)[C + 8], int lane) {
-  uint32_t xh[3][4], xl[3][4];
-  const int row = (lane / 16) * 8 + lane % 8, column = (lane / 8 % 2) * 8;
+__device__ __forceinline__ void split(const float (&d)[2][4], uint32_t (&hi)[4], uint32_t (&lo)[4]) {  // accumulators to an A operand
+#pragma unroll
+  for (int i = 0; i < 4; i++) split<E>(d[i / 2][i % 2 * 2], d[i / 2][i % 2 * 2 + 1], hi[i], lo[i]);
+}
+template <typename E>
+__device__ __forceinline__ void mma(float (&d)[4], const uint4& a, uint32_t b0, uint32_t b1) { mma16816<E>(d, a.x, a.y, a.z, a.w, b0, b1); }
+
+// 16 rows times 8 columns over K channels; a, b: this lane's row of the first 16 x 16 and 8 x 32.
+template <typename E, int K>
+__device__ __forceinline__ void multiply(float (&d)[4], const E* a, const E* b) {
+  float odd[4] = {};
+#pragma unroll
+  for (int i = 0; i < 4; i++) d[i] = 0.f;
+#pragma unroll
+  for (int ks = 0; ks < K / 16; ks += 2) {
+    const uint4 y = ldmatrix4(b + 16 * ks);
+    mma<E>(d, ldmatrix4(a + 16 * ks), y.x, y.y);
+    mma<E>(odd, ldmatrix4(a + 16 * ks + 16), y.z, y.w);
+  }
+#pragma unroll
+  for (int i = 0; i < 4; i++) d[i] += odd[i];
+}
+
+// d += x (hi + lo)^T of one 16 x 16 block without the product of the two low parts; x: A operand, split as well.
+template <typename E>
+__device__ __forceinline__ void multiply_split(float (&d)[2][4], float (&small)[2][4], const uint32_t (&xh)[4], const uint32_t (&xl)[4], const uint4& h, const uint4& l) {
+  mma16816<E>(d[0], xh[0], xh[1], xh[2], xh[3], h.x, h.y);
+  mma16816<E>(d[1], xh[0], xh[1], xh[2], xh[3], h.z, h.w);
+  mma16816<E>(small[0], xl[0], xl[1], xl[2], xl[3], h.x, h.y);
+  mma16816<E>(small[1], xl[0], xl[1], xl[2], xl[3], h.z, h.w);
+  mma16816<E>(small[0], xh[0], xh[1], xh[2], xh[3], l.x, l.y);
+  mma16816<E>(small[1], xh[0], xh[1], xh[2], xh[3], l.z, l.w);
+}
+
+// (I+A)^-1 Y for N groups of 16 columns; y: this lane's row of a group. out(r, x): X^T of tokens 16r.., a group's accumulators of (16 columns, 2 x 8 tokens).
+template <typename E, int N, typename Out>
+__device__ __forceinline__ void solve(const E* const (&y)[N], const int (&stride)[N], const E* hi, const E* lo, Out out) {
+  uint4 a[N][4];
+#pragma unroll
+  for (int n = 0; n < N; n++)
+#pragma unroll
+    for (int r = 0; r < 4; r++) a[n][r] = ldmatrix4_trans(y[n] + 16 * r * stride[n]);
 #pragma unroll
   for (int r = 0; r < 4; r++) {
-    float acc[2][4];
-    const uint4 start = ldmatrix4_trans(y + (16 * r + row) * stride + column);
-    acc[0][0] = Pair<E>::lo(start.x), acc[0][1] = Pair<E>::hi(start.x), acc[0][2] = Pair<E>::lo(start.y), acc[0][3] = Pair<E>::hi(start.y);
-    acc[1][0] = Pair<E>::lo(start.z), acc[1][1] = Pair<E>::hi(start.z), acc[1][2] = Pair<E>::lo(start.w), acc[1][3] = Pair<E>::hi(start.w);
+    float x[N][2][4] = {};
 #pragma unroll
-    for (int c = 0; c < r; c++) {
-      const uint4 h = ldmatrix4(&hi[16 * r + row][16 * c + column]), l = ldmatrix4(&lo[16 * r + row][16 * c + column]);
-      mma16816<E>(acc[0], xh[c][0], xh[c][1], xh[c][2], xh[c][3], h.x, h.y);
-      mma16816<E>(acc[1], xh[c][0], xh[c][1], xh[c][2], xh[c][3], h.z, h.w);
-      mma16816<E>(acc[0], xl[c][0], xl[c][1], xl[c][2], xl[c][3], h.x, h.y);
-      mma16816<E>(acc[1], xl[c][0], xl[c][1], xl[c][2], xl[c][3], h.z, h.w);
-      mma16816<E>(acc[0], xh[c][0], xh[c][1], xh[c][2], xh[c][3], l.x, l.y);
-      mma16816<E>(acc[1], xh[c][0], xh[c][1], xh[c][2], xh[c][3], l.z, l.w);
-    }
-    uint32_t ah[4], al[4];
-    split<E>(acc[0][0], acc[0][1], ah[0], al[0]), split<E>(acc[0][2], acc[0][3], ah[1], al[1]);
-    split<E>(acc[1][0], acc[1][1], ah[2], al[2]), split<E>(acc[1][2], acc[1][3], ah[3], al[3]);
-    const uint4 h = ldmatrix4(&hi[16 * r + row][16 * r + column]), l = ldmatrix4(&lo[16 * r + row][16 * r + column]);
+    for (int c = 0; c <= r; c++) {
+      const uint4 h = ldmatrix4(hi + 16 * r * (C + 8) + 16 * c), l = ldmatrix4(lo + 16 * r * (C + 8) + 16 * c);
 #pragma unroll
-    for (int i = 0; i < 4; i++) out[r][0][i] = out[r][1][i] = 0.f;
-    mma16816<E>(out[r][0], ah[0], ah[1], ah[2], ah[3], h.x, h.y);
-    mma16816<E>(out[r][1], ah[0], ah[1], ah[2], ah[3], h.z, h.w);
-    mma16816<E>(out[r][0], al[0], al[1], al[2], al[3], h.x, h.y);
-    mma16816<E>(out[r][1], al[0], al[1], al[2], al[3], h.z, h.w);
-    mma16816<E>(out[r][0], ah[0], ah[1], ah[2], ah[3], l.x, l.y);
-    mma16816<E>(out[r][1], ah[0], ah[1], ah[2], ah[3], l.z, l.w);
-    if (r < 3) {
-      split<E>(out[r][0][0], out[r][0][1], xh[r][0], xl[r][0]), split<E>(out[r][0][2], out[r][0][3], xh[r][1], xl[r][1]);
-      split<E>(out[r][1][0], out[r][1][1], xh[r][2], xl[r][2]), split<E>(out[r][1][2], out[r][1][3], xh[r][3], xl[r][3]);
+      for (int n = 0; n < N; n++) mma<E>(x[n][0], a[n][c], h.x, h.y), mma<E>(x[n][1], a[n][c], h.z, h.w);
+#pragma unroll
+      for (int n = 0; n < N; n++) mma<E>(x[n][0], a[n][c], l.x, l.y), mma<E>(x[n][1], a[n][c], l.z, l.w);
     }
+    out(r, x);
   }
 }
 
@@ -121,187 +200,256 @@ __device__ __forceinline__ void prepare(const E* __restrict__ q, const E* __rest
                                         unsigned char* __restrict__ value_records, int H, int HV, int V, float scale) {
   using P = Pair<E>;
   using Record = KeyRecord<K>;
+  using Shared = PrepareShared<E, K>;
+  constexpr int N = K / 64, S = Shared::stride;  // a lane has channels 2 N lane.. of its warp's 8 tokens
+  using Elements = Pairs<N>;
+  using Decay = Factors<N>;
   extern __shared__ __align__(1024) unsigned char raw[];
-  PrepareShared<E, K>& sh = *reinterpret_cast<PrepareShared<E, K>*>(raw);
-  constexpr int NJ = K / 32;  // 16-byte pieces of a lane
-  const int tid = threadIdx.x, warp = tid / 32, lane = tid % 32, row = lane / 4, quad = lane % 4;
+  Shared& sh = *reinterpret_cast<Shared*>(raw);
+  const int tid = threadIdx.x, warp = __shfl_sync(~0u, tid / 32, 0), lane = tid % 32, row = lane / 4, quad = lane % 4;
   const int h = blockIdx.x, chunk = blockIdx.y;
   const int2 span = chunks[chunk];
-  const int first = span.x, count = span.y, t = warp * 8 + row, per = HV / H;
-  const bool valid = t < count;
+  const int first = span.x, count = span.y, per = HV / H;
   unsigned char* record = key_records + (int64_t(chunk) * H + h) * Record::bytes;
 
-  // g of this warp's 8 tokens, a lane K/32 channels: the sum over the tokens.
-  float sums[K / 32];
+  Elements rg[8], rk[8], rb[8], rq[8];
   {
-    uint32_t gs[8][K / 64];
+    const int left = count - tid / 32 * 8;  // not by warp: predicates of single lanes are cheaper here
+    const int64_t at = (int64_t(first + 8 * warp) * H + h) * K + 2 * N * lane, step = int64_t(H) * K;
+    auto load = [&](const auto* from, int i) { return i < left ? *reinterpret_cast<const Elements*>(from + at + i * step) : Elements{}; };
+#pragma unroll
+    for (int i = 0; i < 8; i++) rg[i] = load(g, i);
+#pragma unroll
+    for (int i = 0; i < 8; i++) rk[i] = load(k, i), rb[i] = load(bk, i), rq[i] = load(q, i);
+  }
+  const int width = V < value_panel ? V : value_panel, panels = per * (V / width);
+  const E* values = wv + (int64_t(first) * HV + h * per) * V;  // panels of one key head are consecutive
+  if (tid < 2 * count) prefetch_l2(values + int64_t(tid / 2) * HV * V + tid % 2 * (width / 2));
+
+  Decay e[8];
+#pragma unroll
+  for (int i = 0; i < 8; i++)
+#pragma unroll
+    for (int j = 0; j < N; j++) e[i].x[2 * j] = exp_nonpositive(Pair<__half>::lo(rg[i].w[j])), e[i].x[2 * j + 1] = exp_nonpositive(Pair<__half>::hi(rg[i].w[j]));
+  const Decay e01 = e[0] * e[1], e23 = e[2] * e[3], e45 = e[4] * e[5], e67 = e[6] * e[7], e03 = e01 * e23, e47 = e45 * e67;
+  const int channel = 2 * N * lane;
+  auto total = [&](int w) -> Decay& { return *reinterpret_cast<Decay*>(&sh.total[w][channel]); };
+  total(warp) = e03 * e47;
+
+  // This lane's part of ldmatrix addresses: its row of the A operand's two halves (16 x 16) and of the B operand (8 x 32).
+  const int matrix = lane / 8, line = lane % 8;
+  auto put = [&](E* rows, int at, const Elements& x) { *reinterpret_cast<Elements*>(rows + at * S + channel) = x; };
+  auto store_p = [&](int t, int block, float x, float y) {
+    *reinterpret_cast<uint32_t*>(sh.p_tile + t * 128 + ((block ^ (t % 8)) * 16) + quad * 4) = P::pack(x * scale, y * scale);
+  };
+  // Own rows of shared memory as room for operands: 8 rows each.
+  E* const room_b = sh.erase[8 * warp];
+  E* const room_q = warp & 1 ? sh.a8[16 * (warp / 2)] : warp == 6 ? sh.a16[64] : sh.k16[4 * warp];
+  E* const room_k = warp < 7 ? sh.k8[8 * warp] : sh.a8[56];
+  const E* const operand_a = (matrix & 1 ? room_q : room_b) + line * S + matrix / 2 * 8;
+  const E* const operand_b = room_k + line * S + matrix * 8;
+
+  // P of own tokens: zeros first. 64 pieces of 16 bytes.
+#pragma unroll
+  for (int i = 0; i < 2; i++) reinterpret_cast<uint4*>(sh.p_tile)[64 * warp + 32 * i + lane] = make_uint4(0, 0, 0, 0);
+  // Pairs one apart, and equal ones. Rows: bk of tokens 1, 3, 5, 7, q of the same, decayed; then all of q.
+  const Elements d1 = rounded<E>(e[1]), d3 = rounded<E>(e[3]), d5 = rounded<E>(e[5]), d7 = rounded<E>(e[7]);
+  {
+    const Elements d[4] = {d1, d3, d5, d7};
+#pragma unroll
+    for (int i = 0; i < 4; i++) put(room_b, i, times<E>(rb[2 * i + 1], d[i])), put(room_b, 4 + i, times<E>(rq[2 * i + 1], d[i]));
+#pragma unroll
+    for (int i = 0; i < 8; i++) put(room_q, i, rq[i]), put(room_k, i, rk[i]);
+  }
+  __syncwarp();
+  float next, pair[2];  // A of own tokens, this lane's part
+  {
+    float x[4];
+    multiply<E, K>(x, operand_a, operand_b);
+    next = x[0];  // (2 row + 1, 2 row) where quad == row
+    unsigned char* p = sh.p_tile + 1024 * warp;
+    if (row >= 4 && quad == row - 4) {
+      const int t = 2 * quad + 1;
+      *reinterpret_cast<uint16_t*>(p + t * 128 + ((warp ^ t) * 16) + (t - 1) * 2) = static_cast<uint16_t>(P::pack(x[0] * scale, 0.f));
+    }
+    if (quad == row / 2)
+      *reinterpret_cast<uint16_t*>(p + row * 128 + ((warp ^ row) * 16) + row * 2) = static_cast<uint16_t>(P::pack((row & 1 ? x[3] : x[2]) * scale, 0.f));
+  }
+  __syncwarp();
+  // Rows: tokens 2, 3, 6, 7 from the middle of their 4 tokens, then 4..7 from the middle of the 8; columns: 0, 1, 4, 5 and 0..3 up to there.
+  {
+    const Decay e46 = e45 * e[6];
+    const Elements d23 = rounded<E>(e23), d[8] = {rounded<E>(e[2]), d23, rounded<E>(e[6]), rounded<E>(e67), rounded<E>(e[4]), rounded<E>(e45), rounded<E>(e46), rounded<E>(e47)};
+    constexpr int token[8] = {2, 3, 6, 7, 4, 5, 6, 7};
+#pragma unroll
+    for (int i = 0; i < 8; i++) put(room_b, i, times<E>(rb[token[i]], d[i])), put(room_q, i, times<E>(rq[token[i]], d[i]));
+    put(room_k, 0, times<E>(rk[0], d1)), put(room_k, 1, rk[1]), put(room_k, 2, times<E>(rk[4], d5)), put(room_k, 3, rk[5]);
+    put(room_k, 4, times<E>(rk[0], rounded<E>(e[1] * e23))), put(room_k, 5, times<E>(rk[1], d23)), put(room_k, 6, times<E>(rk[2], d3)), put(room_k, 7, rk[3]);
+  }
+  __syncwarp();
+  const bool by4 = row >= 4, in_pair = by4 ? quad >= 2 : quad == row / 2;
+  const int pair_t = by4 ? row : row + 2 + (row & 2), pair_s = by4 ? 2 * quad - 4 : 4 * quad;  // where in_pair: (t, s), (t, s + 1)
+  {
+    float x[4];
+    multiply<E, K>(x, operand_a, operand_b);
+    pair[0] = x[0], pair[1] = x[1];
+    if (in_pair) *reinterpret_cast<uint32_t*>(sh.p_tile + 1024 * warp + pair_t * 128 + ((warp ^ pair_t) * 16) + pair_s * 2) = P::pack(x[2] * scale, x[3] * scale);
+  }
+  __syncthreads();
+
+  // The same of the other 8 tokens' blocks before and after, and of the neighbour.
+  Decay before, after;
+#pragma unroll
+  for (int i = 0; i < 2 * N; i++) before.x[i] = after.x[i] = 1.f;
+  for (int w = 0; w < warp; w++) before = before * total(w);
+  for (int w = 7; w > warp; w--) after = total(w) * after;
+  const Elements neighbour = rounded<E>(total(warp ^ 1));
+  if (warp == 7) *reinterpret_cast<Decay*>(record + Record::decay + channel * 4) = before * total(7);
+  if (warp == 0) {
+    const Decay f1 = total(2) * total(3), f2 = total(4) * total(5);
+    const Elements f[3] = {rounded<E>(f1 * f2), rounded<E>(f1), rounded<E>(f2)};
+#pragma unroll
+    for (int j = 0; j < N; j++) {
+      const int at = channel + 2 * j, ks = at / 16, word = ((ks / 2 * 4 + at % 8 / 2) * 4) + ks % 2 * 2 + at % 16 / 8;
+#pragma unroll
+      for (int i = 0; i < 3; i++) reinterpret_cast<uint32_t*>(sh.between[i])[word] = f[i].w[j];
+      reinterpret_cast<uint32_t*>(sh.between[3])[word] = P::pack_factors(1.f, 1.f);
+    }
+  }
+  // Rows decayed from the start of own 8 tokens, columns to their end; Q', K' and bk exp G.
+  {
+    E* const a8 = sh.a8[16 * (warp / 2)];
+    E* const a16 = sh.a16[16 * (warp < 2 ? 0 : warp - 2)];
+    unsigned char* const tile = record + channel / 64 * (C * 128) + warp * 1024 + channel % 8 * 2;
+    auto at = [&](int i) { return i * 128 + ((channel % 64 / 8) ^ i) * 16; };
+    const Decay before_q = before * scale;
+    Decay d = e[0];
 #pragma unroll
     for (int i = 0; i < 8; i++) {
-      const bool in = warp * 8 + i < count;
-      const __half* at = g + (int64_t(first + warp * 8 + i) * H + h) * K + lane * (K / 32);
-      if constexpr (K == 128) {
-        const uint2 x = in ? *reinterpret_cast<const uint2*>(at) : make_uint2(0, 0);
-        gs[i][0] = x.x, gs[i][1] = x.y;
+      if (i) d = d * e[i];
+      put(sh.erase[8 * warp], i, times<E>(rb[i], rounded<E>(d * before)));
+      *reinterpret_cast<Elements*>(tile + Record::q + at(i)) = times<E>(rq[i], rounded<E>(d * before_q));
+      const Elements f = rounded<E>(d);
+      rb[i] = times<E>(rb[i], f), rq[i] = times<E>(rq[i], f);
+    }
+    d = e[7];
+#pragma unroll
+    for (int i = 7; i >= 0; i--) {
+      if (i == 7) {
+        *reinterpret_cast<Elements*>(tile + Record::k + at(i)) = times<E>(rk[i], rounded<E>(after));
       } else {
-        gs[i][0] = in ? *reinterpret_cast<const uint32_t*>(at) : 0;
+        if (i < 6) d = d * e[i + 1];
+        *reinterpret_cast<Elements*>(tile + Record::k + at(i)) = times<E>(rk[i], rounded<E>(d * after));
+        rk[i] = times<E>(rk[i], rounded<E>(d));
+      }
+    }
+    if (warp & 1) {
+#pragma unroll
+      for (int i = 0; i < 8; i++) put(a8, i, rb[i]), put(a8, 8 + i, rq[i]);
+#pragma unroll
+      for (int i = 0; i < 8; i++) rb[i] = times<E>(rb[i], neighbour), rq[i] = times<E>(rq[i], neighbour);
+    } else if (warp < 6) {
+#pragma unroll
+      for (int i = 0; i < 8; i++) put(sh.k16[4 * warp], i, times<E>(rk[i], neighbour));
+    }
+    if (warp < 7) {
+#pragma unroll
+      for (int i = 0; i < 8; i++) put(sh.k8[8 * warp], i, rk[i]);
+    }
+    if (warp > 1) {
+#pragma unroll
+      for (int i = 0; i < 8; i++) put(a16, i, rb[i]), put(a16, 8 + i, rq[i]);
+    }
+  }
+  uint4 own[K / 16];  // odd warps: rows decayed from the start of own 8 tokens
+  if (warp & 1) {
+    __syncwarp();
+    const E* at = &sh.a8[16 * (warp / 2) + matrix % 2 * 8 + line][matrix / 2 * 8];
+#pragma unroll
+    for (int ks = 0; ks < K / 16; ks++) own[ks] = ldmatrix4(at + 16 * ks);
+  }
+  __syncthreads();
+
+  // A of own tokens; then pairs in different warps, and a pair of warps, or of pairs of warps, at a time.
+  const int t8 = 8 * (warp & 1);
+  if (row < 4 && quad == row) sh.a_diagonal(warp / 2, t8 + 2 * row + 1)[t8 + 2 * row] = next;
+  if (in_pair) *reinterpret_cast<float2*>(sh.a_diagonal(warp / 2, t8 + pair_t) + t8 + pair_s) = make_float2(pair[0], pair[1]);
+  auto store_block = [&](int rows, int columns, const float(&x)[4]) {  // of 8 tokens each
+    const int t = 8 * rows + row, s = 8 * columns + 2 * quad;
+    uint32_t hi, lo;
+    split<E>(-x[0], -x[1], hi, lo);
+    *reinterpret_cast<uint32_t*>(&sh.hi[t][s]) = hi, *reinterpret_cast<uint32_t*>(&sh.lo[t][s]) = lo;
+    store_p(t, columns, x[2], x[3]);
+  };
+  if (warp & 1) {
+    {
+      const E* b = &sh.k8[8 * (warp - 1) + line][matrix * 8];
+      float x[4] = {}, odd[4] = {};
+#pragma unroll
+      for (int ks = 0; ks < K / 16; ks += 2) {
+        const uint4 y = ldmatrix4(b + 16 * ks);
+        mma<E>(x, own[ks], y.x, y.y);
+        mma<E>(odd, own[ks + 1], y.z, y.w);
+      }
+      *reinterpret_cast<float2*>(sh.a_diagonal(warp / 2, 8 + row) + 2 * quad) = make_float2(x[0] + odd[0], x[1] + odd[1]);
+      store_p(8 * warp + row, warp - 1, x[2] + odd[2], x[3] + odd[3]);
+    }
+    // Tokens 16..31 with 0..15 (warps 1, 3) and 48..63 with 32..47 (warps 5, 7), 8 columns each.
+    const int rows = warp < 4 ? 2 : 6, columns = rows - 2 + warp / 2 % 2;
+    const E* b = (columns & 1 ? sh.k8[8 * columns] : sh.k16[4 * columns]) + line * S + matrix * 8;
+#pragma unroll
+    for (int m = 0; m < 2; m++) {
+      float x[4];
+      multiply<E, K>(x, &sh.a16[16 * (rows + m - 2) + matrix % 2 * 8 + line][matrix / 2 * 8], b);
+      store_block(rows + m, columns, x);
+    }
+  } else {
+    // 16 tokens with 16: (3, 0), (2, 0), (3, 1) with what lies between, and (2, 1).
+    const int i = warp / 2, r = i & 1 ? 2 : 3, c = i / 2;
+    const E* a = &sh.a16[32 * (r - 1) + matrix % 2 * 8 + line][matrix / 2 * 8];
+    const E* b = (matrix / 2 ? sh.k8[16 * c + 8] : sh.k16[8 * c]) + line * S + matrix % 2 * 8;
+    float x[2][2][4] = {};
+#pragma unroll
+    for (int ks = 0; ks < K / 16; ks++) {
+      const uint2 f = reinterpret_cast<const uint2*>(&sh.between[i][ks / 2][quad])[ks % 2];
+      uint4 y = ldmatrix4(b + 16 * ks);
+      y.x = P::mul(y.x, f.x), y.y = P::mul(y.y, f.y), y.z = P::mul(y.z, f.x), y.w = P::mul(y.w, f.y);
+#pragma unroll
+      for (int m = 0; m < 2; m++) {
+        const uint4 w = ldmatrix4(a + 16 * m * S + 16 * ks);
+        mma<E>(x[m][0], w, y.x, y.y);
+        mma<E>(x[m][1], w, y.z, y.w);
       }
     }
 #pragma unroll
-    for (int j = 0; j < K / 64; j++) {
-      sums[2 * j] = sums[2 * j + 1] = 0.f;
+    for (int m = 0; m < 2; m++)
 #pragma unroll
-      for (int i = 0; i < 8; i++) sums[2 * j] += Pair<__half>::lo(gs[i][j]), sums[2 * j + 1] += Pair<__half>::hi(gs[i][j]);
-    }
+      for (int n = 0; n < 2; n++) store_block(2 * r + m, 2 * c + n, x[m][n]);
   }
-  // This lane's token: channels (4 j + quad) 8 + 0..7.
-  uint4 rq[NJ], rk[NJ], rb[NJ], rg[NJ];
-  {
-    const int64_t at = (int64_t(first + t) * H + h) * K + quad * 8;
-    const uint4 zero = make_uint4(0, 0, 0, 0);
-#pragma unroll
-    for (int j = 0; j < NJ; j++) {
-      rg[j] = valid ? *reinterpret_cast<const uint4*>(g + at + 32 * j) : zero;
-      rk[j] = valid ? *reinterpret_cast<const uint4*>(k + at + 32 * j) : zero;
-      rb[j] = valid ? *reinterpret_cast<const uint4*>(bk + at + 32 * j) : zero;
-      rq[j] = valid ? *reinterpret_cast<const uint4*>(q + at + 32 * j) : zero;
-    }
-  }
-  const int width = V < value_panel ? V : value_panel, panels = per * (V / width);
+  __syncthreads();
+
   auto load_panel = [&](int panel) {
-    const int64_t base = (int64_t(first) * HV + h * per) * V + panel * width;  // panels of one key head are consecutive
-    for (int i = tid; i < C * width / 8; i += prepare_threads) {
-      const int token = i / (width / 8), piece = i % (width / 8);
+    const int pieces = width / 8, shift = width == 128 ? 4 : 3;
+    const E* from = values + panel * width;
+    for (int i = tid; i < C * pieces; i += prepare_threads) {
+      const int token = i >> shift, piece = i & (pieces - 1);
       const bool in = token < count;
-      copy16_async(&sh.value[token][piece * 8], wv + base + (in ? int64_t(token) * HV * V + piece * 8 : 0), in);
+      copy16_async(&sh.value[token][piece * 8], from + (in ? int64_t(token) * HV * V + piece * 8 : 0), in);
     }
   };
   load_panel(0);
-#pragma unroll
-  for (int j = 0; j < K / 32; j++) sh.total[warp][lane * (K / 32) + j] = exp_nonpositive(sums[j]);
-  __syncthreads();
-  if (tid < K) {
-    float p = 1.f;
-#pragma unroll
-    for (int i = 0; i < 8; i++) sh.before[i][tid] = p, p *= sh.total[i][tid];
-    reinterpret_cast<float*>(record + Record::decay)[tid] = p;
-  } else if (tid < 2 * K) {
-    float p = 1.f;
-#pragma unroll
-    for (int i = 7; i >= 0; i--) sh.after[i][tid - K] = p, p *= sh.total[i][tid - K];
-  }
-  __syncthreads();
-
-  // Pairs inside the 8 tokens, and the operands for pairs across.
-  float same[4] = {}, by1[4] = {}, by2[4] = {}, by4[4] = {};  // rows bk (0, 1) and q (2, 3) of this lane's token against tokens 2 quad, +1
-  uint32_t a8[K / 16][4];                                     // rows decayed from the 8 tokens' start
-#pragma unroll
-  for (int j = 0; j < NJ; j++) {
-    uint32_t out_q[4], out_k[4], out_b[4];
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-      const uint32_t wq[2] = {half ? rq[j].z : rq[j].x, half ? rq[j].w : rq[j].y}, wk[2] = {half ? rk[j].z : rk[j].x, half ? rk[j].w : rk[j].y};
-      const uint32_t wb[2] = {half ? rb[j].z : rb[j].x, half ? rb[j].w : rb[j].y}, wg[2] = {half ? rg[j].z : rg[j].x, half ? rg[j].w : rg[j].y};
-      const int ks = 2 * j + half, channel = (4 * j + quad) * 8 + half * 4;
-      const float4 before = *reinterpret_cast<const float4*>(&sh.before[warp][channel]), after = *reinterpret_cast<const float4*>(&sh.after[warp][channel]);
-      const float bef[4] = {before.x, before.y, before.z, before.w}, aft[4] = {after.x, after.y, after.z, after.w};
-      float vq[4], vk[4], vb[4], e[4], pre2[4], suf2[4], pre4[4], suf4[4], pre8[4], suf8[4];
-#pragma unroll
-      for (int i = 0; i < 2; i++) {
-        vq[2 * i] = P::lo(wq[i]), vq[2 * i + 1] = P::hi(wq[i]), vk[2 * i] = P::lo(wk[i]), vk[2 * i + 1] = P::hi(wk[i]);
-        vb[2 * i] = P::lo(wb[i]), vb[2 * i + 1] = P::hi(wb[i]);
-        e[2 * i] = exp_nonpositive(Pair<__half>::lo(wg[i])), e[2 * i + 1] = exp_nonpositive(Pair<__half>::hi(wg[i]));
-      }
-#pragma unroll
-      for (int i = 0; i < 4; i++) {
-        const float o1 = __shfl_xor_sync(~0u, e[i], 4), p2 = e[i] * o1;
-        const float o2 = __shfl_xor_sync(~0u, p2, 8), p4 = p2 * o2;
-        const float o3 = __shfl_xor_sync(~0u, p4, 16);
-        pre2[i] = row & 1 ? p2 : e[i], suf2[i] = row & 1 ? 1.f : o1;
-        pre4[i] = row & 2 ? pre2[i] * o2 : pre2[i], suf4[i] = row & 2 ? suf2[i] : suf2[i] * o2;
-        pre8[i] = row & 4 ? pre4[i] * o3 : pre4[i], suf8[i] = row & 4 ? suf4[i] : suf4[i] * o3;
-      }
-      mma16816<E>(same, wb[0], wq[0], wb[1], wq[1], wk[0], wk[1]);
-      auto level = [&](float(&acc)[4], const float(&pre)[4], uint32_t k0, uint32_t k1) {
-        mma16816<E>(acc, P::pack(vb[0] * pre[0], vb[1] * pre[1]), P::pack(vq[0] * pre[0], vq[1] * pre[1]), P::pack(vb[2] * pre[2], vb[3] * pre[3]),
-                    P::pack(vq[2] * pre[2], vq[3] * pre[3]), k0, k1);
-      };
-      level(by1, e, wk[0], wk[1]);
-      level(by2, pre2, P::pack(vk[0] * suf2[0], vk[1] * suf2[1]), P::pack(vk[2] * suf2[2], vk[3] * suf2[3]));
-      level(by4, pre4, P::pack(vk[0] * suf4[0], vk[1] * suf4[1]), P::pack(vk[2] * suf4[2], vk[3] * suf4[3]));
-#pragma unroll
-      for (int i = 0; i < 4; i++) vq[i] *= pre8[i], vb[i] *= pre8[i], vk[i] *= suf8[i];
-      a8[ks][0] = P::pack(vb[0], vb[1]), a8[ks][1] = P::pack(vq[0], vq[1]), a8[ks][2] = P::pack(vb[2], vb[3]), a8[ks][3] = P::pack(vq[2], vq[3]);
-      sh.k_suffix[warp][ks][lane] = make_uint2(P::pack(vk[0], vk[1]), P::pack(vk[2], vk[3]));
-#pragma unroll
-      for (int i = 0; i < 2; i++) {
-        const int a = 2 * i, b = a + 1;
-        out_q[2 * half + i] = P::pack(vq[a] * bef[a] * scale, vq[b] * bef[b] * scale);
-        out_k[2 * half + i] = P::pack(vk[a] * aft[a], vk[b] * aft[b]);
-        out_b[2 * half + i] = P::pack(vb[a] * bef[a], vb[b] * bef[b]);
-      }
-    }
-    const int piece = 4 * j + quad, offset = piece / 8 * (C * 128) + t * 128 + ((piece % 8) ^ row) * 16;
-    *reinterpret_cast<uint4*>(record + Record::q + offset) = make_uint4(out_q[0], out_q[1], out_q[2], out_q[3]);
-    *reinterpret_cast<uint4*>(record + Record::k + offset) = make_uint4(out_k[0], out_k[1], out_k[2], out_k[3]);
-    *reinterpret_cast<uint4*>(&sh.erase[t][piece * 8]) = make_uint4(out_b[0], out_b[1], out_b[2], out_b[3]);
-  }
-  // The element (row, 2 quad + i) of the warp's own 8 x 8 block; 0 above the diagonal.
-  auto store_p = [&](int block, float x, float y) {
-    *reinterpret_cast<uint32_t*>(sh.p_tile + t * 128 + ((block ^ row) * 16) + quad * 4) = P::pack(x * scale, y * scale);
-  };
-  {
-    float a[2], p[2];
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-      const int s = 2 * quad + i, d = row ^ s;
-      const float av = d >= 4 ? by4[i] : d >= 2 ? by2[i] : by1[i], pv = d >= 4 ? by4[2 + i] : d >= 2 ? by2[2 + i] : by1[2 + i];
-      a[i] = s < row ? av : 0.f;
-      p[i] = s < row ? pv : s == row ? same[2 + i] : 0.f;
-    }
-    store_p(warp, p[0], p[1]);
-    *reinterpret_cast<float2*>(&sh.a_diag[warp / 2][warp % 2 * 8 + row][warp % 2 * 8 + 2 * quad]) = make_float2(a[0], a[1]);
-    for (int c = warp + 1; c < 8; c++) store_p(c, 0.f, 0.f);
-  }
-  __syncthreads();
-
-  // Pairs of different warps' tokens: block (warp, c), columns decayed on to the start of this warp's tokens.
-  {
-    float f[K / 16][4];
-    for (int c = warp - 1; c >= 0; c--) {
-      float acc[4] = {};
-#pragma unroll
-      for (int ks = 0; ks < K / 16; ks++) {
-        uint2 b = sh.k_suffix[c][ks][lane];
-        if (c < warp - 1) {
-          const float4 total = *reinterpret_cast<const float4*>(&sh.total[c + 1][(4 * (ks / 2) + quad) * 8 + ks % 2 * 4]);
-          const bool start = c == warp - 2;
-          f[ks][0] = start ? total.x : f[ks][0] * total.x, f[ks][1] = start ? total.y : f[ks][1] * total.y;
-          f[ks][2] = start ? total.z : f[ks][2] * total.z, f[ks][3] = start ? total.w : f[ks][3] * total.w;
-          b.x = P::pack(P::lo(b.x) * f[ks][0], P::hi(b.x) * f[ks][1]), b.y = P::pack(P::lo(b.y) * f[ks][2], P::hi(b.y) * f[ks][3]);
-        }
-        mma16816<E>(acc, a8[ks][0], a8[ks][1], a8[ks][2], a8[ks][3], b.x, b.y);
-      }
-      store_p(c, acc[2], acc[3]);
-      if (c / 2 == warp / 2) {
-        *reinterpret_cast<float2*>(&sh.a_diag[warp / 2][8 + row][2 * quad]) = make_float2(acc[0], acc[1]);
-      } else {
-        uint32_t hi, lo;
-        split<E>(-acc[0], -acc[1], hi, lo);
-        *reinterpret_cast<uint32_t*>(&sh.hi[t][8 * c + 2 * quad]) = hi, *reinterpret_cast<uint32_t*>(&sh.lo[t][8 * c + 2 * quad]) = lo;
-      }
-    }
-  }
-  __syncthreads();
-
-  if (warp < 4) {  // the inverse of one diagonal block, a lane a column
-    if (lane < 16) {
+  const int tile_row = matrix / 2 * 8 + line, tile_column = matrix % 2 * 8;  // this lane's row of a 16 x 16 block
+  if (warp < 4) {
+    if (warp < 2) {  // the inverses of the diagonal blocks, a lane a column
+      const int block = 2 * warp + lane / 16, column = lane % 16;
+      const float* a_rows = sh.a_diagonal(block, 0);
       float x[16];
 #pragma unroll
       for (int r = 0; r < 16; r++) {
-        float sum[4] = {lane == r ? 1.f : 0.f, 0.f, 0.f, 0.f};
+        float sum[4] = {column == r ? 1.f : 0.f, 0.f, 0.f, 0.f};
 #pragma unroll
         for (int c = 0; c < r; c += 4) {
-          const float4 a = *reinterpret_cast<const float4*>(&sh.a_diag[warp][r][c]);
+          const float4 a = *reinterpret_cast<const float4*>(a_rows + r * ((C + 8) / 2) + c);
           sum[0] -= a.x * x[c];
           if (c + 1 < r) sum[1] -= a.y * x[c + 1];
           if (c + 2 < r) sum[2] -= a.z * x[c + 2];
@@ -310,10 +458,45 @@ __device__ __forceinline__ void prepare(const E* __restrict__ q, const E* __rest
         x[r] = (sum[0] + sum[1]) + (sum[2] + sum[3]);
         const uint32_t hi = P::pack(x[r], 0.f);
         const uint32_t lo = P::pack(x[r] - P::lo(hi), 0.f);
-        *reinterpret_cast<uint16_t*>(&sh.hi[16 * warp + r][16 * warp + lane]) = static_cast<uint16_t>(hi);
-        *reinterpret_cast<uint16_t*>(&sh.lo[16 * warp + r][16 * warp + lane]) = static_cast<uint16_t>(lo);
+        *reinterpret_cast<uint16_t*>(&sh.hi[16 * block + r][16 * block + column]) = static_cast<uint16_t>(hi);
+        *reinterpret_cast<uint16_t*>(&sh.lo[16 * block + r][16 * block + column]) = static_cast<uint16_t>(lo);
       }
     }
+    sync_first_four_warps();
+    // The rest of the inverse, a warp 16 columns: block row by block row, transposed, so that a product's accumulators are the next one's operand.
+    uint32_t xh[4][4], xl[4][4];
+#pragma unroll
+    for (int r = 0; r < 4; r++) {
+      if (r < warp) continue;
+      const E *hi = &sh.hi[16 * r + tile_row][tile_column], *lo = &sh.lo[16 * r + tile_row][tile_column];
+      if (r == warp) {
+        const uint4 h = ldmatrix4_trans(hi + 16 * r), l = ldmatrix4_trans(lo + 16 * r);
+        xh[r][0] = h.x, xh[r][1] = h.y, xh[r][2] = h.z, xh[r][3] = h.w;
+        xl[r][0] = l.x, xl[r][1] = l.y, xl[r][2] = l.z, xl[r][3] = l.w;
+      } else {
+        float x[2][4] = {}, small[2][4] = {};
+#pragma unroll
+        for (int c = 0; c < r; c++)
+          if (c >= warp) multiply_split<E>(x, small, xh[c], xl[c], ldmatrix4(hi + 16 * c), ldmatrix4(lo + 16 * c));
+        uint32_t ah[4], al[4];
+#pragma unroll
+        for (int i = 0; i < 8; i++) x[i / 4][i % 4] += small[i / 4][i % 4], small[i / 4][i % 4] = 0.f;
+        split<E>(x, ah, al);
+#pragma unroll
+        for (int i = 0; i < 8; i++) x[i / 4][i % 4] = 0.f;
+        multiply_split<E>(x, small, ah, al, ldmatrix4(hi + 16 * r), ldmatrix4(lo + 16 * r));
+#pragma unroll
+        for (int i = 0; i < 8; i++) x[i / 4][i % 4] += small[i / 4][i % 4];
+        split<E>(x, xh[r], xl[r]);
+      }
+    }
+    sync_first_four_warps();  // A has been read
+#pragma unroll
+    for (int r = 1; r < 4; r++)
+      if (r > warp) {
+        stmatrix4_trans(&sh.hi[16 * r + tile_row][16 * warp + tile_column], xh[r][0], xh[r][1], xh[r][2], xh[r][3]);
+        stmatrix4_trans(&sh.lo[16 * r + tile_row][16 * warp + tile_column], xl[r][0], xl[r][1], xl[r][2], xl[r][3]);
+      }
   } else {
     for (int i = tid - 128; i < C * C * 2 / 16; i += 128)
       reinterpret_cast<uint4*>(record + Record::p)[i] = reinterpret_cast<const uint4*>(sh.p_tile)[i];
@@ -321,39 +504,35 @@ __device__ __forceinline__ void prepare(const E* __restrict__ q, const E* __rest
   copy_async_wait();
   __syncthreads();
 
-  for (int panel = 0; panel < panels; panel++) {
-    if (panel) {
-      __syncthreads();
-      load_panel(panel);
-      copy_async_wait();
-      __syncthreads();
-    }
-    const int keys = panel ? 0 : K / 16;
-    for (int group = warp; group < keys + width / 16; group += 8) {
-      float x[4][2][4];
-      if (group < keys) {
-        solve<E>(x, &sh.erase[0][group * 16], K + 8, sh.hi, sh.lo, lane);
-#pragma unroll
-        for (int r = 0; r < 4; r++)
-#pragma unroll
-          for (int n = 0; n < 2; n++) {
-            unsigned char* at = sh.x_tile + (16 * group + row) * 128 + ((2 * r + n) ^ row) * 16 + quad * 4;
-            *reinterpret_cast<uint32_t*>(at) = P::pack(-x[r][n][0], -x[r][n][1]);
-            *reinterpret_cast<uint32_t*>(at + 1024) = P::pack(-x[r][n][2], -x[r][n][3]);
-          }
-      } else {
-        const int column = group - keys;  // of 16, in this panel
-        solve<E>(x, &sh.value[0][column * 16], value_panel + 8, sh.hi, sh.lo, lane);
-        uint4* to = reinterpret_cast<uint4*>(value_records + (int64_t(chunk) * HV + h * per) * value_record_bytes(V) + int64_t(panel * width + column * 16) * (C * 2));
-#pragma unroll
-        for (int r = 0; r < 4; r++)
-          to[r * 32 + lane] = make_uint4(P::pack(x[r][0][0], x[r][0][1]), P::pack(x[r][0][2], x[r][0][3]), P::pack(x[r][1][0], x[r][1][1]), P::pack(x[r][1][2], x[r][1][3]));
-      }
-    }
-    if (panel == 0) {
-      __syncthreads();
-      for (int i = tid; i < K * C * 2 / 16; i += prepare_threads) reinterpret_cast<uint4*>(record + Record::x)[i] = reinterpret_cast<const uint4*>(sh.x_tile)[i];
-    }
+  const E *hi = &sh.hi[tile_row][tile_column], *lo = &sh.lo[tile_row][tile_column];
+  const E* const key_columns = &sh.erase[tile_row][16 * warp + tile_column];
+  const E* const value_columns = &sh.value[tile_row][16 * warp + tile_column];
+  constexpr int value_stride = value_panel + 8;
+  auto store_x = [&](int r, const float(&x)[2][4]) {
+    stmatrix4(sh.x_tile + (16 * warp + matrix % 2 * 8 + line) * 128 + ((2 * r + matrix / 2) ^ line) * 16, P::pack(-x[0][0], -x[0][1]), P::pack(-x[0][2], -x[0][3]),
+              P::pack(-x[1][0], -x[1][1]), P::pack(-x[1][2], -x[1][3]));
+  };
+  unsigned char* const value_record = value_records + (int64_t(chunk) * HV + h * per) * value_record_bytes(V);
+  auto store_z = [&](int panel, int r, const float(&x)[2][4]) {
+    reinterpret_cast<uint4*>(value_record + int64_t(panel * width + 16 * warp) * (C * 2))[r * 32 + lane] =
+        make_uint4(P::pack(x[0][0], x[0][1]), P::pack(x[0][2], x[0][3]), P::pack(x[1][0], x[1][1]), P::pack(x[1][2], x[1][3]));
+  };
+  const bool keys = warp < K / 16, has_values = warp < width / 16;
+  if (keys && has_values)
+    solve<E, 2>({key_columns, value_columns}, {S, value_stride}, hi, lo, [&](int r, const float(&x)[2][2][4]) { store_x(r, x[0]), store_z(0, r, x[1]); });
+  else if (keys)
+    solve<E, 1>({key_columns}, {S}, hi, lo, [&](int r, const float(&x)[1][2][4]) { store_x(r, x[0]); });
+  else if (has_values)
+    solve<E, 1>({value_columns}, {value_stride}, hi, lo, [&](int r, const float(&x)[1][2][4]) { store_z(0, r, x[0]); });
+  __syncthreads();
+  if (panels > 1) load_panel(1);
+  for (int i = tid; i < K * C * 2 / 16; i += prepare_threads) reinterpret_cast<uint4*>(record + Record::x)[i] = reinterpret_cast<const uint4*>(sh.x_tile)[i];
+  for (int panel = 1; panel < panels; panel++) {
+    copy_async_wait();
+    __syncthreads();
+    if (has_values) solve<E, 1>({value_columns}, {value_stride}, hi, lo, [&](int r, const float(&x)[1][2][4]) { store_z(panel, r, x[0]); });
+    __syncthreads();
+    if (panel + 1 < panels) load_panel(panel + 1);
   }
 }
 

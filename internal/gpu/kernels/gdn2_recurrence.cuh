@@ -36,6 +36,11 @@ template <> struct Pair<__nv_bfloat16> {
     __nv_bfloat162 h = __floats2bfloat162_rn(lo, hi);
     return *reinterpret_cast<uint32_t*>(&h);
   }
+  static __device__ __forceinline__ uint32_t pack_factors(float lo, float hi) { return pack(lo, hi); }
+  static __device__ __forceinline__ uint32_t mul(uint32_t x, uint32_t y) {
+    __nv_bfloat162 z = __hmul2(*reinterpret_cast<__nv_bfloat162*>(&x), *reinterpret_cast<__nv_bfloat162*>(&y));
+    return *reinterpret_cast<uint32_t*>(&z);
+  }
   static __device__ __forceinline__ float lo(uint32_t x) { return __uint_as_float(x << 16); }
   static __device__ __forceinline__ float hi(uint32_t x) { return __uint_as_float(x & 0xffff0000u); }
 };
@@ -43,6 +48,14 @@ template <> struct Pair<__half> {
   static __device__ __forceinline__ uint32_t pack(float lo, float hi) {
     __half2 h = __floats2half2_rn(within_half(lo), within_half(hi));
     return *reinterpret_cast<uint32_t*>(&h);
+  }
+  static __device__ __forceinline__ uint32_t pack_factors(float lo, float hi) {  // numbers in [0, 1]: nothing to saturate
+    __half2 h = __floats2half2_rn(lo, hi);
+    return *reinterpret_cast<uint32_t*>(&h);
+  }
+  static __device__ __forceinline__ uint32_t mul(uint32_t x, uint32_t y) {
+    __half2 z = __hmul2(*reinterpret_cast<__half2*>(&x), *reinterpret_cast<__half2*>(&y));
+    return *reinterpret_cast<uint32_t*>(&z);
   }
   static __device__ __forceinline__ float lo(uint32_t x) { return __low2float(*reinterpret_cast<__half2*>(&x)); }
   static __device__ __forceinline__ float hi(uint32_t x) { return __high2float(*reinterpret_cast<__half2*>(&x)); }
