@@ -16,8 +16,9 @@ CUDA_WHEELS := nvidia-cuda-nvcc nvidia-cuda-crt nvidia-nvvm nvidia-cuda-runtime 
 ACT_FLAGS := $(if $(filter bf16,$(ACT)),-DSURPRISAL_BF16)
 NVCC_FLAGS := -std=c++17 -O3 -lineinfo $(ACT_FLAGS)
 NVCC_ARCHS := -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90a,code=sm_90a -gencode arch=compute_80,code=compute_80
-# Written for Hopper's instructions; elsewhere the engine takes gdn2_simple, and swiglu.
-internal/gpu/fatbin/gdn2_walk.fatbin internal/gpu/fatbin/swiglu_product.fatbin internal/gpu/fatbin/head_nll.fatbin: NVCC_ARCHS := -gencode arch=compute_90a,code=sm_90a
+# Written for Hopper's instructions; elsewhere the engine takes gdn2_simple, swiglu and nll_rows.
+HOPPER := gdn2_prepare gdn2_walk swiglu_product head_nll
+$(HOPPER:%=internal/gpu/fatbin/%.fatbin): NVCC_ARCHS := -gencode arch=compute_90a,code=sm_90a
 
 KERNELS := $(wildcard internal/gpu/kernels/*.cu)
 KERNEL_HEADERS := $(wildcard internal/gpu/kernels/*.cuh)

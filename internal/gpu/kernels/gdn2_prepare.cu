@@ -76,11 +76,11 @@ struct PrepareShared {
     E a16[96][stride];           // warps 2..7: 8 rows bk and 8 rows q, decayed from the start of their 16 tokens
     E value[C][value_panel + 8];  // after A and P: wv
   };
-  E erase[C][stride];  // bk exp G
+  E erase[C][stride];  // -bk exp G
   union {
     E a8[64][stride];  // warps 1, 3, 5, 7 until they have it in registers: rows as in a16, decayed from the start of their own 8 tokens
     struct {
-      // 16 x 16 blocks: -A under the diagonal, then (I+A)^-1 on and under it; split in two. Above lies A of the diagonal's blocks, fp32.
+      // 16 x 16 blocks: A under the diagonal, then (I+A)^-1 on and under it; split in two. Above lies A of the diagonal's blocks, fp32.
       E hi[C][C + 8], lo[C][C + 8];
     };
   };
@@ -130,6 +130,16 @@ __device__ __forceinline__ Pairs<N> rounded(const Factors<N>& f) {
   return p;
 }
 
+// Hides from the compiler where an address comes from; it would make each row's from the tensor's again.
+__device__ __forceinline__ const char* opaque(const void* p) {
+#ifndef SURPRISAL_EMULATE
+  size_t global = __cvta_generic_to_global(p);
+  asm("" : "+l"(global));
+  p = __cvta_global_to_generic(global);
+#endif
+  return static_cast<const char*>(p);
+}
+
 // Splits x, y into the sum of two elements each.
 template <typename E>
 __device__ __forceinline__ void split(float x, float y, uint32_t& hi, uint32_t& lo) {
@@ -150,7 +160,7 @@ __device__ __forceinline__ void multiply(float (&d)[4], const E* a, const E* b) 
   float odd[4] = {};
 #pragma unroll
   for (int i = 0; i < 4; i++) d[i] = 0.f;
-#pragma unroll
+#pragma unroll 4
   for (int ks = 0; ks < K / 16; ks += 2) {
     const uint4 y = ldmatrix4(b + 16 * ks);
     mma<E>(d, ldmatrix4(a + 16 * ks), y.x, y.y);
@@ -209,32 +219,40 @@ __device__ __forceinline__ void prepare(const E* __restrict__ q, const E* __rest
   const int tid = threadIdx.x, warp = __shfl_sync(~0u, tid / 32, 0), lane = tid % 32, row = lane / 4, quad = lane % 4;
   const int h = blockIdx.x, chunk = blockIdx.y;
   const int2 span = chunks[chunk];
-  const int first = span.x, count = span.y, per = HV / H;
+  const int first = span.x, count = span.y, per = HV == H ? 1 : HV / H;
   unsigned char* record = key_records + (int64_t(chunk) * H + h) * Record::bytes;
 
   Elements rg[8], rk[8], rb[8], rq[8];
   {
-    const int left = count - tid / 32 * 8;  // not by warp: predicates of single lanes are cheaper here
-    const int64_t at = (int64_t(first + 8 * warp) * H + h) * K + 2 * N * lane, step = int64_t(H) * K;
-    auto load = [&](const auto* from, int i) { return i < left ? *reinterpret_cast<const Elements*>(from + at + i * step) : Elements{}; };
+    const int64_t at = (int64_t(first + 8 * warp) * H + h) * K + 2 * N * lane;
+    const uint32_t step = uint32_t(H) * K * 2;
+    const char *from_g = opaque(g + at), *from_k = opaque(k + at), *from_b = opaque(bk + at), *from_q = opaque(q + at);
+    auto load = [&](const char* from, int i) { return *reinterpret_cast<const Elements*>(from + i * step); };
+    const int left = count - 8 * warp;
+    if (left >= 8) {
 #pragma unroll
-    for (int i = 0; i < 8; i++) rg[i] = load(g, i);
+      for (int i = 0; i < 8; i++) rg[i] = load(from_g, i);
 #pragma unroll
-    for (int i = 0; i < 8; i++) rk[i] = load(k, i), rb[i] = load(bk, i), rq[i] = load(q, i);
+      for (int i = 0; i < 8; i++) rk[i] = load(from_k, i), rb[i] = load(from_b, i), rq[i] = load(from_q, i);
+    } else {
+#pragma unroll
+      for (int i = 0; i < 8; i++) {
+        rg[i] = rk[i] = rb[i] = rq[i] = Elements{};
+        if (i < left) rg[i] = load(from_g, i), rk[i] = load(from_k, i), rb[i] = load(from_b, i), rq[i] = load(from_q, i);
+      }
+    }
   }
-  const int width = V < value_panel ? V : value_panel, panels = per * (V / width);
+  const int width = V < value_panel ? V : value_panel, panels = V > value_panel ? per * (V / value_panel) : per;
   const E* values = wv + (int64_t(first) * HV + h * per) * V;  // panels of one key head are consecutive
-  if (tid < 2 * count) prefetch_l2(values + int64_t(tid / 2) * HV * V + tid % 2 * (width / 2));
 
   Decay e[8];
 #pragma unroll
   for (int i = 0; i < 8; i++)
 #pragma unroll
     for (int j = 0; j < N; j++) e[i].x[2 * j] = exp_nonpositive(Pair<__half>::lo(rg[i].w[j])), e[i].x[2 * j + 1] = exp_nonpositive(Pair<__half>::hi(rg[i].w[j]));
-  const Decay e01 = e[0] * e[1], e23 = e[2] * e[3], e45 = e[4] * e[5], e67 = e[6] * e[7], e03 = e01 * e23, e47 = e45 * e67;
   const int channel = 2 * N * lane;
   auto total = [&](int w) -> Decay& { return *reinterpret_cast<Decay*>(&sh.total[w][channel]); };
-  total(warp) = e03 * e47;
+  total(warp) = ((e[0] * e[1]) * (e[2] * e[3])) * ((e[4] * e[5]) * (e[6] * e[7]));
 
   // This lane's part of ldmatrix addresses: its row of the A operand's two halves (16 x 16) and of the B operand (8 x 32).
   const int matrix = lane / 8, line = lane % 8;
@@ -278,7 +296,8 @@ __device__ __forceinline__ void prepare(const E* __restrict__ q, const E* __rest
   __syncwarp();
   // Rows: tokens 2, 3, 6, 7 from the middle of their 4 tokens, then 4..7 from the middle of the 8; columns: 0, 1, 4, 5 and 0..3 up to there.
   {
-    const Decay e46 = e45 * e[6];
+
+    const Decay e23 = e[2] * e[3], e45 = e[4] * e[5], e67 = e[6] * e[7], e46 = e45 * e[6], e47 = e45 * e67;
     const Elements d23 = rounded<E>(e23), d[8] = {rounded<E>(e[2]), d23, rounded<E>(e[6]), rounded<E>(e67), rounded<E>(e[4]), rounded<E>(e45), rounded<E>(e46), rounded<E>(e47)};
     constexpr int token[8] = {2, 3, 6, 7, 4, 5, 6, 7};
 #pragma unroll
@@ -297,14 +316,13 @@ __device__ __forceinline__ void prepare(const E* __restrict__ q, const E* __rest
   }
   __syncthreads();
 
-  // The same of the other 8 tokens' blocks before and after, and of the neighbour.
-  Decay before, after;
+  // Minus the product over all tokens before own, minus because X is stored negated.
+  Decay before;
 #pragma unroll
-  for (int i = 0; i < 2 * N; i++) before.x[i] = after.x[i] = 1.f;
+  for (int i = 0; i < 2 * N; i++) before.x[i] = -1.f;
+#pragma unroll 2
   for (int w = 0; w < warp; w++) before = before * total(w);
-  for (int w = 7; w > warp; w--) after = total(w) * after;
-  const Elements neighbour = rounded<E>(total(warp ^ 1));
-  if (warp == 7) *reinterpret_cast<Decay*>(record + Record::decay + channel * 4) = before * total(7);
+  if (warp == 7) *reinterpret_cast<Decay*>(record + Record::decay + channel * 4) = before * total(7) * -1.f;
   if (warp == 0) {
     const Decay f1 = total(2) * total(3), f2 = total(4) * total(5);
     const Elements f[3] = {rounded<E>(f1 * f2), rounded<E>(f1), rounded<E>(f2)};
@@ -322,27 +340,34 @@ __device__ __forceinline__ void prepare(const E* __restrict__ q, const E* __rest
     E* const a16 = sh.a16[16 * (warp < 2 ? 0 : warp - 2)];
     unsigned char* const tile = record + channel / 64 * (C * 128) + warp * 1024 + channel % 8 * 2;
     auto at = [&](int i) { return i * 128 + ((channel % 64 / 8) ^ i) * 16; };
-    const Decay before_q = before * scale;
     Decay d = e[0];
 #pragma unroll
     for (int i = 0; i < 8; i++) {
       if (i) d = d * e[i];
-      put(sh.erase[8 * warp], i, times<E>(rb[i], rounded<E>(d * before)));
-      *reinterpret_cast<Elements*>(tile + Record::q + at(i)) = times<E>(rq[i], rounded<E>(d * before_q));
+      const Decay all = d * before;
+      put(sh.erase[8 * warp], i, times<E>(rb[i], rounded<E>(all)));
+      *reinterpret_cast<Elements*>(tile + Record::q + at(i)) = times<E>(rq[i], rounded<E>(all * -scale));
       const Elements f = rounded<E>(d);
       rb[i] = times<E>(rb[i], f), rq[i] = times<E>(rq[i], f);
     }
+    Decay after;
+#pragma unroll
+    for (int i = 0; i < 2 * N; i++) after.x[i] = 1.f;
+#pragma unroll 2
+    for (int w = 7; w > warp; w--) after = total(w) * after;
     d = e[7];
+    unsigned char* const tile_k = tile + Record::k;
 #pragma unroll
     for (int i = 7; i >= 0; i--) {
       if (i == 7) {
-        *reinterpret_cast<Elements*>(tile + Record::k + at(i)) = times<E>(rk[i], rounded<E>(after));
+        *reinterpret_cast<Elements*>(tile_k + at(i)) = times<E>(rk[i], rounded<E>(after));
       } else {
         if (i < 6) d = d * e[i + 1];
-        *reinterpret_cast<Elements*>(tile + Record::k + at(i)) = times<E>(rk[i], rounded<E>(d * after));
+        *reinterpret_cast<Elements*>(tile_k + at(i)) = times<E>(rk[i], rounded<E>(d * after));
         rk[i] = times<E>(rk[i], rounded<E>(d));
       }
     }
+    const Elements neighbour = rounded<E>(total(warp ^ 1));
     if (warp & 1) {
 #pragma unroll
       for (int i = 0; i < 8; i++) put(a8, i, rb[i]), put(a8, 8 + i, rq[i]);
@@ -377,7 +402,7 @@ __device__ __forceinline__ void prepare(const E* __restrict__ q, const E* __rest
   auto store_block = [&](int rows, int columns, const float(&x)[4]) {  // of 8 tokens each
     const int t = 8 * rows + row, s = 8 * columns + 2 * quad;
     uint32_t hi, lo;
-    split<E>(-x[0], -x[1], hi, lo);
+    split<E>(x[0], x[1], hi, lo);
     *reinterpret_cast<uint32_t*>(&sh.hi[t][s]) = hi, *reinterpret_cast<uint32_t*>(&sh.lo[t][s]) = lo;
     store_p(t, columns, x[2], x[3]);
   };
@@ -429,12 +454,12 @@ __device__ __forceinline__ void prepare(const E* __restrict__ q, const E* __rest
   __syncthreads();
 
   auto load_panel = [&](int panel) {
-    const int pieces = width / 8, shift = width == 128 ? 4 : 3;
-    const E* from = values + panel * width;
-    for (int i = tid; i < C * pieces; i += prepare_threads) {
-      const int token = i >> shift, piece = i & (pieces - 1);
-      const bool in = token < count;
-      copy16_async(&sh.value[token][piece * 8], from + (in ? int64_t(token) * HV * V + piece * 8 : 0), in);
+    const int shift = width == 128 ? 4 : 3, token0 = tid >> shift, piece = tid & ((1 << shift) - 1), tokens = prepare_threads >> shift;
+    const E* from = values + panel * width + piece * 8;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      const int token = token0 + i * tokens;
+      if (token < C) copy16_async(&sh.value[token][piece * 8], from + (token < count ? token : 0) * uint32_t(HV * V), token < count);
     }
   };
   load_panel(0);
@@ -480,7 +505,7 @@ __device__ __forceinline__ void prepare(const E* __restrict__ q, const E* __rest
           if (c >= warp) multiply_split<E>(x, small, xh[c], xl[c], ldmatrix4(hi + 16 * c), ldmatrix4(lo + 16 * c));
         uint32_t ah[4], al[4];
 #pragma unroll
-        for (int i = 0; i < 8; i++) x[i / 4][i % 4] += small[i / 4][i % 4], small[i / 4][i % 4] = 0.f;
+        for (int i = 0; i < 8; i++) x[i / 4][i % 4] = -x[i / 4][i % 4] - small[i / 4][i % 4], small[i / 4][i % 4] = 0.f;
         split<E>(x, ah, al);
 #pragma unroll
         for (int i = 0; i < 8; i++) x[i / 4][i % 4] = 0.f;
@@ -498,8 +523,9 @@ __device__ __forceinline__ void prepare(const E* __restrict__ q, const E* __rest
         stmatrix4_trans(&sh.lo[16 * r + tile_row][16 * warp + tile_column], xl[r][0], xl[r][1], xl[r][2], xl[r][3]);
       }
   } else {
-    for (int i = tid - 128; i < C * C * 2 / 16; i += 128)
-      reinterpret_cast<uint4*>(record + Record::p)[i] = reinterpret_cast<const uint4*>(sh.p_tile)[i];
+#pragma unroll
+    for (int i = 0; i < C * C * 2 / 16; i += 128)
+      reinterpret_cast<uint4*>(record + Record::p)[i + tid - 128] = reinterpret_cast<const uint4*>(sh.p_tile)[i + tid - 128];
   }
   copy_async_wait();
   __syncthreads();
@@ -509,8 +535,8 @@ __device__ __forceinline__ void prepare(const E* __restrict__ q, const E* __rest
   const E* const value_columns = &sh.value[tile_row][16 * warp + tile_column];
   constexpr int value_stride = value_panel + 8;
   auto store_x = [&](int r, const float(&x)[2][4]) {
-    stmatrix4(sh.x_tile + (16 * warp + matrix % 2 * 8 + line) * 128 + ((2 * r + matrix / 2) ^ line) * 16, P::pack(-x[0][0], -x[0][1]), P::pack(-x[0][2], -x[0][3]),
-              P::pack(-x[1][0], -x[1][1]), P::pack(-x[1][2], -x[1][3]));
+    stmatrix4(sh.x_tile + (16 * warp + matrix % 2 * 8 + line) * 128 + ((2 * r + matrix / 2) ^ line) * 16, P::pack(x[0][0], x[0][1]), P::pack(x[0][2], x[0][3]),
+              P::pack(x[1][0], x[1][1]), P::pack(x[1][2], x[1][3]));
   };
   unsigned char* const value_record = value_records + (int64_t(chunk) * HV + h * per) * value_record_bytes(V);
   auto store_z = [&](int panel, int r, const float(&x)[2][4]) {
@@ -526,7 +552,8 @@ __device__ __forceinline__ void prepare(const E* __restrict__ q, const E* __rest
     solve<E, 1>({value_columns}, {value_stride}, hi, lo, [&](int r, const float(&x)[1][2][4]) { store_z(0, r, x[0]); });
   __syncthreads();
   if (panels > 1) load_panel(1);
-  for (int i = tid; i < K * C * 2 / 16; i += prepare_threads) reinterpret_cast<uint4*>(record + Record::x)[i] = reinterpret_cast<const uint4*>(sh.x_tile)[i];
+#pragma unroll
+  for (int i = 0; i < K * C * 2 / 16; i += prepare_threads) reinterpret_cast<uint4*>(record + Record::x)[i + tid] = reinterpret_cast<const uint4*>(sh.x_tile)[i + tid];
   for (int panel = 1; panel < panels; panel++) {
     copy_async_wait();
     __syncthreads();
