@@ -3,11 +3,13 @@
 //   A[t,s] = sum_i bk_t,i k_s,i exp(G_t,i - G_s,i)  s < t        X = (I+A)^-1 (bk exp G)      q' = scale q exp G
 //   P[t,s] = scale sum_i q_t,i k_s,i exp(G_t,i - G_s,i)  s <= t  Z = (I+A)^-1 wv              k' = k exp(G_C - G)
 //
-// Range: g has no lower bound, so exp(G_t - G_s) is never split at a point outside [s, t]. Warp w has tokens 8w..8w+7, a lane one token and K/4
-// channels, in the order of the tensor core's fragments. exp(g) is taken once an element; every other factor is a product of such
-// numbers over consecutive tokens, all in [0, 1]: nothing overflows, and what underflows is truly that small. Pairs inside a warp's 8 tokens are split at
-// the start of the odd half of the smallest aligned block of 2, 4 or 8 that holds both (3 products, each element picks its own); pairs of different
-// warps at the start of t's 8 tokens. Inverse: 16 x 16 diagonal blocks by substitution in fp32, then block rows with operands split in two (hi + lo).
+// Range: g has no lower bound, so exp(G_t - G_s) is never split at a point outside [s, t]. Warp w has tokens 8w..8w+7, a lane a few channels of all eight:
+// exp(g) is taken once an element, and every factor is a product of such numbers over consecutive tokens, in [0, 1], made in fp32 without an exchange
+// between lanes and rounded once: nothing overflows, and what underflows is truly that small. Operands go to shared memory as rows of tokens and come back as
+// fragments. A pair (t, s) is split at the start of the odd half of the smallest aligned block of 2, 4, 8 or 16 tokens that holds both, or, between
+// blocks of 16, at the start of t's. Pairs of 1 apart and equal ones are one product, those split in blocks of 4 and of 8 another: half the rows of each suffice.
+// Inverse: 16 x 16 diagonal blocks by substitution in fp32, the rest block row by block row with operands split in two (hi + lo); it is kept split,
+// so that its products with bk exp G and wv, which are elements as they stand, round once.
 // Shapes, layouts, launch: GDN2_API.md.
 #include "gdn2_recurrence.cuh"
 
@@ -105,9 +107,9 @@ __device__ __forceinline__ Pairs<N> times(const Pairs<N>& x, const Pairs<N>& y) 
   for (int i = 0; i < N; i++) z.w[i] = Pair<E>::mul(x.w[i], y.w[i]);
   return z;
 }
-// 2 N numbers in [0, 1], in fp32 and as pairs of elements.
+// Decays of 2 N channels, in fp32; rounded, they multiply pairs of elements.
 template <int N>
-struct Factors {
+struct alignas(8 * N) Factors {
   float x[2 * N];
   __device__ __forceinline__ Factors operator*(const Factors& o) const {
     Factors r;
@@ -296,7 +298,6 @@ __device__ __forceinline__ void prepare(const E* __restrict__ q, const E* __rest
   __syncwarp();
   // Rows: tokens 2, 3, 6, 7 from the middle of their 4 tokens, then 4..7 from the middle of the 8; columns: 0, 1, 4, 5 and 0..3 up to there.
   {
-
     const Decay e23 = e[2] * e[3], e45 = e[4] * e[5], e67 = e[6] * e[7], e46 = e45 * e[6], e47 = e45 * e67;
     const Elements d23 = rounded<E>(e23), d[8] = {rounded<E>(e[2]), d23, rounded<E>(e[6]), rounded<E>(e67), rounded<E>(e[4]), rounded<E>(e45), rounded<E>(e46), rounded<E>(e47)};
     constexpr int token[8] = {2, 3, 6, 7, 4, 5, 6, 7};
