@@ -118,7 +118,8 @@ func (f *fleet) run(id string, created time.Time, files, perFile int, state jobs
 	}
 	f.flush()
 	if state == jobs.RunRunning || state == jobs.RunPaused {
-		f.ok(f.client.OpenRun(ctx, id, 0, jobs.RunConfig{}, jobs.RunConfig{}))
+		f.ok(f.client.OpenRun(ctx, id, 0, jobs.RunConfig{AckWait: time.Hour}, jobs.RunConfig{}))
+		next -= became[jobs.StateRunning]
 		_, _, err := f.client.Submit(ctx, func(yield func(score.Job) bool) {
 			for _, j := range all[next:] {
 				if !yield(j) {
@@ -127,6 +128,12 @@ func (f *fleet) run(id string, created time.Time, files, perFile int, state jobs
 			}
 		}, 1)
 		f.ok(err)
+		k, err := f.js.Consumer(ctx, jobs.JobStream, "run-"+id)
+		f.ok(err)
+		for range became[jobs.StateRunning] { // in hand, and never settled
+			_, err := k.Next()
+			f.ok(err)
+		}
 	}
 	_, err := f.client.UpdateRun(ctx, id, func(r *jobs.RunRecord) error {
 		if r.State = state; state == jobs.RunFailed {

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -131,6 +132,26 @@ func (s *served) state() (v shownView) {
 		s.t.Fatalf("%d %v: %s", code, err, body)
 	}
 	return v
+}
+
+// cores is how many processor cores the process takes over d.
+func (s *served) cores(d time.Duration) float64 {
+	s.t.Helper()
+	ticks := func() (n int64) {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.cmd.Process.Pid))
+		if err != nil {
+			s.t.Skip("SKIPPED: needs /proc")
+		}
+		f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
+		for _, v := range f[11:13] { // user and system time, 100 a second
+			t, _ := strconv.ParseInt(v, 10, 64) // the kernel's
+			n += t
+		}
+		return n
+	}
+	began, from := time.Now(), ticks()
+	time.Sleep(d)
+	return float64(ticks()-from) / 100 / time.Since(began).Seconds()
 }
 
 // rss is the process's memory now and at most, bytes.

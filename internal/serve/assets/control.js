@@ -21,7 +21,8 @@ export function possible(yes) {
 }
 
 function show() {
-  text(lock, token ? "Lock controls" : "Unlock controls");
+  text(lock, token ? "Lock" : "Unlock");
+  lock.setAttribute("aria-label", token ? "Lock controls" : "Unlock controls");
   document.documentElement.classList.toggle("unlocked", token !== "");
 }
 

@@ -83,13 +83,13 @@ export const age = (t) => zero(t) ? "–" : span((now() - Date.parse(t)) / 1000)
 const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 const svg = "http://www.w3.org/2000/svg";
 
-/** Spark is a line of the last points, drawn from the right. */
+/** Spark is a line of the last points, drawn from the right: as many as there are,
+ * a sixth of slots at least. */
 export class Spark {
   constructor(slots, cls) {
     this.slots = slots;
     this.node = document.createElementNS(svg, "svg");
     set(this.node, "class", "spark " + (cls || ""));
-    set(this.node, "viewBox", `0 0 ${slots - 1} 64`);
     set(this.node, "preserveAspectRatio", "none");
     set(this.node, "aria-hidden", "true");
     this.area = this.node.appendChild(document.createElementNS(svg, "path"));
@@ -103,7 +103,9 @@ export class Spark {
     if (points === this.points) return;
     this.points = points;
     let line = "", area = "", from = -1, y = 0;
-    const x0 = this.slots - points.length;
+    const slots = Math.max(points.length, Math.ceil(this.slots / 6));
+    set(this.node, "viewBox", `0 0 ${slots - 1} 64`);
+    const x0 = slots - points.length;
     const close = (x) => { if (from >= 0) area += `V64H${from}Z`; from = -1; return x; };
     for (let i = 0; i < points.length; i++) {
       const v = letters.indexOf(points[i]);

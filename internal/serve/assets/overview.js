@@ -109,6 +109,7 @@ export function makeRun(alone) {
       text(facts, f.join(" · "));
       const trouble = r.error || ((r.counts.dead || r.counts.failed) && r.last_error ? "Last error: " + r.last_error : "");
       text(problem, trouble);
+      set(problem, "title", trouble || null);
       problem.hidden = !trouble;
       const want = (v ? v.controls : false) + r.state + Boolean(r.counts.dead);
       if (want !== can) {
