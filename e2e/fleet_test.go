@@ -3,7 +3,9 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -33,11 +35,14 @@ type fleet struct {
 	wg     sync.WaitGroup
 	began  time.Time
 	bad    string // said wherever something is said
+	// What workers have in hand, oldest first, and where they take more from.
+	taken []jetstream.Msg
+	from  jetstream.Consumer
 
-	mu   sync.Mutex
-	hand [][]jobs.JobProgress // of each worker
-	done []int64              // tokens of each
-	jobs []int64              // of each
+	// Of each worker; the goroutine of work has them.
+	hand [][]jobs.JobProgress
+	done []int64 // tokens
+	jobs []int64
 }
 
 // newFleet starts a server, in memory where there is room for it, and sets it up.
@@ -130,9 +135,10 @@ func (f *fleet) run(id string, created time.Time, files, perFile int, state jobs
 		f.ok(err)
 		k, err := f.js.Consumer(ctx, jobs.JobStream, "run-"+id)
 		f.ok(err)
-		for range became[jobs.StateRunning] { // in hand, and never settled
-			_, err := k.Next()
+		for range became[jobs.StateRunning] {
+			msg, err := k.Next()
 			f.ok(err)
+			f.taken, f.from = append(f.taken, msg), k
 		}
 	}
 	_, err := f.client.UpdateRun(ctx, id, func(r *jobs.RunRecord) error {
@@ -205,9 +211,8 @@ func (f *fleet) flush() {
 
 func workerID(n int) string { return fmt.Sprintf("gpu%02d-%d", n%200/8+1, n%200%8) }
 
-// work has n workers sign every second, each with two of the jobs in hand, until
-// the test ends or the server's time is over; one job of the first run is done
-// every so often.
+// work has n workers sign every second, with the first of all in hand, two each,
+// until the test ends. Every so often a job is done and another one is taken.
 func (f *fleet) work(n int, all []score.Job, every time.Duration) {
 	f.hand, f.done, f.jobs = make([][]jobs.JobProgress, n), make([]int64, n), make([]int64, n)
 	for i := range n {
@@ -221,8 +226,11 @@ func (f *fleet) work(n int, all []score.Job, every time.Duration) {
 	r := rand.New(rand.NewPCG(1, 2))
 	sign := func(ctx context.Context) {
 		for i := range n {
-			f.mu.Lock()
-			rate := 46_000 + 1200*r.NormFloat64()
+			up := time.Since(f.began).Seconds()
+			rate := 46_000 * (1 + 0.03*math.Sin(up/23) + 0.02*r.NormFloat64())
+			if i/8 == 2 && math.Mod(up, 240) > 200 {
+				rate *= 0.45 // a node whose inputs are slow at times
+			}
 			hand := f.hand[i]
 			if i%67 == 40 {
 				rate, hand = 0, nil // idle
@@ -232,7 +240,6 @@ func (f *fleet) work(n int, all []score.Job, every time.Duration) {
 				ID: workerID(i), Host: fmt.Sprintf("gpu%02d.cluster", i/8+1), PID: 4100 + i, Engine: "cuda", Device: "NVIDIA H200" + f.bad, Version: "v0.1.0" + f.bad,
 				Started: f.began.Add(-37 * time.Hour), Progress: hand, JobsDone: f.jobs[i], TokensDone: f.done[i], TokensPerSec: rate, Draining: i == 12,
 			}
-			f.mu.Unlock()
 			f.gpu(&w, i, r)
 			if err := f.client.PutWorker(ctx, w); err != nil && ctx.Err() == nil {
 				return // the server is away: again in a second
@@ -252,22 +259,39 @@ func (f *fleet) work(n int, all []score.Job, every time.Duration) {
 			case <-tick.C:
 				sign(f.t.Context())
 			case <-commit.C:
-				if next < len(all) {
-					f.mu.Lock()
-					f.jobs[next%n]++
-					f.mu.Unlock()
-					if f.record(all[next], jobs.StateDone, time.Now().Add(-41*time.Second)) == nil {
-						next++
-					}
+				if len(f.taken) == 0 || next+len(f.taken) >= len(all) || f.commit(all[next], all[next+len(f.taken)]) != nil {
+					continue
 				}
+				at := next % (2 * n)
+				if hand := f.hand[at/2]; at%2 < len(hand) {
+					j := all[next+len(f.taken)]
+					hand[at%2] = jobs.JobProgress{Run: j.Run, Job: j.ID, Documents: 900, Tokens: 850_000}
+					f.jobs[at/2]++
+				}
+				next++
 			}
 		}
 	})
 }
 
+// commit records that a job is done, and that its worker has taken another.
+func (f *fleet) commit(done, taken score.Job) error {
+	if err := f.taken[0].Ack(); err != nil {
+		return err
+	}
+	msg, err := f.from.Next(jetstream.FetchMaxWait(time.Second))
+	if err != nil {
+		return err
+	}
+	f.taken = append(f.taken[1:], msg)
+	now := time.Now()
+	return errors.Join(f.record(done, jobs.StateDone, now.Add(-41*time.Second)), f.record(taken, jobs.StateRunning, now.Add(-41*time.Second)))
+}
+
 // gpu adds how the worker's GPU fares.
 func (f *fleet) gpu(w *jobs.WorkerRecord, i int, r *rand.Rand) {
-	use, power, limit, heat := 0.97+0.015*r.NormFloat64(), 655+14*r.NormFloat64(), 700.0, 61+float64(i%7)
+	busy := w.TokensPerSec / 46_000
+	use, power, limit, heat := 0.96*min(1, busy)+0.015*r.NormFloat64(), 190+460*busy+14*r.NormFloat64(), 700.0, 61+float64(i%7)
 	if len(w.Progress) == 0 {
 		use, power, heat = 0, 118+2*r.NormFloat64(), 34
 	} else if i%23 == 7 {

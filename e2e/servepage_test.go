@@ -184,18 +184,19 @@ func (p *browserPage) quiet() {
 	p.complaints = nil
 }
 
-// firstPaint loads the page n times and gives when it was first painted with what
-// there is to show, milliseconds, the quickest first.
-func (p *browserPage) firstPaint(n int) []float64 {
+// firstPaint loads the page n times and gives when it was first painted, and when
+// all there is to show was drawn, milliseconds, the quickest first.
+func (p *browserPage) firstPaint(n int) (painted, drawn []float64) {
 	p.t.Helper()
-	var all []float64
 	for range n {
 		p.open("", 1280, "light")
-		p.until("performance.getEntriesByName('first-contentful-paint').length")
-		all = append(all, eval[float64](p, "performance.getEntriesByName('first-contentful-paint')[0].startTime"))
+		p.until("performance.getEntriesByName('first-contentful-paint').length && performance.getEntriesByName('drawn').length")
+		painted = append(painted, eval[float64](p, "performance.getEntriesByName('first-contentful-paint')[0].startTime"))
+		drawn = append(drawn, eval[float64](p, "performance.getEntriesByName('drawn')[0].startTime"))
 	}
-	slices.Sort(all)
-	return all
+	slices.Sort(painted)
+	slices.Sort(drawn)
+	return painted, drawn
 }
 
 // TestServeHundredThousandJobs: a run of 100,000 jobs, 200 workers and some more
@@ -212,7 +213,7 @@ func TestServeHundredThousandJobs(t *testing.T) {
 	f.run("20261122-201500-w7c2mn", now.Add(-19*time.Hour), 10, 40, jobs.RunComplete, map[jobs.State]int{jobs.StateDone: 400})
 	f.run("20261123-131007-p9d4tr", now.Add(-2*time.Hour), 4, 100, jobs.RunPaused, map[jobs.State]int{jobs.StateDone: 120})
 	f.run("20261122-090000-b5x8zz", now.Add(-30*time.Hour), 5, 20, jobs.RunFailed, map[jobs.State]int{jobs.StateDone: 96, jobs.StateDead: 4})
-	f.work(200, m.Jobs()[61_066:61_466], 700*time.Millisecond)
+	f.work(200, m.Jobs()[61_066:], 700*time.Millisecond)
 	s := startServe(t, []string{"SURPRISAL_SERVE_TOKEN=" + serveToken})
 	began := time.Now()
 	waitFor(t, "all is counted", func() bool {
@@ -242,9 +243,11 @@ func TestServeHundredThousandJobs(t *testing.T) {
 	}
 	t.Logf("serve takes %.1f %% of a core while nobody looks on", 100*s.cores(5*time.Second))
 	p := newPage(t, s.url)
-	paints := p.firstPaint(7)
+	paints, drawn := p.firstPaint(9)
 	t.Logf("and %.1f %% while somebody does", 100*s.cores(5*time.Second))
-	t.Logf("first contentful paint: %.0f ms", paints)
+	load, _ := os.ReadFile("/proc/loadavg") // for people
+	t.Logf("first contentful paint: %.0f ms; all drawn: %.0f ms (load average %.14s)", paints, drawn, load)
+	// Of a machine that does other things as well, the quickest tells of the page.
 	if paints[0] >= 200 {
 		t.Errorf("first painted after %.0f ms", paints)
 	}

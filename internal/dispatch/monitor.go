@@ -220,6 +220,7 @@ func (m *Monitor) follow(ctx context.Context, r jobs.RunRecord, inHand bool) *ta
 // workerRate is what a worker had scored a while ago, newest last.
 type workerRate struct {
 	started time.Time
+	listed  time.Time // when it was last listed, by this machine's clock
 	at      []time.Time
 	tokens  []int64
 }
@@ -227,15 +228,14 @@ type workerRate struct {
 // smooth puts each worker's rate over the last seconds in the place of the last
 // second's.
 func (m *Monitor) smooth(workers []jobs.WorkerRecord) {
-	there := map[string]bool{}
 	for i := range workers {
 		w := &workers[i]
-		there[w.ID] = true
 		r := m.rates[w.ID]
 		if r == nil || !r.started.Equal(w.Started) {
 			r = &workerRate{started: w.Started}
 			m.rates[w.ID] = r
 		}
+		r.listed = time.Now()
 		if n := len(r.at); n == 0 || w.Updated.After(r.at[n-1]) {
 			r.at, r.tokens = append(r.at, w.Updated), append(r.tokens, w.TokensDone)
 		}
@@ -247,8 +247,8 @@ func (m *Monitor) smooth(workers []jobs.WorkerRecord) {
 			w.TokensPerSec = float64(max(0, r.tokens[last]-r.tokens[0])) / dt
 		}
 	}
-	for id := range m.rates {
-		if !there[id] {
+	for id, r := range m.rates {
+		if time.Since(r.listed) > rateOver {
 			delete(m.rates, id)
 		}
 	}

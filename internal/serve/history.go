@@ -16,6 +16,8 @@ const (
 	fleetPoints  = 300
 	// silentAfter is how long a worker that signs every second may be still.
 	silentAfter = 8 * time.Second
+	// missedFor is how long a worker may not be listed until that means something.
+	missedFor = 5 * time.Second
 	// goneFor is how long a worker is shown that vanished with something in hand.
 	goneFor  = 10 * time.Minute
 	goneMost = 200
@@ -85,7 +87,8 @@ type past struct {
 	record           jobs.WorkerRecord
 	rate, use, power series
 	moved            time.Time // when its record last changed, by this machine's clock
-	gone             time.Time // when it vanished
+	missed           time.Time // since when it is not listed
+	gone             time.Time // when it was found to have vanished
 }
 
 func newHistory() *history {
@@ -109,16 +112,22 @@ func (h *history) workersNow(list []jobs.WorkerRecord, now time.Time) {
 		if !w.Updated.Equal(p.record.Updated) {
 			p.moved = now
 		}
-		p.record, p.gone = *w, time.Time{}
+		p.record, p.missed, p.gone = *w, time.Time{}, time.Time{}
 	}
 	gone := 0
 	for id, p := range h.workers {
 		if there[id] {
 			continue
 		}
+		if p.missed.IsZero() {
+			p.missed = now
+		}
 		if p.gone.IsZero() {
+			if now.Sub(p.missed) < missedFor {
+				continue
+			}
 			// One that ended well took its record away, long before that ran out.
-			if len(p.record.Progress) == 0 || now.Sub(p.moved) < jobs.WorkerTTL/2 {
+			if len(p.record.Progress) == 0 || p.missed.Sub(p.moved) < jobs.WorkerTTL/2 {
 				delete(h.workers, id)
 				continue
 			}

@@ -104,12 +104,19 @@ func TestWorkerStates(t *testing.T) {
 	a, b, c := rec("a", 0, 1), rec("b", 0, 0), rec("c", 0, 1)
 	want(states(0, a, b, c), "map[busy:2 idle:1]")
 	want(states(5*time.Second, a, b, c), "map[busy:2 idle:1]")
-	want(states(9*time.Second, a, rec("b", 9*time.Second, 0), c), "map[idle:1 silent:2]")
+	b = rec("b", 9*time.Second, 0)
+	want(states(9*time.Second, a, b, c), "map[idle:1 silent:2]")
 	a.Stalled, c = "no progress", rec("c", 20*time.Second, 1)
-	want(states(20*time.Second, a, c), "map[busy:1 stalled:1]")
-	want(states(31*time.Second, c), "map[gone:1 silent:1]") // a's record ran out
-	want(states(32*time.Second), "map[gone:1]")             // c took its own away
-	want(states(31*time.Second+goneFor+time.Second, rec("d", 0, 0)), "map[idle:1]")
+	want(states(20*time.Second, a, b, c), "map[busy:1 silent:1 stalled:1]")
+	want(states(21*time.Second, a, c), "map[busy:1 silent:1 stalled:1]")
+	want(states(27*time.Second, a, c), "map[busy:1 stalled:1]")
+	want(states(31*time.Second, c), "map[silent:1 stalled:1]")
+	want(states(37*time.Second, c), "map[gone:1 silent:1]") // a's record ran out
+	c = rec("c", 37*time.Second, 1)
+	want(states(37*time.Second, c), "map[busy:1 gone:1]")
+	want(states(38*time.Second), "map[busy:1 gone:1]") // a list may lack one
+	want(states(43*time.Second), "map[gone:1]")        // c took its own away
+	want(states(37*time.Second+goneFor+time.Second, rec("d", 0, 0)), "map[idle:1]")
 }
 
 // TestView: pages, order and what is looked for are the server's; a browser is
@@ -252,6 +259,9 @@ func TestComposeRuns(t *testing.T) {
 	}
 	if r := st.runs[0]; r.Counts[dispatch.StateQueued] != 6 || r.Documents != 34 || r.Workers != 1 || r.Rates == nil {
 		t.Errorf("%+v", r)
+	}
+	if _, ours := over.Runs[0].Jobs[dispatch.StateQueued]; ours {
+		t.Error("the monitor's counts were changed, which others may be reading")
 	}
 	if r := st.runs[2]; r.Documents != 100 || r.Counts[jobs.StateDone] != 10 || r.Rates != nil {
 		t.Errorf("%+v", r)

@@ -3,6 +3,7 @@ package serve
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"math"
 	"net/url"
 	"slices"
@@ -235,7 +236,7 @@ func composeRuns(st *state, h *history, over dispatch.Overview, sampled bool) {
 		r := run{
 			ID: rec.ID, State: rec.State, Over: rec.State.Final(), Model: modelName(rec), Out: rec.Out, Inputs: rec.Inputs[:min(len(rec.Inputs), 4)],
 			InputCount: rec.InputCount, Created: rec.Created, Program: rec.Program, Options: options(rec), Priority: rec.Priority, Jobs: rec.Jobs,
-			Counts: rs.Jobs, Rows: rec.Rows, Documents: rs.Documents, FailedRows: more.Failed, Tokens: rs.Tokens, Estimated: rec.Tokens,
+			Counts: maps.Clone(rs.Jobs), Rows: rec.Rows, Documents: rs.Documents, FailedRows: more.Failed, Tokens: rs.Tokens, Estimated: rec.Tokens,
 			Percent: math.Floor(rs.Pace.Percent*10) / 10, Rate: rs.Pace.TokensPerSec, Left: rs.Pace.Left, Error: clip(rec.Error, 300),
 			LastDone: more.LastDone, LastError: clip(more.LastError, 300), Counting: more.Counting,
 		}

@@ -119,4 +119,5 @@ addEventListener("pagehide", () => source && source.close());
 setInterval(link, 1000);
 
 route(true);
+performance.mark("drawn");
 follow();

@@ -58,7 +58,7 @@ export function span(s) {
   s = Math.max(0, Math.round(s));
   if (s < 60) return s + " s";
   const m = Math.floor(s / 60);
-  if (m < 60) return s < 600 ? `${m} min ${s % 60} s` : m + " min";
+  if (m < 60) return s < 120 ? `${m} min ${s % 60} s` : m + " min";
   const h = Math.floor(m / 60);
   return h < 48 ? `${h} h ${m % 60} min` : `${Math.floor(h / 24)} d ${h % 24} h`;
 }
