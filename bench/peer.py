@@ -6,7 +6,7 @@
 Measured: the matrix products of the 1.3B model alone (fp16 and bf16), forward + per-token NLL of the model in bf16
 (eager and compiled, dense and packed), and chunk_gdn2 alone. Weights are random: they decide no speed.
 """
-import argparse, json, math, statistics, sys
+import argparse, json, math, signal, statistics, sys
 import torch
 import torch.nn.functional as F
 
@@ -106,15 +106,10 @@ class Peer:
 
 
 @torch.inference_mode()
-def main():
-    p = argparse.ArgumentParser()
-    p.add_argument("--lengths", required=True)
-    p.add_argument("--rows", type=int, default=32768)
-    p.add_argument("--compile", action="store_true")
-    a = p.parse_args()
+def measure(a, out):
     import fla, triton
     mix = json.load(open(a.lengths))
-    out = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "cuda": torch.version.cuda, "triton": triton.__version__, "fla": fla.__version__}
+    out |= {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "cuda": torch.version.cuda, "triton": triton.__version__, "fla": fla.__version__}
     out["products"] = {"fp16": products(a.rows, torch.float16), "bf16": products(a.rows, torch.bfloat16)}
     print("products", {k: round(v["tokens_per_second"]) for k, v in out["products"].items()}, file=sys.stderr, flush=True)
 
@@ -153,7 +148,19 @@ def main():
         peer.compile()
         run("compiled dense", peer.hidden, ids, [None])
         run("compiled mix", peer.hidden, ids.reshape(1, -1), cus)
-    json.dump(out, sys.stdout, indent=1)
+
+
+def main():
+    p = argparse.ArgumentParser()
+    p.add_argument("--lengths", required=True)
+    p.add_argument("--rows", type=int, default=32768)
+    p.add_argument("--compile", action="store_true")
+    a, out = p.parse_args(), {}
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped: what was measured so far is printed"))
+    try:
+        measure(a, out)
+    finally:
+        json.dump(out, sys.stdout, indent=1)
 
 
 main()
