@@ -1,12 +1,20 @@
 package worker
 
 import (
+	"context"
 	"math"
+	"os/exec"
+	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/rs/zerolog"
+
+	"surprisal/internal/dispatch"
+	"surprisal/internal/gpu/telemetry"
 	"surprisal/internal/jobs"
+	"surprisal/internal/score"
 )
 
 // TestCost: committed jobs are charged with all that came together while there was
@@ -55,6 +63,99 @@ func TestCost(t *testing.T) {
 	none.charge(&sum)
 	if sum.Joules != nil || sum.GPUSeconds != nil {
 		t.Error("a CPU worker's jobs are charged")
+	}
+}
+
+// calmEngine scores by simNLL, and nothing befalls it.
+type calmEngine struct{ simEngine }
+
+// Forward fills the scores.
+func (*calmEngine) Forward(_ context.Context, b *score.Batch) error {
+	for i, id := range b.IDs {
+		b.NLL[i] = simNLL(id, b.Targets[i])
+	}
+	return nil
+}
+
+// TestJobsAreCharged: a job's record has its GPU's time and energy, and the worker's
+// record a sample of the GPU, of an NVML that draws 250.5 W.
+func TestJobsAreCharged(t *testing.T) {
+	cc, err := exec.LookPath("cc")
+	if err != nil {
+		t.Skip("SKIPPED: needs a C compiler, cc")
+	}
+	lib := filepath.Join(t.TempDir(), "libnvidia-ml.so.1")
+	if out, err := exec.Command(cc, "-shared", "-fPIC", "-o", lib, "../gpu/telemetry/testdata/nvml.c").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	sampler := telemetry.Start(telemetry.Config{UUID: "0a1b2c3d-0000-1111-2222-333344445555", Library: lib})
+	defer sampler.Close()
+	for sampler.Now() == nil {
+		time.Sleep(time.Millisecond)
+	}
+	in := newSimInput(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	srv, err := jobs.StartServer(ctx, jobs.ServerConfig{StoreDir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer srv.Shutdown()
+	client, err := jobs.Connect(ctx, jobs.Config{URLs: []string{srv.URL()}, Token: srv.Token()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	sub, err := dispatch.Begin(ctx, dispatch.Request{
+		Inputs: []string{in.dir + "/a.parquet"}, Out: t.TempDir(), ModelDir: in.model, JobTokens: 20,
+		Options: score.Options{IDsColumn: simIDs, Long: score.LongCarry, MaxLength: 2048, Special: score.SpecialText, Engine: score.EngineCPU},
+	}, 0, zerolog.Nop(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sub.Release()
+	if err := sub.Queue(ctx, client, dispatch.QueueOptions{}); err != nil || sub.Queued == 0 {
+		t.Fatal(sub.Queued, err)
+	}
+	w, err := New(client, Config{Engine: score.EngineCPU, Telemetry: sampler})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.cost.energy = sampler.Energy // as if it scored on that GPU
+	w.models.open = func(context.Context, *score.Job) (Engine, error) {
+		time.Sleep(1500 * time.Millisecond) // a load, which costs too
+		return new(calmEngine), nil
+	}
+	fetch, stop := context.WithCancel(ctx)
+	done := make(chan error, 1)
+	go func() { done <- w.Run(fetch, ctx) }()
+	var sum jobs.Totals
+	var joules, seconds float64
+	for n := 0; n < sub.Queued && ctx.Err() == nil; time.Sleep(10 * time.Millisecond) {
+		n, joules, seconds = 0, 0, 0
+		if err := client.JobStates(ctx, sub.Manifest.Run, func(s jobs.JobState) {
+			if s.State == jobs.StateDone && s.Totals.Joules != nil && s.Totals.GPUSeconds != nil {
+				n, sum = n+1, *s.Totals
+				joules, seconds = joules+*sum.Joules, seconds+*sum.GPUSeconds
+			}
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if seconds < 1.5 || math.Abs(joules-250.5*seconds) > .1*250.5*seconds {
+		t.Errorf("%g J in %g s of a GPU that draws 250.5 W", joules, seconds)
+	}
+	workers, err := client.Workers(ctx)
+	if err != nil || len(workers) != 1 || workers[0].GPU == nil {
+		t.Fatalf("%+v, %v", workers, err)
+	}
+	g := workers[0].GPU
+	if g.Name != "NVIDIA Test" || g.Index != 5 || *g.Power != 250.5 || *g.Utilization != .42 || *g.Temperature != 44 || g.MemoryUsed != nil || g.PowerLimit != nil {
+		t.Errorf("%+v", g)
+	}
+	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
 

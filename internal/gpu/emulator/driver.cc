@@ -57,6 +57,10 @@ API cuDriverGetVersion(int *v) { *v = 13000; return CUDA_SUCCESS; }
 API cuDeviceGetCount(int *n) { *n = 1; return CUDA_SUCCESS; }
 API cuDeviceGet(CUdevice *d, int i) { *d = i; return i ? CUDA_ERROR_INVALID_DEVICE : CUDA_SUCCESS; }
 API cuDeviceGetName(char *name, int len, CUdevice) { snprintf(name, len, "emulated GPU"); return CUDA_SUCCESS; }
+API cuDeviceGetUuid_v2(CUuuid *id, CUdevice) {
+  for (int i = 0; i < 16; i++) id->bytes[i] = char(0x10 + i);
+  return CUDA_SUCCESS;
+}
 API cuDeviceTotalMem_v2(size_t *n, CUdevice) { *n = capacity(); return CUDA_SUCCESS; }
 API cuDeviceGetAttribute(int *v, CUdevice_attribute a, CUdevice) {
   const int cc = int(env("SURPRISAL_EMULATOR_CC", 90));

@@ -14,7 +14,6 @@ func (s *Sampler) Register(set *metrics.Set) { set.Register(newCollector(s), Def
 
 type collector struct {
 	sampler *Sampler
-	up      *prometheus.Desc
 	desc    map[string]*prometheus.Desc
 	kind    map[string]prometheus.ValueType
 }

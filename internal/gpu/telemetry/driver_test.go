@@ -6,8 +6,6 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
-
-	"github.com/NVIDIA/go-nvml/pkg/nvml"
 )
 
 // TestOldDriver samples through cgo and dlopen a library that has few functions:
@@ -21,7 +19,7 @@ func TestOldDriver(t *testing.T) {
 	if out, err := exec.Command(cc, "-shared", "-fPIC", "-o", lib, "testdata/nvml.c").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	m := Start(Config{UUID: "0a1b2c3d-0000-1111-2222-333344445555", lib: nvml.New(nvml.WithLibraryPath(lib)), every: 20 * time.Millisecond})
+	m := Start(Config{UUID: "0a1b2c3d-0000-1111-2222-333344445555", Library: lib, every: 20 * time.Millisecond})
 	defer m.Close()
 	for deadline := time.Now().Add(10 * time.Second); m.Now() == nil; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {

@@ -21,7 +21,9 @@ const (
 // Config is what a Sampler samples.
 type Config struct {
 	UUID string // of the GPU, without GPU- or MIG-; empty: only whether NVML is there
-	Log  zerolog.Logger
+	// Library is the file that is NVML; default the one that the loader finds.
+	Library string
+	Log     zerolog.Logger
 
 	lib   nvml.Interface // NVML, but in tests
 	every time.Duration
@@ -58,7 +60,11 @@ type Sampler struct {
 // Start begins to sample. It waits for nothing.
 func Start(cfg Config) *Sampler {
 	if cfg.lib == nil {
-		cfg.lib = nvml.New()
+		var opts []nvml.LibraryOption
+		if cfg.Library != "" {
+			opts = append(opts, nvml.WithLibraryPath(cfg.Library))
+		}
+		cfg.lib = nvml.New(opts...)
 	}
 	if cfg.every == 0 {
 		cfg.every = every
