@@ -273,7 +273,7 @@ func TestServeComesBack(t *testing.T) {
 	s.stop(os.Interrupt)
 	p.until("!document.getElementById('outage').hidden")
 	says(t, p.text(), "dispatcher serve does not answer", "20261123-084512-k3f9ab")
-	s = startServe(t, nil, "--addr", strings.TrimPrefix(s.url, "http://"))
+	_ = startServe(t, nil, "--addr", strings.TrimPrefix(s.url, "http://"))
 	p.until("document.getElementById('outage').hidden && document.getElementById('link').classList.contains('on')")
 	p.away = false
 	p.quiet()

@@ -199,6 +199,7 @@ func (m *Monitor) follow(ctx context.Context, r jobs.RunRecord, inHand bool) *ta
 		t.end = stop
 		m.tasks.Go(func() error {
 			defer t.ended()
+			defer stop()
 			if !live {
 				defer func() { <-m.finals }()
 			}
