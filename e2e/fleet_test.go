@@ -276,7 +276,7 @@ func (f *fleet) work(n int, all []score.Job, every time.Duration) {
 
 // commit records that a job is done, and that its worker has taken another.
 func (f *fleet) commit(done, taken score.Job) error {
-	if err := f.taken[0].Ack(); err != nil {
+	if err := f.taken[0].Ack(); err != nil && !errors.Is(err, jetstream.ErrMsgAlreadyAckd) {
 		return err
 	}
 	msg, err := f.from.Next(jetstream.FetchMaxWait(time.Second))
