@@ -88,8 +88,8 @@ bench-load: ## open a 5.8 GB fp32 checkpoint into bf16: seconds and peak memory
 	rm -rf .build/bench-ckpt
 
 .PHONY: bench-filter
-bench-filter: build ## filter 10 files of a million rows beside DuckDB (python3 with pyarrow, numpy, duckdb): seconds, memory
-	go run ./internal/tools/benchfilter -files $(or $(FILES),10) -dir .build/bench-filter
+bench-filter: build ## filter FILES=10 files of a million rows, DISTINCT of them generated, beside DuckDB: seconds, memory
+	go run ./internal/tools/benchfilter -files $(or $(FILES),10) -distinct $(or $(DISTINCT),0) -repeat $(or $(REPEAT),3) -dir .build/bench-filter
 	rm -rf .build/bench-filter
 
 .PHONY: lint

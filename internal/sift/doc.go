@@ -3,8 +3,10 @@
 // puts scores beside or into the input (Export). All of it streams: memory does
 // not grow with the corpus.
 //
-// Words. A Corpus is a run's OUT together with its inputs. DEST is the folder
-// that is written; it belongs to one request, which is pinned in _made_by.json
+// Inputs are parquet, of which pages are copied, or JSON lines, of which lines are.
+//
+// Words. A Corpus is a run's OUT together with its inputs. DEST is the folder, or
+// the prefix in a bucket, that is written; it belongs to one request, which is pinned in _made_by.json
 // before anything else, so that the same command goes on after whatever cut it
 // off and another one is refused. A file in DEST appears whole or not at all;
 // _SUCCESS comes last. A group is the rows with equal values in the columns of

@@ -64,7 +64,50 @@ type prefix struct {
 type bucket struct {
 	n      int64
 	values []uint64
-	counts map[uint16]int64
+	counts *counts
+}
+
+// counts tells how many values go on with which 16 bits: in a table where there
+// are few of them to be had, else in a map.
+type counts struct {
+	table []int64
+	some  map[uint16]int64
+}
+
+// maxTables bounds the memory of tables, of 512 KiB each.
+const maxTables = 64
+
+func newCounts(buckets int) *counts {
+	if buckets <= maxTables {
+		return &counts{table: make([]int64, 1<<16)}
+	}
+	return &counts{some: map[uint16]int64{}}
+}
+
+func (c *counts) add(k uint16) {
+	if c.table != nil {
+		c.table[k]++
+	} else {
+		c.some[k]++
+	}
+}
+
+// keys are those that were added, in order.
+func (c *counts) keys() []uint16 {
+	keys := slices.Sorted(maps.Keys(c.some))
+	for k, n := range c.table {
+		if n > 0 {
+			keys = append(keys, uint16(k))
+		}
+	}
+	return keys
+}
+
+func (c *counts) of(k uint16) int64 {
+	if c.table != nil {
+		return c.table[k]
+	}
+	return c.some[k]
 }
 
 // selection finds values by rank in passes.
@@ -74,6 +117,9 @@ type selection struct {
 	held    int // values in memory
 	most    int
 	buckets map[prefix]*bucket
+	last    prefix // of the value before, which many have
+	lastOf  *bucket
+	known   bool // last is set
 }
 
 // add takes a value in; the caller holds mu.
@@ -83,17 +129,20 @@ func (s *selection) add(column, group int, x float64) {
 	if s.depth > 0 {
 		p.bits = u >> (64 - 16*s.depth)
 	}
-	b := s.buckets[p]
+	if !s.known || p != s.last {
+		s.last, s.lastOf, s.known = p, s.buckets[p], true
+	}
+	b := s.lastOf
 	if b == nil {
 		if s.depth > 0 {
 			return
 		}
 		b = &bucket{}
-		s.buckets[p] = b
+		s.buckets[p], s.lastOf = b, b
 	}
 	b.n++
 	if b.counts != nil {
-		b.counts[uint16(u>>(48-16*s.depth))]++
+		b.counts.add(uint16(u >> (48 - 16*s.depth)))
 		return
 	}
 	b.values = append(b.values, u)
@@ -106,9 +155,9 @@ func (s *selection) add(column, group int, x float64) {
 func (s *selection) spill() {
 	for _, b := range s.buckets {
 		if b.counts == nil {
-			b.counts = map[uint16]int64{}
+			b.counts = newCounts(len(s.buckets))
 			for _, u := range b.values {
-				b.counts[uint16(u>>(48-16*s.depth))]++
+				b.counts.add(uint16(u >> (48 - 16*s.depth)))
 			}
 			b.values = nil
 		}
@@ -135,8 +184,8 @@ func (s *selection) look(e *end, next map[prefix]*bucket) {
 		e.found, e.value = true, unsortable(b.values[e.r])
 		return
 	}
-	for _, k := range slices.Sorted(maps.Keys(b.counts)) {
-		n := b.counts[k]
+	for _, k := range b.counts.keys() {
+		n := b.counts.of(k)
 		if e.r >= n {
 			e.r -= n
 			continue
@@ -154,13 +203,13 @@ func (s *selection) look(e *end, next map[prefix]*bucket) {
 // narrow begins another pass, over the prefixes in next.
 func (s *selection) narrow(next map[prefix]*bucket) {
 	s.depth++
-	s.held, s.buckets = 0, next
+	s.held, s.buckets, s.known = 0, next, false
 	room := int64(s.most)
 	for _, b := range next {
 		if b.n <= room {
 			room -= b.n // few enough to be held
 		} else {
-			b.counts = map[uint16]int64{}
+			b.counts = newCounts(len(next))
 		}
 		b.n = 0
 	}
@@ -220,20 +269,41 @@ func (c *Corpus) thresholds(ctx context.Context, g *groups, want []where.Percent
 	return out, nil
 }
 
+// passBatch is how many rows' values are gathered before they are added together.
+const passBatch = 1 << 16
+
+// gathered is values of one column on their way.
+type gathered struct {
+	groups []int
+	values []float64
+}
+
+// addAll takes gathered values in, and empties them.
+func (s *selection) addAll(columns []gathered) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for k := range columns {
+		c := &columns[k]
+		for i, x := range c.values {
+			s.add(k, c.groups[i], x)
+		}
+		c.groups, c.values = c.groups[:0], c.values[:0]
+	}
+}
+
 // pass shows s every value of the columns.
 func (c *Corpus) pass(ctx context.Context, s *selection, g *groups, columns []string, kinds map[string]shard.Kind) error {
 	names := union(g.by, columns)
 	return c.EachFile(ctx, func(ctx context.Context, f *File) error {
-		r := g.grouper()
-		return c.Scan(ctx, f, names, kinds, func(_ int64, n int, v []*shard.Values) error {
+		r, rows := g.grouper(), 0
+		got := make([]gathered, len(columns))
+		err := c.Scan(ctx, f, names, kinds, func(_ int64, n int, v []*shard.Values) error {
 			group, err := r.rows(n, v[:len(g.by)])
 			if err != nil {
 				return err
 			}
-			s.mu.Lock()
-			defer s.mu.Unlock()
 			for k, name := range columns {
-				v := v[slices.Index(names, name)]
+				v, to := v[slices.Index(names, name)], &got[k]
 				for i := range n {
 					if v.Null[i] {
 						continue
@@ -245,12 +315,18 @@ func (c *Corpus) pass(ctx context.Context, s *selection, g *groups, columns []st
 						x = float64(v.Ints[i])
 					}
 					if !math.IsNaN(x) {
-						s.add(k, group[i], x)
+						to.groups, to.values = append(to.groups, group[i]), append(to.values, x)
 					}
 				}
 			}
+			if rows += n; rows >= passBatch {
+				rows = 0
+				s.addAll(got)
+			}
 			return nil
 		})
+		s.addAll(got)
+		return err
 	})
 }
 
