@@ -210,6 +210,9 @@ func serve(cmd *cobra.Command, fetch, work context.Context) error {
 	sampler := telemetry.Start(telemetry.Config{UUID: cfg.GPUUUID(), Log: log})
 	defer sampler.Close()
 	sampler.Register(p.metrics.Set)
+	if cfg.GPUUUID() != "" {
+		sampler.Await(fetch)
+	}
 	cfg.Telemetry = sampler
 	return errors.Join(take(fetch, work, nats, cfg, p), stop())
 }

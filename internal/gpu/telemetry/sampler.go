@@ -1,8 +1,10 @@
 package telemetry
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -55,6 +57,8 @@ type Sampler struct {
 	said    string // the last trouble that was logged
 	stop    chan struct{}
 	ended   chan struct{}
+	first   chan struct{} // closed when Await need not wait
+	once    sync.Once
 }
 
 // Start begins to sample. It waits for nothing.
@@ -69,9 +73,19 @@ func Start(cfg Config) *Sampler {
 	if cfg.every == 0 {
 		cfg.every = every
 	}
-	s := &Sampler{cfg: cfg, stop: make(chan struct{}), ended: make(chan struct{})}
+	s := &Sampler{cfg: cfg, stop: make(chan struct{}), ended: make(chan struct{}), first: make(chan struct{})}
 	go s.run() // Close waits for it
 	return s
+}
+
+// Await waits, but not for long, for the first sample or for the news that there is
+// none: what is reckoned from a start wants the energy at that start.
+func (s *Sampler) Await(ctx context.Context) {
+	select {
+	case <-s.first:
+	case <-ctx.Done():
+	case <-time.After(closing):
+	}
 }
 
 // Close ends the sampling. A call of NVML that hangs is left to the process's end.
@@ -109,6 +123,7 @@ func (s *Sampler) run() {
 	defer close(s.ended)
 	for {
 		err := s.sample()
+		s.tried()
 		s.up.Store(false)
 		s.current.Store(nil)
 		if err == nil || errors.Is(err, errNoLibrary) {
@@ -128,6 +143,8 @@ func (s *Sampler) run() {
 		}
 	}
 }
+
+func (s *Sampler) tried() { s.once.Do(func() { close(s.first) }) }
 
 // sample samples until stop or until the GPU or NVML is lost.
 func (s *Sampler) sample() error {
@@ -157,6 +174,7 @@ func (s *Sampler) sample() error {
 		}
 		s.current.Store(now)
 		s.up.Store(true)
+		s.tried()
 		select {
 		case <-ticker.C:
 		case <-s.stop:
@@ -203,18 +221,23 @@ func (b *board) sample(all bool, slow *[]point) (*Sample, error) {
 	return s, nil
 }
 
-// energy fills the sample's joules: the board's counter, or power integrated.
+// energy fills the sample's joules: the board's counter when it was last read, and
+// power integrated since. It never falls, as counters must not.
 func (b *board) energy(s *Sample) {
-	joules, counted := s.Value(energyTotal)
 	watts, known := s.Value(Power)
-	if !counted && known && !b.counted {
-		if !b.last.IsZero() {
-			b.joules += (b.watts + watts) / 2 * s.At.Sub(b.last).Seconds()
-		}
-		b.watts, joules, counted = watts, b.joules, true
-		s.points = append(s.points, point{name: energyTotal, value: joules})
+	switch {
+	case b.fresh:
+		b.since, b.fresh = 0, false
+	case known && !b.last.IsZero():
+		b.since += (b.watts + watts) / 2 * s.At.Sub(b.last).Seconds()
 	}
-	if counted && !b.shared {
-		s.joules = joules
+	b.watts = watts
+	if !b.counted && !known {
+		return
+	}
+	b.joules = max(b.joules, b.counter+b.since)
+	s.points = append(s.points, point{name: energyTotal, value: b.joules})
+	if !b.shared {
+		s.joules = b.joules
 	}
 }
