@@ -41,10 +41,11 @@ const (
 	defaultMaxTokens = 32768
 	minMaxTokens     = 1024 // least that the default is halved to
 	maxMaxTokens     = 1 << 18
-	rowTile          = 256  // matrix products take a multiple of so many rows
-	headRows         = 4096 // rows of a slice of the head
-	taps             = 4    // of the short convolution; shorter ones have zeros in front
-	initialStates    = 8    // recurrent states that New takes memory for
+	maxHeadsWidth    = 1 << 14 // so that 32 bits index an element of a batch
+	rowTile          = 256     // matrix products take a multiple of so many rows
+	headRows         = 4096    // rows of a slice of the head
+	taps             = 4       // of the short convolution; shorter ones have zeros in front
+	initialStates    = 8       // recurrent states that New takes memory for
 )
 
 // Supported refuses what the kernels were not written for.
@@ -64,6 +65,8 @@ func Supported(m model.Config) error {
 		return fmt.Errorf("%w value heads of width %d, only 64, 128 and 256: use --engine cpu", ErrUnsupported, m.V)
 	case m.ShortConv && m.ConvSize > taps:
 		return fmt.Errorf("%w short convolutions of %d taps, only up to %d: use --engine cpu", ErrUnsupported, m.ConvSize, taps)
+	case m.Heads*m.K >= maxHeadsWidth || m.VHeads*m.V >= maxHeadsWidth:
+		return fmt.Errorf("%w heads of %d and %d channels together, only less than %d: use --engine cpu", ErrUnsupported, m.Heads*m.K, m.VHeads*m.V, maxHeadsWidth)
 	case m.Width%8 != 0 || m.Inner%8 != 0:
 		return fmt.Errorf("%w widths that are not multiples of 8 (%d, %d): use --engine cpu", ErrUnsupported, m.Width, m.Inner)
 	}

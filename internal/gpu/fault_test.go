@@ -75,6 +75,11 @@ func TestBudget(t *testing.T) {
 	if err := Supported(small); !errors.Is(err, ErrUnsupported) {
 		t.Errorf("heads of 32: %v", err)
 	}
+	wide := mc
+	wide.Heads, wide.VHeads = 128, 128
+	if err := Supported(wide); !errors.Is(err, ErrUnsupported) {
+		t.Errorf("heads too wide to index: %v", err)
+	}
 	if !emulated(t) {
 		return
 	}

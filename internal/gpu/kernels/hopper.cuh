@@ -1,4 +1,4 @@
-// The instructions of sm_90a that the walk is made of: products of warpgroups, barriers in shared memory, bulk copies, registers handed over.
+// The instructions of sm_90a that our kernels are made of: products of warpgroups, barriers in shared memory, bulk copies, registers handed over.
 #pragma once
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>

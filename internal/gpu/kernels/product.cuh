@@ -11,23 +11,18 @@
 // 64 x 128, 128-byte swizzle). Launch: grid 2 * clusters (at most the SMs), block 384, shared_bytes(extra) of dynamic shared memory.
 #pragma once
 #include "common.cuh"
+#include "hopper.cuh"
 #include <cuda.h>
 
 namespace product {
+
+using namespace hopper;
 
 constexpr int kM = 128, kN = 256, kK = 64, kStages = 4, kGroup = 8;  // rows, columns, depth of a step; pairs of row tiles that take w together
 constexpr int kABytes = kM * kK * 2, kBBytes = kN * kK * 2, kStage = kABytes + kBBytes;
 constexpr int kBarriers = kStages * kStage, kExtra = kBarriers + 1024;
 constexpr int shared_bytes(int extra) { return kExtra + extra + 1024; }  // the last for aligning to 1024
 
-__device__ __forceinline__ uint32_t shared(const void *p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }
-__device__ __forceinline__ void barrier_init(uint32_t bar, int count) { asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(bar), "r"(count) : "memory"); }
-__device__ __forceinline__ void barrier_expect(uint32_t bar, int bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(bar), "r"(bytes) : "memory");
-}
-__device__ __forceinline__ void barrier_wait(uint32_t bar, uint32_t parity) {
-  asm volatile("{.reg .pred p;\nagain: mbarrier.try_wait.parity.shared.b64 p, [%0], %1;\n@!p bra again;}" ::"r"(bar), "r"(parity) : "memory");
-}
 // In the cluster's block rank. What it says is that the tensor cores have read a stage, so no ordinary memory needs a fence of the cluster's scope.
 __device__ __forceinline__ void barrier_arrive_at(uint32_t bar, uint32_t rank) {
   asm volatile("{.reg .b32 a;\nmapa.shared::cluster.u32 a, %0, %1;\nmbarrier.arrive.shared::cluster.b64 _, [a];}" ::"r"(bar), "r"(rank) : "memory");
@@ -52,7 +47,7 @@ __device__ __forceinline__ uint32_t cluster_rank() {
   return r;
 }
 // Operands lie as rows of 128 bytes (64 of K), swizzled; groups of 8 rows 1024 bytes apart.
-__device__ __forceinline__ uint64_t descriptor(uint32_t address) { return uint64_t((address & 0x3ffff) >> 4) | uint64_t(1024 >> 4) << 32 | uint64_t(1) << 62; }
+__device__ __forceinline__ uint64_t tile_descriptor(uint32_t address) { return uint64_t((address & 0x3ffff) >> 4) | uint64_t(1024 >> 4) << 32 | uint64_t(1) << 62; }
 
 #ifdef SURPRISAL_BF16
 #define ELEMENTS "bf16"
@@ -83,17 +78,6 @@ __device__ __forceinline__ void wgmma(float (&d)[128], uint64_t a, uint64_t b, i
         "+f"(d[112]), "+f"(d[113]), "+f"(d[114]), "+f"(d[115]), "+f"(d[116]), "+f"(d[117]), "+f"(d[118]), "+f"(d[119]), "+f"(d[120]), "+f"(d[121]), "+f"(d[122]), "+f"(d[123]), "+f"(d[124]), "+f"(d[125]), "+f"(d[126]), "+f"(d[127])
       : "l"(a), "l"(b), "r"(add));
 }
-__device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-__device__ __forceinline__ void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-template <int Pending>
-__device__ __forceinline__ void wgmma_wait() {
-  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(Pending) : "memory");
-}
-__device__ __forceinline__ void hold(float (&d)[128]) {  // keeps the compiler from moving uses of d across
-#pragma unroll
-  for (int i = 0; i < 128; i++) asm volatile("" : "+f"(d[i])::"memory");
-}
-
 struct Tile {
   int rows, columns;  // where it begins
 };
@@ -117,7 +101,7 @@ template <typename Then>
 __device__ __forceinline__ void run(const CUtensorMap *maps, int pairs, int N, int K, Then then) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   extern __shared__ unsigned char raw[];
-  const uint32_t base = (shared(raw) + 1023) & ~1023u, full = base + kBarriers, empty = full + 8 * kStages;
+  const uint32_t base = (shared_address(raw) + 1023) & ~1023u, full = base + kBarriers, empty = full + 8 * kStages;
   const int tid = threadIdx.x;
   const uint32_t rank = cluster_rank();
   const int tiles = (N + kN - 1) / kN, steps = (K + kK - 1) / kK, total = pairs * tiles;
@@ -129,7 +113,7 @@ __device__ __forceinline__ void run(const CUtensorMap *maps, int pairs, int N, i
   cluster_sync();
   uint32_t step = 0;  // since the kernel began; its stage and turn
   if (tid >= 256) {
-    asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
+    fewer_registers<40>();
     if (tid == 256) {
       map_acquire(maps), map_acquire(maps + 1);
       for (int i = blockIdx.x / 2; i < total; i += gridDim.x / 2) {
@@ -144,7 +128,7 @@ __device__ __forceinline__ void run(const CUtensorMap *maps, int pairs, int N, i
       }
     }
   } else {
-    asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
+    more_registers<232>();
     const Place p{tid / 128, tid % 128 / 32, tid % 32, tid % 4, base + kExtra};
     float d[128];
     for (int i = blockIdx.x / 2; i < total; i += gridDim.x / 2) {
@@ -156,7 +140,7 @@ __device__ __forceinline__ void run(const CUtensorMap *maps, int pairs, int N, i
         hold(d);
         wgmma_fence();
 #pragma unroll
-        for (int j = 0; j < kK / 16; j++) wgmma(d, descriptor(at + p.group * (64 * 128) + j * 32), descriptor(at + kABytes + j * 32), k > 0 || j > 0);
+        for (int j = 0; j < kK / 16; j++) wgmma(d, tile_descriptor(at + p.group * (64 * 128) + j * 32), tile_descriptor(at + kABytes + j * 32), k > 0 || j > 0);
         wgmma_commit();
         hold(d);
         wgmma_wait<1>();
