@@ -124,7 +124,7 @@ usage or input; 130 interrupted.`,
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return loadConfig(cmd) }
 	root.AddCommand(newRun(l), newSubmit(l), newWait(l), newStatus(l), newList(l), newPlan(l), newVerify(l),
 		newJobs(l), newJob(l), newDead(l), newWorkers(l),
-		newPause(l), newResume(l), newCancel(l), newRetry(l), newDrain(l), newServe(l))
+		newPause(l), newResume(l), newCancel(l), newRetry(l), newDrain(l), newServe(l), newTop(l))
 	root.AddCommand(newFilter(l), newBucket(l), newExport(l), newReport(l), newInspect(l))
 	root.AddCommand(newGC(l), newDoctor(l))
 	markArgs(root)

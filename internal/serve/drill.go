@@ -42,7 +42,7 @@ func codeOf(err error) int {
 
 // scan waits for its turn to read a list; more than a few at a time would cost
 // memory, and the server its breath.
-func (s *Server) scan(r *http.Request, do func(ctx context.Context, client *jobs.Client) error) error {
+func (s *Server) scan(ctx context.Context, do func(ctx context.Context, client *jobs.Client) error) error {
 	client, err := s.queue()
 	if err != nil {
 		return err
@@ -50,7 +50,7 @@ func (s *Server) scan(r *http.Request, do func(ctx context.Context, client *jobs
 	if !client.Connected() {
 		return jobs.ErrUnreachable
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), listWithin)
+	ctx, cancel := context.WithTimeout(ctx, listWithin)
 	defer cancel()
 	select {
 	case s.scans <- struct{}{}:
@@ -83,7 +83,7 @@ func (s *Server) jobs(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	a := jobsAnswer{Run: q.Get("run"), State: q.Get("state"), Jobs: []dispatch.JobLine{}, Page: pageOf(r, jobsPage), Size: jobsPage}
 	began := time.Now()
-	err := s.scan(r, func(ctx context.Context, client *jobs.Client) error {
+	err := s.scan(r.Context(), func(ctx context.Context, client *jobs.Client) error {
 		rec, err := client.Run(ctx, a.Run)
 		if err != nil {
 			return err
@@ -112,7 +112,7 @@ func (s *Server) jobs(w http.ResponseWriter, r *http.Request) {
 func (s *Server) job(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	var d *dispatch.JobDetail
-	err := s.scan(r, func(ctx context.Context, client *jobs.Client) error {
+	err := s.scan(r.Context(), func(ctx context.Context, client *jobs.Client) error {
 		rec, err := client.Run(ctx, q.Get("run"))
 		if err != nil {
 			return err
@@ -141,17 +141,24 @@ type deadAnswer struct {
 // dead lists a page of dead letters, as dispatcher dead list does, the newest first.
 func (s *Server) dead(w http.ResponseWriter, r *http.Request) {
 	a := deadAnswer{Run: r.URL.Query().Get("run"), Letters: []jobs.DeadLetter{}, Page: pageOf(r, deadPage), Size: deadPage}
-	err := s.scan(r, func(ctx context.Context, client *jobs.Client) error {
-		letters, total, err := dispatch.NewestDead(ctx, client, a.Run, a.Page*deadPage, deadPage)
-		a.Letters, a.Total = append(a.Letters, letters...), total
-		return err
-	})
+	letters, total, err := s.letters(r.Context(), a.Run, a.Page*deadPage, deadPage)
 	if err != nil {
 		fail(w, err)
 		return
 	}
-	for i := range a.Letters {
-		a.Letters[i].Raw = nil
-	}
+	a.Letters, a.Total = append(a.Letters, letters...), total
 	answer(w, a)
+}
+
+// letters reads dead letters, the newest first, without bytes that were no job, and
+// how many there are; run is empty for all runs.
+func (s *Server) letters(ctx context.Context, run string, skip, limit int) (list []jobs.DeadLetter, total int, err error) {
+	err = s.scan(ctx, func(ctx context.Context, client *jobs.Client) (err error) {
+		list, total, err = dispatch.NewestDead(ctx, client, run, skip, limit)
+		return err
+	})
+	for i := range list {
+		list[i].Raw = nil
+	}
+	return list, total, err
 }

@@ -335,6 +335,7 @@ type query struct {
 	page       int
 	sort, find string
 	run        string // beside those that are shown anyway
+	size       int    // workers a page; 0 is workersPage
 }
 
 func parseQuery(v url.Values) query {
@@ -401,9 +402,9 @@ func (s *Server) view(st state, q query) view {
 		return cmp.Compare(trouble(a.State), trouble(b.State))
 	})
 	p := &v.Workers
-	p.Found, p.Size, p.Cells, p.List = len(found), workersPage, cells.String(), []worker{}
-	p.Page = min(q.page, max(0, (len(found)-1)/workersPage))
-	for _, w := range found[p.Page*workersPage : min(len(found), (p.Page+1)*workersPage)] {
+	p.Found, p.Size, p.Cells, p.List = len(found), cmp.Or(q.size, workersPage), cells.String(), []worker{}
+	p.Page = min(q.page, max(0, (len(found)-1)/p.Size))
+	for _, w := range found[p.Page*p.Size : min(len(found), (p.Page+1)*p.Size)] {
 		p.List = append(p.List, *w)
 	}
 	return v
