@@ -1,7 +1,6 @@
 package jobs
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -106,9 +105,6 @@ func (c *Client) Workers(ctx context.Context) ([]WorkerRecord, error) {
 	if err != nil {
 		return nil, c.fail("list workers", err)
 	}
-	slices.SortStableFunc(workers, func(a, b WorkerRecord) int {
-		return cmp.Or(strings.Compare(a.ID, b.ID), b.Updated.Compare(a.Updated))
-	})
-	// One that signs meanwhile may be told twice.
-	return slices.CompactFunc(workers, func(a, b WorkerRecord) bool { return a.ID == b.ID }), nil
+	slices.SortFunc(workers, func(a, b WorkerRecord) int { return strings.Compare(a.ID, b.ID) })
+	return workers, nil
 }
