@@ -108,6 +108,10 @@ stores: $(VERSITYGW) $(FAKEGCS) ## build the object stores that tests of buckets
 .PHONY: azurite
 azurite: $(AZURITE) ## install Azurite, for the tests of az:// (once; needs npm)
 
+.PHONY: prometheus
+prometheus: ## install prometheus and promtool (Debian, Ubuntu: apt), for the tests of deploy/prometheus
+	{ command -v promtool && command -v prometheus; } >/dev/null || apt-get install -y --no-install-recommends prometheus
+
 .PHONY: chaos
 chaos: native ## kill, freeze, cut off and fill up real processes, and simulate, at length (20 minutes)
 	SURPRISAL_CHAOS=long go test -tags failpoints ./internal/failpoint ./e2e -run 'Chaos|Hit|Parse' -v -count 1 -timeout 60m
