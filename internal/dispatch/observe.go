@@ -105,6 +105,10 @@ func runMetrics(r RunStatus, more RunMore, workers []jobs.WorkerRecord, since ti
 		m.Jobs[string(state)] = n
 		m.Jobs["queued"] = max(0, m.Jobs["queued"]-n)
 	}
+	if r.Run.State.Final() {
+		// What a cancelled run leaves undone is nobody's backlog.
+		m.Jobs = map[string]int{"done": m.Jobs["done"], "dead": m.Jobs["dead"]}
+	}
 	if r.Run.State == jobs.RunComplete {
 		m.Jobs = map[string]int{"done": r.Run.Jobs} // some may have been done on a queue before this one
 		m.Documents = max(m.Documents, r.Run.Rows)

@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"io"
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
@@ -12,6 +13,22 @@ import (
 	"surprisal/internal/jobs"
 	"surprisal/internal/metrics"
 )
+
+// TestRunMetrics: only a run that is on has jobs left.
+func TestRunMetrics(t *testing.T) {
+	for state, want := range map[jobs.RunState]map[string]int{
+		jobs.RunRunning: {"queued": 4, "running": 2, "failed": 1, "done": 2, "dead": 1}, jobs.RunPaused: {"queued": 4, "running": 2, "failed": 1, "done": 2, "dead": 1},
+		jobs.RunCancelled: {"done": 2, "dead": 1}, jobs.RunFailed: {"done": 2, "dead": 1}, jobs.RunComplete: {"done": 10},
+	} {
+		m := runMetrics(RunStatus{
+			Run:  jobs.RunRecord{State: state, Jobs: 10},
+			Jobs: map[jobs.State]int{jobs.StateRunning: 2, jobs.StateFailed: 1, jobs.StateDone: 2, jobs.StateDead: 1},
+		}, RunMore{}, nil, time.Now())
+		if !maps.Equal(m.Jobs, want) {
+			t.Errorf("%s: %v, want %v", state, m.Jobs, want)
+		}
+	}
+}
 
 // TestObserver: queue, workers and dead letters are told as they are; a worker that
 // goes silent with a job in hand is told of until others have settled that, one
