@@ -35,7 +35,12 @@ func main() { os.Exit(run(os.Args[1:])) }
 type life struct{ drain, ctx context.Context }
 
 func run(args []string) int {
-	ctx, abort := context.WithCancel(context.Background())
+	traced, end, err := trace(args)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "error:", err)
+		return exitUsage
+	}
+	ctx, abort := context.WithCancel(traced)
 	defer abort()
 	drain, stop := context.WithCancel(ctx)
 	defer stop()
@@ -50,7 +55,8 @@ func run(args []string) int {
 	}()
 	root := newRoot(life{drain, ctx})
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	err = root.ExecuteContext(ctx)
+	end(err)
 	code := exitCode(err)
 	switch {
 	case err == nil || errors.Is(err, errUnfinished):

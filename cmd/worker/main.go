@@ -22,6 +22,7 @@ import (
 	"surprisal/internal/jobs"
 	"surprisal/internal/metrics"
 	"surprisal/internal/score"
+	"surprisal/internal/traces"
 	"surprisal/internal/worker"
 )
 
@@ -67,7 +68,7 @@ func run(args []string) int {
 	if errors.As(err, &use) {
 		return exitUsage
 	}
-	for _, wrong := range []error{worker.ErrEngine, worker.ErrAllow, metrics.ErrAddress, jobs.ErrAuth, jobs.ErrConfig, jobs.ErrTLS, jobs.ErrDenied} {
+	for _, wrong := range []error{worker.ErrEngine, worker.ErrAllow, metrics.ErrAddress, traces.ErrConfig, jobs.ErrAuth, jobs.ErrConfig, jobs.ErrTLS, jobs.ErrDenied} {
 		if errors.Is(err, wrong) {
 			return exitUsage
 		}
@@ -214,6 +215,10 @@ func serve(cmd *cobra.Command, fetch, work context.Context) error {
 		sampler.Await(fetch)
 	}
 	cfg.Telemetry = sampler
+	if cfg.Traces, err = traces.New(work, "surprisal-worker", version, log); err != nil {
+		return errors.Join(err, stop())
+	}
+	defer cfg.Traces.Close()
 	return errors.Join(take(fetch, work, nats, cfg, p), stop())
 }
 

@@ -15,6 +15,7 @@ import (
 	"surprisal/internal/jobs"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
+	"surprisal/internal/traces"
 )
 
 // Submitted is a run that is in the queue.
@@ -251,6 +252,7 @@ func enqueue(ctx context.Context, client *jobs.Client, r jobs.RunRecord, asked j
 
 // submit queues jobs under a new epoch.
 func submit(ctx context.Context, client *jobs.Client, run string, left iter.Seq[score.Job]) (epoch uint64, err error) {
+	traces.NameRun(ctx, run)
 	if epoch, err = client.NextEpoch(ctx, run); err != nil {
 		return 0, fmt.Errorf("queue run %s: %w", run, err)
 	}

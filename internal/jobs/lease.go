@@ -12,6 +12,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"surprisal/internal/score"
+	"surprisal/internal/traces"
 )
 
 // Lease is one delivery of one job to this worker, heartbeaten from receipt until
@@ -54,6 +55,9 @@ type Lease struct {
 // its cause when progress stopped. Heartbeats go on after the parent ended, until
 // the lease is settled.
 func (l *Lease) Context() context.Context { return l.ctx }
+
+// TraceParent is the message's traces.Header; empty where the dispatcher did not trace.
+func (l *Lease) TraceParent() string { return l.msg.Headers().Get(traces.Header) }
 
 // Progress says that the job moves: call it at each batch.
 func (l *Lease) Progress() { l.moved.Store(int64(time.Since(l.received))) }

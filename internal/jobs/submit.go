@@ -13,6 +13,7 @@ import (
 
 	"surprisal/internal/failpoint"
 	"surprisal/internal/score"
+	"surprisal/internal/traces"
 )
 
 const (
@@ -40,6 +41,7 @@ type submission struct {
 	flight          []*publish       // in the order published
 	queued, already int
 	runs            map[string]time.Time // told to workers, and when
+	parent          string               // of the jobs' spans; empty: nobody traces
 	used            int                  // dropped by the server as duplicates of jobs gone since
 }
 
@@ -51,7 +53,7 @@ type submission struct {
 // Topology.Duplicates ago the server drops jobs that were acked since: that is
 // ErrEpochUsed, never silence.
 func (c *Client) Submit(ctx context.Context, jobs iter.Seq[score.Job], epoch uint64) (queued, already int, err error) {
-	s := &submission{c: c, epoch: epoch, runs: map[string]time.Time{}}
+	s := &submission{c: c, epoch: epoch, runs: map[string]time.Time{}, parent: traces.Parent(ctx)}
 	err = s.run(perRequest{ctx}, jobs)
 	if err == nil && s.used > 0 {
 		err = fmt.Errorf("%w: %d jobs were queued under epoch %d a moment ago and are gone: submit under a new one", ErrEpochUsed, s.used, epoch)
@@ -101,6 +103,9 @@ func (s *submission) send(p *publish) {
 	msg := nats.NewMsg(jobSubject(p.run, p.job))
 	msg.Data = p.data
 	msg.Header.Set(jetstream.MsgIDHeader, p.run+"/"+p.job+"/"+strconv.FormatUint(s.epoch, 10))
+	if s.parent != "" {
+		msg.Header.Set(traces.Header, s.parent)
+	}
 	p.ack = nil
 	p.future, p.err = s.c.js.PublishMsgAsync(msg, jetstream.WithStallWait(submitTimeout))
 }

@@ -39,6 +39,7 @@ func (s *session) forward(ctx context.Context, in <-chan *packed, free chan<- *p
 			}
 			s.w.meter.Took(metrics.PhaseCopy, p.copied)
 			s.w.meter.Took(metrics.PhaseForward, p.forwarded)
+			s.trace(p)
 			s.w.meter.Batch(len(p.batch.IDs), s.budget, s.flops)
 			s.w.forwarded.Add(int64(len(p.batch.IDs)))
 		}
@@ -68,6 +69,25 @@ func (s *session) forward(ctx context.Context, in <-chan *packed, free chan<- *p
 		case free <- p:
 		case <-ctx.Done():
 			return ctx.Err()
+		}
+	}
+}
+
+// trace adds the forward pass that has just ended to each job that has tokens in it.
+func (s *session) trace(p *packed) {
+	if s.w.cfg.Traces == nil {
+		return
+	}
+	end := time.Now()
+	tokens := map[*task]int{}
+	for i := range p.steps {
+		if d := p.steps[i].doc; d != nil {
+			tokens[d.task] += p.steps[i].n
+		}
+	}
+	for t, n := range tokens {
+		if n > 0 {
+			t.trace.Span(string(metrics.PhaseForward), end.Add(-p.forwarded), end, "tokens", n)
 		}
 	}
 }

@@ -51,6 +51,7 @@ func (r *reading) read(ctx context.Context, t *task, rows *shard.Reader, out cha
 				return err
 			}
 			r.meter.Took(metrics.PhaseRead, time.Since(start))
+			t.trace.Phase(string(metrics.PhaseRead), start, "rows", len(chunk))
 			done := make(chan []*document, 1) // so that a tokenizing goroutine never waits
 			select {
 			case slots <- struct{}{}:
@@ -71,6 +72,7 @@ func (r *reading) read(ctx context.Context, t *task, rows *shard.Reader, out cha
 					docs[i] = r.document(t, &chunk[i], &known)
 				}
 				r.meter.Took(metrics.PhaseTokenize, time.Since(start))
+				t.trace.Phase(string(metrics.PhaseTokenize), start, "rows", len(chunk))
 				done <- docs
 				return nil
 			})

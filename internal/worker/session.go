@@ -178,6 +178,7 @@ func (s *session) next(fetch, ctx context.Context) (*jobs.Lease, error) {
 func (s *session) take(ctx context.Context, lease *jobs.Lease) error {
 	s.w.idle.because(metrics.CauseReading)
 	t := &task{lease: lease, job: lease.Job, started: time.Now()}
+	t.trace = s.w.trace(t)
 	log := s.w.jobLog(t)
 	if err := s.w.admit(&t.job); err != nil {
 		s.fail(ctx, t, err)
@@ -287,6 +288,7 @@ func (s *session) publish(ctx context.Context, t *task) error {
 		return err
 	}
 	s.w.meter.Took(metrics.PhaseWrite, time.Since(began))
+	t.trace.Phase(string(metrics.PhaseWrite), began, "documents", len(t.rows))
 	sum := totals(c.Totals, t)
 	if !c.Existed { // else whoever wrote it counts it, and was charged
 		s.count(t, c.Totals)
@@ -338,6 +340,7 @@ func (s *session) fail(ctx context.Context, t *task, err error) {
 // settle tells of a job that could not be settled; the output decides, so that
 // is never more than work done twice. cause is why the job has none.
 func (s *session) settle(t *task, err, cause error) {
+	t.trace.End(cause)
 	if err != nil {
 		s.w.jobLog(t).Warn().Err(err).AnErr("cause", cause).Msg("queue was not told how the job ended")
 	}

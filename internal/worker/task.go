@@ -13,6 +13,7 @@ import (
 	"surprisal/internal/jobs"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
+	"surprisal/internal/traces"
 )
 
 // task is a job in hand. feed makes it, forward appends to it, commit ends it:
@@ -22,6 +23,7 @@ type task struct {
 	job     score.Job
 	columns *shard.Columns
 	started time.Time
+	trace   *traces.Job // nil: nobody traces
 
 	// rows are the finished documents, in order of rows unless contexts are shared.
 	rows []row
@@ -135,4 +137,14 @@ func (w *Worker) jobLog(t *task) *zerolog.Logger {
 	l := w.log.With().Str("run", t.job.Run).Str("job", t.job.ID).Str("file", t.job.Input.Rel).
 		Int64("first", t.job.First).Int64("last", t.job.Last).Logger()
 	return &l
+}
+
+// trace begins the job's span, under that of the command that queued it.
+func (w *Worker) trace(t *task) *traces.Job {
+	if w.cfg.Traces == nil {
+		return nil
+	}
+	return w.cfg.Traces.Job(t.lease.TraceParent(), t.started, traces.JobInfo{
+		Run: t.job.Run, Job: t.job.ID, File: t.job.Input.Rel, Worker: w.cfg.ID, First: t.job.First, Last: t.job.Last, Attempt: t.lease.Attempt,
+	})
 }

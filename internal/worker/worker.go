@@ -18,6 +18,7 @@ import (
 	"surprisal/internal/metrics"
 	"surprisal/internal/score"
 	"surprisal/internal/store"
+	"surprisal/internal/traces"
 )
 
 // Config sets a worker up.
@@ -36,6 +37,7 @@ type Config struct {
 	StallAfter   time.Duration    // a job without progress for so long is given up; default 10 min
 	Program      string           // version, for outputs
 	Metrics      *metrics.Worker  // counts what is done; default its own, which nobody reads
+	Traces       *traces.Tracer   // makes spans of jobs; nil: none
 	Telemetry    Telemetry        // of the GPU that it scores on; nil: nothing is known
 	// Stalled is called when a job made no progress for StallAfter: the engine
 	// hangs, perhaps where no context reaches, so the process should end.
