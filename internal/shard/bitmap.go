@@ -43,22 +43,22 @@ func (b *Bitmap) Count(from, to int64) int64 {
 // run gives the next run of rows in [from, to) that are in it: [a, b), empty at
 // to when there is none.
 func (b *Bitmap) run(from, to int64) (start, end int64) {
-	start = from
-	for start < to && !b.Has(start) {
-		if start&63 == 0 && (start>>6 >= int64(len(b.words)) || b.words[start>>6] == 0) {
-			start += 64
-			continue
+	start = b.next(from, to, 0)
+	return start, b.next(start, to, ^uint64(0))
+}
+
+// next gives the first row of [from, to) that is in it, or that is not when flip is
+// all ones; to when there is none.
+func (b *Bitmap) next(from, to int64, flip uint64) int64 {
+	for from < to {
+		w := flip
+		if i := from >> 6; i < int64(len(b.words)) {
+			w ^= b.words[i]
 		}
-		start++
-	}
-	start = min(start, to)
-	end = start
-	for end < to && b.Has(end) {
-		if end&63 == 0 && b.words[end>>6] == ^uint64(0) {
-			end += 64
-			continue
+		if w >>= from & 63; w != 0 {
+			return min(from+int64(bits.TrailingZeros64(w)), to)
 		}
-		end++
+		from = from&^63 + 64
 	}
-	return start, min(end, to)
+	return to
 }

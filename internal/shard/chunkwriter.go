@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/bits"
 	"slices"
+	"sync"
 
 	"github.com/parquet-go/parquet-go"
 	"github.com/parquet-go/parquet-go/encoding/rle"
@@ -27,18 +28,13 @@ type chunkWriter struct {
 	codec format.CompressionCodec
 	out   io.Writer
 
-	// The page being made: its levels, and its values PLAIN (a bool a byte) or
-	// as indices of the new dictionary.
-	rep, def []uint8
-	plain    []byte
-	index    []int32
-	v2       bool
-	entries  int
-	rows     int
-	nulls    int
+	*pageBuffers // until the chunk's last page is flushed
+	v2           bool
+	entries      int
+	rows         int
+	nulls        int
 
 	// The dictionary being made: of the values that are used, in order of use.
-	newOf map[uint32]int32 // from the source's indices
 	dict  []byte
 	dictN int
 	// Or the source's dictionary, copied as it is in front of the other pages.
@@ -49,9 +45,39 @@ type chunkWriter struct {
 	values       int64
 	size         int64 // bytes written
 	uncompressed int64
-	body, packed []byte
-	levels       []byte
 	rleEnc       rle.Encoding
+}
+
+// pageBuffers is what pages are read and made in. A row group's columns use it one
+// after another, and then the next row group's.
+type pageBuffers struct {
+	// The page being made: its levels, and its values PLAIN (a bool a byte) or
+	// as indices of the new dictionary.
+	rep, def []uint8
+	plain    []byte
+	index    []int32
+	// The new dictionary's indices by the source's, one more than they are; 0
+	// for a value that is not in it yet.
+	newOf []int32
+	// The page in its parts.
+	body, packed, levels, indices []byte
+	source                        columnBuffers
+}
+
+var pageBuffersPool = sync.Pool{New: func() any { return new(pageBuffers) }}
+
+// give lets the next user have the buffers, unless one has become huge.
+func (b *pageBuffers) give() {
+	const most = 16 << 20
+	if cap(b.plain)+cap(b.body)+cap(b.packed)+4*cap(b.newOf)+cap(b.source.raw)+cap(b.source.page) < most {
+		pageBuffersPool.Put(b)
+	}
+}
+
+// begin empties them for a chunk.
+func (b *pageBuffers) begin() *pageBuffers {
+	b.rep, b.def, b.plain, b.index, b.newOf = b.rep[:0], b.def[:0], b.plain[:0], b.index[:0], b.newOf[:0]
+	return b
 }
 
 // isDict tells whether values of this encoding are indices of a dictionary.
@@ -139,14 +165,15 @@ func (w *chunkWriter) take(c *column, h pageHeader, a, b, valA int) (valB int, e
 }
 
 func (w *chunkWriter) takeIndices(v *vector, from, to int) {
-	if w.newOf == nil {
-		w.newOf = map[uint32]int32{}
+	if len(w.newOf) == 0 { // a chunk has one dictionary
+		w.newOf = slices.Grow(w.newOf, v.dict.n)[:v.dict.n]
+		clear(w.newOf)
 	}
 	for _, old := range v.index[from:to] {
-		i, ok := w.newOf[old]
-		if !ok {
-			i = int32(w.dictN)
+		i := w.newOf[old]
+		if i == 0 {
 			w.dictN++
+			i = int32(w.dictN)
 			w.newOf[old] = i
 			b := v.dict.at(int(old))
 			if v.dict.spans != nil {
@@ -154,7 +181,7 @@ func (w *chunkWriter) takeIndices(v *vector, from, to int) {
 			}
 			w.dict = append(w.dict, b...)
 		}
-		w.index = append(w.index, i)
+		w.index = append(w.index, i-1)
 	}
 }
 
@@ -211,11 +238,10 @@ func (w *chunkWriter) flush() error {
 		enc = format.RLEDictionary
 		// A width of 0 is allowed, but not every reader knows.
 		w.rleEnc.BitWidth = max(1, bits.Len32(uint32(slices.Max(w.index))))
-		idx, err := w.rleEnc.EncodeInt32(nil, w.index)
-		if err != nil {
+		if w.indices, err = w.rleEnc.EncodeInt32(w.indices, w.index); err != nil {
 			return fmt.Errorf("encode indices: %w", err)
 		}
-		w.body = append(append(w.body, byte(w.rleEnc.BitWidth)), idx...)
+		w.body = append(append(w.body, byte(w.rleEnc.BitWidth)), w.indices...)
 	case w.leaf.kind == parquet.Boolean:
 		at := len(w.body)
 		w.body = append(w.body, make([]byte, (len(w.plain)+7)/8)...)

@@ -57,6 +57,28 @@ func newColumn(ctx context.Context, file io.ReaderAt, foot *footer, l *leaf, row
 	return c
 }
 
+// columnBuffers is a column's memory, for one column after another.
+type columnBuffers struct {
+	raw, page      []byte
+	repBuf, defBuf []uint8
+	spans          []span
+	index          []uint32
+	head           []byte
+}
+
+func (c *column) borrow(b *columnBuffers) {
+	c.raw, c.page, c.repBuf, c.defBuf, c.win.buf = b.raw, b.page, b.repBuf, b.defBuf, b.head
+	c.vals.spans, c.vals.index = b.spans, b.index
+}
+
+// giveBack ends the use of c.
+func (c *column) giveBack(b *columnBuffers) {
+	b.raw, b.page, b.repBuf, b.defBuf, b.head = c.raw, c.page, c.repBuf, c.defBuf, c.win.buf
+	if b.index = c.vals.index; c.vals.spans != nil { // only texts have some
+		b.spans = c.vals.spans
+	}
+}
+
 // wrap names the place of an error.
 func (c *column) wrap(err error) error {
 	return fmt.Errorf("row group %d: column %s: %w", c.group, c.leaf.path, err)

@@ -100,8 +100,10 @@ func (c *Copy) to(ctx context.Context, w io.Writer, scratch func() (*os.File, er
 // group copies row group i.
 func (c *Copy) group(ctx context.Context, i int, cols []columnSource, to *copiedGroup) error {
 	in := &c.In.foot.groups[i]
+	buffers := pageBuffersPool.Get().(*pageBuffers)
+	defer buffers.give()
 	for _, s := range cols {
-		w := &chunkWriter{leaf: s.leaf, codec: s.codec, out: &to.spool}
+		w := &chunkWriter{leaf: s.leaf, codec: s.codec, out: &to.spool, pageBuffers: buffers.begin()}
 		from := to.spool.n
 		var err error
 		switch {
@@ -116,6 +118,7 @@ func (c *Copy) group(ctx context.Context, i int, cols []columnSource, to *copied
 		if err == nil {
 			err = w.flush()
 		}
+		w.pageBuffers = nil
 		if err != nil {
 			return fmt.Errorf("row group %d: column %s: %w", i, s.leaf.path, err)
 		}
@@ -137,6 +140,8 @@ func (c *Copy) keeps(from, to int64) (start, end int64) {
 func (c *Copy) copyChunk(ctx context.Context, group int, l *leaf, w *chunkWriter, all bool) error {
 	g := &c.In.foot.groups[group]
 	col := newColumn(ctx, c.In.file, c.In.foot, l, g.first)
+	col.borrow(&w.source)
+	defer col.giveBack(&w.source)
 	if err := col.nextGroup(); err != nil {
 		return err
 	}

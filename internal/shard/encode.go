@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 
 	"github.com/andybalholm/brotli"
@@ -29,7 +30,13 @@ func compressPage(codec format.CompressionCodec, dst, src []byte) ([]byte, error
 	case format.Uncompressed:
 		return append(dst, src...), nil
 	case format.Snappy:
-		return append(dst, snappy.Encode(nil, src)...), nil
+		most := snappy.MaxEncodedLen(len(src))
+		if most < 0 {
+			return nil, fmt.Errorf("snappy: %d bytes are too many", len(src))
+		}
+		dst = slices.Grow(dst, most)
+		n := len(dst)
+		return dst[:n+len(snappy.Encode(dst[n:n+most], src))], nil
 	case format.Zstd:
 		e := zstdEncoders.Get().(*zstd.Encoder)
 		defer zstdEncoders.Put(e)

@@ -3,6 +3,7 @@ package shard
 import (
 	"io"
 	"os"
+	"sync"
 )
 
 // spoolBytes is how much of a row group waits in memory before it goes to disk.
@@ -17,8 +18,13 @@ type spool struct {
 	n    int64
 }
 
+var spoolPool = sync.Pool{New: func() any { return new([]byte) }}
+
 func (s *spool) Write(b []byte) (int, error) {
 	s.n += int64(len(b))
+	if s.buf == nil {
+		s.buf = *spoolPool.Get().(*[]byte)
+	}
 	if s.file == nil && len(s.buf)+len(b) > spoolBytes {
 		var err error
 		if s.file, err = s.make(); err != nil {
@@ -59,10 +65,14 @@ func (s *spool) copyTo(w io.Writer, from, to int64) error {
 }
 
 func (s *spool) close() error {
+	if buf := s.buf[:0]; cap(buf) > 0 {
+		spoolPool.Put(&buf)
+		s.buf = nil
+	}
 	if s.file == nil {
 		return nil
 	}
 	f := s.file
-	s.file, s.buf = nil, nil
+	s.file = nil
 	return f.Close()
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"surprisal/internal/score"
 )
@@ -203,35 +204,59 @@ func (s *Scalar) read(v *Values, n int) error {
 			}
 		}
 		k := min(n-v.Len(), c.entries-c.at, int(min(c.left, 1<<30)))
-		for range k {
-			s.one(v)
-			if len(v.text) > maxBatchText {
-				return fmt.Errorf("%w: %d values have more than %d bytes", ErrColumn, v.Len(), maxBatchText)
-			}
+		if err := s.some(v, k); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// one moves the column's next entry to v.
-func (s *Scalar) one(v *Values) {
+// some moves the column's next n entries, which are of its page, to v.
+func (s *Scalar) some(v *Values, n int) error {
 	c := s.c
-	null := c.def != nil && c.def[c.at] != c.leaf.maxDef
-	c.at++
-	c.left--
-	var b []byte
-	if !null {
-		b = c.vals.at(c.valAt)
-		c.valAt++
+	from := len(v.Null)
+	v.Null = slices.Grow(v.Null, n)[:from+n]
+	null := v.Null[from:]
+	clear(null)
+	if c.def != nil {
+		for i, d := range c.def[c.at : c.at+n] {
+			null[i] = d != c.leaf.maxDef
+		}
 	}
-	v.Null = append(v.Null, null)
+	c.at += n
+	c.left -= int64(n)
+	vals, val := &c.vals, c.valAt
 	switch s.kind {
 	case Text:
-		v.text = append(v.text, b...)
-		s.ends = append(s.ends, len(v.text))
+		for _, null := range null {
+			if !null {
+				v.text = append(v.text, vals.at(val)...)
+				val++
+			}
+			s.ends = append(s.ends, len(v.text))
+			if len(v.text) > maxBatchText {
+				return fmt.Errorf("%w: %d values have more than %d bytes", ErrColumn, v.Len(), maxBatchText)
+			}
+		}
 	case Float:
-		v.Floats = append(v.Floats, floatValue(b))
+		for _, null := range null {
+			x := 0.0
+			if !null {
+				x = floatValue(vals.at(val))
+				val++
+			}
+			v.Floats = append(v.Floats, x)
+		}
 	default:
-		v.Ints = append(v.Ints, intValue(b, s.unsigned))
+		for _, null := range null {
+			x := int64(0)
+			if !null {
+				x = intValue(vals.at(val), s.unsigned)
+				val++
+			}
+			v.Ints = append(v.Ints, x)
+		}
 	}
+	c.valAt = val
+	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"math"
+	"math/bits"
 	"slices"
 	"sync"
 
@@ -65,6 +66,54 @@ type bucket struct {
 	n      int64
 	values []uint64
 	counts *counts
+	looks  int // for values by rank
+}
+
+// manyLooks for values by rank are worth sorting them.
+const manyLooks = 6
+
+// rank gives the value that r others go before in order.
+func (b *bucket) rank(r int64) uint64 {
+	if b.looks++; b.looks == manyLooks {
+		slices.Sort(b.values)
+	}
+	if b.looks < manyLooks {
+		nth(b.values, int(r))
+	}
+	return b.values[r]
+}
+
+// nth puts the value of rank r where it would be if v were sorted.
+func nth(v []uint64, r int) {
+	for rounds := 2 * bits.Len(uint(len(v))); len(v) > 32; rounds-- {
+		if rounds == 0 { // the pivots are bad ones
+			break
+		}
+		a, b, c := v[0], v[len(v)/2], v[len(v)-1]
+		pivot := max(min(a, b), min(max(a, b), c))
+		i, j := 0, len(v)-1
+		for i <= j {
+			for v[i] < pivot {
+				i++
+			}
+			for v[j] > pivot {
+				j--
+			}
+			if i <= j {
+				v[i], v[j] = v[j], v[i]
+				i, j = i+1, j-1
+			}
+		}
+		switch {
+		case r <= j:
+			v = v[:j+1]
+		case r >= i:
+			v, r = v[i:], r-i
+		default: // those between are the pivot
+			return
+		}
+	}
+	slices.Sort(v)
 }
 
 // counts tells how many values go on with which 16 bits: in a table where there
@@ -181,7 +230,7 @@ func (s *selection) look(e *end, next map[prefix]*bucket) {
 	}
 	b := s.buckets[e.at]
 	if b.counts == nil {
-		e.found, e.value = true, unsortable(b.values[e.r])
+		e.found, e.value = true, unsortable(b.rank(e.r))
 		return
 	}
 	for _, k := range b.counts.keys() {
@@ -247,9 +296,6 @@ func (c *Corpus) thresholds(ctx context.Context, g *groups, want []where.Percent
 		}
 	}
 	for {
-		for _, b := range s.buckets {
-			slices.Sort(b.values)
-		}
 		next := map[prefix]*bucket{}
 		for _, t := range open {
 			s.look(&t.lo, next)

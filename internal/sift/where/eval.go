@@ -271,23 +271,14 @@ func (n boolNode) eval(_ *binding, batch *Batch, out []truth) {
 	}
 }
 
+// outcomes are what an operator makes of less, equal and more.
+var outcomes = map[string][3]truth{
+	"<": {yes, no, no}, "<=": {yes, yes, no}, "==": {no, yes, no}, "!=": {yes, no, yes}, ">=": {no, yes, yes}, ">": {no, no, yes},
+}
+
 func (n cmpNode) eval(_ *binding, batch *Batch, out []truth) {
 	v := batch.Columns[n.a.column]
-	var test func(c int) bool
-	switch n.op {
-	case "<":
-		test = func(c int) bool { return c < 0 }
-	case "<=":
-		test = func(c int) bool { return c <= 0 }
-	case ">":
-		test = func(c int) bool { return c > 0 }
-	case ">=":
-		test = func(c int) bool { return c >= 0 }
-	case "==":
-		test = func(c int) bool { return c == 0 }
-	default:
-		test = func(c int) bool { return c != 0 }
-	}
+	when := outcomes[n.op]
 	var w *shard.Values
 	if n.b.kind == oColumn {
 		w = batch.Columns[n.b.column]
@@ -301,9 +292,7 @@ func (n cmpNode) eval(_ *binding, batch *Batch, out []truth) {
 		if !ok {
 			continue
 		}
-		if out[i] = no; test(c) {
-			out[i] = yes
-		}
+		out[i] = when[c+1]
 	}
 }
 
