@@ -305,3 +305,32 @@ func TestBitmap(t *testing.T) {
 		}
 	}
 }
+
+// TestBitmapRuns: the runs are those that looking at each row finds.
+func TestBitmapRuns(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 8))
+	for _, share := range []float64{0, .01, .5, .99, 1} {
+		const rows = 700
+		b := &Bitmap{}
+		for i := range int64(rows) {
+			if r.Float64() < share {
+				b.Set(i)
+			}
+		}
+		for from := int64(0); from < rows+70; from += 13 {
+			for to := from; to < rows+140; to += 17 {
+				start := from
+				for start < to && !b.Has(start) {
+					start++
+				}
+				end := start
+				for end < to && b.Has(end) {
+					end++
+				}
+				if a, z := b.run(from, to); a != start || z != end {
+					t.Fatalf("share %v: run(%d, %d) is [%d, %d), want [%d, %d)", share, from, to, a, z, start, end)
+				}
+			}
+		}
+	}
+}
