@@ -13,7 +13,6 @@ import (
 const (
 	followBatch = 256              // messages held at most
 	followWait  = 10 * time.Second // of one request
-	mostMore    = 50               // answers that a scan waits for a record that went missing while others keep coming
 )
 
 // errEnough stops follow without an error.
@@ -28,14 +27,11 @@ type follower struct {
 	stream  string
 	filter  string
 	each    func(jetstream.Msg) error
-	current func() error    // once all that was there is told
-	once    map[string]bool // only what is there now: asks, and does not wait; the subjects that were told
+	current func() error // once all that was there is told
 
 	created time.Time // of the stream: made anew, its sequence starts again
 	next    uint64    // stream sequence to go on from; 0: from the newest of each
 	told    bool      // current was called
-	there   int       // subjects when it began
-	none    bool      // none seemed pending once
 }
 
 func (f *follower) run(ctx context.Context) error {
@@ -88,18 +84,15 @@ func (f *follower) read(ctx context.Context) error {
 		return err
 	}
 	defer f.forget(ctx, s, k.CachedInfo().Name)
-	if k.CachedInfo().NumPending == 0 && f.once == nil {
+	if k.CachedInfo().NumPending == 0 {
 		if err := f.tell(); err != nil {
 			return err
 		}
 	}
-	if f.next == 0 {
-		f.there = int(k.CachedInfo().NumPending)
-	}
-	seen, more := uint64(0), 0 // consumer sequence; answers since all seemed told
+	seen := uint64(0) // consumer sequence
 	for {
 		start := time.Now()
-		batch, err := f.fetch(k)
+		batch, err := k.Fetch(followBatch, jetstream.FetchMaxWait(followWait), jetstream.FetchHeartbeat(2*time.Second))
 		if err != nil {
 			return err
 		}
@@ -111,30 +104,12 @@ func (f *follower) read(ctx context.Context) error {
 		if got < followBatch && time.Since(start) > followWait+900*time.Millisecond {
 			return errors.New("no answer from the server")
 		}
-		// A record that changes meanwhile is counted as pending no more before it is
-		// counted anew, so that none seems pending says little.
-		if f.once != nil && got > 0 {
-			if f.none {
-				more++
-			}
-			if f.none && len(f.once) >= f.there || more > mostMore {
-				return f.tell()
-			}
-			continue
-		}
 		if got < followBatch {
 			if err := f.missed(ctx, k, seen); err != nil {
 				return err
 			}
 		}
 	}
-}
-
-func (f *follower) fetch(k jetstream.Consumer) (jetstream.MessageBatch, error) {
-	if f.once != nil {
-		return k.FetchNoWait(followBatch)
-	}
-	return k.Fetch(followBatch, jetstream.FetchMaxWait(followWait), jetstream.FetchHeartbeat(2*time.Second))
 }
 
 // missed asks the server, where a request ended without having been filled, whether
@@ -178,9 +153,7 @@ func (f *follower) drain(ctx context.Context, batch jetstream.MessageBatch, seen
 			return got, permanent(err)
 		}
 		f.next = meta.Sequence.Stream + 1
-		if f.once != nil {
-			f.none = f.none || meta.NumPending == 0
-		} else if meta.NumPending == 0 {
+		if meta.NumPending == 0 {
 			if err := f.tell(); err != nil {
 				return got, err
 			}
@@ -208,22 +181,17 @@ func (f *follower) forget(ctx context.Context, s jetstream.Stream, name string) 
 	}
 }
 
-// scan reads what a stream has now, the newest of each subject, each once: one that
-// changes meanwhile is told as it was or as it is.
+// scan reads what a stream has now, the newest of each subject.
 func (c *Client) scan(ctx context.Context, stream, filter string, each func(subject string, data []byte) error) error {
-	told := map[string]bool{}
 	f := &follower{
 		c: c, stream: stream, filter: filter,
 		each: func(m jetstream.Msg) error {
-			again := told[m.Subject()]
-			told[m.Subject()] = true
-			if again || deleted(m) {
+			if deleted(m) {
 				return nil
 			}
 			return each(m.Subject(), m.Data())
 		},
 		current: func() error { return errEnough },
-		once:    told,
 	}
 	return f.run(ctx)
 }

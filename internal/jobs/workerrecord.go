@@ -1,6 +1,7 @@
 package jobs
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -105,6 +106,9 @@ func (c *Client) Workers(ctx context.Context) ([]WorkerRecord, error) {
 	if err != nil {
 		return nil, c.fail("list workers", err)
 	}
-	slices.SortFunc(workers, func(a, b WorkerRecord) int { return strings.Compare(a.ID, b.ID) })
-	return workers, nil
+	slices.SortStableFunc(workers, func(a, b WorkerRecord) int {
+		return cmp.Or(strings.Compare(a.ID, b.ID), b.Updated.Compare(a.Updated))
+	})
+	// One that signs meanwhile may be told twice.
+	return slices.CompactFunc(workers, func(a, b WorkerRecord) bool { return a.ID == b.ID }), nil
 }
