@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -173,13 +174,21 @@ func (o *outDir) inspect(name string) (Committed, error) {
 
 // writeFile writes a small file whole or not at all. Without replace an
 // existing one stays and the error wraps fs.ErrExist.
-func (o *outDir) writeFile(name string, body []byte, replace bool) (err error) {
-	f, temp, err := o.create(".", tempPrefix+"root")
+func (o *outDir) writeFile(name string, body []byte, replace bool) error {
+	return o.putFile(".", tempPrefix+"root", name, replace, func(w io.Writer) error {
+		_, err := w.Write(body)
+		return err
+	})
+}
+
+// putFile writes content to a temporary file in dir, syncs it and gives it its name.
+func (o *outDir) putFile(dir, prefix, name string, replace bool, content func(io.Writer) error) (err error) {
+	f, temp, err := o.create(dir, prefix)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, o.remove(temp)) }()
-	if _, err = f.Write(body); err == nil {
+	if err = content(f); err == nil {
 		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
@@ -193,7 +202,7 @@ func (o *outDir) writeFile(name string, body []byte, replace bool) (err error) {
 	if err != nil {
 		return err
 	}
-	return o.syncDir(".")
+	return o.syncDir(dir)
 }
 
 // RemoveTemporaries removes the hidden temporaries of run (of any run when

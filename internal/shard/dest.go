@@ -136,26 +136,7 @@ func (o *outDir) write(_ context.Context, name string, replace bool, content fun
 	if err := o.mkdirAll(dir); err != nil {
 		return err
 	}
-	f, temp, err := o.create(dir, destPrefix)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, o.remove(temp)) }()
-	if err = content(f); err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if replace {
-		err = o.root.Rename(temp, name)
-	} else {
-		err = o.link(temp, name)
-	}
-	if err != nil {
-		return err
-	}
-	return o.syncDir(dir)
+	return o.putFile(dir, destPrefix, name, replace, content)
 }
 
 func (o *outDir) read(_ context.Context, name string) (source, error) {
