@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -13,6 +14,7 @@ import (
 const (
 	followBatch = 256              // messages held at most
 	followWait  = 10 * time.Second // of one request
+	scanIdle    = 250 * time.Millisecond
 )
 
 // errEnough stops follow without an error.
@@ -29,9 +31,37 @@ type follower struct {
 	each    func(jetstream.Msg) error
 	current func() error // once all that was there is told
 
+	scanned *scanned     // of a scan; nil follows for ever
+
 	created time.Time // of the stream: made anew, its sequence starts again
 	next    uint64    // stream sequence to go on from; 0: from the newest of each
 	told    bool      // current was called
+}
+
+// scanned is what a scan has seen. That nothing is pending does not end it: a record
+// that changes meanwhile is taken off what is pending before it is counted anew.
+type scanned struct {
+	seed     maphash.Seed
+	subjects map[uint64]struct{} // told, by hash: a million subjects are 100 MB
+	there    int                 // subjects when it began
+	tail     int                 // messages since nothing was pending first
+}
+
+// again adds a subject, and reports whether it was there.
+func (s *scanned) again(subject string) bool {
+	h := maphash.String(s.seed, subject)
+	_, was := s.subjects[h]
+	s.subjects[h] = struct{}{}
+	return was
+}
+
+// whole reports whether all that was there is told, as far as messages show. A record
+// that is removed, not changed, is missed at the end: the tail has an end of its own.
+func (s *scanned) whole(pending uint64) bool {
+	if pending == 0 || s.tail > 0 {
+		s.tail++
+	}
+	return len(s.subjects) >= s.there && pending == 0 || s.tail > s.there+followBatch
 }
 
 func (f *follower) run(ctx context.Context) error {
@@ -84,7 +114,12 @@ func (f *follower) read(ctx context.Context) error {
 		return err
 	}
 	defer f.forget(ctx, s, k.CachedInfo().Name)
-	if k.CachedInfo().NumPending == 0 {
+	there := k.CachedInfo().NumPending
+	if f.scanned != nil && f.next == 0 {
+		f.scanned.there, f.scanned.tail = int(there), 0
+		clear(f.scanned.subjects)
+	}
+	if there == 0 && (f.scanned == nil || f.next == 0) {
 		if err := f.tell(); err != nil {
 			return err
 		}
@@ -96,7 +131,7 @@ func (f *follower) read(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		got, err := f.drain(ctx, batch, &seen)
+		got, err := f.drain(ctx, k, batch, &seen)
 		if err != nil {
 			return err
 		}
@@ -129,12 +164,21 @@ func (f *follower) missed(ctx context.Context, k jetstream.Consumer, seen uint64
 	return nil
 }
 
-func (f *follower) drain(ctx context.Context, batch jetstream.MessageBatch, seen *uint64) (got int, err error) {
+func (f *follower) drain(ctx context.Context, k jetstream.Consumer, batch jetstream.MessageBatch, seen *uint64) (got int, err error) {
 	for {
 		var msg jetstream.Msg
+		var idle <-chan time.Time
+		if f.scanned != nil && f.scanned.tail > 0 {
+			idle = time.After(scanIdle)
+		}
 		select {
 		case <-ctx.Done():
 			return got, ctx.Err()
+		case <-idle:
+			if err := f.missed(ctx, k, *seen); err != nil {
+				return got, err
+			}
+			continue
 		case msg = <-batch.Messages():
 		}
 		if msg == nil {
@@ -153,7 +197,7 @@ func (f *follower) drain(ctx context.Context, batch jetstream.MessageBatch, seen
 			return got, permanent(err)
 		}
 		f.next = meta.Sequence.Stream + 1
-		if meta.NumPending == 0 {
+		if f.scanned == nil && meta.NumPending == 0 || f.scanned != nil && f.scanned.whole(meta.NumPending) {
 			if err := f.tell(); err != nil {
 				return got, err
 			}
@@ -181,12 +225,14 @@ func (f *follower) forget(ctx context.Context, s jetstream.Stream, name string) 
 	}
 }
 
-// scan reads what a stream has now, the newest of each subject.
+// scan reads what a stream has now, the newest of each subject, each once: one that
+// changes meanwhile is told as it was or as it is.
 func (c *Client) scan(ctx context.Context, stream, filter string, each func(subject string, data []byte) error) error {
+	seen := &scanned{seed: maphash.MakeSeed(), subjects: map[uint64]struct{}{}}
 	f := &follower{
-		c: c, stream: stream, filter: filter,
+		c: c, stream: stream, filter: filter, scanned: seen,
 		each: func(m jetstream.Msg) error {
-			if deleted(m) {
+			if seen.again(m.Subject()) || deleted(m) {
 				return nil
 			}
 			return each(m.Subject(), m.Data())
