@@ -173,6 +173,7 @@ func newJWTs(t *testing.T, file func(name, body string) string) (conf, creds, ex
 // TestEveryWayIn: each way to be let in by a real server, by flag and by
 // environment, for both programs; and each wrong one costs one line and code 2.
 func TestEveryWayIn(t *testing.T) {
+	t.Parallel()
 	for _, w := range ways(t) {
 		t.Run(w.name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -182,7 +183,7 @@ func TestEveryWayIn(t *testing.T) {
 			at := []string{"--nats", s.addr()}
 			for name, bad := range w.wrong {
 				t.Run(name, func(t *testing.T) {
-					setenv(t, bad.env)
+					setNATS(t, bad.env)
 					dispatcher(t, append(append([]string{"list"}, at...), bad.flags...)...).oneLine(t, 2, bad.says)
 					r := workerEnds(t, nil, append(at, bad.flags...)...)
 					r.oneLine(t, 2, bad.says)
@@ -204,8 +205,8 @@ func TestEveryWayIn(t *testing.T) {
 			}
 			wait(t, worker, wr).want(t, 0)
 			// And again by environment alone.
-			setenv(t, w.env)
-			t.Setenv("SURPRISAL_NATS_URL", s.addr())
+			setNATS(t, w.env)
+			setenv(t, "SURPRISAL_NATS_URL", s.addr())
 			for _, args := range [][]string{
 				{"list"}, {"status"}, {"status", run}, {"wait", run}, {"submit", "--model", demoModel, "--out", out, in},
 			} {
@@ -223,10 +224,10 @@ func TestEveryWayIn(t *testing.T) {
 	}
 }
 
-func setenv(t *testing.T, env map[string]string) {
+func setNATS(t *testing.T, env map[string]string) {
 	t.Helper()
 	for name, value := range env {
-		t.Setenv("SURPRISAL_NATS_"+name, value)
+		setenv(t, "SURPRISAL_NATS_"+name, value)
 	}
 }
 

@@ -9,9 +9,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/rs/zerolog"
-
-	"surprisal/internal/jobs"
 	"surprisal/internal/score"
 	"surprisal/internal/store/storetest"
 )
@@ -21,11 +18,7 @@ import (
 func TestBucketCluster(t *testing.T) {
 	s := storetest.S3(t)
 	dir := t.TempDir()
-	server, err := jobs.StartServer(t.Context(), jobs.ServerConfig{StoreDir: filepath.Join(dir, "js"), Log: zerolog.Nop()})
-	must(t, err)
-	defer server.Shutdown()
-	t.Setenv("SURPRISAL_NATS_URL", server.URL())
-	t.Setenv("SURPRISAL_NATS_TOKEN", server.Token())
+	server := startQueue(t)
 	var plain, packed bytes.Buffer
 	z := gzip.NewWriter(&packed)
 	for i, row := range manyTexts(40) {

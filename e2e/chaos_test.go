@@ -61,7 +61,7 @@ func newField(t *testing.T) *field {
 	}
 	dispatcher(t, append([]string{"run", "--out", f.calm}, f.flags()...)...).want(t, 0)
 	f.server = startNATS(t, writeFile(t, f.at("nats.conf"), fmt.Sprintf("jetstream { store_dir: %q, sync_interval: always }", f.store)), nil)
-	t.Setenv("SURPRISAL_NATS_URL", f.server.addr())
+	setenv(t, "SURPRISAL_NATS_URL", f.server.addr())
 	return f
 }
 
@@ -136,7 +136,7 @@ func (h *hand) code() int {
 }
 
 // log is what it has said so far; call it once it has ended or is frozen.
-func (h *hand) log() string { return buffers[h.r][1].String() }
+func (h *hand) log() string { return h.r.err.String() }
 
 // stop drains it.
 func (h *hand) stop() {

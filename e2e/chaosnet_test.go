@@ -159,7 +159,7 @@ func (f *field) cluster(t *testing.T, d *deployment, batch string, fault func(*n
 	as := func(user string) {
 		for _, kv := range d.as(user) {
 			name, value, _ := strings.Cut(kv, "=")
-			t.Setenv(name, value)
+			setenv(t, name, value)
 		}
 	}
 	f.t = t

@@ -53,6 +53,7 @@ func expectedPairs(t *testing.T) []struct {
 // TestConditionalRun scores answers given questions with two workers and holds
 // them to the float64 reference; then other jobs and batches, to the bit.
 func TestConditionalRun(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	pairs := expectedPairs(t)
 	var rows []pairRow

@@ -14,6 +14,7 @@ import (
 // TestControlCommands: pause, resume, cancel, retry and drain, and taking over a
 // run whose queue is gone, with real processes.
 func TestControlCommands(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	serve := func(store string) *jobs.Server {
 		server, err := jobs.StartServer(t.Context(), jobs.ServerConfig{StoreDir: filepath.Join(dir, store), Log: zerolog.Nop()})
@@ -21,8 +22,8 @@ func TestControlCommands(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(server.Shutdown)
-		t.Setenv("SURPRISAL_NATS_URL", server.URL())
-		t.Setenv("SURPRISAL_NATS_TOKEN", server.Token())
+		setenv(t, "SURPRISAL_NATS_URL", server.URL())
+		setenv(t, "SURPRISAL_NATS_TOKEN", server.Token())
 		return server
 	}
 	server := serve("js")

@@ -12,6 +12,7 @@ import (
 // TestDemoCorpus scores the demo corpus in small jobs and holds each row against
 // the float64 reference; the same command again scores nothing.
 func TestDemoCorpus(t *testing.T) {
+	t.Parallel()
 	out := filepath.Join(t.TempDir(), "out")
 	args := []string{"run", "--json", "--model", demoModel, "--out", out, "--job-tokens", "30000", "--workers", "2", demoCorpus}
 	sum := parseSummary(t, dispatcher(t, args...).want(t, 0))
@@ -55,6 +56,7 @@ func TestDemoCorpus(t *testing.T) {
 
 // TestScoresDoNotDependOnHow scores the corpus whole and cut in other ways.
 func TestScoresDoNotDependOnHow(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	base := scoreDemo(t, filepath.Join(dir, "a"))
 	sameScores(t, base, scoreDemo(t, filepath.Join(dir, "b"), "--job-tokens", "5000", "--workers", "2", "--threads", "1", "--batch-tokens", "192"))

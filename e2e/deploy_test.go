@@ -76,10 +76,12 @@ func (d *deployment) run(user string, args ...string) *result {
 
 // TestDeployedR1 and TestDeployedR3 run a job under the shipped accounts.
 func TestDeployedR1(t *testing.T) {
+	t.Parallel()
 	testDeployed(t, deploy(t, "../deploy/nats/r1.conf"))
 }
 
 func TestDeployedR3(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("short: three servers have to find each other")
 	}

@@ -8,9 +8,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
-	"github.com/rs/zerolog"
-
-	"surprisal/internal/jobs"
 )
 
 // check is one of doctor --json's.
@@ -35,6 +32,7 @@ func doctor(t *testing.T, code int, args ...string) map[string]check {
 
 // TestDoctor looks at a machine where all is well, then at one fault after another.
 func TestDoctor(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	s, err := server.NewServer(&server.Options{
 		Host: "127.0.0.1", Port: -1, HTTPHost: "127.0.0.1", HTTPPort: -1, JetStream: true, StoreDir: filepath.Join(dir, "js"),
@@ -47,7 +45,7 @@ func TestDoctor(t *testing.T) {
 	if !s.ReadyForConnections(10 * time.Second) {
 		t.Fatal("the server is not ready")
 	}
-	t.Setenv("SURPRISAL_NATS_TOKEN", "secret-1")
+	setenv(t, "SURPRISAL_NATS_TOKEN", "secret-1")
 	url, monitor := s.ClientURL(), "http://"+s.MonitorAddr().String()
 	out := filepath.Join(dir, "not", "there")
 	well := []string{"--nats", url, "--monitor", monitor, "--model", demoModel, "--out", out}
@@ -76,11 +74,11 @@ func TestDoctor(t *testing.T) {
 		t.Error("the token is shown")
 	}
 
-	t.Setenv("SURPRISAL_NATS_TOKEN", "wrong")
+	setenv(t, "SURPRISAL_NATS_TOKEN", "wrong")
 	if c := doctor(t, 1, "--nats", url)["nats"]; c.State != "FAIL" || !strings.Contains(c.Remedy, "TOKEN") {
 		t.Errorf("wrong token: %+v", c)
 	}
-	t.Setenv("SURPRISAL_NATS_TOKEN", "")
+	setenv(t, "SURPRISAL_NATS_TOKEN", "")
 	if c := doctor(t, 1, "--nats", "nats://127.0.0.1:1")["nats"]; c.State != "FAIL" || !strings.Contains(c.Remedy, "start") {
 		t.Errorf("no server: %+v", c)
 	}
@@ -105,12 +103,9 @@ func TestDoctor(t *testing.T) {
 
 // TestGC: what is left over goes, what may be in use and what is committed stays.
 func TestGC(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
-	s, err := jobs.StartServer(t.Context(), jobs.ServerConfig{StoreDir: filepath.Join(dir, "js"), Log: zerolog.Nop()})
-	must(t, err)
-	defer s.Shutdown()
-	t.Setenv("SURPRISAL_NATS_URL", s.URL())
-	t.Setenv("SURPRISAL_NATS_TOKEN", s.Token())
+	s := startQueue(t)
 	in := filepath.Join(dir, "in")
 	writeParquet(t, filepath.Join(in, "a.parquet"), someTexts(12), 5)
 	submit := func(out string) string {

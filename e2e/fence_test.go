@@ -38,10 +38,11 @@ func letters(t *testing.T, run string) map[string]string {
 // TestConfinedWorker: jobs that point outside of what a worker is allowed die with
 // one line, and nothing outside is read or written.
 func TestConfinedWorker(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	at := func(name string) string { return filepath.Join(dir, name) }
 	s := startNATS(t, writeFile(t, at("nats.conf"), fmt.Sprintf("jetstream { store_dir: %q }", at("js"))), nil)
-	t.Setenv("SURPRISAL_NATS_URL", s.addr())
+	setenv(t, "SURPRISAL_NATS_URL", s.addr())
 	model, err := filepath.Abs(demoModel)
 	if err != nil {
 		t.Fatal(err)

@@ -68,8 +68,8 @@ func newFleet(t *testing.T) *fleet {
 	f.js, err = jetstream.New(f.nc, jetstream.WithPublishAsyncMaxPending(4096))
 	f.ok(err)
 	f.ok(f.client.Setup(t.Context(), jobs.Topology{}))
-	t.Setenv("SURPRISAL_NATS_URL", f.server.URL())
-	t.Setenv("SURPRISAL_NATS_TOKEN", f.cfg.Token)
+	setenv(t, "SURPRISAL_NATS_URL", f.server.URL())
+	setenv(t, "SURPRISAL_NATS_TOKEN", f.cfg.Token)
 	t.Cleanup(f.wg.Wait) // first of all: the test's context has ended by then
 	return f
 }

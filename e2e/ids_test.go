@@ -15,6 +15,7 @@ type idsRow struct {
 // TestReadyMadeIDs scores golden checkpoints, which have no tokenizer, through
 // the whole pipeline in every long mode.
 func TestReadyMadeIDs(t *testing.T) {
+	t.Parallel()
 	for _, name := range []string{"kla", "gva", "plain", "neg_eigval", "no_conv"} {
 		golden := filepath.Join("../testdata/goldens", name)
 		var expected struct {

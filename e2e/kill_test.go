@@ -16,6 +16,7 @@ import (
 // TestKilledRunGoesOn kills the whole of `dispatcher run` at random moments, over
 // and over, then lets it finish: the output is that of an undisturbed run.
 func TestKilledRunGoesOn(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	in := filepath.Join(demoCorpus, "001_00000.parquet")
 	flags := []string{"--model", demoModel, "--job-tokens", "2000", "--workers", "2", "--threads", "1"}
@@ -88,6 +89,7 @@ func TestWorkersEndWithTheirParent(t *testing.T) {
 
 // TestKilledWorkerIsReplaced kills a worker; the run goes on without a person.
 func TestKilledWorkerIsReplaced(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("short: waits for an ack wait")
 	}
@@ -111,6 +113,7 @@ func TestKilledWorkerIsReplaced(t *testing.T) {
 // TestInterruptDrains: the first interrupt keeps what is in hand, and the same
 // command goes on.
 func TestInterruptDrains(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	in := filepath.Join(dir, "in")
 	writeParquet(t, filepath.Join(in, "a.parquet"), manyTexts(600), 50)

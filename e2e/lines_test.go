@@ -16,6 +16,7 @@ import (
 // TestJSONLines scores the demo corpus as JSON lines, plain and compressed, cut
 // and whole, and gets the bits that parquet gives.
 func TestJSONLines(t *testing.T) {
+	t.Parallel()
 	type doc struct {
 		ID   string `parquet:"id" json:"id"`
 		Text string `parquet:"text" json:"-"`

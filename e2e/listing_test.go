@@ -7,10 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"github.com/rs/zerolog"
-
-	"surprisal/internal/jobs"
 )
 
 // jobLine is a line of jobs --json.
@@ -44,12 +40,9 @@ func states(list []jobLine) map[string]int {
 // comes to it: its jobs die. It holds every list to the others, and checkrun to
 // the exported dead letters.
 func TestListing(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
-	server, err := jobs.StartServer(t.Context(), jobs.ServerConfig{StoreDir: filepath.Join(dir, "js"), Log: zerolog.Nop()})
-	must(t, err)
-	defer server.Shutdown()
-	t.Setenv("SURPRISAL_NATS_URL", server.URL())
-	t.Setenv("SURPRISAL_NATS_TOKEN", server.Token())
+	server := startQueue(t)
 	says(t, dispatcher(t, "workers").want(t, 0).stdout, "WORKER")
 	says(t, dispatcher(t, "dead", "list").want(t, 0).stdout, "REASON")
 	in, out := filepath.Join(dir, "in"), filepath.Join(dir, "out")

@@ -11,12 +11,15 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/parquet-go/parquet-go"
+	"github.com/rs/zerolog"
 
 	"surprisal/internal/failpoint"
+	"surprisal/internal/jobs"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
 	"surprisal/internal/store"
@@ -81,10 +84,53 @@ func withPrograms(m *testing.M) (int, error) {
 	return m.Run(), nil
 }
 
+// environ holds what setenv has set, by test.
+var environ sync.Map
+
+// setenv sets a variable of the programs that the test, or one of its own, starts
+// from now on. Other tests run beside it: t.Setenv is for what is to set the test's
+// own process.
+func setenv(t *testing.T, name, value string) {
+	t.Helper()
+	had, set := environ.Load(t.Name())
+	if !set {
+		t.Cleanup(func() { environ.Delete(t.Name()) })
+	}
+	list, _ := had.([]string)
+	environ.Store(t.Name(), append(slices.Clip(list), name+"="+value))
+}
+
+// environOf is the environment of what the test starts; later ones win.
+func environOf(t *testing.T, more ...string) []string {
+	env := os.Environ()
+	for i, c := range t.Name() + "/" {
+		if c == '/' {
+			list, _ := environ.Load(t.Name()[:i])
+			of, _ := list.([]string)
+			env = append(env, of...)
+		}
+	}
+	return append(env, more...)
+}
+
+// startQueue starts a server that is the queue of the programs that the test starts.
+func startQueue(t *testing.T) *jobs.Server {
+	t.Helper()
+	s, err := jobs.StartServer(t.Context(), jobs.ServerConfig{StoreDir: filepath.Join(t.TempDir(), "js"), Log: zerolog.Nop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Shutdown)
+	setenv(t, "SURPRISAL_NATS_URL", s.URL())
+	setenv(t, "SURPRISAL_NATS_TOKEN", s.Token())
+	return s
+}
+
 // result is a finished program.
 type result struct {
 	code           int
 	stdout, stderr string
+	out, err       bytes.Buffer // of one that runs
 }
 
 // start starts a program; its context kills it at the latest when the test ends.
@@ -96,29 +142,20 @@ func start(t *testing.T, env []string, program string, args ...string) (*exec.Cm
 		program = filepath.Join(bin, program)
 	}
 	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.Env = append(os.Environ(), env...)
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	cmd.Env = environOf(t, env...)
+	r := &result{code: -1}
+	cmd.Stdout, cmd.Stderr = &r.out, &r.err
 	cmd.WaitDelay = 10 * time.Second // its workers hold stderr until they have ended too
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	r := &result{code: -1}
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("%s %s\nstderr:\n%s", program, strings.Join(args, " "), stderr.String())
+			t.Logf("%s %s\nstderr:\n%s", program, strings.Join(args, " "), r.err.String())
 		}
 	})
-	return cmd, r.on(&stdout, &stderr)
+	return cmd, r
 }
-
-func (r *result) on(stdout, stderr *bytes.Buffer) *result {
-	buffers[r] = [2]*bytes.Buffer{stdout, stderr}
-	return r
-}
-
-// buffers of programs that run; tests here don't run in parallel.
-var buffers = map[*result][2]*bytes.Buffer{}
 
 // wait waits for cmd and fills r.
 func wait(t *testing.T, cmd *exec.Cmd, r *result) *result {
@@ -128,9 +165,7 @@ func wait(t *testing.T, cmd *exec.Cmd, r *result) *result {
 	if err != nil && !errors.As(err, &exit) && !errors.Is(err, exec.ErrWaitDelay) {
 		t.Fatalf("%s: %v", cmd.Path, err)
 	}
-	b := buffers[r]
-	delete(buffers, r)
-	r.code, r.stdout, r.stderr = cmd.ProcessState.ExitCode(), b[0].String(), b[1].String()
+	r.code, r.stdout, r.stderr = cmd.ProcessState.ExitCode(), r.out.String(), r.err.String()
 	return r
 }
 

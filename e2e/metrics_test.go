@@ -82,6 +82,7 @@ var absentOnCPU = []string{
 // TestMetricsAreTotals: what two workers count is what the run's files come to, to
 // the last byte, and both programs have every metric that docs/metrics.md lists.
 func TestMetricsAreTotals(t *testing.T) {
+	t.Parallel()
 	conf := filepath.Join(t.TempDir(), "nats.conf")
 	writeFile(t, conf, "jetstream { store_dir: \""+t.TempDir()+"\" }\n")
 	nats := startNATS(t, conf, nil)

@@ -372,6 +372,7 @@ func gpuPage(t *testing.T) string {
 // two workers and dispatcher serve. Alerts fire when a worker is killed and a job is
 // poisoned, and clear after; every query of rules and dashboards is answered with data.
 func TestPrometheusWatches(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("short: waits for an ack wait")
 	}

@@ -6,23 +6,14 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"github.com/rs/zerolog"
-
-	"surprisal/internal/jobs"
 )
 
 // TestClusterCommands scores through a NATS server that stands by itself:
 // submit, a worker of its own, wait, status, list and plan.
 func TestClusterCommands(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
-	server, err := jobs.StartServer(t.Context(), jobs.ServerConfig{StoreDir: filepath.Join(dir, "js"), Log: zerolog.Nop()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer server.Shutdown()
-	t.Setenv("SURPRISAL_NATS_URL", server.URL())
-	t.Setenv("SURPRISAL_NATS_TOKEN", server.Token())
+	server := startQueue(t)
 	in, out := filepath.Join(dir, "in"), filepath.Join(dir, "out")
 	writeParquet(t, filepath.Join(in, "a.parquet"), manyTexts(40), 10)
 
@@ -66,7 +57,7 @@ func TestClusterCommands(t *testing.T) {
 	if rows := scores(t, out); len(rows) != 40 {
 		t.Errorf("%d rows", len(rows))
 	}
-	t.Setenv("SURPRISAL_NATS_TOKEN", "wrong")
+	setenv(t, "SURPRISAL_NATS_TOKEN", "wrong")
 	says(t, dispatcher(t, "list").want(t, 2).stderr, "credentials")
 }
 
@@ -88,8 +79,8 @@ func TestConfigFileAndEnvironment(t *testing.T) {
 	if err := os.WriteFile(config, []byte(body), 0o666); err != nil {
 		t.Fatal(err)
 	}
-	t.Setenv("SURPRISAL_MAX_LENGTH", "7")
-	t.Setenv("SURPRISAL_LONG", "window")
+	setenv(t, "SURPRISAL_MAX_LENGTH", "7")
+	setenv(t, "SURPRISAL_LONG", "window")
 	dispatcher(t, "run", "--config", config, "--long", "truncate", in).want(t, 0)
 	for _, r := range scores(t, out) {
 		if r.Tokens != 7 || !r.Truncated {

@@ -17,6 +17,7 @@ import (
 // TestServeRefuses: who lacks the token, comes from another site, or asks for
 // another name changes nothing.
 func TestServeRefuses(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	f.run("20261123-084512-k3f9ab", time.Now(), 1, 5, jobs.RunRunning, nil)
 	token := filepath.Join(t.TempDir(), "token")
@@ -110,14 +111,15 @@ func TestServeRefuses(t *testing.T) {
 // TestServeBeforeNATS: the page is there before the server is, and refuses wrong
 // credentials as every command does.
 func TestServeBeforeNATS(t *testing.T) {
+	t.Parallel()
 	server, err := jobs.StartServer(t.Context(), jobs.ServerConfig{StoreDir: t.TempDir(), Log: zerolog.Nop()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	cfg := jobs.ServerConfig{StoreDir: t.TempDir(), Port: server.Port(), Token: server.Token(), Log: zerolog.Nop()}
 	server.Shutdown()
-	t.Setenv("SURPRISAL_NATS_URL", server.URL())
-	t.Setenv("SURPRISAL_NATS_TOKEN", cfg.Token)
+	setenv(t, "SURPRISAL_NATS_URL", server.URL())
+	setenv(t, "SURPRISAL_NATS_TOKEN", cfg.Token)
 	s := startServe(t, nil)
 	if v := s.state(); v.Link.OK || v.Link.Why == "" {
 		t.Errorf("before NATS is there: %+v", v.Link)
@@ -130,21 +132,16 @@ func TestServeBeforeNATS(t *testing.T) {
 	}
 	defer server.Shutdown()
 	waitFor(t, "NATS is reached", func() bool { return s.state().Link.OK })
-	t.Setenv("SURPRISAL_NATS_TOKEN", "another-token-of-16-characters")
+	setenv(t, "SURPRISAL_NATS_TOKEN", "another-token-of-16-characters")
 	says(t, dispatcher(t, "serve", "--addr", "127.0.0.1:0").want(t, 2).stderr, "refuses the credentials")
 }
 
 // TestServeARealRun: a person watches real workers from a browser, sees why a job
 // died, mends it, and retries; all by keyboard.
 func TestServeARealRun(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
-	server, err := jobs.StartServer(t.Context(), jobs.ServerConfig{StoreDir: filepath.Join(dir, "js"), Log: zerolog.Nop()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer server.Shutdown()
-	t.Setenv("SURPRISAL_NATS_URL", server.URL())
-	t.Setenv("SURPRISAL_NATS_TOKEN", server.Token())
+	startQueue(t)
 	in, out := filepath.Join(dir, "in"), filepath.Join(dir, "out")
 	writeParquet(t, filepath.Join(in, "a.parquet"), manyTexts(60), 10)
 	touched := filepath.Join(in, "b.parquet")
@@ -237,6 +234,7 @@ func (p *browserPage) keys(s string) {
 // TestServeHostileWords: what runs, workers, jobs and letters say of themselves is
 // text, whatever is in it.
 func TestServeHostileWords(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	bad := `<img src=x onerror="window.pwned=1"><script>window.pwned=1</script></script>` + "\u202e" + `javascript:alert(1)`
 	f.bad = bad
@@ -263,6 +261,7 @@ func TestServeHostileWords(t *testing.T) {
 
 // TestServeComesBack: the page outlives the program that serves it.
 func TestServeComesBack(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	f.run("20261123-084512-k3f9ab", time.Now(), 1, 5, jobs.RunRunning, nil)
 	s := startServe(t, nil)

@@ -13,6 +13,7 @@ import (
 // TestAfterScoring: what the demo's scores are good for, with the real programs.
 // Tokens that report and inspect score again add up to the scores in OUT.
 func TestAfterScoring(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	out := filepath.Join(dir, "out")
 	dispatcher(t, "run", "--model", demoModel, "--out", out, "--job-tokens", "40000", demoCorpus).want(t, 0)

@@ -39,7 +39,7 @@ func newPane(t *testing.T, width, height string, args ...string) *pane {
 
 func (p *pane) command(args ...string) *exec.Cmd {
 	cmd := exec.Command("tmux", append([]string{"-u", "-S", p.socket}, args...)...)
-	cmd.Env = append(os.Environ(), "TERM=xterm-256color", "LC_ALL=C.UTF-8")
+	cmd.Env = environOf(p.t, "TERM=xterm-256color", "LC_ALL=C.UTF-8")
 	return cmd
 }
 
@@ -89,6 +89,7 @@ func order(text string, words ...string) bool {
 // TestTop: a person follows 16 workers in a real terminal, sorts, pauses, makes it
 // small, and is told that NATS is away and back.
 func TestTop(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	m := f.run("20261123-084512-k3f9ab", time.Now().Add(-time.Hour), 4, 100, jobs.RunRunning,
 		map[jobs.State]int{jobs.StateDead: 3, jobs.StateDone: 200, jobs.StateRunning: 32})
@@ -149,6 +150,7 @@ func TestTop(t *testing.T) {
 
 // TestTopPiped: without a terminal it is plain text, and JSON as serve has it.
 func TestTopPiped(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	f.bad = "\x1b[2J\u202e"
 	f.run("20261123-084512-k3f9ab", time.Now().Add(-time.Hour), 1, 40, jobs.RunRunning, map[jobs.State]int{jobs.StateDead: 2, jobs.StateDone: 20, jobs.StateRunning: 4})
@@ -175,6 +177,7 @@ func TestTopPiped(t *testing.T) {
 
 	// It goes on by itself over an outage, an object each refresh.
 	cmd := exec.CommandContext(t.Context(), bin+"/dispatcher", "top", "--json")
+	cmd.Env = environOf(t)
 	out, err := cmd.StdoutPipe()
 	f.ok(err)
 	f.ok(cmd.Start())

@@ -10,12 +10,9 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/rs/zerolog"
 	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	spans "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/proto"
-
-	"surprisal/internal/jobs"
 )
 
 // span is one that a collector got, and from which service.
@@ -156,6 +153,7 @@ func scoreFiles(t *testing.T, out string) int {
 // TestTracesOfARun: the spans of a dispatcher and of its worker processes are one
 // trace.
 func TestTracesOfARun(t *testing.T) {
+	t.Parallel()
 	env, got := startCollector(t)
 	args := func(out string) []string {
 		return []string{"run", "--json", "--model", demoModel, "--out", out, "--workers", "2", "--job-tokens", "20000", demoCorpus}
@@ -177,14 +175,9 @@ func TestTracesOfARun(t *testing.T) {
 // TestTracesOfACluster: the context goes with the messages: a worker that somebody
 // else started adds to the trace of submit. A collector that is away stops nobody.
 func TestTracesOfACluster(t *testing.T) {
+	t.Parallel()
 	env, got := startCollector(t)
-	server, err := jobs.StartServer(t.Context(), jobs.ServerConfig{StoreDir: filepath.Join(t.TempDir(), "js"), Log: zerolog.Nop()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer server.Shutdown()
-	t.Setenv("SURPRISAL_NATS_URL", server.URL())
-	t.Setenv("SURPRISAL_NATS_TOKEN", server.Token())
+	startQueue(t)
 	out := filepath.Join(t.TempDir(), "out")
 	submit, r := start(t, env, "dispatcher", "submit", "--model", demoModel, "--out", out, "--job-tokens", "40000", demoCorpus)
 	run := strings.TrimSpace(wait(t, submit, r).want(t, 0).stdout)

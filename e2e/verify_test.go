@@ -17,9 +17,7 @@ import (
 	"time"
 
 	"github.com/parquet-go/parquet-go"
-	"github.com/rs/zerolog"
 
-	"surprisal/internal/jobs"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
 )
@@ -279,6 +277,7 @@ func sameContents(t *testing.T, want, have map[string]string) {
 // its kind, --repair and the run's own command mend it, and the end is
 // byte-identical with an undisturbed run.
 func TestVerifyFindsAndMends(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	in, calm := filepath.Join(dir, "in"), filepath.Join(dir, "calm")
 	writeParquet(t, filepath.Join(in, "a.parquet"), someTexts(30), 5)
@@ -361,6 +360,7 @@ func TestVerifyInputs(t *testing.T) {
 // TestRescore: rows scored again are the same to the last bit; a forged file that
 // agrees with itself in everything is found by it alone.
 func TestRescore(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	in, out := filepath.Join(dir, "in"), filepath.Join(dir, "out")
 	writeParquet(t, filepath.Join(in, "a.parquet"), someTexts(40), 7)
@@ -417,12 +417,9 @@ func forge(t *testing.T, j score.Job) {
 // TestVerifyQueuesAgain: repair of a submitted run queues what it moved aside, and
 // workers mend it.
 func TestVerifyQueuesAgain(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
-	server, err := jobs.StartServer(t.Context(), jobs.ServerConfig{StoreDir: filepath.Join(dir, "js"), Log: zerolog.Nop()})
-	must(t, err)
-	defer server.Shutdown()
-	t.Setenv("SURPRISAL_NATS_URL", server.URL())
-	t.Setenv("SURPRISAL_NATS_TOKEN", server.Token())
+	startQueue(t)
 	in, out := filepath.Join(dir, "in"), filepath.Join(dir, "out")
 	writeParquet(t, filepath.Join(in, "a.parquet"), someTexts(30), 5)
 	run := strings.TrimSpace(dispatcher(t, "submit", "--model", demoModel, "--out", out, "--job-tokens", "300", in).want(t, 0).stdout)

@@ -112,6 +112,17 @@ func (m *Monitor) look(ctx context.Context) error {
 	}
 	asked, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
+	lost := m.client.Lost()
+	watched := make(chan struct{})
+	defer func() { cancel(); <-watched }()
+	go func() {
+		defer close(watched)
+		select {
+		case <-lost: // what was asked is not answered any more
+			cancel()
+		case <-asked.Done():
+		}
+	}()
 	records, err := m.client.Runs(asked)
 	unset := errors.Is(err, jobs.ErrNotSetUp)
 	if err != nil && !unset {
@@ -164,7 +175,10 @@ func (m *Monitor) look(ctx context.Context) error {
 
 // slow says what it means that a question's time was over.
 func slow(asked context.Context, err error) error {
-	if asked.Err() != nil {
+	switch asked.Err() {
+	case context.Canceled:
+		return jobs.ErrUnreachable
+	case context.DeadlineExceeded:
 		return fmt.Errorf("%w: no answer within 10s", jobs.ErrUnreachable)
 	}
 	return err

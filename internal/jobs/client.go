@@ -157,9 +157,10 @@ type Client struct {
 	once    sync.Once
 	wg      sync.WaitGroup // heartbeats
 
-	mu  sync.Mutex
-	err error
-	kvs map[string]jetstream.KeyValue
+	mu   sync.Mutex
+	err  error
+	lost chan struct{} // closed while the connection is broken; made anew with it
+	kvs  map[string]jetstream.KeyValue
 }
 
 // Conn is what a Client uses of a *nats.Conn beside JetStream.
@@ -184,7 +185,7 @@ func New(nc Conn, js jetstream.JetStream, cfg Config) *Client {
 func newClient(cfg Config) *Client {
 	return &Client{
 		cfg: cfg, log: cfg.Log, closed: make(chan struct{}), closing: make(chan struct{}),
-		kvs: make(map[string]jetstream.KeyValue),
+		lost: make(chan struct{}), kvs: make(map[string]jetstream.KeyValue),
 	}
 }
 
@@ -306,9 +307,11 @@ func (c *Client) options(ctx context.Context) ([]nats.Option, error) {
 		nats.NoCallbacksAfterClientClose(),
 		nats.SetCustomDialer(&ctxDialer{first: ctx, timeout: c.cfg.Timeout}),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			c.link(false)
 			c.log.Warn().Err(err).Msg("connection to NATS lost; reconnecting")
 		}),
 		nats.ReconnectHandler(func(nc *nats.Conn) {
+			c.link(true)
 			c.log.Info().Str("url", nc.ConnectedUrlRedacted()).Msg("connected to NATS again")
 		}),
 		nats.ErrorHandler(func(nc *nats.Conn, _ *nats.Subscription, err error) {
@@ -439,6 +442,28 @@ func (c *Client) Err() error {
 
 // Connected reports whether a server answers now.
 func (c *Client) Connected() bool { return c.nc.IsConnected() }
+
+// Lost is closed once the connection that is there now breaks.
+func (c *Client) Lost() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.lost
+}
+
+func (c *Client) link(up bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	select {
+	case <-c.lost:
+		if up {
+			c.lost = make(chan struct{})
+		}
+	default:
+		if !up {
+			close(c.lost)
+		}
+	}
+}
 
 // URL of the server it is connected to, without secrets; empty when it is not.
 func (c *Client) URL() string { return c.nc.ConnectedUrlRedacted() }

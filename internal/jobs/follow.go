@@ -31,7 +31,7 @@ type follower struct {
 	each    func(jetstream.Msg) error
 	current func() error // once all that was there is told
 
-	scanned *scanned     // of a scan; nil follows for ever
+	scanned *scanned // of a scan; nil follows for ever
 
 	created time.Time // of the stream: made anew, its sequence starts again
 	next    uint64    // stream sequence to go on from; 0: from the newest of each
