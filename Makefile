@@ -38,6 +38,9 @@ FAKEGCS := $(TOOLS)/fake-gcs-server-$(FAKEGCS_VERSION)
 AZURITE_VERSION := v3.35.0
 AZURITE := $(TOOLS)/azurite-$(AZURITE_VERSION)
 
+# What tests compare with: other readers of parquet, percentiles, the hub's cache.
+PYTHON_WHEELS := pyarrow==22.* duckdb==1.4.* numpy==2.* pandas==2.* huggingface_hub==1.*
+
 GOVULNCHECK_VERSION := v1.9.0
 GOVULNCHECK := $(TOOLS)/govulncheck-$(GOVULNCHECK_VERSION)
 
@@ -88,8 +91,8 @@ bench-load: ## open a 5.8 GB fp32 checkpoint into bf16: seconds and peak memory
 	rm -rf .build/bench-ckpt
 
 .PHONY: bench-filter
-bench-filter: build ## filter FILES=10 files of a million rows, DISTINCT of them generated, beside DuckDB: seconds, memory
-	go run ./internal/tools/benchfilter -files $(or $(FILES),10) -distinct $(or $(DISTINCT),0) -repeat $(or $(REPEAT),3) -dir .build/bench-filter
+bench-filter: build python ## filter FILES=10 files of a million rows, DISTINCT of them generated, beside DuckDB: seconds, memory
+	go run ./internal/tools/benchfilter -python .build/python/bin/python3 -files $(or $(FILES),10) -distinct $(or $(DISTINCT),0) -repeat $(or $(REPEAT),3) -dir .build/bench-filter
 	rm -rf .build/bench-filter
 
 .PHONY: lint
@@ -107,6 +110,15 @@ stores: $(VERSITYGW) $(FAKEGCS) ## build the object stores that tests of buckets
 
 .PHONY: azurite
 azurite: $(AZURITE) ## install Azurite, for the tests of az:// (once; needs npm)
+
+.PHONY: python
+python: $(STAMP)/python ## make .build/python, whose libraries tests and bench-filter compare with (once)
+
+$(STAMP)/python: Makefile
+	python3 -m venv .build/python
+	.build/python/bin/python3 -m pip install -q --disable-pip-version-check $(PYTHON_WHEELS)
+	mkdir -p $(STAMP)
+	touch $@
 
 .PHONY: prometheus
 prometheus: ## install prometheus and promtool (Debian, Ubuntu: apt), for the tests of deploy/prometheus

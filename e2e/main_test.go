@@ -42,8 +42,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// withPrograms builds the programs and runs the tests. Digests are cached in a
-// folder of the tests' own.
+// withPrograms builds the programs and runs the tests, and with the race detector
+// the programs have it too. Digests are cached in a folder of the tests' own.
 func withPrograms(m *testing.M) (int, error) {
 	dir, err := os.MkdirTemp("", "surprisal-e2e-")
 	if err != nil {
@@ -56,6 +56,9 @@ func withPrograms(m *testing.M) (int, error) {
 		args := []string{"build", "-o", filepath.Join(dir, name)}
 		if failpoint.Enabled {
 			args = append(args, "-tags", "failpoints")
+		}
+		if raceEnabled {
+			args, cgo = append(args, "-race"), "1"
 		}
 		cmd := exec.Command("go", append(args, source)...)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED="+cgo)
@@ -81,7 +84,20 @@ func withPrograms(m *testing.M) (int, error) {
 	if err := os.Setenv("XDG_CACHE_HOME", filepath.Join(dir, "cache")); err != nil {
 		return 0, err
 	}
-	return m.Run(), nil
+	if err := os.Setenv("GORACE", "log_path="+filepath.Join(dir, "race")); err != nil {
+		return 0, err
+	}
+	code := m.Run()
+	races, err := filepath.Glob(filepath.Join(dir, "race.*"))
+	for _, path := range races {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return 0, err
+		}
+		fmt.Fprintf(os.Stderr, "%s\n", b)
+		code = 1
+	}
+	return code, err
 }
 
 // environ holds what setenv has set, by test.

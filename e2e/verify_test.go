@@ -18,6 +18,7 @@ import (
 
 	"github.com/parquet-go/parquet-go"
 
+	"surprisal/internal/pythontest"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
 )
@@ -223,13 +224,7 @@ v = t["sum_nll"].to_pylist()
 v[1] += 0.5
 pq.write_table(t.set_column(i, t.schema.field(i), pa.array(v, pa.float64())), sys.argv[1], compression="zstd")
 `
-	if exec.Command("python3", "-c", "import pyarrow").Run() != nil {
-		if os.Getenv("SURPRISAL_REQUIRE_PYTHON") != "" {
-			t.Fatal("no python3 with pyarrow")
-		}
-		t.Skip("SKIPPED: no python3 with pyarrow")
-	}
-	if out, err := exec.Command("python3", "-c", script, path).CombinedOutput(); err != nil {
+	if out, err := exec.Command(pythontest.With(t, "pyarrow"), "-c", script, path).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 }

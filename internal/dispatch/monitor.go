@@ -22,6 +22,7 @@ type Monitor struct {
 	client *jobs.Client
 	log    zerolog.Logger
 	tasks  *errgroup.Group
+	every  time.Duration
 	finals chan struct{} // one slot for each run that is over and being counted
 
 	mu    sync.Mutex
@@ -65,7 +66,7 @@ const (
 // NewMonitor makes a monitor; Run makes it look.
 func NewMonitor(client *jobs.Client, log zerolog.Logger) *Monitor {
 	return &Monitor{
-		client: client, log: log, finals: make(chan struct{}, finalsAtOnce), runs: map[string]*tally{}, rates: map[string]*workerRate{},
+		client: client, log: log, every: monitorEvery, finals: make(chan struct{}, finalsAtOnce), runs: map[string]*tally{}, rates: map[string]*workerRate{},
 		over: Overview{Status: Status{Runs: []RunStatus{}, Workers: []jobs.WorkerRecord{}}},
 	}
 }
@@ -84,7 +85,7 @@ func (m *Monitor) Run(ctx context.Context) error {
 	defer cancel()
 	m.tasks = &errgroup.Group{}
 	defer func() { cancel(); _ = m.tasks.Wait() }() // they return nil
-	tick := time.NewTicker(monitorEvery)
+	tick := time.NewTicker(m.every)
 	defer tick.Stop()
 	for {
 		if err := m.look(ctx); err != nil && ctx.Err() == nil {

@@ -18,6 +18,7 @@ import (
 func look(t *testing.T, b *bench, c *jobs.Client) *Monitor {
 	t.Helper()
 	m := NewMonitor(c, zerolog.Nop())
+	m.every = 100 * time.Millisecond
 	ctx, cancel := context.WithCancel(b.ctx)
 	done := make(chan error, 1)
 	go func() { done <- m.Run(ctx) }()

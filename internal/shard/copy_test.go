@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"surprisal/internal/pythontest"
 )
 
 // selections of fixtureRows rows.
@@ -29,7 +31,7 @@ var selections = map[string]func(row int64) bool{
 // TestCopyRows copies rows of every kind of file and has pyarrow and DuckDB
 // compare them with the input.
 func TestCopyRows(t *testing.T) {
-	python := pythonWithArrow(t)
+	python := pythontest.With(t, "pyarrow", "duckdb")
 	for _, path := range fixtures(t, "*") {
 		name := strings.TrimSuffix(filepath.Base(path), ".parquet")
 		if name == "empty" {
@@ -79,7 +81,7 @@ func TestCopyRows(t *testing.T) {
 
 // TestCopyWithScores adds score columns from two files and a label.
 func TestCopyWithScores(t *testing.T) {
-	python := pythonWithArrow(t)
+	python := pythontest.With(t, "pyarrow", "duckdb")
 	for _, name := range []string{"kinds", "tiny-groups", "nulls", "required"} {
 		for _, perToken := range []bool{false, true} {
 			t.Run(fmt.Sprint(name, perToken), func(t *testing.T) {

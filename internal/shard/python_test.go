@@ -1,20 +1,19 @@
 package shard
 
 import (
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"sync"
 	"testing"
 
+	"surprisal/internal/pythontest"
 	"surprisal/internal/score"
 )
 
 // TestReadBack reads score files with pyarrow and DuckDB: what counts is what
 // other programs see.
 func TestReadBack(t *testing.T) {
-	python := pythonWithArrow(t)
+	python := pythontest.With(t, "pyarrow", "duckdb")
 	all := perTokenAll()
 	keep := textOptions()
 	keep.Keep = []string{"text", "id"}
@@ -53,44 +52,3 @@ func TestReadBack(t *testing.T) {
 		})
 	}
 }
-
-// pythonWithArrow gives a Python that has pyarrow and duckdb: the machine's
-// own, or one in .build at the module's root, made once.
-func pythonWithArrow(t *testing.T) string {
-	t.Helper()
-	python, err := findPython()
-	if err != nil {
-		const require = "SURPRISAL_REQUIRE_PYTHON"
-		if os.Getenv(require) == "1" {
-			t.Fatalf("%s=1, but there is no Python with pyarrow and duckdb: %v", require, err)
-		}
-		t.Skipf("NOT RUN: there is no Python with pyarrow and duckdb, and none could be made: %v", err)
-	}
-	return python
-}
-
-var findPython = sync.OnceValues(func() (string, error) {
-	has := func(python string) error { return exec.Command(python, "-c", "import pyarrow, duckdb").Run() }
-	if has("python3") == nil {
-		return "python3", nil
-	}
-	env := filepath.Join("..", "..", ".build", "python")
-	python := filepath.Join(env, "bin", "python3")
-	if has(python) == nil {
-		return python, nil
-	}
-	if b, err := exec.Command("python3", "-m", "venv", env).CombinedOutput(); err != nil {
-		return "", &commandError{string(b), err}
-	}
-	if b, err := exec.Command(python, "-m", "pip", "install", "--quiet", "pyarrow", "duckdb", "pytz").CombinedOutput(); err != nil {
-		return "", &commandError{string(b), err}
-	}
-	return python, has(python)
-})
-
-type commandError struct {
-	output string
-	err    error
-}
-
-func (e *commandError) Error() string { return e.err.Error() + ": " + e.output }

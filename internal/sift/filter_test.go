@@ -13,11 +13,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"surprisal/internal/dispatch"
+	"surprisal/internal/pythontest"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
 	"surprisal/internal/sift/fakescores"
@@ -47,23 +47,8 @@ func scored(t testing.TB, inputs string, o fakescores.Options) *Corpus {
 	return c
 }
 
-var findPython = sync.OnceValue(func() string {
-	for _, p := range []string{os.Getenv("SURPRISAL_TEST_PYTHON"), "python3"} {
-		if p != "" && exec.Command(p, "-c", "import pyarrow, duckdb, numpy").Run() == nil {
-			return p
-		}
-	}
-	return ""
-})
-
 // python gives a Python with pyarrow, duckdb and numpy.
-func python(t *testing.T) string {
-	t.Helper()
-	if findPython() == "" {
-		t.Skip("SKIPPED: needs python3 with pyarrow, duckdb and numpy (or SURPRISAL_TEST_PYTHON)")
-	}
-	return findPython()
-}
+func python(t *testing.T) string { return pythontest.With(t, "pyarrow", "duckdb", "numpy") }
 
 // TestFilterKeepsWhatNumPyKeeps compares rows with NumPy's, in all columns.
 func TestFilterKeepsWhatNumPyKeeps(t *testing.T) {
