@@ -40,7 +40,7 @@ func addRecords(ctx context.Context, client *jobs.Client, run string, c *score.C
 		c.Jobs++
 		c.GPUTokens, c.GPUSeconds = c.GPUTokens+t.Tokens, c.GPUSeconds+*t.GPUSeconds
 		if t.Joules != nil && *t.Joules >= 0 {
-			c.Tokens, c.Joules = c.Tokens+t.Tokens, c.Joules+*t.Joules
+			c.Spend(s.Updated, t.Tokens, *t.Joules)
 		}
 	})
 }

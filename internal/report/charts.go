@@ -6,6 +6,9 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"time"
+
+	"surprisal/internal/score"
 )
 
 // Sizes in units; a plot is shown at about 1.2 pixels a unit, on a phone at 0.8.
@@ -250,22 +253,7 @@ func throughput(d *data) *plot {
 		total += float64(c.tokens)
 	}
 	p.desc = fmt.Sprintf("%s tokens in %s, by the times at which score files were written.", short(int64(total)), d.commits[n-1].at.Sub(d.commits[0].at).Round(1e9))
-	unit, name := 1.0, "seconds"
-	if span > 7200 {
-		unit, name = 3600, "hours"
-	} else if span > 300 {
-		unit, name = 60, "minutes"
-	}
-	x := func(s float64) float64 { return left + s/span*(plotWidth-padRight-left) }
-	y := func(t float64) float64 { return height - t/total*(height-20) }
-	for i := range 5 {
-		s, t := span*float64(i)/4, total*float64(i)/4
-		p.path(grid, 1, point{x(s), 20}, point{x(s), height})
-		p.label(muted, x(s), height+15, "middle", fmt.Sprintf("%.3g", s/unit))
-		p.path(grid, 1, point{left, y(t)}, point{plotWidth - padRight, y(t)})
-		p.label(muted, left-6, y(t)+4, "end", short(int64(t)))
-	}
-	p.label(muted, (left+plotWidth-padRight)/2, height+31, "middle", name+" since the first file")
+	x, y := p.timeAxes(left, height, span, total)
 	sum := 0.0
 	var curve []point
 	every := max(1, n/1000)
@@ -277,4 +265,61 @@ func throughput(d *data) *plot {
 	}
 	p.path(line, 2, curve...)
 	return p
+}
+
+// power draws the mean power of the GPUs over time: the energy of the jobs that were
+// committed in each step of time. Nil where too little is known.
+func power(c score.Cost) *plot {
+	const height, left = 190.0, 60.0
+	n := len(c.Steps)
+	if n < 3 {
+		return nil
+	}
+	p := &plot{name: "power", title: "Power of the GPUs over time, watts", w: plotWidth, h: height + axisHeight + 12}
+	begin, width := c.Steps[0].At, float64(c.StepSeconds)
+	span := float64(c.Steps[n-1].At-begin) + width
+	most := 0.0
+	for _, s := range c.Steps {
+		most = max(most, s.Joules/width)
+	}
+	if most == 0 {
+		return nil
+	}
+	p.desc = fmt.Sprintf("%s kWh, by the times at which jobs were committed, %s W at most in steps of %s.",
+		number(c.Joules/3.6e6), number(most), time.Duration(c.StepSeconds)*time.Second)
+	x, y := p.timeAxes(left, height, span, most)
+	var curve []point
+	at := 0.0 // seconds drawn so far
+	for _, s := range c.Steps {
+		from := float64(s.At - begin)
+		if from > at {
+			curve = append(curve, point{x(at), y(0)}, point{x(from), y(0)})
+		}
+		at = from + width
+		curve = append(curve, point{x(from), y(s.Joules / width)}, point{x(at), y(s.Joules / width)})
+	}
+	p.path(line, 2, curve...)
+	return p
+}
+
+// timeAxes draws a grid of seconds since the first file from 0 to span against values
+// from 0 to most, and gives where they are.
+func (p *plot) timeAxes(left, height, span, most float64) (x, y func(float64) float64) {
+	unit, name := 1.0, "seconds"
+	if span > 7200 {
+		unit, name = 3600, "hours"
+	} else if span > 300 {
+		unit, name = 60, "minutes"
+	}
+	x = func(s float64) float64 { return left + s/span*(plotWidth-padRight-left) }
+	y = func(v float64) float64 { return height - v/most*(height-20) }
+	for i := range 5 {
+		s, v := span*float64(i)/4, most*float64(i)/4
+		p.path(grid, 1, point{x(s), 20}, point{x(s), height})
+		p.label(muted, x(s), height+15, "middle", fmt.Sprintf("%.3g", s/unit))
+		p.path(grid, 1, point{left, y(v)}, point{plotWidth - padRight, y(v)})
+		p.label(muted, left-6, y(v)+4, "end", short(int64(v)))
+	}
+	p.label(muted, (left+plotWidth-padRight)/2, height+31, "middle", name+" since the first file")
+	return x, y
 }

@@ -80,7 +80,7 @@ type page struct {
 	Why      string // the texts are not coloured
 	Reasons  []reasonRow
 	Partial  string
-	Timeline template.HTML
+	Timeline []template.HTML
 	Legend   []int
 	Made     string
 }
@@ -240,7 +240,10 @@ func (r *Report) layOut(c *sift.Corpus, d *data, o Options) {
 		p.Reasons = append(p.Reasons, reasonRow{x.Name, count(x.N)})
 	}
 	if t := throughput(d); t != nil {
-		p.Timeline = r.figure(t)
+		p.Timeline = append(p.Timeline, r.figure(t))
+	}
+	if t := power(cost); t != nil {
+		p.Timeline = append(p.Timeline, r.figure(t))
 	}
 	for i := range levels {
 		p.Legend = append(p.Legend, i)

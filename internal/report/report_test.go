@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
@@ -113,6 +114,11 @@ func TestCosts(t *testing.T) {
 				{Queue: "a", Jobs: 2, Tokens: 1_000_000, Joules: 900, GPUTokens: 2_000_000, GPUSeconds: 8.64},
 				{Queue: "b", Jobs: 1, Tokens: 1_000_000, Joules: 700, GPUTokens: 2_000_000, GPUSeconds: 8.64},
 			}
+			at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+			for i := range 60 {
+				c.Manifest.Costs[0].Spend(at.Add(time.Duration(i)*time.Minute), 0, 0)
+				c.Manifest.Costs[0].Steps[i].Joules = 42_000
+			}
 		}
 		r, err := Make(t.Context(), c, Options{})
 		if err != nil {
@@ -122,7 +128,7 @@ func TestCosts(t *testing.T) {
 		if err := r.HTML(&b); err != nil {
 			t.Fatal(err)
 		}
-		for _, words := range []string{"800 J a million tokens", "0.05 GPU-days a billion tokens"} {
+		for _, words := range []string{"Power of the GPUs over time", "minutes since the first file", "800 J a million tokens", "0.05 GPU-days a billion tokens"} {
 			if strings.Contains(b.String(), words) != known {
 				t.Errorf("known: %v, the page says %q: %v", known, words, !known)
 			}

@@ -4,9 +4,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestCharge(t *testing.T) {
@@ -68,10 +70,48 @@ func TestManifestWithCosts(t *testing.T) {
 	if err := json.Unmarshal(b, &back); err != nil || !reflect.DeepEqual(back.Costs, m.Costs) {
 		t.Errorf("%+v, %v", back.Costs, err)
 	}
-	for _, bad := range []Cost{{Jobs: -1}, {Joules: -1}, {GPUSeconds: math.NaN()}, {Joules: math.Inf(1)}, {Queue: strings.Repeat("x", 65)}} {
+	for _, bad := range []Cost{{Jobs: -1}, {Joules: -1}, {GPUSeconds: math.NaN()}, {Joules: math.Inf(1)}, {Queue: strings.Repeat("x", 65)},
+		{StepSeconds: 3}, {Steps: []CostStep{{}}}, {StepSeconds: 2, Steps: []CostStep{{At: 3}}}, {StepSeconds: 1, Steps: []CostStep{{At: 3}, {At: 3}}},
+		{StepSeconds: 1, Steps: []CostStep{{Joules: -1}}}, {StepSeconds: 1, Steps: make([]CostStep, maxSteps+1)}} {
 		m.Costs = []Cost{bad}
 		if err := m.Validate(); err == nil || !strings.Contains(err.Error(), "cost") {
 			t.Errorf("%+v: %v", bad, err)
+		}
+	}
+}
+
+// TestSteps: the energy of many jobs over any time is in few steps, the same ones in
+// whatever order the jobs come and the sums of queues are made.
+func TestSteps(t *testing.T) {
+	for _, tc := range []struct {
+		jobs int
+		gap  time.Duration
+	}{{1, 0}, {100, time.Second}, {121, time.Second}, {5000, 7 * time.Second}, {3000, 5 * time.Hour}} {
+		begin := time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
+		order := rand.New(rand.NewPCG(1, 1)).Perm(tc.jobs)
+		var forth, any, a, b Cost
+		for i := range tc.jobs {
+			forth.Spend(begin.Add(time.Duration(i)*tc.gap), 10, 4)
+			any.Spend(begin.Add(time.Duration(order[i])*tc.gap), 10, 4)
+			of := &a
+			if order[i]%7 == 0 {
+				of = &b
+			}
+			of.Spend(begin.Add(time.Duration(order[i])*tc.gap), 10, 4)
+		}
+		m := &Manifest{Costs: []Cost{a, b}}
+		if !reflect.DeepEqual(forth, any) || !reflect.DeepEqual(forth, m.Cost()) {
+			t.Errorf("%d jobs: %+v\n%+v\n%+v", tc.jobs, forth, any, m.Cost())
+		}
+		if err := m.checkCosts(); err != nil {
+			t.Error(err)
+		}
+		joules := 0.0
+		for _, s := range forth.Steps {
+			joules += s.Joules
+		}
+		if n := len(forth.Steps); joules != forth.Joules || forth.Joules != 4*float64(tc.jobs) || n > maxSteps || n < min(tc.jobs, maxSteps/2) {
+			t.Errorf("%d jobs: %d steps of %d s, %g J of %g", tc.jobs, n, forth.StepSeconds, joules, forth.Joules)
 		}
 	}
 }
