@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"surprisal/internal/jobs"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
@@ -47,6 +49,9 @@ type ListRequest struct {
 	// Newest tells those that have a record in the order of their last change,
 	// the newest first. It holds Skip+Limit of them.
 	Newest bool
+	// Newer gives the jobs to tell of, where it knows them, as Monitor.Newest does: a
+	// list of few jobs of a million doesn't read all their records then.
+	Newer func(run string, states []jobs.State, skip, limit int) (ids []string, more, ok bool)
 }
 
 // errLimit ends a list early.
@@ -121,6 +126,13 @@ func (l *lister) manifest(ctx context.Context) error {
 }
 
 func (l *lister) list(ctx context.Context) error {
+	if l.req.Client != nil && l.req.Newest && l.req.Newer != nil && l.req.Limit > 0 && len(l.req.States) > 0 {
+		ids, more, ok := l.req.Newer(l.req.Run, l.req.States, l.req.Skip, l.req.Limit)
+		// Of a page that is not full, files without a record may be the rest.
+		if ok && (len(ids) == l.req.Limit || !l.wants(jobs.StateDone)) {
+			return l.known(ctx, ids, more)
+		}
+	}
 	if l.req.Client != nil {
 		if err := l.records(ctx); err != nil {
 			return err
@@ -133,6 +145,62 @@ func (l *lister) list(ctx context.Context) error {
 		return err
 	}
 	return l.queued(ctx)
+}
+
+// recordsAtOnce is how many records are asked for at a time.
+const recordsAtOnce = 8
+
+// known tells of these jobs, which come after those to skip. One whose state has
+// changed meanwhile is told as it is.
+func (l *lister) known(ctx context.Context, ids []string, more bool) error {
+	states := make([]*jobs.JobState, len(ids))
+	ask, asked := errgroup.WithContext(ctx)
+	ask.SetLimit(recordsAtOnce)
+	for i, id := range ids {
+		ask.Go(func() error {
+			s, err := l.req.Client.Job(asked, l.req.Run, id)
+			if err == nil {
+				states[i] = &s
+			} else if !errors.Is(err, jobs.ErrNoJob) {
+				return err
+			}
+			return nil
+		})
+	}
+	if err := ask.Wait(); err != nil {
+		return err
+	}
+	for _, s := range states {
+		if s == nil {
+			continue
+		}
+		j, _ := l.record(*s)
+		if err := l.do(j); err != nil {
+			return err
+		}
+	}
+	if more {
+		return errLimit
+	}
+	return nil
+}
+
+// record is a job's record as a line; told is true for one that was a line before.
+func (l *lister) record(s jobs.JobState) (j JobLine, told bool) {
+	j = JobLine{Job: s.Job, State: s.State, Attempt: s.Attempt, Worker: s.Worker, Updated: s.Updated, Error: s.Error, Last: -1}
+	if s.Totals != nil {
+		j.Documents, j.Tokens = s.Totals.Documents, s.Totals.Tokens
+	}
+	if l.index == nil {
+		return j, false
+	}
+	file, cut, ok := l.index.find(s.Job)
+	if ok {
+		told = l.index.mark(file, cut)
+		j.File = l.index.m.Files[file].Input.Rel
+		j.First, j.Last = l.index.rows(file, cut)
+	}
+	return j, told
 }
 
 // records tells what the queue's records have.
@@ -155,19 +223,9 @@ func (l *lister) records(ctx context.Context) error {
 		if scan.Err() != nil {
 			return
 		}
-		j := JobLine{Job: s.Job, State: s.State, Attempt: s.Attempt, Worker: s.Worker, Updated: s.Updated, Error: s.Error, Last: -1}
-		if s.Totals != nil {
-			j.Documents, j.Tokens = s.Totals.Documents, s.Totals.Tokens
-		}
-		if l.index != nil {
-			file, cut, ok := l.index.find(s.Job)
-			if ok {
-				if l.index.mark(file, cut) {
-					return // told twice by the server
-				}
-				j.File = l.index.m.Files[file].Input.Rel
-				j.First, j.Last = l.index.rows(file, cut)
-			}
+		j, told := l.record(s)
+		if told {
+			return
 		}
 		if err := tell(j); err != nil {
 			stop(err)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -29,6 +30,7 @@ type Monitor struct {
 	runs  map[string]*tally
 	rates map[string]*workerRate
 	over  Overview
+	known map[string]*tally // runs, as of the last look
 }
 
 // Overview is what a Monitor knows.
@@ -76,6 +78,19 @@ func (m *Monitor) Overview() Overview {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.over
+}
+
+// Newest gives the ids of a run's jobs in these states, all of them states of
+// records, those whose record changed last first, and whether there are more. ok is
+// false where the monitor doesn't hold the run's jobs: it is over, or not read yet.
+func (m *Monitor) Newest(run string, states []jobs.State, skip, limit int) (ids []string, more, ok bool) {
+	m.mu.Lock()
+	t := m.known[run]
+	m.mu.Unlock()
+	if t == nil || skip < 0 || limit <= 0 {
+		return nil, false, false
+	}
+	return t.newest(states, skip, limit)
 }
 
 // Run looks until ctx ends, through whatever becomes of the server, and returns
@@ -170,7 +185,7 @@ func (m *Monitor) look(ctx context.Context) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.over = over
+	m.over, m.known = over, maps.Clone(m.runs)
 	return nil
 }
 

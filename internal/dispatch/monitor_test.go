@@ -183,9 +183,12 @@ func TestNewestFirst(t *testing.T) {
 		order = append(order, l.Job.ID)
 	}
 	slices.Reverse(order)
+	m := look(t, b, b.connect())
+	sees(t, m, jobs.RunRunning, map[jobs.State]int{jobs.StateDone: 5, jobs.StateDead: 4})
+	var newer func(string, []jobs.State, int, int) ([]string, bool, bool)
 	page := func(skip, limit int, states ...jobs.State) (ids []string, more bool) {
 		t.Helper()
-		req := ListRequest{Out: b.m.Out, Run: b.m.Run, Client: b.client, States: states, Skip: skip, Limit: limit, Newest: true}
+		req := ListRequest{Out: b.m.Out, Run: b.m.Run, Client: b.client, States: states, Skip: skip, Limit: limit, Newest: true, Newer: newer}
 		more, err := ListJobs(b.ctx, req, func(j JobLine) error { ids = append(ids, j.Job); return nil })
 		if err != nil {
 			t.Fatal(err)
@@ -208,6 +211,16 @@ func TestNewestFirst(t *testing.T) {
 	} {
 		if got, more := page(x.skip, x.limit, x.states...); !slices.Equal(got, x.want) || more != x.more {
 			t.Errorf("%+v: %v, more %t", x, got, more)
+		}
+		if x.limit > 0 {
+			if got, more, ok := m.Newest(b.m.Run, x.states, x.skip, x.limit); !ok || !slices.Equal(got, x.want) || more != x.more {
+				t.Errorf("%+v: the monitor has %v, more %t", x, got, more)
+			}
+			newer = m.Newest
+			if got, more := page(x.skip, x.limit, x.states...); !slices.Equal(got, x.want) || more != x.more {
+				t.Errorf("%+v, by the monitor: %v, more %t", x, got, more)
+			}
+			newer = nil
 		}
 	}
 	var all []string

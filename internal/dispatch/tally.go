@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"maps"
 	"slices"
@@ -23,6 +24,7 @@ type tally struct {
 	over      bool                  // the watch has ended
 	complete  bool                  // all that was there at its start is told
 	at        map[score.JobKey]mark // nil where the watch has ended
+	turns     uint32                // records taken
 	count     map[jobs.State]int
 	documents int64
 	tokens    int64
@@ -34,10 +36,12 @@ type tally struct {
 type mark struct {
 	documents, failed uint32
 	tokens            uint32
-	state             uint8 // place in markStates
+	turn              uint32 // of its newest record; the highest is the newest
+	state             uint8  // place in markStates
+	odd               bool   // its key is not its id
 }
 
-var markStates = []jobs.State{jobs.StateRunning, jobs.StateWaiting, jobs.StateFailed, jobs.StateDone, jobs.StateDead}
+var markStates = [...]jobs.State{jobs.StateRunning, jobs.StateWaiting, jobs.StateFailed, jobs.StateDone, jobs.StateDead}
 
 func newTally() *tally { return &tally{count: map[jobs.State]int{}} }
 
@@ -88,7 +92,7 @@ func (t *tally) take(s jobs.JobState) {
 		sum := sha256.Sum256([]byte(s.Job))
 		key = score.JobKey(sum[:16])
 	}
-	next := mark{state: uint8(max(0, slices.Index(markStates, s.State)))} //nolint:gosec // five states
+	next := mark{state: uint8(max(0, slices.Index(markStates[:], s.State))), odd: !ok} //nolint:gosec // five states
 	if s.Totals != nil && s.State == jobs.StateDone {
 		next.documents, next.failed, next.tokens = clip32(s.Totals.Documents), clip32(s.Totals.Failed), clip32(s.Totals.Tokens)
 	}
@@ -100,6 +104,8 @@ func (t *tally) take(s jobs.JobState) {
 	if old, ok := t.at[key]; ok {
 		t.add(old, -1)
 	}
+	t.turns++
+	next.turn = t.turns
 	t.at[key] = next
 	t.add(next, 1)
 	switch s.State {
@@ -119,6 +125,52 @@ func (t *tally) add(m mark, sign int64) {
 	t.documents += sign * int64(m.documents)
 	t.failed += sign * int64(m.failed)
 	t.tokens += sign * int64(m.tokens)
+}
+
+// newest gives the ids of the jobs in these states, those whose records changed last
+// first, and whether there are more. ok is false where it doesn't know.
+func (t *tally) newest(states []jobs.State, skip, limit int) (ids []string, more, ok bool) {
+	var wanted [len(markStates)]bool
+	for _, s := range states {
+		i := slices.Index(markStates[:], s)
+		if i < 0 {
+			return nil, false, false
+		}
+		wanted[i] = true
+	}
+	type turn struct {
+		key score.JobKey
+		mark
+	}
+	most, found := skip+limit, 0
+	list := make([]turn, 0, 2*most)
+	best := func() {
+		slices.SortFunc(list, func(a, b turn) int { return cmp.Compare(b.turn, a.turn) })
+		list = list[:min(len(list), most)]
+	}
+	t.mu.Lock()
+	known := t.at != nil && t.complete
+	for key, m := range t.at {
+		if !wanted[m.state] {
+			continue
+		}
+		if found++; len(list) == 2*most {
+			best()
+		}
+		list = append(list, turn{key, m})
+	}
+	t.mu.Unlock()
+	if !known {
+		return nil, false, false
+	}
+	best()
+	for _, j := range list[min(skip, len(list)):] {
+		if j.odd {
+			return nil, false, false
+		}
+		ids = append(ids, j.key.String())
+	}
+	return ids, found > most, true
 }
 
 // status is how the run stands, as counted so far.

@@ -89,6 +89,9 @@ func (s *Server) jobs(w http.ResponseWriter, r *http.Request) {
 			return err
 		}
 		req := dispatch.ListRequest{Out: rec.Out, Run: rec.ID, Client: client, Skip: a.Page * jobsPage, Limit: jobsPage, Newest: true}
+		if m := s.watch.Load(); m != nil {
+			req.Newer = m.Newest
+		}
 		if a.State != "" {
 			req.States = []jobs.State{jobs.State(a.State)}
 		}
