@@ -283,11 +283,7 @@ func (c *Client) Dispatcher(ctx context.Context, run string) (d DispatcherRecord
 		return d, false, fmt.Errorf("%w: %q is not a run id", ErrNoRun, clean(run, 80))
 	}
 	err = read(ctx, func(ctx context.Context) error {
-		kv, err := c.bucket(ctx, LeaseBucket)
-		if err != nil {
-			return err
-		}
-		e, err := kv.Get(ctx, run)
+		e, err := c.lookUp(ctx, LeaseBucket, run)
 		if errors.Is(err, jetstream.ErrKeyNotFound) {
 			return nil
 		}

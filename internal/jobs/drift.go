@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -165,4 +166,23 @@ func (c *Client) bucket(ctx context.Context, name string) (jetstream.KeyValue, e
 	defer c.mu.Unlock()
 	c.kvs[name] = kv
 	return kv, nil
+}
+
+// lookUp reads a key of a bucket. Where the server has lost the bucket nobody
+// answers: the error says then that it isn't there.
+func (c *Client) lookUp(ctx context.Context, name, key string) (jetstream.KeyValueEntry, error) {
+	kv, err := c.bucket(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	e, err := kv.Get(ctx, key)
+	if errors.Is(err, nats.ErrNoResponders) {
+		c.mu.Lock()
+		delete(c.kvs, name)
+		c.mu.Unlock()
+		if _, gone := c.bucket(ctx, name); gone != nil {
+			return nil, gone
+		}
+	}
+	return e, err
 }

@@ -28,11 +28,7 @@ func (c *Client) Job(ctx context.Context, run, job string) (JobState, error) {
 }
 
 func (c *Client) jobState(ctx context.Context, run, job string) (JobState, error) {
-	kv, err := c.bucket(ctx, JobBucket)
-	if err != nil {
-		return JobState{}, err
-	}
-	e, err := kv.Get(ctx, run+"."+job)
+	e, err := c.lookUp(ctx, JobBucket, run+"."+job)
 	if err != nil {
 		return JobState{}, err
 	}

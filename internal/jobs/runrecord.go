@@ -134,11 +134,8 @@ func (c *Client) run(ctx context.Context, id string) (RunRecord, uint64, error) 
 	var e jetstream.KeyValueEntry
 	var err error
 	for try := 0; ; try++ {
-		err = read(ctx, func(ctx context.Context) error {
-			kv, err := c.bucket(ctx, RunBucket)
-			if err == nil {
-				e, err = kv.Get(ctx, id)
-			}
+		err = read(ctx, func(ctx context.Context) (err error) {
+			e, err = c.lookUp(ctx, RunBucket, id)
 			return err
 		})
 		// Of a cluster any node may answer, one too that has not caught up yet.

@@ -2,6 +2,7 @@ package jobs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -295,4 +296,36 @@ func TestNotSetUp(t *testing.T) {
 	time.Sleep(200 * time.Millisecond)
 	r.ok(r.c.Setup(r.ctx, Topology{}))
 	r.ok(<-got)
+}
+
+// TestWipedStoreIsNotSetUp: a client that lived through it is told that the queue is
+// not set up, as a new one is.
+func TestWipedStoreIsNotSetUp(t *testing.T) {
+	r := newRig(t, RunConfig{})
+	js := makeJobs("run", 1)
+	r.submit(js, 1, 1, 0)
+	k, _ := r.worker(quick("a"))
+	r.ok(r.next(k).Done(r.ctx, Totals{Documents: 10}))
+	r.ok(r.c.PutRun(r.ctx, NewRunRecord(manifest("run", 1))))
+	if _, err := r.c.Run(r.ctx, "run"); err != nil {
+		t.Fatal(err)
+	}
+	r.srv.Shutdown()
+	r.cfg.StoreDir = t.TempDir()
+	r.startServer()
+	for !r.c.Connected() {
+		time.Sleep(10 * time.Millisecond)
+	}
+	for what, ask := range map[string]func() error{
+		"run":        func() error { _, err := r.c.Run(r.ctx, "run"); return err },
+		"runs":       func() error { _, err := r.c.Runs(r.ctx); return err },
+		"job":        func() error { _, err := r.c.Job(r.ctx, "run", js[0].ID); return err },
+		"dispatcher": func() error { _, _, err := r.c.Dispatcher(r.ctx, "run"); return err },
+		"workers":    func() error { _, err := r.c.Workers(r.ctx); return err },
+		"queue":      func() error { _, err := r.c.Queue(r.ctx); return err },
+	} {
+		if err := ask(); !errors.Is(err, ErrNotSetUp) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
 }
