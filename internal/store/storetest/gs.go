@@ -1,57 +1,35 @@
 package storetest
 
 import (
-	"bytes"
 	"context"
+	"errors"
 	"net"
 	"net/http"
-	"os"
-	"os/exec"
 	"strings"
 	"testing"
-	"time"
 )
 
 // GS starts fake-gcs-server for the test, with Bucket in it, and sets the
 // environment to reach it.
 func GS(t testing.TB) {
 	t.Helper()
-	bin := binary(t, "fake-gcs-server")
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	args := func(host, port string) []string {
+		return []string{"-scheme", "http", "-host", host, "-port", port, "-backend", "memory", "-public-host", net.JoinHostPort(host, port)}
 	}
-	host, port, _ := net.SplitHostPort(l.Addr().String())
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	cmd := exec.CommandContext(ctx, bin, "-scheme", "http", "-host", host, "-port", port, "-backend", "memory", "-public-host", host+":"+port)
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Start(); err != nil {
-		cancel()
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		cancel()
-		_ = cmd.Wait() // it was killed
-		if t.Failed() {
-			t.Logf("fake-gcs-server: %s", out.String())
+	addr := launch(t, binary(t, "fake-gcs-server"), nil, args, func(ctx context.Context, addr string) error {
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+addr+"/storage/v1/b?project=test", strings.NewReader(`{"name":"`+Bucket+`"}`))
+		if err != nil {
+			return err
 		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return err
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			return errors.New(resp.Status)
+		}
+		return nil
 	})
-	Setenv(t, map[string]string{"STORAGE_EMULATOR_HOST": host + ":" + port, "GOOGLE_APPLICATION_CREDENTIALS": ""})
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		resp, err := http.Post("http://"+host+":"+port+"/storage/v1/b?project=test", "application/json", strings.NewReader(`{"name":"`+Bucket+`"}`))
-		if err == nil {
-			_ = resp.Body.Close()
-			if resp.StatusCode == http.StatusOK {
-				return
-			}
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("fake-gcs-server does not start: %v", err)
-		}
-	}
+	Setenv(t, map[string]string{"STORAGE_EMULATOR_HOST": addr, "GOOGLE_APPLICATION_CREDENTIALS": ""})
 }

@@ -9,11 +9,9 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
@@ -77,47 +75,21 @@ func find(t testing.TB, program string) string {
 // makes Bucket.
 func S3(t testing.TB) *Server {
 	t.Helper()
-	bin := binary(t, "versitygw")
 	root, side := t.TempDir(), t.TempDir()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	s := &Server{}
+	args := func(host, port string) []string {
+		return []string{"--port", net.JoinHostPort(host, port), "--quiet", "posix", "--sidecar", side, root}
 	}
-	addr := l.Addr().String()
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	cmd := exec.CommandContext(ctx, bin, "--port", addr, "--quiet", "posix", "--sidecar", side, root)
-	cmd.Env = []string{"ROOT_ACCESS_KEY=" + AccessKey, "ROOT_SECRET_KEY=" + SecretKey, "PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Start(); err != nil {
-		cancel()
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		cancel()
-		_ = cmd.Wait() // it was killed
-		if t.Failed() {
-			t.Logf("versitygw: %s", out.String())
-		}
-	})
-	s := &Server{URL: "http://" + addr}
-	s.client = s3.New(s3.Options{
-		BaseEndpoint: aws.String(s.URL), Region: "us-east-1", UsePathStyle: true,
-		Credentials:                credentials.NewStaticCredentialsProvider(AccessKey, SecretKey, ""),
-		RequestChecksumCalculation: aws.RequestChecksumCalculationWhenRequired,
-	})
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	launch(t, binary(t, "versitygw"), []string{"ROOT_ACCESS_KEY=" + AccessKey, "ROOT_SECRET_KEY=" + SecretKey}, args, func(ctx context.Context, addr string) error {
+		s.URL = "http://" + addr
+		s.client = s3.New(s3.Options{
+			BaseEndpoint: aws.String(s.URL), Region: "us-east-1", UsePathStyle: true,
+			Credentials:                credentials.NewStaticCredentialsProvider(AccessKey, SecretKey, ""),
+			RequestChecksumCalculation: aws.RequestChecksumCalculationWhenRequired,
+		})
 		_, err := s.client.CreateBucket(ctx, &s3.CreateBucketInput{Bucket: aws.String(Bucket)})
-		if err == nil {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("the S3 server does not start: %v", err)
-		}
-	}
+		return err
+	})
 	Setenv(t, s.Env())
 	return s
 }
