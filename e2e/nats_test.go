@@ -118,8 +118,8 @@ func (s *natsServer) kill() {
 
 func (s *natsServer) addr() string { return fmt.Sprintf("127.0.0.1:%d", s.port) }
 
-// taken are the ports that freePort gave; tests here don't run in parallel.
-var taken = map[int]bool{}
+// taken are the ports that freePort gave.
+var taken sync.Map
 
 // freePort is a port that nobody listens on, and that was not given before.
 func freePort(t *testing.T) int {
@@ -133,8 +133,7 @@ func freePort(t *testing.T) int {
 		if err := l.Close(); err != nil {
 			t.Fatal(err)
 		}
-		if !taken[port] {
-			taken[port] = true
+		if _, given := taken.LoadOrStore(port, true); !given {
 			return port
 		}
 	}
