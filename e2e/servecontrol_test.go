@@ -165,13 +165,13 @@ func TestServeARealRun(t *testing.T) {
 	p.keys("\r")
 	p.until("document.activeElement.id === 'token'")
 	p.accessible("asking for the token")
-	p.away.Store(true) // a refusal shows in the browser's log
+	p.Away.Store(true) // a refusal shows in the browser's log
 	p.keys("a wrong one, too long\r")
 	p.until("document.querySelector('dialog .bad').textContent.includes('token')")
 	_ = eval[bool](p, "document.getElementById('token').value = ''; true")
 	p.keys(serveToken + "\r")
 	p.until("document.querySelector('dialog h2')?.textContent.includes('Pause " + run + "')")
-	p.away.Store(false)
+	p.Away.Store(false)
 	p.accessible("asking whether it is meant")
 	p.shot("ask")
 	p.keys("\t\r")
@@ -215,20 +215,20 @@ func TestServeARealRun(t *testing.T) {
 	}
 	_ = eval[bool](p, "location.hash = '#/'; true")
 	p.until("document.querySelector('.run .badge').textContent === 'complete'")
-	p.quiet()
+	p.Quiet()
 	// The worker is drained from the page, and leaves it.
 	_ = eval[bool](p, "[...document.querySelectorAll('.workers button')].find((b) => b.textContent.startsWith('Drain')).click(); true")
 	p.until("document.querySelector('dialog').open")
 	p.keys("\t\r")
 	wait(t, worker, wr).want(t, 0)
 	p.until("!document.querySelector('.workers tbody tr')")
-	p.quiet()
+	p.Quiet()
 }
 
 // keys types.
 func (p *browserPage) keys(s string) {
 	p.t.Helper()
-	p.ok(chromedp.Do(p.ctx, chromedp.KeyEvent(s)))
+	p.ok(chromedp.Do(p.Ctx, chromedp.KeyEvent(s)))
 }
 
 // TestServeHostileWords: what runs, workers, jobs and letters say of themselves is
@@ -251,12 +251,12 @@ func TestServeHostileWords(t *testing.T) {
 		}
 	}
 	for _, route := range []string{"#/run/nope", "#/run/20261123-084512-k3f9ab/job/nope", "#/run/%3Cb%3E/x", "#/nowhere", "#/run/20261123-084512-k3f9ab/asleep/99"} {
-		p.away.Store(true) // refused requests are logged
+		p.Away.Store(true) // refused requests are logged
 		p.open(route, 390, "dark")
 		p.until("document.getElementById('link').classList.contains('on')")
 	}
-	p.away.Store(false)
-	p.quiet()
+	p.Away.Store(false)
+	p.Quiet()
 }
 
 // TestServeComesBack: the page outlives the program that serves it.
@@ -268,12 +268,12 @@ func TestServeComesBack(t *testing.T) {
 	p := newPage(t, s.url)
 	p.open("", 1280, "light")
 	p.until("document.getElementById('link').classList.contains('on') && document.querySelector('.run')")
-	p.away.Store(true)
+	p.Away.Store(true)
 	s.stop(os.Interrupt)
 	p.until("!document.getElementById('outage').hidden")
 	says(t, p.text(), "dispatcher serve does not answer", "20261123-084512-k3f9ab")
 	_ = startServe(t, nil, "--addr", strings.TrimPrefix(s.url, "http://"))
 	p.until("document.getElementById('outage').hidden && document.getElementById('link').classList.contains('on')")
-	p.away.Store(false)
-	p.quiet()
+	p.Away.Store(false)
+	p.Quiet()
 }

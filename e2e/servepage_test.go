@@ -1,27 +1,19 @@
 package e2e
 
 import (
-	"context"
 	_ "embed"
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/chromedp/cdproto/cdp"
-	"github.com/chromedp/cdproto/emulation"
-	"github.com/chromedp/cdproto/log"
-	"github.com/chromedp/cdproto/network"
-	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 
+	"surprisal/internal/browsertest"
 	"surprisal/internal/jobs"
 )
 
@@ -30,74 +22,21 @@ var axe string
 
 // Read before TestMain clears the environment.
 var (
-	testShots    = os.Getenv("SURPRISAL_TEST_SHOTS")
-	testChromium = os.Getenv("SURPRISAL_TEST_CHROMIUM")
-	testAlone    = os.Getenv("SURPRISAL_TEST_ALONE") != "" // nothing else runs: bars of time hold
+	testShots = os.Getenv("SURPRISAL_TEST_SHOTS")
+	testAlone = os.Getenv("SURPRISAL_TEST_ALONE") != "" // nothing else runs: bars of time hold
 )
 
-// browserPage is a page in a headless Chromium, and what it must not do.
+// browserPage is the live page in a browser.
 type browserPage struct {
+	*browsertest.Page
 	t   *testing.T
-	ctx context.Context
 	url string
-
-	mu         sync.Mutex
-	away       atomic.Bool // it may complain: what it asks for fails
-	complaints []string
 }
 
 // newPage starts a browser; the test is skipped where there is none.
 func newPage(t *testing.T, url string) *browserPage {
 	t.Helper()
-	path := ""
-	for _, name := range []string{testChromium, "chromium", "chromium-browser", "google-chrome", "headless-shell"} {
-		if p, err := exec.LookPath(name); name != "" && err == nil {
-			path = p
-			break
-		}
-	}
-	if path == "" {
-		t.Skip("SKIPPED: needs chromium (or SURPRISAL_TEST_CHROMIUM)")
-	}
-	opts := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.Flag("disable-gpu", true))
-	ctx, cancel := chromedp.NewExecAllocator(t.Context(), opts...)
-	t.Cleanup(cancel)
-	ctx, cancel = chromedp.NewContext(ctx)
-	t.Cleanup(cancel)
-	ctx, cancel = context.WithTimeout(ctx, 4*time.Minute)
-	t.Cleanup(cancel)
-	p := &browserPage{t: t, ctx: ctx, url: url}
-	err := chromedp.Listen(ctx, func(ev any) {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		say := func(s string) {
-			if !p.away.Load() {
-				p.complaints = append(p.complaints, s)
-			}
-		}
-		switch e := ev.(type) {
-		case *runtime.EventExceptionThrown:
-			say(fmt.Sprintf("exception: %+v", e.ExceptionDetails))
-		case *runtime.EventConsoleAPICalled:
-			say(fmt.Sprintf("console.%s", e.Type))
-		case *log.EventEntryAdded:
-			say("log: " + e.Entry.Text + " " + e.Entry.URL)
-		case *network.EventRequestWillBeSent:
-			if !strings.HasPrefix(e.Request.URL, url+"/") {
-				say("request: " + e.Request.URL)
-			}
-		}
-	})
-	p.ok(err)
-	p.ok(call(ctx, network.Enable, network.EnableParams{}))
-	p.ok(call(ctx, log.Enable, cdp.Empty{}))
-	p.ok(call(ctx, runtime.Enable, cdp.Empty{}))
-	return p
-}
-
-func call[P, R any](ctx context.Context, cmd cdp.Command[P, R], params P) error {
-	_, err := chromedp.Call(ctx, cmd, params)
-	return err
+	return &browserPage{browsertest.New(t, url+"/"), t, url}
 }
 
 func (p *browserPage) ok(err error) {
@@ -110,13 +49,13 @@ func (p *browserPage) ok(err error) {
 // open shows a route at a width, light or dark.
 func (p *browserPage) open(route string, width int64, theme string) {
 	p.t.Helper()
-	p.ok(call(p.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: theme}}}))
-	p.ok(chromedp.Do(p.ctx, chromedp.EmulateViewport(width, 900), chromedp.Navigate("about:blank"), chromedp.Navigate(p.url+"/"+route)))
+	p.Look(width, theme)
+	p.ok(chromedp.Do(p.Ctx, chromedp.Navigate("about:blank"), chromedp.Navigate(p.url+"/"+route)))
 }
 
 func eval[T any](p *browserPage, expr string) T {
 	p.t.Helper()
-	v, err := chromedp.Run(p.ctx, chromedp.Evaluate[T](expr))
+	v, err := chromedp.Run(p.Ctx, chromedp.Evaluate[T](expr))
 	if err != nil {
 		p.t.Fatalf("%s: %v", expr, err)
 	}
@@ -141,7 +80,7 @@ func (p *browserPage) text() string { p.t.Helper(); return eval[string](p, "docu
 // shot keeps a picture where SURPRISAL_TEST_SHOTS says.
 func (p *browserPage) shot(name string) {
 	p.t.Helper()
-	b, err := chromedp.Run(p.ctx, chromedp.FullScreenshot(100))
+	b, err := chromedp.Run(p.Ctx, chromedp.FullScreenshot(100))
 	if err != nil || len(b) < 5_000 {
 		p.t.Fatalf("a picture of %d bytes: %v", len(b), err)
 	}
@@ -173,17 +112,6 @@ func (p *browserPage) accessible(what string) {
 			p.t.Logf("%s: %s: %s: %s", what, v.Impact, v.ID, strings.Join(v.Nodes, "\n"))
 		}
 	}
-}
-
-// quiet fails on what the page complained of.
-func (p *browserPage) quiet() {
-	p.t.Helper()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if len(p.complaints) > 0 {
-		p.t.Errorf("the page complains: %q", p.complaints)
-	}
-	p.complaints = nil
 }
 
 // firstPaint loads the page n times and gives when it was first painted, and when
@@ -275,7 +203,7 @@ func TestServeHundredThousandJobs(t *testing.T) {
 			p.shot(fmt.Sprintf("%s-%d-%s", x.name, width, theme))
 		}
 	}
-	p.quiet()
+	p.Quiet()
 	rss, peak = s.rss()
 	t.Logf("after all pages: serve has %d MiB, at most %d", rss>>20, peak>>20)
 	if peak > 256<<20 {
@@ -297,5 +225,5 @@ func TestServeHundredThousandJobs(t *testing.T) {
 	p.until("document.getElementById('outage').hidden && document.getElementById('link').classList.contains('on')")
 	before := s.state().Fleet.Done
 	waitFor(t, "jobs are done again", func() bool { return s.state().Fleet.Done > before })
-	p.quiet()
+	p.Quiet()
 }

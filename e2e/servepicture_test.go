@@ -42,11 +42,11 @@ func TestServePicture(t *testing.T) {
 		theme         string
 	}{"": {1280, 1180, "light"}, ".dark.png": {1280, 1180, "dark"}, ".phone.png": {390, 2200, "light"}, ".phone-dark.png": {390, 2200, "dark"}} {
 		p.open("", x.width, x.theme)
-		p.ok(chromedp.Do(p.ctx, chromedp.EmulateViewport(x.width, x.height)))
+		p.ok(chromedp.Do(p.Ctx, chromedp.EmulateViewport(x.width, x.height)))
 		p.until("document.querySelectorAll('.workers .spark path[d]').length > 5")
-		b, err := chromedp.Run(p.ctx, chromedp.CaptureScreenshot())
+		b, err := chromedp.Run(p.Ctx, chromedp.CaptureScreenshot())
 		p.ok(err)
 		p.ok(os.WriteFile(testPicture+name, b, 0o644)) //nolint:gosec // a picture
 	}
-	p.quiet()
+	p.Quiet()
 }

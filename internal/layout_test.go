@@ -18,7 +18,7 @@ const module = "surprisal"
 // layers lists who may import whom: a package imports only families of layers
 // below its own, and its own family.
 var layers = [][]string{
-	{"internal/failpoint", "internal/metrics", "internal/pythontest", "internal/score", "internal/traces"},
+	{"internal/browsertest", "internal/failpoint", "internal/metrics", "internal/pythontest", "internal/score", "internal/traces"},
 	{"internal/store"},
 	{"internal/jobs", "internal/model", "internal/shard"},
 	{"internal/gpu"}, // an engine is made of a model's tensors
@@ -45,7 +45,7 @@ var owners = map[string][]string{
 	"github.com/NVIDIA/":             {"internal/gpu/telemetry"},
 	"github.com/schollz/":            {"cmd/dispatcher"},
 	"golang.org/x/image/":            {"internal/report"},
-	"github.com/chromedp/":           {"internal/report", "e2e"},
+	"github.com/chromedp/":           {"internal/browsertest", "internal/report", "e2e"},
 	"github.com/charmbracelet/":      {"internal/serve"},
 	"go.opentelemetry.io/":           {"internal/traces", "e2e"},
 }
