@@ -15,6 +15,7 @@ const (
 	followBatch = 256              // messages held at most
 	followWait  = 10 * time.Second // of one request
 	scanIdle    = 250 * time.Millisecond
+	scanLonger  = 5 * time.Second // that a scan waits for what seems to be missing, at most
 )
 
 // errEnough stops follow without an error.
@@ -44,7 +45,7 @@ type scanned struct {
 	seed     maphash.Seed
 	subjects map[uint64]struct{} // told, by hash: a million subjects are 100 MB
 	there    int                 // subjects when it began
-	tail     int                 // messages since nothing was pending first
+	since    time.Time           // when nothing was pending, or as many were told, first
 }
 
 // again adds a subject, and reports whether it was there.
@@ -56,12 +57,13 @@ func (s *scanned) again(subject string) bool {
 }
 
 // whole reports whether all that was there is told, as far as messages show. A record
-// that is removed, not changed, is missed at the end: the tail has an end of its own.
+// that is removed, not changed, is missed at the end, and where all change faster than
+// they are read something always is pending: that goes on for a while.
 func (s *scanned) whole(pending uint64) bool {
-	if pending == 0 || s.tail > 0 {
-		s.tail++
+	if s.since.IsZero() && (pending == 0 || len(s.subjects) >= s.there) {
+		s.since = time.Now()
 	}
-	return len(s.subjects) >= s.there && pending == 0 || s.tail > s.there+followBatch
+	return len(s.subjects) >= s.there && pending == 0 || !s.since.IsZero() && time.Since(s.since) > scanLonger
 }
 
 func (f *follower) run(ctx context.Context) error {
@@ -116,7 +118,7 @@ func (f *follower) read(ctx context.Context) error {
 	defer f.forget(ctx, s, k.CachedInfo().Name)
 	there := k.CachedInfo().NumPending
 	if f.scanned != nil && f.next == 0 {
-		f.scanned.there, f.scanned.tail = int(there), 0
+		f.scanned.there, f.scanned.since = int(there), time.Time{}
 		clear(f.scanned.subjects)
 	}
 	if there == 0 && (f.scanned == nil || f.next == 0) {
@@ -168,7 +170,7 @@ func (f *follower) drain(ctx context.Context, k jetstream.Consumer, batch jetstr
 	for {
 		var msg jetstream.Msg
 		var idle <-chan time.Time
-		if f.scanned != nil && f.scanned.tail > 0 {
+		if f.scanned != nil && !f.scanned.since.IsZero() {
 			idle = time.After(scanIdle)
 		}
 		select {

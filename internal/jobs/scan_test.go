@@ -11,7 +11,7 @@ import (
 // change all the time.
 func TestScanWhileRecordsChange(t *testing.T) {
 	r := newRig(t, RunConfig{})
-	const n, looks = 200, 60
+	const n, looks = 200, 40
 	ctx, cancel := context.WithCancel(r.ctx)
 	put := func(ctx context.Context, i int) error {
 		return r.c.PutWorker(ctx, WorkerRecord{ID: fmt.Sprintf("w%03d", i)})
