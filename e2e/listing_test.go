@@ -63,7 +63,8 @@ func TestListing(t *testing.T) {
 	must(t, os.Truncate(filepath.Join(in, "b.parquet"), 100))
 	worker, wr := start(t, nil, "worker", "--threads", "1")
 	dispatcher(t, "wait", run).want(t, 1)
-	says(t, dispatcher(t, "workers").want(t, 0).stdout, "cpu", "idle")
+	waitFor(t, "the worker says that it is idle", func() bool { return strings.Contains(dispatcher(t, "workers").want(t, 0).stdout, "idle") })
+	says(t, dispatcher(t, "workers").want(t, 0).stdout, "cpu")
 
 	after := listJobs(t, run)
 	n := states(after)
