@@ -43,6 +43,7 @@ type Proxy struct {
 	fault    func(n int, r *http.Request) Fault
 	requests []Request
 	n        int
+	serving  int // requests that are not in requests yet
 }
 
 // NewProxy starts a proxy before a server on loopback.
@@ -61,8 +62,18 @@ func (p *Proxy) Fail(f func(n int, r *http.Request) Fault) {
 	p.fault, p.n = f, 0
 }
 
-// Take gives the requests since the last Take.
+// Take gives the requests since the last Take. It waits for those under way: a client
+// has its last byte before the proxy has counted it. One that its client keeps open is
+// not waited for longer than two seconds.
 func (p *Proxy) Take() []Request {
+	for end := time.Now().Add(2 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		p.mu.Lock()
+		idle := p.serving == 0
+		p.mu.Unlock()
+		if idle {
+			break
+		}
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	r := p.requests
@@ -85,12 +96,14 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f = p.fault(p.n, r)
 	}
 	p.n++
+	p.serving++
 	p.mu.Unlock()
 	rec := Request{Method: r.Method, Path: r.URL.Path, Range: r.Header.Get("Range"), Fault: f}
 	defer func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.requests = append(p.requests, rec)
+		p.serving--
 	}()
 	switch f {
 	case Busy:
