@@ -62,9 +62,9 @@ func countOutputs(t *testing.T, out string) (n int) {
 
 func waitForOutputs(t *testing.T, out string, n int) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); countOutputs(t, out) < n; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); countOutputs(t, out) < n; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("fewer than %d outputs after a minute", n)
+			t.Fatalf("fewer than %d outputs after three minutes", n)
 		}
 	}
 }
@@ -78,10 +78,10 @@ func TestWorkersEndWithTheirParent(t *testing.T) {
 		t.Fatal(err)
 	}
 	wait(t, cmd, r)
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for alive(pid) {
 		if time.Now().After(deadline) {
-			t.Fatalf("worker %d is alive 10 s after its dispatcher was killed", pid)
+			t.Fatalf("worker %d is alive a minute after its dispatcher was killed", pid)
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
@@ -127,7 +127,7 @@ func TestInterruptDrains(t *testing.T) {
 	}
 	began := time.Now()
 	wait(t, cmd, r).want(t, 130)
-	if took := time.Since(began); took > 25*time.Second {
+	if took := time.Since(began); took > 40*time.Second { // 25 s where nothing else runs
 		t.Errorf("the drain took %s", took)
 	}
 	says(t, r.stderr, "draining", "goes on from here")
@@ -154,7 +154,7 @@ func manyTexts(n int) []textRow {
 // childOf waits for a worker that pid has started.
 func childOf(t *testing.T, pid int) int {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for time.Now().Before(deadline) {
 		entries, err := os.ReadDir("/proc")
 		if err != nil {

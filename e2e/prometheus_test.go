@@ -441,7 +441,7 @@ no_auth_user: u
 		}
 		t.Logf("%s fires: %v, after %.1f s", name, want, time.Since(began).Seconds())
 	}
-	fires("SurprisalDeadLetters", true, 60*time.Second)
+	fires("SurprisalDeadLetters", true, 3*time.Minute)
 	waitFor(t, "a worker that has committed and holds more", func() bool {
 		m := scrape(t, ports[1])
 		return value(m, "surprisal_jobs_total", "state", "done") > 0 && value(m, "surprisal_jobs_in_hand") > 0
@@ -454,15 +454,15 @@ no_auth_user: u
 		t.Fatal(err)
 	}
 	wait(t, victim, vr)
-	fires("SurprisalDown", true, 20*time.Second)
-	fires("SurprisalHeartbeatLate", true, 60*time.Second)
+	fires("SurprisalDown", true, 2*time.Minute)
+	fires("SurprisalHeartbeatLate", true, 3*time.Minute)
 
 	touch(info.ModTime())
 	ends(worker(1))
 	runProgram(t, env, "dispatcher", "retry", run).want(t, 0)
-	fires("SurprisalDown", false, 20*time.Second)
-	fires("SurprisalHeartbeatLate", false, 60*time.Second)
-	fires("SurprisalDeadLetters", false, 60*time.Second)
+	fires("SurprisalDown", false, 2*time.Minute)
+	fires("SurprisalHeartbeatLate", false, 3*time.Minute)
+	fires("SurprisalDeadLetters", false, 3*time.Minute)
 	sum := parseSummary(t, runProgram(t, env, "dispatcher", "wait", "--json", run).want(t, 0))
 
 	// What the run came to is what Prometheus has of it.

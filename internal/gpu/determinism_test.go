@@ -10,42 +10,43 @@ import (
 	"strings"
 	"testing"
 
+	"surprisal/internal/model/modeltest"
 	"surprisal/internal/score"
 )
 
 // lengths are those at which chunks, tiles and batches end.
 var lengths = []int{1, 2, 15, 16, 17, 31, 33, 63, 64, 65, 97, 127, 129, 1023, 1025, 4097}
 
-func randomDocs(lens []int, vocab int, seed uint64) []doc {
+func randomDocs(lens []int, vocab int, seed uint64) []modeltest.Document {
 	r := rand.New(rand.NewPCG(seed, 0))
-	docs := make([]doc, len(lens))
+	docs := make([]modeltest.Document, len(lens))
 	for i, n := range lens {
 		for range n + 1 {
-			docs[i].ids = append(docs[i].ids, int32(r.IntN(vocab)))
+			docs[i].IDs = append(docs[i].IDs, int32(r.IntN(vocab)))
 		}
 	}
 	return docs
 }
 
 // sameBits compares two scorings of the same documents.
-func sameBits(t testing.TB, what string, a, b []doc) {
+func sameBits(t testing.TB, what string, a, b []modeltest.Document) {
 	t.Helper()
 	for i := range a {
-		if len(a[i].nll) != len(a[i].ids)-1 || len(b[i].nll) != len(a[i].nll) {
-			t.Fatalf("%s: document %d of %d tokens has %d and %d scores", what, i, len(a[i].ids)-1, len(a[i].nll), len(b[i].nll))
+		if len(a[i].NLL) != len(a[i].IDs)-1 || len(b[i].NLL) != len(a[i].NLL) {
+			t.Fatalf("%s: document %d of %d tokens has %d and %d scores", what, i, len(a[i].IDs)-1, len(a[i].NLL), len(b[i].NLL))
 		}
-		for j := range a[i].nll {
-			if a[i].nll[j] != b[i].nll[j] || a[i].top1[j] != b[i].top1[j] {
-				t.Fatalf("%s: document %d (%d tokens), token %d: %v and %v", what, i, len(a[i].nll), j, a[i].nll[j], b[i].nll[j])
+		for j := range a[i].NLL {
+			if a[i].NLL[j] != b[i].NLL[j] || a[i].Top1[j] != b[i].Top1[j] {
+				t.Fatalf("%s: document %d (%d tokens), token %d: %v and %v", what, i, len(a[i].NLL), j, a[i].NLL[j], b[i].NLL[j])
 			}
 		}
 	}
 }
 
-func clone(docs []doc) []doc {
-	out := make([]doc, len(docs))
+func clone(docs []modeltest.Document) []modeltest.Document {
+	out := make([]modeltest.Document, len(docs))
 	for i, d := range docs {
-		out[i].ids = d.ids
+		out[i].IDs = d.IDs
 	}
 	return out
 }
@@ -77,27 +78,27 @@ func TestBits(t *testing.T) {
 				if emulated(t) && testing.Short() {
 					lens, budgets = []int{1, 17, 64, 65, 129}, []int{192}
 				}
-				var first []doc
+				var first []modeltest.Document
 				for _, budget := range budgets {
 					e := open(t, dir, Config{MaxTokens: budget}, options{poison: true, simple: simple})
 					docs := randomDocs(lens, e.Info().VocabSize, 5)
-					scoreDocs(t, e, docs, nil, budget)
+					modeltest.Score(t, e, docs, nil, budget)
 					if first == nil {
 						first = docs
 					}
 					sameBits(t, "another budget", first, docs)
 					shuffled := clone(docs)
-					scoreDocs(t, e, shuffled, rand.New(rand.NewPCG(uint64(budget), 1)).Perm(len(docs)), budget)
+					modeltest.Score(t, e, shuffled, rand.New(rand.NewPCG(uint64(budget), 1)).Perm(len(docs)), budget)
 					sameBits(t, "shuffled", first, shuffled)
 					again := clone(docs)
-					scoreDocs(t, e, again, nil, max(score.SplitMultiple, budget/4/score.SplitMultiple*score.SplitMultiple))
+					modeltest.Score(t, e, again, nil, max(score.SplitMultiple, budget/4/score.SplitMultiple*score.SplitMultiple))
 					sameBits(t, "smaller batches", first, again)
 					for i := range docs {
-						if len(docs[i].ids) > 300 && emulated(t) {
+						if len(docs[i].IDs) > 300 && emulated(t) {
 							continue
 						}
 						alone := clone(docs[i : i+1])
-						scoreDocs(t, e, alone, nil, budget)
+						modeltest.Score(t, e, alone, nil, budget)
 						sameBits(t, "alone", first[i:i+1], alone)
 					}
 				}
@@ -119,10 +120,10 @@ func TestLongDocument(t *testing.T) {
 	}
 	big := open(t, dir, Config{MaxTokens: (n + 63) / 64 * 64}, options{poison: true})
 	whole := randomDocs([]int{n}, big.Info().VocabSize, 3)
-	scoreDocs(t, big, whole, nil, big.Info().MaxTokens)
+	modeltest.Score(t, big, whole, nil, big.Info().MaxTokens)
 	small := open(t, dir, Config{MaxTokens: 64}, options{poison: true})
 	cut := clone(whole)
-	scoreDocs(t, small, cut, nil, 64)
+	modeltest.Score(t, small, cut, nil, 64)
 	sameBits(t, "cut at every 64 tokens", whole, cut)
 }
 
@@ -141,10 +142,10 @@ func TestSingleTokens(t *testing.T) {
 	docs := randomDocs(lens, e.Info().VocabSize, 9)
 	for i := range docs { // the last half repeats the first
 		if i >= n/2 {
-			docs[i].ids = docs[i-n/2].ids
+			docs[i].IDs = docs[i-n/2].IDs
 		}
 	}
-	scoreDocs(t, e, docs, nil, e.Info().MaxTokens)
+	modeltest.Score(t, e, docs, nil, e.Info().MaxTokens)
 	sameBits(t, "the same document twice", docs[:n/2], docs[n/2:n/2*2])
 }
 
@@ -154,8 +155,8 @@ func TestCopyState(t *testing.T) {
 	needGPU(t)
 	e := open(t, filepath.Join(goldens, "kla_128"), Config{MaxTokens: 256}, options{poison: true})
 	docs := randomDocs([]int{150, 150}, e.Info().VocabSize, 6)
-	copy(docs[1].ids[:129], docs[0].ids[:129])
-	scoreDocs(t, e, docs, nil, 256)
+	copy(docs[1].IDs[:129], docs[0].IDs[:129])
+	modeltest.Score(t, e, docs, nil, 256)
 	var st [2]score.State
 	for i := range st {
 		var err error
@@ -165,20 +166,20 @@ func TestCopyState(t *testing.T) {
 		defer st[i].Release()
 	}
 	var b score.Batch
-	b.Append(docs[0].ids[:128], docs[0].ids[1:129], st[0])
-	forward(t, e, &b)
+	b.Append(docs[0].IDs[:128], docs[0].IDs[1:129], st[0])
+	modeltest.Forward(t, e, &b)
 	if err := e.CopyState(st[1], st[0]); err != nil {
 		t.Fatal(err)
 	}
 	b.Reset()
 	for i, d := range docs {
-		b.Append(d.ids[128:150], d.ids[129:151], st[i])
+		b.Append(d.IDs[128:150], d.IDs[129:151], st[i])
 	}
-	forward(t, e, &b)
+	modeltest.Forward(t, e, &b)
 	for i, d := range docs {
 		for j := range 22 {
-			if got := b.NLL[22*i+j]; got != d.nll[128+j] {
-				t.Fatalf("document %d, token %d: %v, want %v", i, 128+j, got, d.nll[128+j])
+			if got := b.NLL[22*i+j]; got != d.NLL[128+j] {
+				t.Fatalf("document %d, token %d: %v, want %v", i, 128+j, got, d.NLL[128+j])
 			}
 		}
 	}
@@ -189,18 +190,18 @@ func TestTargets(t *testing.T) {
 	needGPU(t)
 	e := open(t, filepath.Join(goldens, "kla_128"), Config{MaxTokens: 256}, options{poison: true})
 	d := randomDocs([]int{130}, e.Info().VocabSize, 4)
-	scoreDocs(t, e, d, nil, 256)
+	modeltest.Score(t, e, d, nil, 256)
 	var b score.Batch
-	targets := append([]int32(nil), d[0].ids[1:]...)
+	targets := append([]int32(nil), d[0].IDs[1:]...)
 	for i := range targets {
 		if i%3 != 0 {
 			targets[i] = score.NoTarget
 		}
 	}
-	b.Append(d[0].ids[:130], targets, nil)
-	forward(t, e, &b)
+	b.Append(d[0].IDs[:130], targets, nil)
+	modeltest.Forward(t, e, &b)
 	for i, v := range b.NLL {
-		want, top := d[0].nll[i], d[0].top1[i]
+		want, top := d[0].NLL[i], d[0].Top1[i]
 		if i%3 != 0 {
 			want, top = 0, false
 		}
@@ -212,10 +213,10 @@ func TestTargets(t *testing.T) {
 	for i := range targets {
 		targets[i] = score.NoTarget
 	}
-	b.Append(d[0].ids[:130], targets, nil)
-	forward(t, e, &b)
+	b.Append(d[0].IDs[:130], targets, nil)
+	modeltest.Forward(t, e, &b)
 	b.Reset()
-	forward(t, e, &b) // nothing at all
+	modeltest.Forward(t, e, &b) // nothing at all
 }
 
 // TestRefusals: what can't be run is refused, with a reason, and leaves the engine
@@ -255,14 +256,14 @@ func TestRefusals(t *testing.T) {
 	released.Append([]int32{1}, []int32{1}, st)
 	released.Alloc()
 	bad("a released state", released)
-	forward(t, e, batch(1, 2, 3))
+	modeltest.Forward(t, e, batch(1, 2, 3))
 
 	stopped, cancel := context.WithCancel(ctx)
 	cancel()
 	if err := e.Forward(stopped, batch(1, 2)); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
-	forward(t, e, batch(1, 2, 3)) // as good as before
+	modeltest.Forward(t, e, batch(1, 2, 3)) // as good as before
 	if err := e.Close(); err != nil {
 		t.Fatal(err)
 	}

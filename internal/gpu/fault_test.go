@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"surprisal/internal/model"
+	"surprisal/internal/model/modeltest"
 	"surprisal/internal/score"
 )
 
@@ -35,7 +36,7 @@ func TestFault(t *testing.T) {
 	b := &score.Batch{}
 	b.Append([]int32{1, 2}, []int32{2, 3}, nil)
 	b.Alloc()
-	forward(t, e, b)
+	modeltest.Forward(t, e, b)
 	t.Setenv("SURPRISAL_EMULATOR_FAIL", "next")
 	err := e.Forward(context.Background(), b)
 	if err == nil || !strings.Contains(err.Error(), "GPU 0") || !strings.Contains(err.Error(), "batch 2 (2 tokens, 1 sequences)") {

@@ -11,6 +11,8 @@ import (
 	"surprisal/internal/model"
 	"surprisal/internal/model/ckptgen"
 	"surprisal/internal/model/cpu"
+
+	"surprisal/internal/model/modeltest"
 )
 
 // shapes are small models that between them have every option and every size of
@@ -94,15 +96,15 @@ func TestShapes(t *testing.T) {
 			}
 			defer ref.Close()
 			want := randomDocs(lens, mc.VocabSize, 8)
-			scoreDocs(t, onCPU{ref}, want, nil, 8192)
+			modeltest.Score(t, ref, want, nil, 8192)
 			for _, opt := range []options{{poison: true}, {poison: true, half: true}, {poison: true, half: true, simple: true}} {
 				e := open(t, dir, Config{MaxTokens: budget}, opt)
 				docs := clone(want)
-				scoreDocs(t, e, docs, nil, budget)
+				modeltest.Score(t, e, docs, nil, budget)
 				square, n, worst := 0.0, 0, 0.0
 				for i := range docs {
-					for j, v := range docs[i].nll {
-						d := float64(v) - float64(want[i].nll[j])
+					for j, v := range docs[i].NLL {
+						d := float64(v) - float64(want[i].NLL[j])
 						if math.IsNaN(d) || math.IsInf(d, 0) {
 							t.Fatalf("document %d, token %d: %v", i, j, v)
 						}

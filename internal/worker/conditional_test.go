@@ -67,7 +67,7 @@ func demoEngine(t *testing.T, budget int) Engine {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = e.Close() })
-	return cpuEngine{e}
+	return e
 }
 
 func documents(r *reading, tk *task, pairs []expectedPair) []*document {

@@ -29,11 +29,6 @@ type Engine interface {
 	Close() error
 }
 
-// cpuEngine makes the CPU's engine an Engine: its states can't fail.
-type cpuEngine struct{ *cpu.Engine }
-
-func (e cpuEngine) NewState() (score.State, error) { return e.Engine.NewState(), nil }
-
 // ErrEngine: a job or a person asks for an engine that this worker lacks.
 var ErrEngine = errors.New("engine is not available")
 
@@ -77,9 +72,5 @@ func (m *models) newEngine(ckpt *model.Checkpoint, cfg model.Config, queryScale 
 	if m.kind == score.EngineCUDA {
 		return gpu.New(ckpt, cfg, gpu.Config{Device: m.cfg.GPU, QueryScale: queryScale, MaxTokens: m.cfg.BatchTokens})
 	}
-	e, err := cpu.New(ckpt, cfg, cpu.Config{QueryScale: queryScale, Threads: m.cfg.Threads, MaxTokens: m.cfg.BatchTokens})
-	if err != nil {
-		return nil, err
-	}
-	return cpuEngine{e}, nil
+	return cpu.New(ckpt, cfg, cpu.Config{QueryScale: queryScale, Threads: m.cfg.Threads, MaxTokens: m.cfg.BatchTokens})
 }

@@ -10,20 +10,21 @@ import (
 	"testing"
 
 	"surprisal/internal/model"
+	"surprisal/internal/model/modeltest"
 	"surprisal/internal/score"
 )
 
 // sameBits compares scores bit by bit; a NaN equals any NaN.
-func sameBits(t *testing.T, what string, got, want []doc) {
+func sameBits(t *testing.T, what string, got, want []modeltest.Document) {
 	t.Helper()
 	for i := range want {
-		if len(got[i].nll) != len(want[i].nll) {
-			t.Fatalf("%s: document %d has %d scores, want %d", what, i, len(got[i].nll), len(want[i].nll))
+		if len(got[i].NLL) != len(want[i].NLL) {
+			t.Fatalf("%s: document %d has %d scores, want %d", what, i, len(got[i].NLL), len(want[i].NLL))
 		}
-		for j, v := range want[i].nll {
-			g := got[i].nll[j]
-			if math.Float32bits(g) != math.Float32bits(v) && !(g != g && v != v) || got[i].top1[j] != want[i].top1[j] {
-				t.Fatalf("%s: document %d of %d tokens: token %d is %g, alone %g", what, i, len(want[i].ids)-1, j, g, v)
+		for j, v := range want[i].NLL {
+			g := got[i].NLL[j]
+			if math.Float32bits(g) != math.Float32bits(v) && !(g != g && v != v) || got[i].Top1[j] != want[i].Top1[j] {
+				t.Fatalf("%s: document %d of %d tokens: token %d is %g, alone %g", what, i, len(want[i].IDs)-1, j, g, v)
 			}
 		}
 	}
@@ -67,7 +68,7 @@ func TestDeterminism(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := rand.New(rand.NewPCG(5, 6))
 			lengths := []int{1, 2, 3, 16, 63, 64, 65, 66, 67, 127, 129, 300, 700}
-			docs := make([]doc, len(lengths))
+			docs := make([]modeltest.Document, len(lengths))
 			for i, n := range lengths {
 				docs[i] = randomDoc(r, c.VocabSize, n)
 			}
@@ -77,9 +78,9 @@ func TestDeterminism(t *testing.T) {
 			alone := slices.Clone(docs)
 			for i := range alone {
 				poison(e)
-				scoreDocs(t, e, alone[i:i+1], big)
+				modeltest.Score(t, e, alone[i:i+1], nil, big)
 			}
-			for _, v := range alone[len(alone)-1].nll {
+			for _, v := range alone[len(alone)-1].NLL {
 				if math.IsNaN(float64(v)) {
 					t.Fatal("a score is NaN: it read what it had not written")
 				}
@@ -88,18 +89,18 @@ func TestDeterminism(t *testing.T) {
 				e := engineOf(t, w, c, Config{Threads: threads, MaxTokens: big})
 				for _, budget := range []int{64, 128, 192, 512, big} {
 					poison(e)
-					scoreDocs(t, e, docs, budget)
+					modeltest.Score(t, e, docs, nil, budget)
 					sameBits(t, fmt.Sprintf("%d threads, batches of %d", threads, budget), docs, alone)
 				}
 			}
 			for round := range 4 {
 				order := r.Perm(len(docs))
-				shuffled, want := make([]doc, len(docs)), make([]doc, len(docs))
+				shuffled, want := make([]modeltest.Document, len(docs)), make([]modeltest.Document, len(docs))
 				for i, from := range order {
 					shuffled[i], want[i] = docs[from], alone[from]
 				}
 				poison(e)
-				scoreDocs(t, e, shuffled, big)
+				modeltest.Score(t, e, shuffled, nil, big)
 				sameBits(t, fmt.Sprintf("shuffled %d", round), shuffled, want)
 			}
 		})
@@ -109,15 +110,15 @@ func TestDeterminism(t *testing.T) {
 // TestSplitGolden carries the long documents of a golden over batches of every
 // multiple of the grid.
 func TestSplitGolden(t *testing.T) {
-	g := readGolden(t, "kla_128")
+	g := modeltest.ReadGolden(t, filepath.Join(goldens, "kla_128"))
 	e := open(t, filepath.Join(goldens, "kla_128"), Config{MaxTokens: 9024})
-	docs := docsOf(g)
+	docs := g.Documents()
 	docs = docs[len(docs)-3:] // 1000, 4097, 9001 ids
 	want := slices.Clone(docs)
-	scoreDocs(t, e, want, 9024)
+	modeltest.Score(t, e, want, nil, 9024)
 	for _, budget := range []int{64, 320, 4096} {
 		poison(e)
-		scoreDocs(t, e, docs, budget)
+		modeltest.Score(t, e, docs, nil, budget)
 		sameBits(t, fmt.Sprintf("batches of %d", budget), docs, want)
 	}
 }
@@ -134,26 +135,26 @@ func TestNaNStaysHome(t *testing.T) {
 			}
 			e := engineOf(t, w, c, Config{MaxTokens: 512})
 			r := rand.New(rand.NewPCG(8, 8))
-			var docs []doc
+			var docs []modeltest.Document
 			for _, n := range []int{1, 20, 64, 90, 33} {
 				docs = append(docs, randomDoc(r, int(bad), n))
 			}
 			want := slices.Clone(docs)
 			for i := range want {
-				scoreDocs(t, e, want[i:i+1], 512)
+				modeltest.Score(t, e, want[i:i+1], nil, 512)
 			}
-			var mixed []doc
+			var mixed []modeltest.Document
 			for i, d := range docs {
 				ill := randomDoc(r, int(bad), 10+i)
-				ill.ids[3] = bad
+				ill.IDs[3] = bad
 				mixed = append(mixed, ill, d)
 			}
 			for range 2 {
-				scoreDocs(t, e, mixed, 512)
+				modeltest.Score(t, e, mixed, nil, 512)
 				for i, d := range mixed {
 					if i%2 == 0 {
-						if !math.IsNaN(float64(d.nll[3])) || math.IsNaN(float64(d.nll[2])) || slices.Contains(d.top1[3:], true) {
-							t.Fatalf("document %d: scores %v, want NaN from 3 on", i, d.nll)
+						if !math.IsNaN(float64(d.NLL[3])) || math.IsNaN(float64(d.NLL[2])) || slices.Contains(d.Top1[3:], true) {
+							t.Fatalf("document %d: scores %v, want NaN from 3 on", i, d.NLL)
 						}
 					} else {
 						sameBits(t, "beside a NaN", mixed[i:i+1], want[i/2:i/2+1])

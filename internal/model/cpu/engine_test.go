@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 
+	"surprisal/internal/model/modeltest"
 	"surprisal/internal/score"
 )
 
@@ -19,9 +20,9 @@ func TestBadBatches(t *testing.T) {
 	e := engineOf(t, w, c, Config{MaxTokens: 128})
 	other := engineOf(t, w, c, Config{MaxTokens: 128})
 	vocab := int32(c.VocabSize)
-	released := e.NewState()
+	released := modeltest.NewState(t, e)
 	released.Release()
-	st := e.NewState()
+	st := modeltest.NewState(t, e)
 	good := func() *score.Batch {
 		b := &score.Batch{}
 		b.Append([]int32{1, 2, 3}, []int32{2, 3, score.NoTarget}, nil)
@@ -49,7 +50,7 @@ func TestBadBatches(t *testing.T) {
 		{"negative bound", "sequence 0", func(b *score.Batch) { b.CuSeqlens[1] = -4 }},
 		{"too few states", "1 states", func(b *score.Batch) { b.States = b.States[:1] }},
 		{"released state", "released", func(b *score.Batch) { b.States[0] = released }},
-		{"state of another engine", "another engine", func(b *score.Batch) { b.States[1] = other.NewState() }},
+		{"state of another engine", "another engine", func(b *score.Batch) { b.States[1] = modeltest.NewState(t, other) }},
 		{"foreign state", "another engine", func(b *score.Batch) { b.States[1] = foreign{} }},
 		{"nil pointer", "another engine", func(b *score.Batch) { b.States[1] = (*state)(nil) }},
 		{"one state twice", "twice", func(b *score.Batch) { b.States[0], b.States[1] = st, st }},
@@ -152,13 +153,13 @@ func TestStatesReused(t *testing.T) {
 	d := randomDoc(rand.New(rand.NewPCG(1, 1)), c.VocabSize, 64)
 	run := func(st score.State) []float32 {
 		var b score.Batch
-		b.Append(d.ids[:64], d.ids[1:], st)
-		forward(t, e, &b)
+		b.Append(d.IDs[:64], d.IDs[1:], st)
+		modeltest.Forward(t, e, &b)
 		return b.NLL
 	}
 	want := run(nil)
 	for range 2 * freeStates {
-		st := e.NewState()
+		st := modeltest.NewState(t, e)
 		if got := run(st); !slices.Equal(got, want) {
 			t.Fatalf("a fresh state gives %v, none gives %v", got, want)
 		}
@@ -180,8 +181,8 @@ func TestConcurrentUse(t *testing.T) {
 		wg.Go(func() {
 			r := rand.New(rand.NewPCG(uint64(i), 0))
 			for range 5 {
-				docs := []doc{randomDoc(r, c.VocabSize, 100), randomDoc(r, c.VocabSize, 200)}
-				scoreDocs(t, e, docs, 128)
+				docs := []modeltest.Document{randomDoc(r, c.VocabSize, 100), randomDoc(r, c.VocabSize, 200)}
+				modeltest.Score(t, e, docs, nil, 128)
 			}
 		})
 	}

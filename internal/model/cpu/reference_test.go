@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"surprisal/internal/model"
+
+	"surprisal/internal/model/modeltest"
 )
 
 // fake is a checkpoint in memory.
@@ -239,10 +241,10 @@ func linear(w fake, name string, x []float64) []float64 {
 	return o
 }
 
-func randomDoc(r *rand.Rand, vocab, n int) doc {
-	d := doc{ids: make([]int32, n+1)}
-	for i := range d.ids {
-		d.ids[i] = int32(r.IntN(vocab))
+func randomDoc(r *rand.Rand, vocab, n int) modeltest.Document {
+	d := modeltest.Document{IDs: make([]int32, n+1)}
+	for i := range d.IDs {
+		d.IDs[i] = int32(r.IntN(vocab))
 	}
 	return d
 }
@@ -299,16 +301,16 @@ func TestReference(t *testing.T) {
 				if hostile && name != "kla" {
 					lengths = lengths[:13] // to 129, for time's sake
 				}
-				docs := make([]doc, len(lengths))
+				docs := make([]modeltest.Document, len(lengths))
 				for i, n := range lengths {
 					docs[i] = randomDoc(r, c.VocabSize, n)
 				}
-				scoreDocs(t, e, docs, 256)
+				modeltest.Score(t, e, docs, nil, 256)
 				worst := 0.0
 				for i, d := range docs {
-					for j, want := range reference(c, w, e.cfg.QueryScale, d.ids) {
-						if err := math.Abs(float64(d.nll[j]) - want); !(err <= 2e-4) {
-							t.Fatalf("%d tokens: token %d is %g, want %g", lengths[i], j, d.nll[j], want)
+					for j, want := range reference(c, w, e.cfg.QueryScale, d.IDs) {
+						if err := math.Abs(float64(d.NLL[j]) - want); !(err <= 2e-4) {
+							t.Fatalf("%d tokens: token %d is %g, want %g", lengths[i], j, d.NLL[j], want)
 						} else {
 							worst = math.Max(worst, err)
 						}

@@ -18,9 +18,9 @@ type state struct {
 // freeStates bounds how many released states are kept for later documents.
 const freeStates = 4
 
-// NewState gives the state of a document's start. It may be called while
-// Forward runs.
-func (e *Engine) NewState() score.State {
+// NewState gives the state of a document's start, and never an error. It may be
+// called while Forward runs.
+func (e *Engine) NewState() (score.State, error) {
 	e.freeLock.Lock()
 	defer e.freeLock.Unlock()
 	if n := len(e.free); n > 0 {
@@ -29,10 +29,10 @@ func (e *Engine) NewState() score.State {
 		clear(st.s)
 		clear(st.conv)
 		st.engine = e
-		return st
+		return st, nil
 	}
 	s, conv := e.stateFloats()
-	return &state{engine: e, s: make([]float32, s), conv: make([]float32, conv)}
+	return &state{engine: e, s: make([]float32, s), conv: make([]float32, conv)}, nil
 }
 
 // Release gives the state's memory back to its engine.

@@ -1,0 +1,106 @@
+package modeltest
+
+import (
+	"context"
+	"math"
+	"testing"
+
+	"surprisal/internal/score"
+)
+
+// Engine is what Score scores with.
+type Engine interface {
+	Forward(context.Context, *score.Batch) error
+	NewState() (score.State, error)
+}
+
+// Document is a document's tokens and what came out for them.
+type Document struct {
+	IDs  []int32   // IDs[1:] are targets
+	NLL  []float32 // nats, one a target
+	Top1 []bool
+}
+
+// Sum adds up a document's scores in float64.
+func Sum(nll []float32) (s float64) {
+	for _, v := range nll {
+		s += float64(v)
+	}
+	return s
+}
+
+// NewState is the state of a document's start.
+func NewState(t testing.TB, e Engine) score.State {
+	t.Helper()
+	st, err := e.NewState()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return st
+}
+
+// Forward scores a batch whose results were not-a-number before.
+func Forward(t testing.TB, e Engine, b *score.Batch) {
+	t.Helper()
+	b.Alloc()
+	for i := range b.NLL {
+		b.NLL[i] = float32(math.NaN())
+	}
+	if err := e.Forward(context.Background(), b); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Score scores documents in the order given (nil: as they are), packed into batches
+// of at most budget tokens; a document is split, on the grid, wherever a batch is full.
+func Score(t testing.TB, e Engine, docs []Document, order []int, budget int) {
+	t.Helper()
+	type part struct{ doc, n, at int }
+	var b score.Batch
+	var parts []part
+	flush := func() {
+		if len(parts) == 0 {
+			return
+		}
+		Forward(t, e, &b)
+		for _, p := range parts {
+			d := &docs[p.doc]
+			d.NLL = append(d.NLL, b.NLL[p.at:p.at+p.n]...)
+			d.Top1 = append(d.Top1, b.Top1[p.at:p.at+p.n]...)
+		}
+		b.Reset()
+		parts = parts[:0]
+	}
+	if order == nil {
+		for i := range docs {
+			order = append(order, i)
+		}
+	}
+	for _, i := range order {
+		docs[i].NLL, docs[i].Top1 = nil, nil
+		in, targets := docs[i].IDs[:len(docs[i].IDs)-1], docs[i].IDs[1:]
+		var st score.State
+		for at := 0; at < len(in); {
+			room, n := budget-len(b.IDs), len(in)-at
+			if n > room {
+				if n = room / score.SplitMultiple * score.SplitMultiple; n == 0 {
+					flush()
+					continue
+				}
+				if st == nil {
+					st = NewState(t, e)
+				}
+			}
+			parts = append(parts, part{i, n, len(b.IDs)})
+			b.Append(in[at:at+n], targets[at:at+n], st)
+			if at += n; at < len(in) {
+				flush()
+			}
+		}
+		if st != nil {
+			flush() // before the state goes
+			st.Release()
+		}
+	}
+	flush()
+}
