@@ -229,7 +229,7 @@ func (d *deployment) checkDenied(deadRun string) {
 			t.Fatal(err)
 		}
 		said := ""
-		for deadline := time.After(5 * time.Second); strings.Count(said, "\n") < len(subjects); {
+		for deadline := time.After(30 * time.Second); strings.Count(said, "\n") < len(subjects); {
 			select {
 			case s := <-denied:
 				said += s + "\n"

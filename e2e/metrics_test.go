@@ -56,7 +56,7 @@ func value(families map[string]*dto.MetricFamily, name string, label ...string) 
 func answers(t *testing.T, port int, path string, code int) string {
 	t.Helper()
 	last := ""
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		resp, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d%s", port, path))
 		if err != nil {
 			last = err.Error()
@@ -169,7 +169,7 @@ func TestMetricsAreTotals(t *testing.T) {
 	}
 	// serve goes on, and has what the run came to.
 	var served map[string]*dto.MetricFamily
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
 		served = scrape(t, page)
 		if value(served, "surprisal_run_tokens", "run", run) == float64(sum.Tokens) && value(served, "surprisal_run_documents", "run", run) == float64(sum.Documents) &&
 			value(served, "surprisal_run_jobs", "state", "done") == float64(m.JobCount()) && value(served, "surprisal_run_jobs") == float64(m.JobCount()) {

@@ -94,7 +94,7 @@ func (s *natsServer) launch() {
 
 func (s *natsServer) ready() {
 	s.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		c, err := net.DialTimeout("tcp", s.addr(), time.Second)
 		if err == nil {
 			_ = c.Close()
@@ -222,7 +222,7 @@ func (r *result) oneLine(t *testing.T, code int, words ...string) {
 func workerEnds(t *testing.T, env []string, args ...string) *result {
 	t.Helper()
 	cmd, r := start(t, env, "worker", append([]string{"--log-level", "error", "--log-format", "json"}, args...)...)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() })()
 	return wait(t, cmd, r)

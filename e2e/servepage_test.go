@@ -65,7 +65,7 @@ func eval[T any](p *browserPage, expr string) T {
 // until waits for an expression to be true in the page.
 func (p *browserPage) until(expr string) {
 	p.t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		if eval[bool](p, "Boolean("+expr+")") {
 			return
 		}

@@ -128,7 +128,7 @@ func TestDeclinedRunHoldsNobodyUp(t *testing.T) {
 		done++
 		r.ok(l.Done(r.ctx, Totals{}))
 	}
-	if declined == 0 || declined > 3 || time.Since(start) > 20*time.Second {
+	if declined == 0 || declined > 3 || time.Since(start) > time.Minute {
 		t.Fatalf("20 jobs took %s, with %d others declined", time.Since(start), declined)
 	}
 }
@@ -214,7 +214,7 @@ func TestCancelDrops(t *testing.T) {
 	cancel(true)
 	select {
 	case <-held["gone"].Context().Done():
-	case <-time.After(3 * time.Second):
+	case <-time.After(20 * time.Second):
 		t.Fatal("the job in hand is not dropped")
 	}
 	r.is(context.Cause(held["gone"].Context()), ErrCancelled)
@@ -260,7 +260,7 @@ func TestFrozenWorker(t *testing.T) {
 	go func() { defer l.beats.Done(); l.beat() }() // SIGCONT
 	select {
 	case <-l.Context().Done():
-	case <-time.After(3 * time.Second):
+	case <-time.After(20 * time.Second):
 		t.Fatal("a worker that was frozen is not told")
 	}
 	r.is(context.Cause(l.Context()), ErrSuperseded)
@@ -368,7 +368,7 @@ func TestDispatcherLease(t *testing.T) {
 	r.ok(err)
 	select {
 	case <-w.Lost():
-	case <-time.After(LeaseTTL/2 + 3*time.Second):
+	case <-time.After(2 * LeaseTTL):
 		t.Fatal("a watcher does not learn that it was replaced")
 	}
 	if w.Held() || !l.Held() {

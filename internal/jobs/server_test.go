@@ -152,18 +152,13 @@ func TestSettleWithoutServer(t *testing.T) {
 
 func TestConnectUnreachable(t *testing.T) {
 	t.Parallel()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := l.Addr().String()
-	l.Close()
+	const addr = "127.0.0.1:1" // nobody listens there
 	start := time.Now()
-	_, err = Connect(context.Background(), Config{URLs: []string{"nats://me:secret@" + addr}})
+	_, err := Connect(context.Background(), Config{URLs: []string{"nats://me:secret@" + addr}})
 	if !strings.HasPrefix(err.Error(), "cannot reach NATS at nats://"+addr) || !strings.HasSuffix(err.Error(), "is it running?") {
 		t.Fatalf("got %v", err)
 	}
-	if strings.ContainsAny(err.Error(), "\n") || strings.Contains(err.Error(), "secret") || time.Since(start) > 5*time.Second {
+	if strings.ContainsAny(err.Error(), "\n") || strings.Contains(err.Error(), "secret") || time.Since(start) > 20*time.Second {
 		t.Fatalf("got %v after %s", err, time.Since(start))
 	}
 	// A worker waits for it, as long as it is let.

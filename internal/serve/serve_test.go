@@ -214,7 +214,7 @@ func TestStreams(t *testing.T) {
 		t.Errorf("one more: %d", res.StatusCode)
 	}
 	cancel()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		s.mu.Lock()
 		n := s.looking
 		s.mu.Unlock()

@@ -94,7 +94,7 @@ func TestJobsAreCharged(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 	in := newSimInput(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	srv, err := jobs.StartServer(ctx, jobs.ServerConfig{StoreDir: t.TempDir()})
 	if err != nil {

@@ -27,7 +27,7 @@ func (*brokenEngine) Forward(context.Context, *score.Batch) error {
 // come, so that its job is tried again at once and not when it counts as stalled.
 func TestEngineFailureEndsTheWorker(t *testing.T) {
 	in := newSimInput(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	srv, err := jobs.StartServer(ctx, jobs.ServerConfig{StoreDir: t.TempDir()})
 	if err != nil {

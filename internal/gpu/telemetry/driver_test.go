@@ -21,7 +21,7 @@ func TestOldDriver(t *testing.T) {
 	}
 	m := Start(Config{UUID: "0a1b2c3d-0000-1111-2222-333344445555", Library: lib, every: 20 * time.Millisecond})
 	defer m.Close()
-	for deadline := time.Now().Add(10 * time.Second); m.Now() == nil; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); m.Now() == nil; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("no sample")
 		}

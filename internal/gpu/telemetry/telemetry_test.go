@@ -145,7 +145,7 @@ func TestLost(t *testing.T) {
 	}
 	m := sampling(t, s, d)
 	lost.Store(true)
-	for deadline := time.Now().Add(10 * time.Second); m.Up() || m.Now() != nil; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); m.Up() || m.Now() != nil; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("a lost GPU is up")
 		}
@@ -154,7 +154,7 @@ func TestLost(t *testing.T) {
 		t.Errorf("told of a lost GPU: %v", have)
 	}
 	lost.Store(false)
-	for deadline := time.Now().Add(10 * time.Second); !m.Up(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !m.Up(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the GPU is back, and NVML is down")
 		}
@@ -182,11 +182,11 @@ func TestHang(t *testing.T) {
 	if have := names(t, m); len(have) != 1 || m.Up() {
 		t.Errorf("told while NVML hangs: %v", have)
 	}
-	if took := time.Since(start); took > time.Second {
+	if took := time.Since(start); took > 5*time.Second { // it does not wait for NVML, which hangs for good
 		t.Errorf("a scrape took %s", took)
 	}
 	m.Close()
-	if took := time.Since(start); took > closing+time.Second {
+	if took := time.Since(start); took > closing+10*time.Second {
 		t.Errorf("ended after %s", took)
 	}
 	close(free)
