@@ -99,6 +99,11 @@ func (c *Client) Dead(ctx context.Context, run string) ([]DeadLetter, error) {
 	return letters, nil
 }
 
+func decodeDeadLetter(b []byte) (d DeadLetter, err error) {
+	err = decodeRecord(b, &d, func() int { return d.Version })
+	return d, err
+}
+
 // DeadEach is Dead through letter, one after another, the oldest first.
 func (c *Client) DeadEach(ctx context.Context, run string, letter func(DeadLetter)) error {
 	filter := deadSubjects
@@ -108,14 +113,5 @@ func (c *Client) DeadEach(ctx context.Context, run string, letter func(DeadLette
 		}
 		filter = deadSubject(run, "*")
 	}
-	err := c.scan(ctx, DeadStream, filter, func(subject string, data []byte) error {
-		var d DeadLetter
-		if err := decodeRecord(data, &d, func() int { return d.Version }); err != nil {
-			c.log.Warn().Err(err).Str("subject", subject).Msg("dead letter skipped")
-			return nil
-		}
-		letter(d)
-		return nil
-	})
-	return c.fail("list dead letters", err)
+	return c.fail("list dead letters", list(ctx, c, DeadStream, filter, decodeDeadLetter, letter))
 }

@@ -244,6 +244,20 @@ func (c *Client) scan(ctx context.Context, stream, filter string, each func(subj
 	return f.run(ctx)
 }
 
+// list is scan of records, decoded; one that this program can't read is logged and
+// left out.
+func list[T any](ctx context.Context, c *Client, stream, filter string, decode func([]byte) (T, error), each func(T)) error {
+	return c.scan(ctx, stream, filter, func(subject string, data []byte) error {
+		r, err := decode(data)
+		if err != nil {
+			c.log.Warn().Err(err).Str("subject", subject).Msg("record skipped")
+			return nil
+		}
+		each(r)
+		return nil
+	})
+}
+
 // headerOperation is set on a message that only says that a key is gone.
 const headerOperation = "KV-Operation"
 

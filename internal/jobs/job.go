@@ -55,7 +55,7 @@ func (c *Client) Letter(ctx context.Context, run, job string) (DeadLetter, error
 	case err != nil:
 		return d, c.fail("read the dead letter of job "+job, err)
 	}
-	return d, decodeRecord(raw.Data, &d, func() int { return d.Version })
+	return decodeDeadLetter(raw.Data)
 }
 
 // Queued is when a job's message was put into the queue; zero where none is there.

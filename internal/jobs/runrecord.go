@@ -157,15 +157,7 @@ func (c *Client) run(ctx context.Context, id string) (RunRecord, uint64, error) 
 // Runs lists the runs' records, oldest first.
 func (c *Client) Runs(ctx context.Context) ([]RunRecord, error) {
 	var runs []RunRecord
-	err := c.scan(ctx, "KV_"+RunBucket, "$KV."+RunBucket+".*", func(subject string, data []byte) error {
-		r, err := DecodeRunRecord(data)
-		if err != nil {
-			c.log.Warn().Err(err).Str("subject", subject).Msg("record skipped")
-			return nil
-		}
-		runs = append(runs, r)
-		return nil
-	})
+	err := list(ctx, c, "KV_"+RunBucket, "$KV."+RunBucket+".*", DecodeRunRecord, func(r RunRecord) { runs = append(runs, r) })
 	if err != nil {
 		return nil, c.fail("list runs", err)
 	}

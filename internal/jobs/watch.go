@@ -62,14 +62,5 @@ func (c *Client) JobStates(ctx context.Context, run string, state func(JobState)
 	if !score.ValidRunID(run) {
 		return fmt.Errorf("list jobs: %q is not a run id", run)
 	}
-	err := c.scan(ctx, "KV_"+JobBucket, "$KV."+JobBucket+"."+run+".*", func(subject string, data []byte) error {
-		s, err := DecodeJobState(data)
-		if err != nil {
-			c.log.Warn().Err(err).Str("subject", subject).Msg("record skipped")
-			return nil
-		}
-		state(s)
-		return nil
-	})
-	return c.fail("list jobs of run "+run, err)
+	return c.fail("list jobs of run "+run, list(ctx, c, "KV_"+JobBucket, "$KV."+JobBucket+"."+run+".*", DecodeJobState, state))
 }

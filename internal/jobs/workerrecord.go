@@ -91,18 +91,15 @@ func (c *Client) RemoveWorker(ctx context.Context, id string) error {
 	return c.fail("remove worker "+id, err)
 }
 
+func decodeWorkerRecord(b []byte) (w WorkerRecord, err error) {
+	err = decodeRecord(b, &w, func() int { return w.Format })
+	return w, err
+}
+
 // Workers lists the workers alive, by id.
 func (c *Client) Workers(ctx context.Context) ([]WorkerRecord, error) {
 	var workers []WorkerRecord
-	err := c.scan(ctx, "KV_"+WorkerBucket, "$KV."+WorkerBucket+".*", func(subject string, data []byte) error {
-		var w WorkerRecord
-		if err := decodeRecord(data, &w, func() int { return w.Format }); err != nil {
-			c.log.Warn().Err(err).Str("subject", subject).Msg("record skipped")
-			return nil
-		}
-		workers = append(workers, w)
-		return nil
-	})
+	err := list(ctx, c, "KV_"+WorkerBucket, "$KV."+WorkerBucket+".*", decodeWorkerRecord, func(w WorkerRecord) { workers = append(workers, w) })
 	if err != nil {
 		return nil, c.fail("list workers", err)
 	}
