@@ -99,9 +99,9 @@ func TestMetricsAreTotals(t *testing.T) {
 			}
 		})
 	}
-	if why := answers(t, ports[0], "/readyz", http.StatusServiceUnavailable); !strings.Contains(why, "waiting for a dispatcher") {
-		t.Errorf("not ready because of %q", why)
-	}
+	waitFor(t, "a worker that is not ready for want of a dispatcher", func() bool {
+		return strings.Contains(answers(t, ports[0], "/readyz", http.StatusServiceUnavailable), "waiting for a dispatcher")
+	})
 	page := freePort(t)
 	server, sr := start(t, env, "dispatcher", "serve", "--addr", "127.0.0.1:0", "--metrics-addr", fmt.Sprintf(":%d", page))
 	t.Cleanup(func() {
