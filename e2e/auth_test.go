@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -239,4 +240,20 @@ func waitFor(t *testing.T, what string, so func() bool) {
 			t.Fatalf("not within three minutes: %s", what)
 		}
 	}
+}
+
+// comesToSay waits until the dispatcher, asked again and again, prints each of words:
+// who waits for a run may be told of its end by OUT, before the last record is written.
+func comesToSay(t *testing.T, args []string, words ...string) {
+	t.Helper()
+	said := ""
+	defer func() {
+		if t.Failed() {
+			t.Logf("%v says:\n%s", args, said)
+		}
+	}()
+	waitFor(t, fmt.Sprintf("%v says %q", args, words), func() bool {
+		said = dispatcher(t, args...).want(t, 0).stdout
+		return !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(said, w) })
+	})
 }

@@ -50,7 +50,7 @@ func TestBucketCluster(t *testing.T) {
 	if !sum.Complete || sum.Documents != 54 || sum.FailedRows != 0 {
 		t.Errorf("wait: %+v", sum)
 	}
-	says(t, dispatcher(t, "status", run).want(t, 0).stdout, run, "complete", "54 of 54")
+	comesToSay(t, []string{"status", run}, run, "complete", "54 of 54")
 	var list []struct{ ID, State string }
 	fromJSON(t, dispatcher(t, "list", "--json").want(t, 0), &list)
 	if len(list) != 1 || list[0].State != "complete" {

@@ -281,6 +281,7 @@ func TestChaosDisk(t *testing.T) {
 		waitFor(t, name+": the disk's error in the records", func() bool {
 			return strings.Contains(dispatcher(t, "status", "--json", run).want(t, 0).stdout, `"failed"`)
 		})
+		waitFor(t, name+": the disk's error in the log", func() bool { return strings.Contains(h.log(), broken.says) }) // it comes after the record
 		h.signal(syscall.SIGKILL)
 		<-h.end
 		says(t, h.log(), broken.says)

@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"errors"
+	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
@@ -78,6 +80,9 @@ func tree(t *testing.T, dir string) string {
 			return err
 		}
 		st, err := d.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // a temporary that has its name by now
+		}
 		if err == nil {
 			list += path + " " + st.ModTime().String() + "\n"
 		}

@@ -105,7 +105,7 @@ func (d *deployment) quorum() {
 }
 
 func (d *deployment) connect(user string, o ...nats.Option) (*nats.Conn, error) {
-	o = append(o, nats.UserInfo(user, password(user)), nats.RootCAs(d.ca), nats.NoReconnect())
+	o = append(o, nats.UserInfo(user, password(user)), nats.RootCAs(d.ca), nats.NoReconnect(), nats.Timeout(time.Minute))
 	return nats.Connect(d.urls(), o...)
 }
 
@@ -145,7 +145,10 @@ func testDeployed(t *testing.T, d *deployment, flags ...string) {
 		t.Errorf("%+v", sum)
 	}
 	// A reader sees it all.
-	says(t, d.run("reader", "status").want(t, 0).stdout, "workers", "cpu on")
+	waitFor(t, "a reader sees the worker", func() bool {
+		said := d.run("reader", "status").want(t, 0).stdout
+		return strings.Contains(said, "workers") && strings.Contains(said, "cpu on")
+	})
 	says(t, d.run("reader", "status", run).want(t, 0).stdout, run, "20 of 20")
 	says(t, d.run("reader", "status", deadRun).want(t, 0).stdout, "dead", "changed")
 	says(t, d.run("reader", "list", "--json").want(t, 0).stdout, run)
@@ -229,7 +232,7 @@ func (d *deployment) checkDenied(deadRun string) {
 			t.Fatal(err)
 		}
 		said := ""
-		for deadline := time.After(30 * time.Second); strings.Count(said, "\n") < len(subjects); {
+		for deadline := time.After(2 * time.Minute); strings.Count(said, "\n") < len(subjects); {
 			select {
 			case s := <-denied:
 				said += s + "\n"

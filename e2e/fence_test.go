@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -128,7 +129,7 @@ func forgeJobs(t *testing.T, s *natsServer, out, dir string) map[string]string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	nc, err := nats.Connect(s.addr())
+	nc, err := nats.Connect(s.addr(), nats.Timeout(time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,7 +140,7 @@ func forgeJobs(t *testing.T, s *natsServer, out, dir string) map[string]string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := nc.Request("surprisal.job."+m.Run+"."+id, b, 5e9); err != nil {
+		if _, err := nc.Request("surprisal.job."+m.Run+"."+id, b, 2*time.Minute); err != nil {
 			t.Fatal(err)
 		}
 	}

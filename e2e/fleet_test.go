@@ -55,14 +55,14 @@ func newFleet(t *testing.T) *fleet {
 	} else {
 		f.cfg.StoreDir = filepath.Join(f.dir, "js")
 	}
-	f.cfg.Log = zerolog.Nop()
+	f.cfg.Log, f.cfg.Port = zerolog.Nop(), freePort(t) // it is there again after a restart
 	f.start()
 	t.Cleanup(func() { f.server.Shutdown() })
 	var err error
-	f.client, err = jobs.Connect(t.Context(), jobs.Config{URLs: []string{f.server.URL()}, Token: f.cfg.Token, Name: "fleet", Log: zerolog.Nop()})
+	f.client, err = jobs.Connect(t.Context(), jobs.Config{URLs: []string{f.server.URL()}, Token: f.cfg.Token, Name: "fleet", Timeout: time.Minute, Log: zerolog.Nop()})
 	f.ok(err)
 	t.Cleanup(f.client.Close)
-	f.nc, err = nats.Connect(f.server.URL(), nats.Token(f.cfg.Token), nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond))
+	f.nc, err = nats.Connect(f.server.URL(), nats.Token(f.cfg.Token), nats.Timeout(time.Minute), nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond))
 	f.ok(err)
 	t.Cleanup(f.nc.Close)
 	f.js, err = jetstream.New(f.nc, jetstream.WithPublishAsyncMaxPending(4096))

@@ -146,13 +146,32 @@ func startQueue(t *testing.T) *jobs.Server {
 type result struct {
 	code           int
 	stdout, stderr string
-	out, err       bytes.Buffer // of one that runs
+	out, err       output // of one that runs
 }
 
-// start starts a program; its context kills it at the latest when the test ends.
+// output is what a program has said so far: it may be read while more of it comes.
+type output struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.Write(b)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.String()
+}
+
+// start starts a program; its context kills it at the latest when the test ends. One
+// that hangs is killed before: some run for as long as a long test.
 func start(t *testing.T, env []string, program string, args ...string) (*exec.Cmd, *result) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	t.Cleanup(cancel)
 	if !filepath.IsAbs(program) {
 		program = filepath.Join(bin, program)
@@ -161,7 +180,7 @@ func start(t *testing.T, env []string, program string, args ...string) (*exec.Cm
 	cmd.Env = environOf(t, env...)
 	r := &result{code: -1}
 	cmd.Stdout, cmd.Stderr = &r.out, &r.err
-	cmd.WaitDelay = 10 * time.Second // its workers hold stderr until they have ended too
+	cmd.WaitDelay = time.Minute // its workers hold stderr until they have ended too
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

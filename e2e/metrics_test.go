@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"net/http"
@@ -16,11 +17,14 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
+	"github.com/rs/zerolog"
 
+	"surprisal/internal/jobs"
 	"surprisal/internal/score"
 )
 
-// scrape reads a program's metrics; nil while it does not answer.
+// scrape reads a program's metrics; nil while it does not answer, or where it ends
+// in the middle of its answer.
 func scrape(t *testing.T, port int) map[string]*dto.MetricFamily {
 	t.Helper()
 	resp, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d/metrics", port))
@@ -28,8 +32,12 @@ func scrape(t *testing.T, port int) map[string]*dto.MetricFamily {
 		return nil
 	}
 	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return nil
+	}
 	p := expfmt.NewTextParser(model.UTF8Validation)
-	families, err := p.TextToMetricFamilies(resp.Body)
+	families, err := p.TextToMetricFamilies(bytes.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,6 +110,14 @@ func TestMetricsAreTotals(t *testing.T) {
 	waitFor(t, "a worker that is not ready for want of a dispatcher", func() bool {
 		return strings.Contains(answers(t, ports[0], "/readyz", http.StatusServiceUnavailable), "waiting for a dispatcher")
 	})
+	// Both are to be there before there is work: the first would do it all otherwise.
+	client, err := jobs.Connect(t.Context(), jobs.Config{URLs: []string{"nats://" + nats.addr()}, Timeout: time.Minute, Log: zerolog.Nop()})
+	must(t, err)
+	must(t, client.Setup(t.Context(), jobs.Topology{}))
+	client.Close()
+	for _, port := range ports {
+		answers(t, port, "/readyz", http.StatusOK)
+	}
 	page := freePort(t)
 	server, sr := start(t, env, "dispatcher", "serve", "--addr", "127.0.0.1:0", "--metrics-addr", fmt.Sprintf(":%d", page))
 	t.Cleanup(func() {
@@ -115,16 +131,15 @@ func TestMetricsAreTotals(t *testing.T) {
 	run := strings.TrimSpace(submitted.stdout)
 	port := freePort(t)
 	cmd, r := start(t, env, "dispatcher", "wait", "--json", "--metrics-addr", fmt.Sprintf("127.0.0.1:%d", port), run)
-	answers(t, ports[0], "/readyz", http.StatusOK)
 	dispatcher := map[string]*dto.MetricFamily{}
-	jobs := 0.0
+	told := 0.0 // jobs
 	for alive(cmd.Process.Pid) {
 		if now := scrape(t, port); now != nil {
 			for name, f := range now {
 				dispatcher[name] = f
 			}
 			if n := value(now, "surprisal_run_jobs", "run", run); n > 0 {
-				jobs = n
+				told = n
 			}
 		}
 		time.Sleep(50 * time.Millisecond)
@@ -136,10 +151,18 @@ func TestMetricsAreTotals(t *testing.T) {
 	var success struct{ Bytes int64 }
 	readJSON(t, filepath.Join(out, score.SuccessName), &success)
 
-	var w []map[string]*dto.MetricFamily
-	for _, port := range ports {
-		w = append(w, scrape(t, port))
-	}
+	w := make([]map[string]*dto.MetricFamily, len(ports))
+	waitFor(t, "workers that hold nothing: the last job is in hand until its ack", func() bool {
+		held := 0.0
+		for i, port := range ports {
+			w[i] = scrape(t, port)
+			if w[i]["surprisal_jobs_in_hand"] == nil {
+				return false
+			}
+			held += value(w[i], "surprisal_jobs_in_hand")
+		}
+		return held == 0
+	})
 	for _, c := range []struct {
 		want  int64
 		name  string
@@ -164,12 +187,12 @@ func TestMetricsAreTotals(t *testing.T) {
 			t.Errorf("one worker did it all: %g and %g tokens", a, b)
 		}
 	}
-	if jobs != float64(m.JobCount()) {
-		t.Errorf("the dispatcher tells of %g jobs of %d", jobs, m.JobCount())
+	if told != float64(m.JobCount()) {
+		t.Errorf("the dispatcher tells of %g jobs of %d", told, m.JobCount())
 	}
 	// serve goes on, and has what the run came to.
 	var served map[string]*dto.MetricFamily
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
 		served = scrape(t, page)
 		if value(served, "surprisal_run_tokens", "run", run) == float64(sum.Tokens) && value(served, "surprisal_run_documents", "run", run) == float64(sum.Documents) &&
 			value(served, "surprisal_run_jobs", "state", "done") == float64(m.JobCount()) && value(served, "surprisal_run_jobs") == float64(m.JobCount()) {

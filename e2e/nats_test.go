@@ -11,6 +11,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"math/big"
+	mathrand "math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -94,7 +95,7 @@ func (s *natsServer) launch() {
 
 func (s *natsServer) ready() {
 	s.t.Helper()
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		c, err := net.DialTimeout("tcp", s.addr(), time.Second)
 		if err == nil {
 			_ = c.Close()
@@ -121,22 +122,30 @@ func (s *natsServer) addr() string { return fmt.Sprintf("127.0.0.1:%d", s.port) 
 // taken are the ports that freePort gave.
 var taken sync.Map
 
-// freePort is a port that nobody listens on, and that was not given before.
+// freePort is a port that nobody listens on, and that was not given before. It is
+// below those that systems give to connections and to whoever listens on any (from
+// 16000 or 32768 on), so that none of these has it before the program that is to
+// listen there, or while that one is away to come back.
 func freePort(t *testing.T) int {
 	t.Helper()
-	for {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
+	var last error
+	for range 1000 {
+		port := 10_100 + mathrand.IntN(5900) // browsers refuse 10080
+		if _, given := taken.LoadOrStore(port, true); given {
+			continue
 		}
-		port := l.Addr().(*net.TCPAddr).Port
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			last = err
+			continue
+		}
 		if err := l.Close(); err != nil {
 			t.Fatal(err)
 		}
-		if _, given := taken.LoadOrStore(port, true); !given {
-			return port
-		}
+		return port
 	}
+	t.Fatalf("no port is free: %v", last)
+	return 0
 }
 
 // authority is a CA of the test's own.

@@ -43,8 +43,8 @@ func TestClusterCommands(t *testing.T) {
 	if !sum.Complete || sum.Documents != 40 {
 		t.Errorf("wait: %+v", sum)
 	}
-	says(t, dispatcher(t, "status").want(t, 0).stdout, "queue", "workers", "cpu on")
-	says(t, dispatcher(t, "status", run).want(t, 0).stdout, run, "complete", "40 of 40")
+	comesToSay(t, []string{"status"}, "queue", "workers", "cpu on")
+	comesToSay(t, []string{"status", run}, run, "complete", "40 of 40")
 	says(t, dispatcher(t, "status", "no-such-run").want(t, 2).stderr, "no-such-run")
 	if err := worker.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)

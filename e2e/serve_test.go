@@ -67,7 +67,7 @@ func (s *served) stop(sig os.Signal) {
 		if sig == os.Interrupt && s.cmd.ProcessState.ExitCode() != 0 {
 			s.t.Errorf("serve ended with %v", err)
 		}
-	case <-time.After(time.Minute):
+	case <-time.After(2 * time.Minute):
 		s.t.Error("serve does not end")
 		_ = s.cmd.Process.Kill()
 		<-done

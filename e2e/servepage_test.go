@@ -214,7 +214,7 @@ func TestServeHundredThousandJobs(t *testing.T) {
 	p.open("", 1280, "light")
 	p.until("document.getElementById('link').classList.contains('on')")
 	f.server.Shutdown()
-	p.until("!document.getElementById('outage').hidden")
+	p.until("!document.getElementById('outage').hidden && document.getElementById('outage').innerText.includes('NATS does not answer')")
 	says(t, p.text(), "NATS does not answer", "goes on by itself", "20261123-084512-k3f9ab")
 	p.accessible("outage")
 	p.shot("outage")
