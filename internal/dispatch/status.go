@@ -85,6 +85,10 @@ func runStatus(ctx context.Context, client *jobs.Client, r jobs.RunRecord) (RunS
 	if err != nil {
 		return rs, err
 	}
+	if r.State == jobs.RunComplete {
+		// Its files were checked, so all is there; the last job's record may be on its way.
+		rs.Jobs, rs.Documents = map[jobs.State]int{jobs.StateDone: r.Jobs}, r.Rows
+	}
 	if d, ok, err := client.Dispatcher(ctx, r.ID); err != nil {
 		return rs, err
 	} else if ok {

@@ -76,8 +76,16 @@ func lostRace(err error) bool {
 		(api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == codeWrongLastConstant)
 }
 
-// isBroken reports whether a request failed for want of a connection.
+// codeNoLeader is what the servers of a cluster say while they choose who leads.
+const codeNoLeader jetstream.ErrorCode = 10008
+
+// isBroken reports whether a request failed for want of a connection, or of a leader
+// among the servers.
 func isBroken(err error) bool {
+	var api *jetstream.APIError
+	if errors.As(err, &api) && api.ErrorCode == codeNoLeader {
+		return true
+	}
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout) ||
 		errors.Is(err, nats.ErrReconnectBufExceeded) || errors.Is(err, nats.ErrDisconnected)
 }

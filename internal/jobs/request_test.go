@@ -31,6 +31,26 @@ func TestLostRace(t *testing.T) {
 	}
 }
 
+// TestBroken: what may be asked again.
+func TestBroken(t *testing.T) {
+	api := func(code jetstream.ErrorCode) error {
+		return fmt.Errorf("look: %w", &jetstream.APIError{Code: 503, ErrorCode: code})
+	}
+	for _, c := range []struct {
+		err  error
+		want bool
+	}{
+		{fmt.Errorf("look: %w", nats.ErrTimeout), true},
+		{api(10008), true},  // no leader yet
+		{api(10039), false}, // the account has no JetStream
+		{nil, false},
+	} {
+		if got := isBroken(c.err); got != c.want {
+			t.Errorf("%v: %v, want %v", c.err, got, c.want)
+		}
+	}
+}
+
 // TestOldConsumer: an earlier version had one consumer for all runs. Who opens a
 // run is told what to do with it.
 func TestOldConsumer(t *testing.T) {
