@@ -48,12 +48,13 @@ func New(t testing.TB, allowed ...string) *Page {
 	if path == "" {
 		t.Skip("SKIPPED: needs chromium (or SURPRISAL_TEST_CHROMIUM)")
 	}
-	opts := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.Flag("disable-gpu", true))
+	opts := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.Flag("disable-gpu", true),
+		chromedp.WSURLReadTimeout(2*time.Minute)) // it may start slowly
 	ctx, cancel := chromedp.NewExecAllocator(t.Context(), opts...)
 	t.Cleanup(cancel)
 	ctx, cancel = chromedp.NewContext(ctx)
 	t.Cleanup(cancel)
-	ctx, cancel = context.WithTimeout(ctx, 4*time.Minute)
+	ctx, cancel = context.WithTimeout(ctx, 10*time.Minute)
 	t.Cleanup(cancel)
 	p := &Page{t: t, Ctx: ctx}
 	p.ok(chromedp.Listen(ctx, func(ev any) { p.heard(ev, allowed) }))
