@@ -33,7 +33,7 @@ type bench struct {
 
 func newBench(t testing.TB, files, jobsEach int) *bench {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
 	t.Cleanup(cancel)
 	b := &bench{t: t, ctx: ctx, m: madeUp(filepath.Join(t.TempDir(), "out"), files, jobsEach)}
 	if err := shard.WriteManifest(ctx, b.m.Out, b.m); err != nil {
@@ -123,7 +123,7 @@ func (b *bench) queue(opt QueueOptions) *Submitted {
 
 func (b *bench) consumer(id string) *jobs.Consumer {
 	b.t.Helper()
-	k, err := b.connect().NewConsumer(b.ctx, jobs.ConsumerConfig{Worker: id, FetchWait: 200 * time.Millisecond, BackDelay: 20 * time.Millisecond})
+	k, err := b.connect().NewConsumer(b.ctx, jobs.ConsumerConfig{Worker: id, FetchWait: 2 * time.Second, BackDelay: 20 * time.Millisecond})
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -401,7 +401,7 @@ func TestPauseCancelRetry(t *testing.T) {
 	}
 	select {
 	case <-l.Context().Done():
-	case <-time.After(5 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("the job in hand is not dropped")
 	}
 	if err := <-waited; !errors.Is(err, ErrCancelled) {

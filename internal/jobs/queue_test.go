@@ -30,7 +30,8 @@ func TestSubmitManyJobs(t *testing.T) {
 	r.submit(js, 1, n, 0)
 	d := time.Since(start)
 	t.Logf("%d jobs queued in %s: %.0f a second", n, d.Round(time.Millisecond), float64(n)/d.Seconds())
-	if q := r.queue(); q.Messages != uint64(n) || q.Pending != uint64(n) || time.Since(q.Oldest) > time.Minute {
+	r.until("all are counted", func() bool { return r.queue().Pending >= uint64(n) })
+	if q := r.queue(); q.Messages != uint64(n) || q.Pending != uint64(n) || time.Since(q.Oldest) > 3*time.Minute {
 		t.Fatalf("queue %+v", q)
 	}
 	start = time.Now()
@@ -101,7 +102,7 @@ func TestSubmitStops(t *testing.T) {
 }
 
 func TestTwoRunsOnOneStream(t *testing.T) {
-	r := newRig(t, RunConfig{AckWait: time.Second})
+	r := newRig(t, RunConfig{AckWait: 3 * time.Second}) // a busy machine may hold heartbeats up
 	one, two := makeJobs("one", 5), makeJobs("two", 5)
 	r.open("one", 0)
 	r.open("two", 0)
@@ -121,7 +122,7 @@ func TestTwoRunsOnOneStream(t *testing.T) {
 		t.Fatalf("%d messages, want 5", q.Messages)
 	}
 	// The other run's deliveries in hand are as they were: heartbeats, Naks, acks.
-	r.none2(k, 2, 2*time.Second)
+	r.none2(k, 2, 4*time.Second)
 	other := held["two"][0]
 	r.ok(other.Retry(r.ctx, errBoom))
 	if l := r.next(k); l.Job.ID != other.Job.ID || l.Attempt != 2 {
@@ -237,7 +238,7 @@ func TestDeadLetterBeforeTerm(t *testing.T) {
 		return s, nil
 	}))
 	vanish(l)
-	r.none(k, time.Second)
+	r.until("the next one ends it", func() bool { r.none(k, time.Second); return r.queue().Messages == 0 })
 	r.empty()
 	if d := r.dead("run"); len(d) != 1 || d[0].Reason != "no good" || d[0].Attempts != 1 {
 		t.Fatalf("dead letters %+v", d)

@@ -34,7 +34,7 @@ type liveRun struct {
 	shun    time.Time // not before
 	shunned int       // times in a row
 	told    bool      // its drift was logged
-	heard   time.Time // of the last notice that jobs were queued
+	heard   time.Time // of the last notice that jobs were queued, or of the run at all
 	handle  jetstream.Consumer
 }
 
@@ -45,6 +45,8 @@ const (
 	// declined here: the others are not held up.
 	shunFirst = time.Second
 	shunMost  = 5 * time.Minute
+	// countLag is for how long a server may not count yet what it has acked.
+	countLag = 2 * time.Second
 )
 
 func newRoster(c *Client, log zerolog.Logger) *roster {
@@ -115,11 +117,11 @@ func (r *roster) refresh(ctx context.Context) error {
 		r.idle += q.Waiting
 		l := r.runs[q.Run]
 		if l == nil {
-			l = &liveRun{served: r.turn}
+			l = &liveRun{served: r.turn, heard: asked} // its jobs may have been queued just now
 			r.runs[q.Run] = l
 			r.log.Debug().Str("run", q.Run).Int("priority", q.Priority).Msg("run to take jobs of")
 		}
-		if l.heard.After(asked) { // the answer may be from before the notice
+		if l.heard.After(asked.Add(-countLag)) { // the answer may be from before the notice
 			q.Pending = max(q.Pending, 1)
 		}
 		news = news || !l.open() && q.drift == nil && !q.Paused && (q.Pending > 0 || q.AckPending > 0) || q.Pending > l.Pending

@@ -7,11 +7,14 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"surprisal/internal/score"
 )
 
 // one is a job of a run of its own.
@@ -38,7 +41,12 @@ func TestHigherPriorityIsFirst(t *testing.T) {
 	r.runs(k, 2)
 	r.queueRun("high", 5, 3)
 	r.queueRun("least", -1, 2)
-	r.until("the new runs are heard of", func() bool { q, _ := k.roster.queue("least"); return q.Pending > 0 })
+	heard := func(runs ...string) func() bool {
+		return func() bool {
+			return !slices.ContainsFunc(runs, func(run string) bool { q, _ := k.roster.queue(run); return q.Pending == 0 })
+		}
+	}
+	r.until("the new runs are heard of", heard("high", "least"))
 	got := fmt.Sprint(r.runs(k, 9))
 	if want := "[high high high low low low low least least]"; got != want {
 		t.Fatalf("order %s, want %s", got, want)
@@ -46,7 +54,7 @@ func TestHigherPriorityIsFirst(t *testing.T) {
 	// A priority that is changed counts at once.
 	r.queueRun("x", 1, 4)
 	r.queueRun("y", 2, 4)
-	r.until("both are heard of", func() bool { q, _ := k.roster.queue("y"); return q.Pending > 0 })
+	r.until("both are heard of", heard("x", "y"))
 	r.runs(k, 1)
 	r.ok(r.c.OpenRun(r.ctx, "x", 3, RunConfig{}, RunConfig{}))
 	r.until("the change is heard of", func() bool {
@@ -100,13 +108,47 @@ func TestNewRunIsHeardOf(t *testing.T) {
 			}
 		}()
 		time.Sleep(300 * time.Millisecond)
-		queued := time.Now()
 		r.queueRun(fmt.Sprint("new", i), 1, 1)
+		queued := time.Now() // what queueing takes is not the worker's
 		at := <-got
 		t.Logf("a new run's job came after %s", at.Sub(queued).Round(time.Millisecond))
 		if at.Sub(queued) > lookEvery/2 {
 			t.Fatalf("heard of a new run after %s", at.Sub(queued))
 		}
+	}
+}
+
+// TestJobsOfJustNow: the server counts a run's jobs a little after it has acked them. A
+// worker that looks in between takes them all the same, whether it has just come, or the
+// run has, or more jobs of a run that had none left.
+func TestJobsOfJustNow(t *testing.T) {
+	r := newRig(t, RunConfig{})
+	queue := func(run string, epoch uint64, js []score.Job) {
+		t.Helper()
+		_, _, err := r.c.Submit(r.ctx, slices.Values(js), epoch)
+		r.ok(err)
+	}
+	cfg := quick("a")
+	cfg.FetchWait = 0 // as it is outside tests
+	for i := range 8 {
+		run := fmt.Sprint("new", i)
+		js := makeJobs(run, 2)
+		r.open(run, 0)
+		queue(run, 1, js[:1])
+		k, _ := r.worker(cfg)
+		for part := range 2 {
+			start := time.Now()
+			l := r.next(k)
+			if d := time.Since(start); d > lookEvery/2 {
+				t.Fatalf("part %d of run %d came after %s", part, i, d)
+			}
+			r.ok(l.Done(r.ctx, Totals{}))
+			if part == 0 {
+				k.roster.look()
+				queue(run, 1, js[1:])
+			}
+		}
+		r.ok(r.c.CloseRun(r.ctx, run))
 	}
 }
 
@@ -128,8 +170,13 @@ func TestDeclinedRunHoldsNobodyUp(t *testing.T) {
 		done++
 		r.ok(l.Done(r.ctx, Totals{}))
 	}
-	if declined == 0 || declined > 3 || time.Since(start) > time.Minute {
-		t.Fatalf("20 jobs took %s, with %d others declined", time.Since(start), declined)
+	// The run is left alone for longer each time: a slow machine sees it more often.
+	took, most := time.Since(start), 3
+	for wait := shunFirst * 3 / 4 << most; wait-shunFirst*3/4 <= took; wait *= 2 {
+		most++
+	}
+	if declined == 0 || declined > most || took > time.Minute {
+		t.Fatalf("20 jobs took %s, with %d others declined", took, declined)
 	}
 }
 
@@ -174,6 +221,7 @@ func TestHoldRun(t *testing.T) {
 	r.none(k, 1500*time.Millisecond)
 	b, _ := r.worker(quick("b"))
 	r.none(b, 500*time.Millisecond)
+	r.until("the client that looks is back too", r.c.Connected)
 	q, err := r.c.RunQueue(r.ctx, "run")
 	r.ok(err)
 	if !q.Paused || q.Pending != 3 {
@@ -181,10 +229,12 @@ func TestHoldRun(t *testing.T) {
 	}
 	r.ok(r.c.ReleaseRun(r.ctx, "run"))
 	start := time.Now()
-	r.runs(b, 3)
+	l = r.next(b)
 	if d := time.Since(start); d > lookEvery/2 {
 		t.Fatalf("resumed jobs came after %s", d)
 	}
+	r.ok(l.Done(r.ctx, Totals{}))
+	r.runs(b, 2)
 	r.empty()
 }
 
@@ -214,7 +264,7 @@ func TestCancelDrops(t *testing.T) {
 	cancel(true)
 	select {
 	case <-held["gone"].Context().Done():
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("the job in hand is not dropped")
 	}
 	r.is(context.Cause(held["gone"].Context()), ErrCancelled)
@@ -235,7 +285,7 @@ func TestDrain(t *testing.T) {
 	c := r.client(Config{})
 	asked := make(chan struct{}, 1)
 	r.ok(c.ListenDrain("w1", func() { asked <- struct{}{} }))
-	r.ok(c.nc.FlushTimeout(time.Second))
+	r.ok(c.nc.FlushWithContext(r.ctx))
 	r.ok(r.c.Drain(r.ctx, "w1"))
 	<-asked
 	r.is(r.c.Drain(r.ctx, "w2"), ErrNoWorker)
@@ -260,7 +310,7 @@ func TestFrozenWorker(t *testing.T) {
 	go func() { defer l.beats.Done(); l.beat() }() // SIGCONT
 	select {
 	case <-l.Context().Done():
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("a worker that was frozen is not told")
 	}
 	r.is(context.Cause(l.Context()), ErrSuperseded)
@@ -286,7 +336,8 @@ func TestFrozenBeforeTheStart(t *testing.T) {
 		"run over": {func(r *rig, l *Lease) { r.ok(l.Done(r.ctx, Totals{})); r.ok(r.c.CloseRun(r.ctx, "run")) }, false, "letting it go"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t, RunConfig{AckWait: 600 * time.Millisecond})
+			// b must keep the job meanwhile: a busy machine may hold its heartbeats up.
+			r := newRig(t, RunConfig{AckWait: 3 * time.Second})
 			js := makeJobs("run", 1)
 			r.submit(js, 1, 1, 0)
 			a, _ := r.worker(quick("frozen"))
@@ -453,12 +504,12 @@ func TestDispatcherLeaseOfAProcess(t *testing.T) {
 func TestSettleAfterWipe(t *testing.T) {
 	r := newRig(t, RunConfig{})
 	r.submit(makeJobs("run", 3), 1, 3, 0)
-	k, _ := r.worker(quick("a"))
+	k, kc := r.worker(quick("a"))
 	a, b, c := r.next(k), r.next(k), r.next(k)
 	r.srv.Shutdown()
 	r.cfg.StoreDir = t.TempDir()
 	r.startServer()
-	r.until("connected again", r.c.Connected)
+	r.until("both are connected again", func() bool { return r.c.Connected() && kc.Connected() })
 	r.ok(r.c.Setup(r.ctx, Topology{}))
 	r.open("run", 0)
 	other := makeJobs("run", 6)[3:] // at the same places in the stream

@@ -15,6 +15,7 @@ import (
 func TestTrapPrefetch(t *testing.T) {
 	r := newRig(t, RunConfig{})
 	r.submit(makeJobs("run", 50), 1, 50, 0)
+	r.until("all are counted", func() bool { return r.queue().Pending == 50 })
 	a, _ := r.worker(quick("a"))
 	b, _ := r.worker(quick("b"))
 	r.next(a)
@@ -25,7 +26,7 @@ func TestTrapPrefetch(t *testing.T) {
 		r.ok(r.next(b).Done(r.ctx, Totals{}))
 	}
 	// Nor does the server let anyone take more at once.
-	batch, err := r.handle().Fetch(50, jetstream.FetchMaxWait(time.Second))
+	batch, err := r.handle().Fetch(50, jetstream.FetchMaxWait(time.Minute)) // a refusal ends it
 	r.ok(err)
 	for range batch.Messages() {
 		t.Fatal("a request for 50 jobs got one")
@@ -36,13 +37,13 @@ func TestTrapPrefetch(t *testing.T) {
 }
 
 func TestTrapAckWaitRunsFromDelivery(t *testing.T) {
-	r := newRig(t, RunConfig{AckWait: 600 * time.Millisecond})
+	r := newRig(t, RunConfig{AckWait: 3 * time.Second}) // a busy machine may hold heartbeats up
 	r.submit(makeJobs("run", 1), 1, 1, 0)
 	a, _ := r.worker(quick("a"))
 	b, _ := r.worker(quick("b"))
 	l := r.next(a)
 	// The worker has not called the lease at all: it is heartbeaten from receipt.
-	r.none(b, 2*time.Second)
+	r.none(b, 7*time.Second)
 	r.ok(l.Done(r.ctx, Totals{}))
 	r.empty()
 }
@@ -53,10 +54,10 @@ func TestTrapWorkerVanishes(t *testing.T) {
 	r.submit(js, 1, 1, 0)
 	a, _ := r.worker(quick("a"))
 	b, _ := r.worker(quick("b"))
+	start := time.Now() // before the delivery: what comes back does so AckWait after it, or later
 	vanish(r.next(a))
-	start := time.Now()
 	l := r.next(b)
-	if d := time.Since(start); d < 300*time.Millisecond {
+	if d := time.Since(start); d < 400*time.Millisecond {
 		t.Fatalf("redelivered after %s, before AckWait", d)
 	}
 	if l.Attempt != 2 || l.Prior.Worker != "a" {
@@ -84,16 +85,20 @@ func TestTrapBareNak(t *testing.T) {
 	cfg := quick("a")
 	cfg.RetryDelay = 400 * time.Millisecond
 	k, _ := r.worker(cfg)
+	l := r.next(k)
 	for i, least := range []time.Duration{300 * time.Millisecond, 600 * time.Millisecond} {
-		l := r.next(k)
 		if l.Attempt != i+1 {
 			t.Fatalf("attempt %d, want %d", l.Attempt, i+1)
 		}
+		start := time.Now()
 		r.ok(l.Retry(r.ctx, errBoom))
 		r.wantState(js[0], StateFailed, i+1, 0)
-		r.none(k, least-50*time.Millisecond) // 0.75 of the delay, doubled each time
+		l = r.next(k)
+		if d := time.Since(start); d < least { // 0.75 of the delay, doubled each time
+			t.Fatalf("attempt %d came after %s, want %s or more", l.Attempt, d, least)
+		}
 	}
-	r.ok(r.next(k).Retry(r.ctx, errBoom))
+	r.ok(l.Retry(r.ctx, errBoom))
 	if s := r.wantState(js[0], StateDead, 3, 0); s.Error != "attempt 3 of 3 failed: boom" {
 		t.Fatalf("error %q", s.Error)
 	}
@@ -108,7 +113,7 @@ func TestTrapDelayedNaksHoldAckPending(t *testing.T) {
 	r := newRig(t, RunConfig{MaxAckPending: 2})
 	r.submit(makeJobs("run", 3), 1, 3, 0)
 	cfg := quick("a")
-	cfg.FetchWait, cfg.RetryDelay, cfg.IdleAfter = 400*time.Millisecond, 6*time.Second, 100*time.Millisecond
+	cfg.FetchWait, cfg.RetryDelay, cfg.IdleAfter = 400*time.Millisecond, 10*time.Second, 100*time.Millisecond
 	k, _ := r.worker(cfg)
 	r.ok(r.next(k).Retry(r.ctx, errBoom))
 	r.ok(r.next(k).Retry(r.ctx, errBoom))
@@ -143,7 +148,7 @@ func TestTrapHeartbeatLost(t *testing.T) {
 }
 
 func TestTrapHeartbeatLies(t *testing.T) {
-	r := newRig(t, RunConfig{AckWait: 1500 * time.Millisecond})
+	r := newRig(t, RunConfig{AckWait: 3 * time.Second}) // a busy machine may hold heartbeats up
 	js := makeJobs("run", 1)
 	r.submit(js, 1, 1, 0)
 	cfg := quick("hung")
@@ -158,11 +163,12 @@ func TestTrapHeartbeatLies(t *testing.T) {
 	if l.Context().Err() != nil {
 		t.Fatal("a job that moves was let go")
 	}
-	got := r.next(b) // then the kernel hangs
+	<-l.Context().Done() // then the kernel hangs
+	r.is(context.Cause(l.Context()), ErrStalled)
+	got := r.next(b)
 	if got.Attempt != 2 || got.Prior.Worker != "hung" {
 		t.Fatalf("attempt %d after %q", got.Attempt, got.Prior.Worker)
 	}
-	r.is(context.Cause(l.Context()), ErrStalled)
 	// Its worker, awake again, may no longer send the job away from b.
 	r.is(l.Retry(r.ctx, context.Cause(l.Context())), ErrSuperseded)
 	r.wantState(js[0], StateRunning, 0, 1)
@@ -212,7 +218,8 @@ func TestTrapMaxDeliverKeepsTheMessage(t *testing.T) {
 	vanish(r.next(k))
 	vanish(r.next(k))
 	r.none(k, 700*time.Millisecond)
-	if q := r.queue(); q.Messages != 1 || q.Pending != 0 || q.AckPending != 0 {
+	r.until("MaxDeliver", func() bool { return r.queue().AckPending == 0 })
+	if q := r.queue(); q.Messages != 1 || q.Pending != 0 {
 		t.Fatalf("the trap is gone: %+v", q)
 	}
 	ctx, cancel := context.WithCancel(r.ctx)
@@ -265,7 +272,7 @@ func TestTrapJobKillsItsWorkers(t *testing.T) {
 		}
 		vanish(l)
 	}
-	r.none(k, 600*time.Millisecond)
+	r.until("the fourth finds it over", func() bool { r.none(k, 600*time.Millisecond); return r.state(js[0]).State != StateRunning })
 	r.wantState(js[0], StateDead, 0, 3)
 	if d := r.dead("run"); len(d) != 1 || d[0].Attempts != 3 {
 		t.Fatalf("dead letters %+v", d)
@@ -277,7 +284,9 @@ func TestTrapDrainsAreNotAttempts(t *testing.T) {
 	r := newRig(t, RunConfig{MaxAttempts: 2, MaxLost: 2})
 	js := makeJobs("run", 1)
 	r.submit(js, 1, 1, 0)
-	k, _ := r.worker(quick("a"))
+	cfg := quick("a")
+	cfg.BackDelay = 60 * time.Millisecond // seconds, after seven deliveries
+	k, _ := r.worker(cfg)
 	for range 6 {
 		l := r.next(k)
 		if l.Attempt != 1 {
@@ -288,7 +297,7 @@ func TestTrapDrainsAreNotAttempts(t *testing.T) {
 	}
 	start := time.Now()
 	l := r.next(k)
-	if d := time.Since(start); d > 5*time.Second {
+	if d := time.Since(start); d > l.run.AckWait/2 { // which is what a job that is not given back waits
 		t.Fatalf("a job given back waited %s", d)
 	}
 	r.ok(l.Decline(r.ctx, "needs cuda"))

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -61,8 +62,11 @@ func TestManyLookOn(t *testing.T) {
 		return err
 	}
 	began := time.Now()
+	var most atomic.Int64 // runs and workers shown at once
+	const all = 33
 	g.Go(func() error {
-		for i := 0; ctx.Err() == nil && time.Since(began) < 6*time.Second; i++ {
+		// On a busy machine it takes longer until all have signed and are shown.
+		for i := 0; ctx.Err() == nil && (time.Since(began) < 6*time.Second || most.Load() < all && time.Since(began) < 2*time.Minute); i++ {
 			use := float64(i%100) / 100
 			err := client.PutWorker(ctx, jobs.WorkerRecord{
 				ID: fmt.Sprintf("w%d", i%30), Started: began, Progress: []jobs.JobProgress{{Run: "run-0", Job: "j", Documents: 1, Tokens: 9}},
@@ -86,7 +90,6 @@ func TestManyLookOn(t *testing.T) {
 		}
 		return http.DefaultClient.Do(req)
 	}
-	most := 0
 	for k := range 6 {
 		g.Go(func() error {
 			for ctx.Err() == nil {
@@ -109,7 +112,7 @@ func TestManyLookOn(t *testing.T) {
 						return err
 					}
 					if k == 4 {
-						most = max(most, len(v.Runs)+v.Fleet.Workers)
+						most.Store(max(most.Load(), int64(len(v.Runs)+v.Fleet.Workers)))
 					}
 				}
 				_ = res.Body.Close() // read as far as it was wanted
@@ -120,7 +123,7 @@ func TestManyLookOn(t *testing.T) {
 	if err := g.Wait(); err != nil && t.Context().Err() == nil && !strings.Contains(err.Error(), "context canceled") {
 		t.Fatal(err)
 	}
-	if most != 33 {
-		t.Errorf("at most %d runs and workers were shown, want 3 and 30", most)
+	if n := most.Load(); n != all {
+		t.Errorf("at most %d runs and workers were shown, want 3 and 30", n)
 	}
 }

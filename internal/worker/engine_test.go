@@ -34,7 +34,7 @@ func TestEngineFailureEndsTheWorker(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer srv.Shutdown()
-	client, err := jobs.Connect(ctx, jobs.Config{URLs: []string{srv.URL()}, Token: srv.Token()})
+	client, err := jobs.Connect(ctx, jobs.Config{URLs: []string{srv.URL()}, Token: srv.Token(), Timeout: 20 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}

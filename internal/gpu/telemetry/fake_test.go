@@ -82,10 +82,11 @@ func fake() (*server.Server, *server.Device) {
 	return s, d
 }
 
-// sampling starts a sampler of the fake GPU and waits for its first sample.
-func sampling(t *testing.T, s *server.Server, d *server.Device) *Sampler {
+// sampling starts a sampler of the fake GPU and waits for its first sample, which is
+// told of for ten times every.
+func sampling(t *testing.T, s *server.Server, d *server.Device, every time.Duration) *Sampler {
 	t.Helper()
-	m := Start(Config{UUID: strings.TrimPrefix(d.UUID, "GPU-"), lib: s, every: 20 * time.Millisecond})
+	m := Start(Config{UUID: strings.TrimPrefix(d.UUID, "GPU-"), lib: s, every: every})
 	t.Cleanup(m.Close)
 	for deadline := time.Now().Add(time.Minute); m.Now() == nil; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {

@@ -18,7 +18,7 @@ import (
 // TestValues: NVML's units become base units, and every metric is told.
 func TestValues(t *testing.T) {
 	s, d := fake()
-	m := sampling(t, s, d)
+	m := sampling(t, s, d, time.Minute) // one sample: the next adds to the energy
 	var want strings.Builder
 	kinds := map[string]string{}
 	for _, def := range Definitions() {
@@ -99,7 +99,7 @@ func TestUnsupported(t *testing.T) {
 		}
 		return 60, nvml.SUCCESS
 	}
-	m := sampling(t, s, d)
+	m := sampling(t, s, d, time.Second)
 	for first := m.Now(); m.Now() == first; time.Sleep(time.Millisecond) {
 	}
 	have := names(t, m)
@@ -143,7 +143,7 @@ func TestLost(t *testing.T) {
 		}
 		return 100_000, nvml.SUCCESS
 	}
-	m := sampling(t, s, d)
+	m := sampling(t, s, d, 20*time.Millisecond)
 	lost.Store(true)
 	for deadline := time.Now().Add(time.Minute); m.Up() || m.Now() != nil; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -165,9 +165,10 @@ func TestLost(t *testing.T) {
 // values are not told.
 func TestHang(t *testing.T) {
 	s, d := fake()
-	hang, free := atomic.Bool{}, make(chan struct{})
+	hang, hangs, free := atomic.Bool{}, make(chan struct{}), make(chan struct{})
 	d.GetTemperatureFunc = func(nvml.TemperatureSensors) (uint32, nvml.Return) {
-		if hang.Load() {
+		if hang.CompareAndSwap(true, false) {
+			close(hangs)
 			<-free
 		}
 		return 60, nvml.SUCCESS
@@ -177,6 +178,7 @@ func TestHang(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 	hang.Store(true)
+	<-hangs // no sample comes any more
 	time.Sleep(2 * stale * 10 * time.Millisecond)
 	start := time.Now()
 	if have := names(t, m); len(have) != 1 || m.Up() {
@@ -205,7 +207,7 @@ func TestMIG(t *testing.T) {
 		return nvml.Memory_v2{Total: 18 << 30, Used: 4 << 30}, nvml.SUCCESS
 	}
 	mig.GetComputeRunningProcessesFunc = func() ([]nvml.ProcessInfo, nvml.Return) { return nil, nvml.ERROR_NO_PERMISSION }
-	m := Start(Config{UUID: strings.TrimPrefix(mig.UUID, "MIG-"), lib: s, every: 20 * time.Millisecond})
+	m := Start(Config{UUID: strings.TrimPrefix(mig.UUID, "MIG-"), lib: s, every: time.Minute})
 	defer m.Close()
 	for m.Now() == nil {
 		time.Sleep(time.Millisecond)

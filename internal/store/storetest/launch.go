@@ -63,7 +63,7 @@ func waitReady(ctx context.Context, addr string, ended <-chan struct{}, ready fu
 	defer cancel()
 	for {
 		err := func() error {
-			ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+			ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 			defer cancel()
 			return ready(ctx, addr)
 		}()

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -34,6 +35,12 @@ type Request struct {
 	Fault        Fault
 }
 
+// passing is a request, over once it is counted.
+type passing struct {
+	Request
+	over bool
+}
+
 // Proxy forwards to a server, fails on purpose and counts.
 type Proxy struct {
 	URL string
@@ -41,9 +48,8 @@ type Proxy struct {
 
 	mu       sync.Mutex
 	fault    func(n int, r *http.Request) Fault
-	requests []Request
+	requests []*passing // in the order they came
 	n        int
-	serving  int // requests that are not in requests yet
 }
 
 // NewProxy starts a proxy before a server on loopback.
@@ -62,13 +68,14 @@ func (p *Proxy) Fail(f func(n int, r *http.Request) Fault) {
 	p.fault, p.n = f, 0
 }
 
-// Take gives the requests since the last Take. It waits for those under way: a client
-// has its last byte before the proxy has counted it. One that its client keeps open is
-// not waited for longer than two seconds.
-func (p *Proxy) Take() []Request {
-	for end := time.Now().Add(2 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+// Take gives the requests since the last Take, in the order they came. It waits for
+// those under way: a client has its last byte before the proxy has counted it. One that
+// its client keeps open is not waited for longer than ten seconds; a later Take gives it.
+func (p *Proxy) Take() (taken []Request) {
+	underWay := func(r *passing) bool { return !r.over }
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		p.mu.Lock()
-		idle := p.serving == 0
+		idle := !slices.ContainsFunc(p.requests, underWay)
 		p.mu.Unlock()
 		if idle {
 			break
@@ -76,9 +83,16 @@ func (p *Proxy) Take() []Request {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	r := p.requests
-	p.requests = nil
-	return r
+	var left []*passing
+	for _, r := range p.requests {
+		if r.over {
+			taken = append(taken, r.Request)
+		} else {
+			left = append(left, r)
+		}
+	}
+	p.requests = left
+	return taken
 }
 
 // Bytes adds up the bodies of requests.
@@ -96,14 +110,14 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f = p.fault(p.n, r)
 	}
 	p.n++
-	p.serving++
+	entry := new(passing)
+	p.requests = append(p.requests, entry)
 	p.mu.Unlock()
 	rec := Request{Method: r.Method, Path: r.URL.Path, Range: r.Header.Get("Range"), Fault: f}
 	defer func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		p.requests = append(p.requests, rec)
-		p.serving--
+		entry.Request, entry.over = rec, true
 	}()
 	switch f {
 	case Busy:
