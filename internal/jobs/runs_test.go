@@ -595,12 +595,21 @@ func TestNoticeDuringALook(t *testing.T) {
 	r.ok(r.c.OpenRun(r.ctx, "x", 0, RunConfig{}, RunConfig{}))
 	roster := newRoster(r.c, r.c.log)
 	r.ok(roster.refresh(r.ctx))
+	if runs, _, _ := roster.order(time.Now()); len(runs) != 2 {
+		t.Fatalf("runs heard of just now, whose jobs may not be counted yet: %v", runs)
+	}
+	heard := func(run string, at time.Time) {
+		roster.mu.Lock()
+		defer roster.mu.Unlock()
+		roster.runs[run].heard = at
+	}
+	heard("x", time.Time{})
+	heard("run", time.Time{})
+	r.ok(roster.refresh(r.ctx))
 	if runs, _, _ := roster.order(time.Now()); len(runs) != 0 {
 		t.Fatalf("runs to take jobs of: %v", runs)
 	}
-	roster.mu.Lock()
-	roster.runs["x"].heard = time.Now().Add(time.Minute) // a notice after the request, before its answer
-	roster.mu.Unlock()
+	heard("x", time.Now().Add(time.Minute)) // a notice after the request, before its answer
 	r.ok(roster.refresh(r.ctx))
 	if runs, _, _ := roster.order(time.Now()); len(runs) != 1 {
 		t.Fatal("the notice is forgotten")
