@@ -131,7 +131,7 @@ func TestInterruptDrains(t *testing.T) {
 	}
 	began := time.Now()
 	wait(t, cmd, r).want(t, 130)
-	if took := time.Since(began); took > 40*time.Second { // 25 s where nothing else runs
+	if took := time.Since(began); took > 25*time.Second {
 		t.Errorf("the drain took %s", took)
 	}
 	says(t, r.stderr, "draining", "goes on from here")

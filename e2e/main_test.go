@@ -167,8 +167,8 @@ func (o *output) String() string {
 	return o.b.String()
 }
 
-// start starts a program; its context kills it at the latest when the test ends. One
-// that hangs is killed before: some run for as long as a long test.
+// start starts a program; its context kills it when the test ends, or after ten
+// minutes: some run for as long as a long test.
 func start(t *testing.T, env []string, program string, args ...string) (*exec.Cmd, *result) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)

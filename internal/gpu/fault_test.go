@@ -11,7 +11,6 @@ import (
 	"strings"
 	"testing"
 
-	"surprisal/internal/model"
 	"surprisal/internal/model/modeltest"
 	"surprisal/internal/score"
 )
@@ -53,14 +52,7 @@ func TestFault(t *testing.T) {
 func TestBudget(t *testing.T) {
 	needGPU(t)
 	dir := filepath.Join(goldens, "kla_128")
-	mc, err := model.LoadConfig(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ckpt, err := model.Open(dir, mc)
-	if err != nil {
-		t.Fatal(err)
-	}
+	ckpt, mc := modeltest.Open(t, dir)
 	defer ckpt.Close()
 	for _, n := range []int{100, 63, -64, 1 << 30} {
 		if e, err := New(ckpt, mc, Config{MaxTokens: n}); err == nil {
@@ -85,7 +77,7 @@ func TestBudget(t *testing.T) {
 		return
 	}
 	t.Setenv("SURPRISAL_EMULATOR_MEMORY", "600000000")
-	_, err = New(ckpt, mc, Config{MaxTokens: 1 << 17})
+	_, err := New(ckpt, mc, Config{MaxTokens: 1 << 17})
 	if !errors.Is(err, errBudget) || !strings.Contains(err.Error(), "MiB") {
 		t.Errorf("a budget over the memory: %v", err)
 	}

@@ -81,14 +81,7 @@ func TestShapes(t *testing.T) {
 				budget = 512 // the choice of algorithms runs whole batches
 				lens = []int{1, 2, 17, 63, 64, 65, 129}
 			}
-			mc, err := model.LoadConfig(dir)
-			if err != nil {
-				t.Fatal(err)
-			}
-			ckpt, err := model.Open(dir, mc)
-			if err != nil {
-				t.Fatal(err)
-			}
+			ckpt, mc := modeltest.Open(t, dir)
 			defer ckpt.Close()
 			ref, err := cpu.New(ckpt, mc, cpu.Config{MaxTokens: 8192})
 			if err != nil {

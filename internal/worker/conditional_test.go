@@ -8,8 +8,8 @@ import (
 	"slices"
 	"testing"
 
-	"surprisal/internal/model"
 	"surprisal/internal/model/cpu"
+	"surprisal/internal/model/modeltest"
 	"surprisal/internal/model/tokenizer"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
@@ -53,14 +53,7 @@ func demoReading(t *testing.T) *reading {
 
 func demoEngine(t *testing.T, budget int) Engine {
 	t.Helper()
-	cfg, err := model.LoadConfig(demoModel)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ckpt, err := model.Open(demoModel, cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	ckpt, cfg := modeltest.Open(t, demoModel)
 	defer func() { _ = ckpt.Close() }()
 	e, err := cpu.New(ckpt, cfg, cpu.Config{MaxTokens: budget})
 	if err != nil {

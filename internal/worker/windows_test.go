@@ -8,8 +8,8 @@ import (
 	"path/filepath"
 	"testing"
 
-	"surprisal/internal/model"
 	"surprisal/internal/model/cpu"
+	"surprisal/internal/model/modeltest"
 	"surprisal/internal/score"
 )
 
@@ -39,14 +39,7 @@ func longModes(t *testing.T, name string, budget int) {
 	}
 	readJSON(t, filepath.Join(dir, "expected.json"), &expected)
 	readJSON(t, filepath.Join(dir, "windows.json"), &want)
-	cfg, err := model.LoadConfig(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ckpt, err := model.Open(dir, cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	ckpt, cfg := modeltest.Open(t, dir)
 	defer func() { _ = ckpt.Close() }()
 	engine, err := cpu.New(ckpt, cfg, cpu.Config{MaxTokens: min(budget, 4096)})
 	if err != nil {
