@@ -1,9 +1,10 @@
 //go:build cuda
 
 // Command gpubench measures the CUDA engine alone, in one process: the matrix
-// products of a forward pass, forward + NLL on dense and on packed batches, the
-// recurrence's kernels, and every other family of kernels. It prints JSON; bench/run
-// puts it beside the peer's figures of the same run.
+// products of a forward pass, forward + NLL on documents packed as a worker packs them
+// (all of 4,096 tokens, and a mix of lengths), the recurrence's kernels, and every
+// other family of kernels. It prints JSON; bench/run puts it beside the peer's figures
+// of the same run.
 //
 //	gpubench --model DIR [--lengths FILE] [--gpu N] [--budget 32768]
 package main
@@ -13,6 +14,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"iter"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -22,6 +24,7 @@ import (
 	"surprisal/internal/gpu"
 	"surprisal/internal/model"
 	"surprisal/internal/score"
+	"surprisal/internal/worker"
 )
 
 func main() {
@@ -50,6 +53,7 @@ type measured struct {
 	Documents  int          `json:"documents"`
 	Longest    int          `json:"longest"`
 	Tokens     int          `json:"tokens"`
+	Batches    int          `json:"batches"`
 	MS         float64      `json:"ms"` // median of a batch
 	Worst      float64      `json:"worst_ms"`
 	TPS        float64      `json:"tokens_per_second"`
@@ -120,7 +124,7 @@ func run() error {
 		name string
 		lens [][]int
 	}{{"dense", [][]int{dense}}, {"mix", mix}} {
-		m, err := measure(e, cfg, c.name, c.lens)
+		m, err := measure(e, cfg, c.name, slices.Concat(c.lens...))
 		if err != nil {
 			return err
 		}
@@ -131,55 +135,94 @@ func run() error {
 	return enc.Encode(r)
 }
 
-// measure runs each list of lengths several times, warm; a mix's time is that of
-// all its batches.
-func measure(e *gpu.Engine, cfg model.Config, name string, lens [][]int) (measured, error) {
-	ctx := context.Background()
-	m := measured{Name: name}
-	var all []*score.Batch
-	for i, l := range lens {
-		all = append(all, fill(cfg, l, uint64(i)+2))
-		m.Documents += len(l)
-		m.Longest = max(m.Longest, slices.Max(l))
-		m.Tokens += len(all[i].IDs)
+// measure packs the documents as a worker does, a few times over, and times the
+// batches from warm to the last, waits for the packer included.
+func measure(e *gpu.Engine, cfg model.Config, name string, lens []int) (measured, error) {
+	m := measured{Name: name, Documents: len(lens), Longest: slices.Max(lens)}
+	for _, n := range lens {
+		m.Tokens += n
 	}
+	const warm, least = 6, 48 // batches
+	budget := e.Info().MaxTokens
+	rounds := max(1, least*budget/m.Tokens)
 	var times []float64
-	for round := range 8 {
-		for _, b := range all {
-			start := time.Now()
-			if err := e.Forward(ctx, b); err != nil {
-				return m, err
-			}
-			ms := float64(time.Since(start).Microseconds()) / 1e3
-			for _, v := range b.NLL {
-				if f := float64(v); math.IsNaN(f) || math.IsInf(f, 0) {
-					return m, fmt.Errorf("%s: a score is not finite", name)
-				}
-			}
-			if round > 1 { // two to warm up
-				times = append(times, ms)
+	var start, last time.Time
+	tokens := 0
+	err := worker.Pack(context.Background(), e, documents(cfg, lens, rounds), func(b *score.Batch) error {
+		began := time.Now()
+		if len(times) == warm {
+			start = began
+		}
+		if err := e.Forward(context.Background(), b); err != nil {
+			return err
+		}
+		last = time.Now()
+		times = append(times, float64(last.Sub(began).Microseconds())/1e3)
+		if len(times) > warm {
+			tokens += len(b.IDs)
+		}
+		for _, v := range b.NLL {
+			if f := float64(v); math.IsNaN(f) || math.IsInf(f, 0) {
+				return fmt.Errorf("%s: a score is not finite", name)
 			}
 		}
-		if round > 2 && len(all) > 8 {
-			break
-		}
+		return nil
+	})
+	if err != nil {
+		return m, err
 	}
-	sum := 0.0
-	for _, t := range times {
-		sum += t
-	}
-	perRound := float64(m.Tokens) / float64(len(all))
-	m.TPS = perRound * float64(len(times)) / sum * 1e3
+	m.Batches = len(times) - warm
+	m.TPS = float64(tokens) / last.Sub(start).Seconds()
+	times = times[warm:]
 	slices.Sort(times)
 	m.MS, m.Worst = times[len(times)/2], times[len(times)-1]
-	f, err := e.Profile(ctx, all[0])
-	m.Families = f
-	for _, x := range f {
-		if x.Name == "gdn2 prepare" || x.Name == "gdn2 walk" || x.Name == "gdn2" || x.Name == "gdn2 gate" {
-			m.Recurrence += x.MS / float64(cfg.Layers)
+
+	// The same documents again, with each kernel timed.
+	n, profiled := 0, 0
+	err = worker.Pack(context.Background(), e, documents(cfg, lens, rounds), func(b *score.Batch) error {
+		if n++; n <= warm || n > warm+12 || len(b.IDs) <= budget-score.SplitMultiple {
+			return e.Forward(context.Background(), b)
+		}
+		profiled++
+		f, err := e.Profile(context.Background(), b)
+		for _, x := range f {
+			i := slices.IndexFunc(m.Families, func(o gpu.Family) bool { return o.Name == x.Name })
+			if i < 0 {
+				i, m.Families = len(m.Families), append(m.Families, gpu.Family{Name: x.Name})
+			}
+			m.Families[i].MS += x.MS
+		}
+		return err
+	})
+	for i := range m.Families {
+		f := &m.Families[i]
+		if f.MS /= float64(profiled); f.Name == "gdn2 prepare" || f.Name == "gdn2 walk" || f.Name == "gdn2" || f.Name == "gdn2 gate" {
+			m.Recurrence += f.MS / float64(cfg.Layers)
 		}
 	}
 	return m, err
+}
+
+// documents gives random documents of these lengths, so many times over.
+func documents(cfg model.Config, lens []int, rounds int) iter.Seq[[]int32] {
+	return func(yield func([]int32) bool) {
+		r := rand.New(rand.NewPCG(2, 0))
+		for range rounds {
+			for _, n := range lens {
+				if !yield(random(r, cfg, n+1)) {
+					return
+				}
+			}
+		}
+	}
+}
+
+func random(r *rand.Rand, cfg model.Config, n int) []int32 {
+	ids := make([]int32, n)
+	for i := range ids {
+		ids[i] = int32(r.IntN(cfg.VocabSize))
+	}
+	return ids
 }
 
 // scoreDocuments writes ids and scores of 8 documents, packed in one batch.
@@ -210,10 +253,7 @@ func fill(cfg model.Config, lens []int, seed uint64) *score.Batch {
 	r := rand.New(rand.NewPCG(seed, 0))
 	b := &score.Batch{}
 	for _, n := range lens {
-		ids := make([]int32, n+1)
-		for i := range ids {
-			ids[i] = int32(r.IntN(cfg.VocabSize))
-		}
+		ids := random(r, cfg, n+1)
 		b.Append(ids[:n], ids[1:], nil)
 	}
 	b.Alloc()

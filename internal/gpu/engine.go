@@ -327,7 +327,11 @@ func (e *Engine) NewState() (score.State, error) {
 
 // Info says what the engine is.
 func (e *Engine) Info() score.EngineInfo {
-	return score.EngineInfo{Kind: score.EngineCUDA, Precision: precision(), Device: e.dev.info.Name, MaxTokens: e.cfg.MaxTokens, VocabSize: e.model.VocabSize, StateBytes: e.pool.bytes, Flops: e.model.Flops()}
+	return score.EngineInfo{
+		Kind: score.EngineCUDA, Precision: precision(), Device: e.dev.info.Name, MaxTokens: e.cfg.MaxTokens, VocabSize: e.model.VocabSize,
+		// A document's walk is a block a slice of its value heads, and an SM has one.
+		MinDocuments: e.dev.sms * e.rec.slice / (e.model.VHeads * e.model.V), StateBytes: e.pool.bytes, Flops: e.model.Flops(),
+	}
 }
 
 // Close gives the GPU's memory back, after a Forward under way. A second Close

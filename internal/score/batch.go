@@ -113,6 +113,9 @@ type EngineInfo struct {
 	Device    string     // for people: the GPU's name, or the CPU's
 	MaxTokens int        // token budget of a batch, a multiple of SplitMultiple
 	VocabSize int
+	// MinDocuments: a full batch of fewer leaves part of the engine idle, since the
+	// recurrence of one runs in order. 0: any number will do.
+	MinDocuments int
 	// StateBytes is about the memory of one State; 0 when that is not known.
 	StateBytes int64
 	// Flops of a token with a target: its matrix products; 0 when not known.

@@ -2,7 +2,11 @@ package worker
 
 import (
 	"context"
+	"iter"
+	"slices"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"surprisal/internal/score"
 )
@@ -30,6 +34,9 @@ type step struct {
 	end *task
 }
 
+// batches in turn: one being packed, one being scored.
+const batchesInTurn = 2
+
 // packed is a batch and what to do with its scores.
 type packed struct {
 	batch score.Batch
@@ -47,16 +54,18 @@ func (p *packed) reset() {
 }
 
 // packer fills batches of budget tokens with documents in the order they come,
-// without padding. A sequence that does not fit is split on the grid of
-// score.SplitMultiple and carries its state to the next batch; since sequences
-// are packed one after another, at most one is carried at a time. What goes on
-// from a context that is shared waits for the batch that the context ends in.
+// without padding. A document that does not fit, or is longer than its share of a
+// batch, is split on the grid of score.SplitMultiple and carries its state on: long
+// documents go through the same batches side by side, since an engine can't work on
+// the end of one before its beginning. What goes on from a context that is shared
+// waits for the batch that the context ends in.
 type packer struct {
 	budget   int
+	share    int // most tokens of a document in a batch while others may come; 0: budget
 	newState func() (score.State, error)
 	in       <-chan item
 	free     chan *packed // empty batches, given back by forward
-	out      chan<- *packed
+	out      chan *packed
 
 	// took is told how long a batch was worked on, without waits; nil: nobody asks.
 	took    func(time.Duration)
@@ -69,8 +78,11 @@ type packer struct {
 	cur     *packed
 	states  int // of the current batch's sequences
 	seqs    []sequence
-	waiting []waiting // for the current batch
-	ready   []waiting // for batches that are on their way; a stack
+	carried []*carried // documents that are partly packed
+	turn    int        // those before it have been in the current batch
+	last    bool       // no document may come that would fill a batch
+	waiting []waiting  // for the current batch
+	ready   []waiting  // for batches that are on their way; a stack
 }
 
 // run packs until in is closed or ctx ends. It closes out.
@@ -88,7 +100,7 @@ func (p *packer) run(ctx context.Context) error {
 		if !ok {
 			return p.flushAll(ctx)
 		}
-		err := p.drain(ctx)
+		err := p.goOn(ctx)
 		switch {
 		case err != nil:
 		case it.doc != nil && it.doc.task.dropped() != nil:
@@ -155,7 +167,7 @@ func (p *packer) flush(ctx context.Context) error {
 	select {
 	case p.out <- p.cur:
 		p.resumed = time.Now()
-		p.cur, p.states = nil, 0
+		p.cur, p.states, p.turn = nil, 0, 0
 		p.ready, p.waiting = append(p.ready, p.waiting...), nil
 		return nil
 	case <-ctx.Done():
@@ -172,16 +184,163 @@ func (p *packer) add(ctx context.Context, d *document) error {
 	if len(p.seqs) == 0 {
 		return p.step(ctx, step{doc: d, last: true})
 	}
-	for i, s := range p.seqs {
+	c := &carried{doc: d, seqs: p.seqs}
+	done, err := p.advance(ctx, c)
+	if err != nil || done {
+		return err
+	}
+	c.seqs = slices.Clone(c.seqs)
+	d.task.unpacked++
+	p.carried, p.turn = append(p.carried, c), len(p.carried)+1
+	return p.flushFull(ctx, true)
+}
+
+// carried is a document on its way through several batches.
+type carried struct {
+	doc   *document
+	seqs  []sequence  // what is not packed yet
+	done  int         // inputs of the first that are
+	state score.State // after those
+}
+
+// advance packs c's next tokens into the current batch, as many as it has room for
+// and are c's share. True: c is complete.
+func (p *packer) advance(ctx context.Context, c *carried) (bool, error) {
+	cur, err := p.current(ctx)
+	if err != nil {
+		return false, err
+	}
+	share := p.budget
+	if p.share > 0 {
+		share = p.share
+	}
+	if p.last {
+		share = max(share, p.budget/max(len(p.carried), 1))
+	}
+	for len(c.seqs) > 0 {
+		s := c.seqs[0]
+		n, room := s.n-c.done, min(share, p.budget-len(cur.batch.IDs))
+		if n > room {
+			n = room - room%score.SplitMultiple
+		}
+		whole := c.done+n == s.n
+		stateful := !whole || c.state != nil
+		if n == 0 || stateful && p.maxStates > 0 && p.states >= p.maxStates {
+			return false, nil
+		}
+		if stateful {
+			p.states++
+		}
+		if stateful && c.state == nil {
+			if c.state, err = p.newState(); err != nil {
+				return false, err
+			}
+		}
 		end := endSequence
-		if i == len(p.seqs)-1 {
+		if len(c.seqs) == 1 {
 			end = endDocument
 		}
-		if _, err := p.sequence(ctx, d, s, nil, end); err != nil {
+		p.put(c.doc, s, c.done, n, c.state, end)
+		share -= n
+		if c.done += n; whole {
+			c.seqs, c.done, c.state = c.seqs[1:], 0, nil
+		}
+	}
+	return true, p.flushFull(ctx, false)
+}
+
+// goOn packs what goes on from batches before: what waited for their end, and the
+// documents that are partly packed, each once a batch.
+func (p *packer) goOn(ctx context.Context) error {
+	if err := p.drain(ctx); err != nil {
+		return err
+	}
+	for p.turn < len(p.carried) {
+		c := p.carried[p.turn]
+		done, err := false, error(nil)
+		if c.doc.task.dropped() == nil {
+			done, err = p.advance(ctx, c)
+		} else if done = true; c.state != nil { // the batch that it comes of may be under way
+			err = p.step(ctx, step{release: c.state})
+		}
+		if err != nil {
+			return err
+		}
+		if !done {
+			p.turn++
+			err = p.flushFull(ctx, true)
+		} else {
+			p.carried = slices.DeleteFunc(p.carried, func(o *carried) bool { return o == c })
+			err = p.packedOne(ctx, c.doc.task)
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// flushFull sends the current batch if nothing that is split has room in it; stopped:
+// a document had to stop, which may have been for want of a state.
+func (p *packer) flushFull(ctx context.Context, stopped bool) error {
+	if p.cur == nil {
+		return nil
+	}
+	if p.budget-len(p.cur.batch.IDs) < score.SplitMultiple || stopped && p.maxStates > 0 && p.states >= p.maxStates {
+		return p.flush(ctx)
+	}
+	return nil
+}
+
+// newPacker packs for an engine, in batches of so many tokens.
+func newPacker(e Engine, budget int) *packer {
+	info := e.Info()
+	p := &packer{budget: budget, newState: e.NewState, maxStates: batchStates(info), free: make(chan *packed, batchesInTurn), out: make(chan *packed)}
+	for range batchesInTurn {
+		p.free <- new(packed)
+	}
+	if n := min(info.MinDocuments, p.maxStates); n > 0 {
+		p.share = max(budget/n/score.SplitMultiple, 1) * score.SplitMultiple
+	}
+	return p
+}
+
+// Pack packs documents of ids as a worker does for a full corpus, for measurements:
+// do gets the batches in order.
+func Pack(ctx context.Context, e Engine, docs iter.Seq[[]int32], do func(*score.Batch) error) error {
+	p, in := newPacker(e, e.Info().MaxTokens), make(chan item, 64)
+	p.in = in
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		defer close(in)
+		t := new(task)
+		for ids := range docs {
+			select {
+			case in <- item{doc: &document{task: t, ids: ids}}:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		return nil
+	})
+	g.Go(func() error { return p.run(ctx) })
+	g.Go(func() error {
+		for b := range p.out {
+			if len(b.batch.IDs) > 0 {
+				if err := do(&b.batch); err != nil {
+					return err
+				}
+			}
+			for _, s := range b.steps {
+				if s.release != nil {
+					s.release.Release()
+				}
+			}
+			p.free <- b // there is room for all
+		}
+		return nil
+	})
+	return g.Wait()
 }
 
 // ending is what a sequence's last token ends.
@@ -193,8 +352,24 @@ const (
 	endStretch                // others go on from its state
 )
 
-// sequence packs s into as many batches as it takes, from a state or from zero.
-// It gives the state after it at the end of a stretch.
+// put adds n inputs of s, after the first done, to the current batch, which has room.
+func (p *packer) put(d *document, s sequence, done, n int, state score.State, end ending) {
+	b, whole := &p.cur.batch, done+n == s.n
+	st := step{doc: d, off: len(b.IDs), n: n, skip: min(n, max(0, s.skip-done)), last: end == endDocument && whole}
+	if whole && end != endStretch {
+		st.release = state
+	}
+	at := s.first + done
+	b.Append(d.ids[at:at+n], d.ids[at+1:at+n+1], state)
+	// A target that is not counted is not computed either.
+	for i := range st.skip {
+		b.Targets[st.off+i] = score.NoTarget
+	}
+	p.cur.steps = append(p.cur.steps, st)
+}
+
+// sequence packs a stretch of contexts into as many batches as it takes, from a
+// state or from zero. It gives the state after it at the end of a stretch.
 func (p *packer) sequence(ctx context.Context, d *document, s sequence, from *base, end ending) (score.State, error) {
 	var state score.State
 	for done := 0; done < s.n; {
@@ -227,17 +402,7 @@ func (p *packer) sequence(ctx context.Context, d *document, s sequence, from *ba
 				return nil, err
 			}
 		}
-		st := step{doc: d, off: len(cur.batch.IDs), n: n, skip: min(n, max(0, s.skip-done)), last: end == endDocument && whole}
-		if whole && end != endStretch {
-			st.release = state
-		}
-		at := s.first + done
-		cur.batch.Append(d.ids[at:at+n], d.ids[at+1:at+n+1], state)
-		// A target that is not counted is not computed either.
-		for i := range st.skip {
-			cur.batch.Targets[st.off+i] = score.NoTarget
-		}
-		cur.steps = append(cur.steps, st)
+		p.put(d, s, done, n, state, end)
 		done += n
 		if p.budget-len(cur.batch.IDs) < score.SplitMultiple {
 			if err := p.flush(ctx); err != nil {

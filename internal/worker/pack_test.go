@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"math/rand/v2"
 	"slices"
@@ -19,12 +20,12 @@ type pair struct{ in, target int32 }
 
 // packAll packs docs and gives, for each, the windows that the engine sees: each
 // from zero state, with the inputs and the targets counted.
-func packAll(t *testing.T, docs []*document, budget int, flush func(i int) bool) (windows map[*document][][]int32, counted map[*document][]pair, states []*fakeState) {
+func packAll(t *testing.T, docs []*document, budget, share, maxStates int, flush func(i int) bool) (windows map[*document][][]int32, counted map[*document][]pair, states []*fakeState) {
 	t.Helper()
 	in, out, free := make(chan item), make(chan *packed), make(chan *packed, 2)
 	free <- new(packed)
 	free <- new(packed)
-	p := &packer{budget: budget, in: in, free: free, out: out, newState: func() (score.State, error) {
+	p := &packer{budget: budget, share: share, maxStates: maxStates, in: in, free: free, out: out, newState: func() (score.State, error) {
 		s := new(fakeState)
 		states = append(states, s)
 		return s, nil
@@ -51,11 +52,22 @@ func packAll(t *testing.T, docs []*document, budget int, flush func(i int) bool)
 		if len(b.IDs) > budget || len(b.NLL) != len(b.IDs) || len(b.Targets) != len(b.IDs) || int(b.CuSeqlens[len(b.CuSeqlens)-1]) != len(b.IDs) {
 			t.Fatalf("batch of %d tokens, budget %d", len(b.IDs), budget)
 		}
-		seq := 0
+		seq, stateful := 0, 0
+		for _, s := range b.States {
+			if s != nil {
+				stateful++
+			}
+		}
+		if maxStates > 0 && stateful > maxStates {
+			t.Fatalf("%d sequences with a state in a batch, %d are allowed", stateful, maxStates)
+		}
 		for _, st := range pk.steps {
 			if st.end != nil {
 				ended = true
 				continue
+			}
+			if ended {
+				t.Fatal("a document goes on after its task's end")
 			}
 			d := st.doc
 			if st.n > 0 {
@@ -102,6 +114,10 @@ func packAll(t *testing.T, docs []*document, budget int, flush func(i int) bool)
 	if err := <-errc; err != nil {
 		t.Fatal(err)
 	}
+	if share > 0 { // long ones end later
+		order := func(a, b *document) int { return cmp.Compare(slices.Index(docs, a), slices.Index(docs, b)) }
+		slices.SortFunc(finished, order)
+	}
 	if !ended || !slices.Equal(finished, docs) {
 		t.Fatalf("%d of %d documents finished in order, end seen: %v", len(finished), len(docs), ended)
 	}
@@ -125,7 +141,8 @@ func TestPackerScoresEachTargetOnce(t *testing.T) {
 			}
 			docs = append(docs, d)
 		}
-		windows, counted, states := packAll(t, docs, budget, func(int) bool { return rng.IntN(4) == 0 })
+		share := score.SplitMultiple * rng.IntN(4) // 0: the budget
+		windows, counted, states := packAll(t, docs, budget, share, []int{0, 0, 1, 2, 5}[rng.IntN(5)], func(int) bool { return rng.IntN(4) == 0 })
 		for i, s := range states {
 			if s.released != 1 {
 				t.Fatalf("trial %d: state %d was released %d times", trial, i, s.released)
@@ -155,6 +172,77 @@ func TestPackerScoresEachTargetOnce(t *testing.T) {
 			}
 		}
 	}
+}
+
+// infoEngine has states and a shape, and scores nothing.
+type infoEngine struct {
+	Engine
+	info score.EngineInfo
+}
+
+func (e infoEngine) Info() score.EngineInfo         { return e.info }
+func (e infoEngine) NewState() (score.State, error) { return new(fakeState), nil }
+
+// TestLongDocumentsSideBySide: long documents share the batches with others, so
+// that all but the last few are full and none has much of one document; where the
+// long ones are all that is left, they have all of it.
+func TestLongDocumentsSideBySide(t *testing.T) {
+	const budget, share = 4096, 512
+	e := infoEngine{info: score.EngineInfo{MaxTokens: budget, MinDocuments: budget / share, StateBytes: 1 << 20}}
+	for _, c := range []struct {
+		name  string
+		lens  func(i int) int
+		n     int
+		alone int // batches at the end that may have more of a document, or room
+	}{
+		{"a long one in 64", func(i int) int { return []int{100, 20000}[btoi(i%64 == 0)] }, 640, 20},
+		{"books", func(int) int { return 9000 }, 64, 6},
+		{"one book", func(int) int { return 40000 }, 1, 11},
+		{"none is long", func(i int) int { return 1 + i%500 }, 500, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var sizes, most []int
+			total, got := 0, 0
+			docs := func(yield func([]int32) bool) {
+				for i := range c.n {
+					total += c.lens(i)
+					if !yield(make([]int32, c.lens(i)+1)) {
+						return
+					}
+				}
+			}
+			err := Pack(t.Context(), e, docs, func(b *score.Batch) error {
+				longest := 0
+				for i := range b.States {
+					longest = max(longest, int(b.CuSeqlens[i+1]-b.CuSeqlens[i]))
+				}
+				got += len(b.IDs)
+				sizes, most = append(sizes, len(b.IDs)), append(most, longest)
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got != total {
+				t.Fatalf("%d tokens packed, %d given", got, total)
+			}
+			for i := range len(sizes) - c.alone {
+				if sizes[i] <= budget-score.SplitMultiple || most[i] > share {
+					t.Errorf("batch %d of %d has %d tokens, %d of them of one document", i, len(sizes), sizes[i], most[i])
+				}
+			}
+			if want := (total+budget-1)/budget + 1; len(sizes) > want {
+				t.Errorf("%d batches, %d would do: %v", len(sizes), want, sizes)
+			}
+		})
+	}
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 func TestPackerStopsWithContext(t *testing.T) {

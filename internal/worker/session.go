@@ -38,9 +38,6 @@ func newSession(w *Worker, c *jobs.Consumer, m *loaded) *session {
 	}
 }
 
-// batches in turn: one being packed, one being scored.
-const batchesInTurn = 2
-
 // run serves lease and those after it; next is a job for another model.
 func (s *session) run(fetch, work context.Context, lease *jobs.Lease) (next *jobs.Lease, err error) {
 	info := s.model.engine.Info()
@@ -49,16 +46,10 @@ func (s *session) run(fetch, work context.Context, lease *jobs.Lease) (next *job
 		budget = max(b-b%score.SplitMultiple, score.SplitMultiple)
 	}
 	g, ctx := errgroup.WithContext(work)
-	free := make(chan *packed, batchesInTurn)
-	for range batchesInTurn {
-		free <- new(packed)
-	}
-	batches, done := make(chan *packed), make(chan *task)
+	done := make(chan *task)
 	s.budget, s.flops = budget, info.Flops
-	p := &packer{
-		took:   func(d time.Duration) { s.w.meter.Took(metrics.PhasePack, d) },
-		budget: budget, newState: s.model.engine.NewState, in: s.items, free: free, out: batches, maxStates: batchStates(info),
-	}
+	p := newPacker(s.model.engine, budget)
+	p.in, p.took = s.items, func(d time.Duration) { s.w.meter.Took(metrics.PhasePack, d) }
 	g.Go(func() error {
 		defer close(s.items)
 		var err error
@@ -66,7 +57,7 @@ func (s *session) run(fetch, work context.Context, lease *jobs.Lease) (next *job
 		return err
 	})
 	g.Go(func() error { return p.run(ctx) })
-	g.Go(func() error { return s.forward(ctx, batches, free, done) })
+	g.Go(func() error { return s.forward(ctx, p.out, p.free, done) })
 	g.Go(func() error { return s.commit(ctx, done) })
 	err = g.Wait()
 	s.w.tasks.hold(nil)

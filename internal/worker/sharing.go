@@ -180,21 +180,23 @@ func (p *packer) drain(ctx context.Context) error {
 
 // flushAll packs all that waits and sends it.
 func (p *packer) flushAll(ctx context.Context) error {
+	p.last = true
+	defer func() { p.last = false }()
 	for {
-		if err := p.drain(ctx); err != nil {
+		if err := p.goOn(ctx); err != nil {
 			return err
 		}
 		if err := p.flush(ctx); err != nil {
 			return err
 		}
-		if len(p.ready) == 0 {
+		if len(p.ready)+len(p.carried) == 0 {
 			return nil
 		}
 	}
 }
 
-// packedOne counts a document of a group; the last ends its task, if that has
-// been read.
+// packedOne counts a document of a group, or one that was carried; the last ends
+// its task, if that has been read.
 func (p *packer) packedOne(ctx context.Context, t *task) error {
 	if t.unpacked--; t.unpacked == 0 && t.read {
 		return p.step(ctx, step{end: t})

@@ -278,5 +278,5 @@ func (e *simEngine) NewState() (score.State, error)   { return simState{}, nil }
 func (e *simEngine) CopyState(_, _ score.State) error { return nil }
 func (e *simEngine) Close() error                     { return nil }
 func (e *simEngine) Info() score.EngineInfo {
-	return score.EngineInfo{Kind: score.EngineCPU, Precision: "fp32", Device: "sim", MaxTokens: 256, VocabSize: 1 << 17}
+	return score.EngineInfo{Kind: score.EngineCPU, Precision: "fp32", Device: "sim", MaxTokens: 256, VocabSize: 1 << 17, MinDocuments: 3}
 }

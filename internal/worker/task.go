@@ -25,10 +25,10 @@ type task struct {
 	started time.Time
 	trace   *traces.Job // nil: nobody traces
 
-	// rows are the finished documents, in order of rows unless contexts are shared.
+	// rows are the finished documents, in the order in which they were finished.
 	rows []row
-	// unpacked documents of groups, and whether all of the task has been read; the
-	// packer's alone.
+	// unpacked documents of groups, and partly packed ones, and whether all of the
+	// task has been read; the packer's alone.
 	unpacked int
 	read     bool
 	// documents and tokens so far, read by whoever shows progress.
