@@ -93,6 +93,8 @@ func TestBits(t *testing.T) {
 					again := clone(docs)
 					modeltest.Score(t, e, again, nil, max(score.SplitMultiple, budget/4/score.SplitMultiple*score.SplitMultiple))
 					sameBits(t, "smaller batches", first, again)
+					modeltest.SideBySide(t, e, again, score.SplitMultiple*max(1, budget/8/score.SplitMultiple), budget)
+					sameBits(t, "side by side", first, again)
 					for i := range docs {
 						if len(docs[i].IDs) > 300 && emulated(t) {
 							continue

@@ -104,3 +104,49 @@ func Score(t testing.TB, e Engine, docs []Document, order []int, budget int) {
 	}
 	flush()
 }
+
+// SideBySide scores docs as Score does, all of them at once: each has at most share
+// tokens in a batch and carries its state to the next.
+func SideBySide(t testing.TB, e Engine, docs []Document, share, budget int) {
+	t.Helper()
+	states := make([]score.State, len(docs))
+	for i := range docs {
+		docs[i].NLL, docs[i].Top1 = nil, nil
+		if len(docs[i].IDs)-1 > share {
+			states[i] = NewState(t, e)
+		}
+	}
+	for left := true; left; {
+		left = false
+		var b score.Batch
+		var of []int
+		for i := range docs {
+			d := &docs[i]
+			at := len(d.NLL)
+			n := min(share, len(d.IDs)-1-at)
+			if n == 0 {
+				continue
+			}
+			left = true
+			if len(b.IDs)+n > budget {
+				break // these first
+			}
+			of = append(of, i)
+			b.Append(d.IDs[at:at+n], d.IDs[at+1:at+n+1], states[i])
+		}
+		if !left {
+			break
+		}
+		Forward(t, e, &b)
+		for n, i := range of {
+			lo, hi := b.CuSeqlens[n], b.CuSeqlens[n+1]
+			docs[i].NLL = append(docs[i].NLL, b.NLL[lo:hi]...)
+			docs[i].Top1 = append(docs[i].Top1, b.Top1[lo:hi]...)
+		}
+	}
+	for _, st := range states {
+		if st != nil {
+			st.Release()
+		}
+	}
+}
