@@ -45,7 +45,7 @@ const (
 	rowTile          = 256     // matrix products take a multiple of so many rows
 	headRows         = 4096    // rows of a slice of the head
 	taps             = 4       // of the short convolution; shorter ones have zeros in front
-	initialStates    = 8       // recurrent states that New takes memory for
+	initialStates    = 16      // recurrent states that New takes memory for: long documents side by side, of two batches
 )
 
 // Supported refuses what the kernels were not written for.
