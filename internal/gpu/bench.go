@@ -54,7 +54,8 @@ type Product struct {
 
 // Products times the matrix products of a full batch alone, each by the algorithm
 // that Forward uses, on random operands: the limit that the rest of a forward pass
-// is measured against. It spoils no weights.
+// is measured against; the first layer's, which a table saves, is counted. It spoils
+// no weights.
 func (e *Engine) Products() ([]Product, error) {
 	e.lock.Lock()
 	defer e.lock.Unlock()

@@ -30,7 +30,7 @@ func (c Config) validate() error {
 }
 
 // columns says where each projection stands in the fused one, and its width,
-// padded to whole tiles of 16.
+// padded to whole tiles of 16: a row is whole 16-byte pieces.
 type columns struct{ q, k, v, b, w, f, g, eta, total int }
 
 func columnsOf(c model.Config) columns {

@@ -109,6 +109,38 @@ func TestBits(t *testing.T) {
 	}
 }
 
+// TestTable: scores are the same to the last bit with and without the first layer's
+// table, of documents within batches and across them.
+func TestTable(t *testing.T) {
+	needGPU(t)
+	names := []string{"kla_128", "gva_128", "plain_128", "k64 v64", "k128 v256", "no conv", "two taps", "odd widths", "wide"}
+	lens, budget := lengths, 2048
+	if emulated(t) {
+		names, lens, budget = names[:len(names)-1], []int{1, 17, 63, 64, 65, 129, 300}, 192
+	}
+	if emulated(t) && testing.Short() {
+		names, lens = []string{"kla_128", "odd widths"}, lens[3:]
+	}
+	for _, name := range names {
+		t.Run(name, func(t *testing.T) {
+			dir := folder(t, name)
+			var scored [2][]modeltest.Document
+			for i, opt := range []options{{poison: true, half: true}, {poison: true, half: true, noTable: true}} {
+				e := open(t, dir, Config{MaxTokens: budget}, opt)
+				if (e.table != 0) == opt.noTable {
+					t.Fatalf("no table asked for: %v; the table: %#x", opt.noTable, e.table)
+				}
+				for _, n := range []int{budget, 64} {
+					docs := randomDocs(lens, e.Info().VocabSize, 11)
+					modeltest.Score(t, e, docs, nil, n)
+					scored[i] = append(scored[i], docs...)
+				}
+			}
+			sameBits(t, "without the table", scored[0], scored[1])
+		})
+	}
+}
+
 // TestLongDocument: one document that fills many batches has the scores of one
 // that fits.
 func TestLongDocument(t *testing.T) {

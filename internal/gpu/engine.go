@@ -27,7 +27,8 @@ type Engine struct {
 	pool  statePool
 	cols  columns
 	w     weights
-	rows  int // MaxTokens, padded to rowTile
+	rows  int          // MaxTokens, padded to rowTile
+	table cu.DevicePtr // the first layer's projections of each token, [VocabSize, columns.total]; or 0
 
 	gemm struct{ in, decay, gate, out, up, down, head *product }
 	buf  buffers
@@ -53,6 +54,8 @@ type options struct {
 	half bool
 	// poison fills buffers with NaN instead of zeros.
 	poison bool
+	// noTable leaves the first layer's table out.
+	noTable bool
 }
 
 // buffers are the work buffers, on the device; where no type is named, that of
@@ -80,7 +83,7 @@ type buffers struct {
 
 // kernels are those of one model.
 type kernels struct {
-	embed, norm, addBias, sequenceOf, key, value, keepInputs cu.Function
+	embed, gather, norm, addBias, sequenceOf, key, value, keepInputs cu.Function
 }
 
 // New reads the weights of a checkpoint with the shape mc onto a GPU, and takes
@@ -148,6 +151,9 @@ func (e *Engine) start(src source) error {
 	if err = e.dev.stream.Synchronize(); err != nil {
 		return err
 	}
+	if err = e.buildTable(); err != nil {
+		return fmt.Errorf("compute the first layer's projections: %w", err)
+	}
 	return e.clearBuffers()
 }
 
@@ -168,7 +174,7 @@ func (e *Engine) link() error {
 		fn   *cu.Function
 		name string
 	}{
-		{&e.k.embed, "embed"}, {&e.k.norm, norm}, {&e.k.addBias, "add_bias"},
+		{&e.k.embed, "embed"}, {&e.k.gather, "gather_rows"}, {&e.k.norm, norm}, {&e.k.addBias, "add_bias"},
 		{&e.k.sequenceOf, "sequence_of"}, {&e.k.key, fmt.Sprintf("gates_key_k%d_%s", c.K, suffix)}, {&e.k.value, "gates_value_" + suffix},
 		{&e.k.keepInputs, "keep_inputs"},
 	} {
@@ -207,29 +213,35 @@ func (e *Engine) fixedBytes(rows int) int64 {
 
 func (e *Engine) weightBytes() int64 { return 2*e.model.Params() + 4<<20 }
 
-// chooseBudget sets MaxTokens, or refuses one that does not fit.
+// need is the device memory that the engine takes with a budget, without a table.
+func (e *Engine) need(tokens int) int64 {
+	rows := roundUp(tokens, rowTile)
+	// The choice of algorithms takes the largest product's output once more, for a while.
+	spare := int64(commonRows) * int64(max(e.cols.total*2, 4*e.model.Inner, 4*headColumns(e.model)))
+	return e.weightBytes() + e.fixedBytes(rows) + spare + int64(rows)*e.bytesPerToken()
+}
+
+// chooseBudget sets MaxTokens, or refuses one that does not fit, and leaves the table
+// out where it does not fit beside.
 func (e *Engine) chooseBudget() error {
 	free, _, err := cu.MemInfo()
 	if err != nil {
 		return fmt.Errorf("ask for free memory: %w", err)
 	}
-	need := func(t int) int64 {
-		rows := roundUp(t, rowTile)
-		// The choice of algorithms takes the largest product's output once more, for a while.
-		spare := int64(commonRows) * int64(max(e.cols.total*2, 4*e.model.Inner, 4*headColumns(e.model)))
-		return e.weightBytes() + e.fixedBytes(rows) + spare + int64(rows)*e.bytesPerToken()
-	}
 	if t := e.cfg.MaxTokens; t != 0 {
-		if n := need(t); n > free {
+		if n := e.need(t); n > free {
 			return fmt.Errorf("a batch of %d tokens %w: about %d MiB are needed, %d MiB are free; give a smaller --batch-tokens", t, errBudget, n>>20, free>>20)
 		}
 	} else {
-		for t = defaultMaxTokens; need(t) > free; t /= 2 {
+		for t = defaultMaxTokens; e.need(t) > free; t /= 2 {
 			if t == minMaxTokens {
-				return fmt.Errorf("the model with a batch of %d tokens %w: about %d MiB are needed, %d MiB are free", t, errBudget, need(t)>>20, free>>20)
+				return fmt.Errorf("the model with a batch of %d tokens %w: about %d MiB are needed, %d MiB are free", t, errBudget, e.need(t)>>20, free>>20)
 			}
 		}
 		e.cfg.MaxTokens = t
+	}
+	if n := e.tableBytes(); n > free/4 || e.need(e.cfg.MaxTokens)+n > free {
+		e.opt.noTable = true
 	}
 	e.rows = roundUp(e.cfg.MaxTokens, rowTile)
 	if int64(e.rows)*int64(e.model.Inner/8) > math.MaxUint32 {

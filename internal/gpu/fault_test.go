@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -44,6 +45,42 @@ func TestFault(t *testing.T) {
 	t.Setenv("SURPRISAL_EMULATOR_FAIL", "")
 	if err := e.Forward(context.Background(), b); err == nil || !strings.Contains(err.Error(), "failed before") {
 		t.Fatalf("after a fault: %v", err)
+	}
+}
+
+// TestTableRoom: the first layer's table is taken where all of it fits beside the
+// rest, and never at the budget's cost.
+func TestTableRoom(t *testing.T) {
+	needGPU(t)
+	if !emulated(t) {
+		return
+	}
+	dir := filepath.Join(goldens, "kla_128")
+	e := open(t, dir, Config{MaxTokens: 128}, options{})
+	need, table := e.need(128), e.tableBytes()
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, more := range []int64{0, table - 1, table} {
+		t.Setenv("SURPRISAL_EMULATOR_MEMORY", strconv.FormatInt(need+more, 10))
+		e := open(t, dir, Config{MaxTokens: 128}, options{})
+		if (e.table != 0) != (more == table) || e.Info().MaxTokens != 128 {
+			t.Errorf("%d bytes beside the rest for a table of %d: the table is %#x, the budget %d", more, table, e.table, e.Info().MaxTokens)
+		}
+		if more == table { // the memory is gone by the time that the table is taken
+			bytes := e.Bytes()
+			t.Setenv("SURPRISAL_EMULATOR_MEMORY", "1")
+			e.table = 0
+			if err := e.dev.do(e.buildTable); err != nil || e.table != 0 || e.Bytes() != bytes {
+				t.Errorf("without memory: %v, the table is %#x, %d bytes", err, e.table, e.Bytes())
+			}
+		}
+		b := &score.Batch{}
+		b.Append([]int32{1, 2}, []int32{2, 3}, nil)
+		modeltest.Forward(t, e, b)
+		if err := e.Close(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

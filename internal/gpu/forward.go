@@ -136,22 +136,35 @@ func (e *Engine) upload(b *score.Batch) (batch, error) {
 }
 
 func (e *Engine) embed(d batch) error {
-	grid := min((d.t*e.model.Width/8+255)/256, 16*e.dev.sms)
-	if err := e.dev.launch(e.k.embed, [3]int{grid, 1, 1}, 256, 0, uint64(e.buf.x), uint64(e.w.embedding), uint64(d.ids), uint64(d.t), uint64(e.model.Width)); err != nil {
+	if err := e.embedRows(e.w.embedding, d.ids, d.t); err != nil {
 		return err
 	}
 	return e.dev.launch(e.k.sequenceOf, [3]int{(d.t + 255) / 256, 1, 1}, 256, 0, uint64(e.buf.seqOf), uint64(d.seqlens), uint64(d.t), uint64(d.n))
 }
 
+// embedRows is x [n, D] = wte[ids].
+func (e *Engine) embedRows(wte, ids cu.DevicePtr, n int) error {
+	grid := min((n*e.model.Width/8+255)/256, 16*e.dev.sms)
+	return e.dev.launch(e.k.embed, [3]int{grid, 1, 1}, 256, 0, uint64(e.buf.x), uint64(wte), uint64(ids), uint64(n), uint64(e.model.Width))
+}
+
+// step is launches of one family.
+type step struct {
+	family string
+	run    func() error
+}
+
 // layer is the whole of one block.
 func (e *Engine) layer(l int, d batch) error {
 	y, b, g := &e.w.layers[l], &e.buf, &e.gemm
-	for _, s := range []struct {
-		family string
-		run    func() error
-	}{
+	steps := []step{
 		{"norm", func() error { return e.norm(y.norm1, 0, d.t) }},
 		{"product in", func() error { return e.product(g.in, d.m, operands{b.y, y.in, b.p, 0}) }},
+	}
+	if l == 0 && e.table != 0 {
+		steps = []step{{"lookup", func() error { return e.gather(b.p, e.table, d.ids, d.t, e.cols.total) }}}
+	}
+	for _, s := range append(steps, []step{
 		{"product decay, gate", func() error {
 			return errors.Join(
 				e.product(g.decay, d.m, operands{b.p + cu.DevicePtr(2*e.cols.f), y.decay, b.f, 0}),
@@ -165,7 +178,7 @@ func (e *Engine) layer(l int, d batch) error {
 		{"product up", func() error { return e.up(l, d.m) }},
 		{"product down", func() error { return e.product(g.down, d.m, operands{b.a, y.down, b.x, 0}) }},
 		{"bias", func() error { return e.addBias(y.downBias, d.t) }},
-	} {
+	}...) {
 		e.mark(s.family)
 		if err := s.run(); err != nil {
 			return fmt.Errorf("%s: %w", s.family, err)

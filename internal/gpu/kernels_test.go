@@ -6,6 +6,7 @@ import (
 	"errors"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"unsafe"
 
@@ -131,6 +132,70 @@ func TestNorm(t *testing.T) {
 				}
 			}
 			near(t, name, got, want, activations().roundoff()*1.01, 1e-7)
+		}
+	}
+}
+
+// TestGatherRows: rows that end within a warp's loads, in any order and repeated,
+// and nothing beyond the last.
+func TestGatherRows(t *testing.T) {
+	needGPU(t)
+	b, r := newBench(t, "kla_128", 64), rand.New(rand.NewPCG(5, 1))
+	for _, c := range []struct{ vocab, ld, n int }{{1, 8, 1}, {3, 16, 7}, {40, 248, 8}, {40, 264, 9}, {1000, 2040, 33}, {17, 2048, 64}, {17, 2056, 65}, {5, 10512, 15}} {
+		m := memory{stream: b.dev.stream}
+		table, y, at := m.alloc("a table", int64(2*c.vocab*c.ld)), m.alloc("rows", int64(2*(c.n+1)*c.ld)), m.alloc("ids", int64(4*c.n))
+		values, ids := make([]uint16, c.vocab*c.ld), make([]int32, c.n)
+		for i := range values {
+			values[i] = uint16(r.Uint32()) | 1
+		}
+		for i := range ids {
+			ids[i] = int32(r.IntN(c.vocab))
+		}
+		ids[c.n-1] = int32(c.vocab - 1)
+		b.run(func() error { return m.err })
+		put(b, table, values)
+		put(b, at, ids)
+		b.run(func() error { return b.gather(y, table, at, c.n, c.ld) })
+		want := make([]uint16, 0, (c.n+1)*c.ld)
+		for _, id := range ids {
+			want = append(want, values[int(id)*c.ld:][:c.ld]...)
+		}
+		if got := get[uint16](b, y, (c.n+1)*c.ld); !slices.Equal(got, append(want, make([]uint16, c.ld)...)) {
+			t.Errorf("%d rows of %d by %d are wrong", c.n, c.vocab, c.ld)
+		}
+		b.run(m.free)
+	}
+}
+
+// TestTableRows: a table has, for every token, the bits of the projections of a
+// batch where it stands elsewhere.
+func TestTableRows(t *testing.T) {
+	needGPU(t)
+	for _, name := range []string{"kla_128", "odd widths"} {
+		b := newBench(t, name, 128)
+		if b.table == 0 {
+			t.Fatal("there is no table")
+		}
+		y, c, n := &b.w.layers[0], b.cols.total, 200
+		ids := rand.New(rand.NewPCG(6, 1)).Perm(b.model.VocabSize)
+		for len(ids) > 0 {
+			n = min(n, len(ids))
+			part := make([]int32, n)
+			for i := range part {
+				part[i] = int32(ids[i])
+			}
+			ids = ids[n:]
+			put(b, b.buf.meta, part)
+			b.run(func() error {
+				return errors.Join(b.embedRows(b.w.embedding, b.buf.meta, n), b.norm(y.norm1, 0, n), b.product(b.gemm.in, b.rows, operands{b.buf.y, y.in, b.buf.p, 0}))
+			})
+			want := get[uint16](b, b.buf.p, n*c)
+			b.run(func() error {
+				return errors.Join(cu.MemsetD8Async(b.buf.p, 0xff, int64(2*n*c), b.dev.stream), b.gather(b.buf.p, b.table, b.buf.meta, n, c))
+			})
+			if !slices.Equal(get[uint16](b, b.buf.p, n*c), want) {
+				t.Fatalf("%s: other bits", name)
+			}
 		}
 	}
 }

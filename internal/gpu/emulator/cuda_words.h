@@ -94,6 +94,8 @@ inline T atomicAdd(T *p, T v) {
 }
 template <typename T>
 inline T __ldcs(const T *p) { return *p; }
+template <typename T>
+inline void __stcs(T *p, T v) { *p = v; }
 inline float __expf(float x) { return expf(x); }
 inline float __logf(float x) { return logf(x); }
 inline float __fdividef(float a, float b) { return a / b; }

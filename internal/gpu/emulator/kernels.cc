@@ -39,6 +39,7 @@ ADD(, gdn2_simple_k128_f16);
 ADD(, gdn2_norm_gate);
 ADD(file_batch, sequence_of);
 ADD(file_embed, embed);
+ADD(file_embed, gather_rows);
 ADD(file_norm, rms_norm_4);
 ADD(file_norm, rms_norm_8);
 ADD(file_norm, rms_norm_18);
