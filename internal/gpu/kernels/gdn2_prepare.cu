@@ -48,7 +48,7 @@ __device__ __forceinline__ void stmatrix4_trans(void* p, uint32_t a, uint32_t b,
   asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(smem_address(p)), "r"(a), "r"(b), "r"(c), "r"(d) : "memory");
 }
 __device__ __forceinline__ void copy16_async(void* to, const void* from, bool valid) {
-#ifdef GDN2_PLAIN_COPIES  // the lab's, for racecheck, which does not know what a wait for copies orders
+#ifdef HOPPER_RACECHECK
   *static_cast<uint4*>(to) = valid ? *static_cast<const uint4*>(from) : make_uint4(0, 0, 0, 0);
   return;
 #endif
@@ -56,13 +56,13 @@ __device__ __forceinline__ void copy16_async(void* to, const void* from, bool va
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(smem_address(to)), "l"(from), "r"(bytes) : "memory");
 }
 __device__ __forceinline__ void copy_async_wait() { asm volatile("cp.async.commit_group;\ncp.async.wait_group 0;" ::: "memory"); }
-__device__ __forceinline__ void prefetch_l2(const void* p, int64_t offset) { asm volatile("prefetch.global.L2 [%0];" ::"l"(static_cast<const char*>(p) + offset)); }
-__device__ __forceinline__ uint32_t multiprocessors() {
-  uint32_t n;
-  asm("mov.u32 %0, %%nsmid;" : "=r"(n));
-  return n;
+__device__ __forceinline__ void sync_first_four_warps() {
+#ifdef HOPPER_RACECHECK
+  __syncthreads();
+#else
+  asm volatile("bar.sync 1, 128;" ::: "memory");
+#endif
 }
-__device__ __forceinline__ void sync_first_four_warps() { asm volatile("bar.sync 1, 128;" ::: "memory"); }
 __device__ __forceinline__ float exp_nonpositive(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x * 1.4426950408889634f));
@@ -533,22 +533,13 @@ __device__ __forceinline__ void prepare(const E* __restrict__ q, const E* __rest
         stmatrix4_trans(&sh.lo[16 * r + tile_row][16 * warp + tile_column], xl[r][0], xl[r][1], xl[r][2], xl[r][3]);
       }
   } else {
+#ifdef HOPPER_RACECHECK
+    __syncthreads();
+    __syncthreads();
+#endif
 #pragma unroll
     for (int i = 0; i < C * C * 2 / 16; i += 128)
       reinterpret_cast<uint4*>(record + Record::p)[i + tid - 128] = reinterpret_cast<const uint4*>(sh.p_tile)[i + tid - 128];
-#ifndef SURPRISAL_EMULATE
-    // About this block's successor on its SM: its rows on their way to the L2 cache.
-    const uint32_t next = chunk * H + h + 2 * multiprocessors(), next_chunk = next / H, next_h = next - next_chunk * H;
-    if (next_chunk < gridDim.y) {
-      const int2 s = chunks[next_chunk];
-      const int token = (tid - 128) / 2, part = tid % 2 * 128;  // 128 bytes each
-      if (token < s.y) {
-        const int64_t at = (int64_t(s.x + token) * H + next_h) * (K * 2) + part, at_v = (int64_t(s.x + token) * HV + next_h * per) * V * 2;
-        if (part < K * 2) prefetch_l2(g, at), prefetch_l2(k, at), prefetch_l2(bk, at), prefetch_l2(q, at);
-        for (int i = part; i < per * V * 2; i += 256) prefetch_l2(wv, at_v + i);
-      }
-    }
-#endif
   }
   copy_async_wait();
   __syncthreads();

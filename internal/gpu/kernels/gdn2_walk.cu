@@ -80,11 +80,11 @@ __device__ __forceinline__ void walk(const unsigned char* __restrict__ key_recor
     for (int stage = 0; stage < 2; stage++) {
 #pragma unroll
       for (int part = 0; part < parts; part++) {
-        barrier_init(barriers + full_barrier(part) + stage * 8, 1);
-        barrier_init(barriers + empty_barrier(part) + stage * 8, groups * 4);
+        barrier_init(barriers + full_barrier(part) + stage * 8, copy_arrivals(part == part_x ? 3 : 1));
+        barrier_init(barriers + empty_barrier(part) + stage * 8, groups * 4 * warp_arrivals);
       }
-      barrier_init(barriers + output_full + stage * 8, groups * 4);
-      barrier_init(barriers + output_empty + stage * 8, 4);
+      barrier_init(barriers + output_full + stage * 8, groups * 4 * warp_arrivals);
+      barrier_init(barriers + output_empty + stage * 8, 4 * warp_arrivals);
     }
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");

@@ -65,13 +65,24 @@ __device__ __forceinline__ uint64_t descriptor(uint32_t stage, uint32_t offset, 
 
 __device__ __forceinline__ uint32_t shared_address(const void* p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }
 __device__ __forceinline__ void barrier_init(uint32_t bar, int count) { asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(bar), "r"(count) : "memory"); }
+// HOPPER_RACECHECK is for compute-sanitizer's racecheck, which follows barriers of all threads of a block, and arrivals of each thread: no part of a
+// block waits for itself, no lane arrives for its warp, and copies are plain ones of the thread that asks for them.
+#ifdef HOPPER_RACECHECK
+constexpr int warp_arrivals = 32;
+__device__ constexpr int copy_arrivals(int copies) { return copies; }
+#else
+constexpr int warp_arrivals = 1;  // a warp, by barrier_arrive
+__device__ constexpr int copy_arrivals(int) { return 1; }  // what a barrier of bulk copies waits for, beside their bytes
+#endif
 __device__ __forceinline__ void barrier_expect(uint32_t bar, int bytes) {
+#ifndef HOPPER_RACECHECK
   asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(bar), "r"(bytes) : "memory");
+#endif
 }
 // All of a warp's reads and writes before it are in order with what follows a wait for it; one arrival a warp.
 __device__ __forceinline__ void barrier_arrive(uint32_t bar, int lane) {
   __syncwarp();
-  if (lane == 0) asm volatile("mbarrier.arrive.shared.b64 _, [%0];" ::"r"(bar) : "memory");
+  if (warp_arrivals > 1 || lane == 0) asm volatile("mbarrier.arrive.shared.b64 _, [%0];" ::"r"(bar) : "memory");
 }
 __device__ __forceinline__ void barrier_wait(uint32_t bar, int parity) {
 #ifdef HOPPER_SPIN_LIMIT  // the lab's: a kernel that would hang ends in an error
@@ -86,9 +97,18 @@ __device__ __forceinline__ void barrier_wait(uint32_t bar, int parity) {
 #endif
 }
 __device__ __forceinline__ void bulk_copy(uint32_t to, const void* from, int bytes, uint32_t bar) {
+#ifdef HOPPER_RACECHECK
+  for (int i = 0; i < bytes; i += 16) *static_cast<uint4*>(__cvta_shared_to_generic(to + i)) = *reinterpret_cast<const uint4*>(static_cast<const char*>(from) + i);
+  asm volatile("fence.proxy.async.shared::cta;\nmbarrier.arrive.shared.b64 _, [%0];" ::"r"(bar) : "memory");
+  return;
+#endif
   asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to), "l"(from), "r"(bytes), "r"(bar) : "memory");
 }
 __device__ __forceinline__ void copy16(uint32_t to, const void* from, int bytes) {  // the rest of the 16 is zero
+#ifdef HOPPER_RACECHECK
+  *static_cast<uint4*>(__cvta_shared_to_generic(to)) = bytes ? *static_cast<const uint4*>(from) : make_uint4(0, 0, 0, 0);
+  return;
+#endif
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
 }
 __device__ __forceinline__ void bulk_prefetch(const void* from, int bytes) {

@@ -3,7 +3,7 @@
 //   nvcc -std=c++17 -O3 -gencode=arch=compute_90a,code=sm_90a -o gdn2_lab lab/gdn2_recurrence.cu && ./gdn2_lab [check|small|time|all]
 //
 // check: lengths at every boundary, all shapes and element types, mild to violent decays, carried states, poisoned buffers, bits packed = alone = split.
-// small: the same kernels on little, for compute-sanitizer. time: 8 x 4096 tokens and length mixes at 32,768. all: check, then time unless a check failed.
+// small: the same kernels on little, for compute-sanitizer (racecheck: build with -DHOPPER_RACECHECK). time: 8 x 4096 tokens and length mixes at 32,768. all: check, then time unless a check failed.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
