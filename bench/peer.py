@@ -41,10 +41,11 @@ def products(rows, dtype):
     return {"tokens_per_second": rows / total * 1e3, "products": detail}
 
 
-class Peer:
+class Peer(torch.nn.Module):
     """GDN-2-KLA 1.3B, written with the library's own modules as its users write it."""
 
     def __init__(self):
+        super().__init__()
         from fla.modules import FusedRMSNormGated, RMSNorm, ShortConvolution
         def linear(i, o, bias=False):
             m = torch.nn.Linear(i, o, bias=bias, device="cuda", dtype=torch.bfloat16)
@@ -69,7 +70,7 @@ class Peer:
             m.o, m.w1, m.w2, m.w3 = linear(KEY, WIDTH), linear(WIDTH, INNER), linear(WIDTH, INNER), linear(INNER, WIDTH)
             self.layers.append(m)
         self.norm, self.head = RMSNorm(WIDTH, eps=1e-5, **on), linear(WIDTH, VOCAB)
-        self.layers.eval()
+        self.eval()
 
     def mixer(self, m, x, cu):
         from fla.ops.gdn2 import chunk_gdn2
@@ -89,12 +90,7 @@ class Peer:
     def slice(self, h, t):
         return F.cross_entropy(self.head(h).float(), t, reduction="none")
 
-    def compile(self):
-        """A layer and a slice of the loss are compiled once each (PyTorch's regional compilation): the same kernels as of the whole model, in seconds."""
-        torch._dynamo.config.recompile_limit = 64
-        self.layer, self.slice = torch.compile(self.layer, dynamic=False), torch.compile(self.slice, dynamic=False)
-
-    def hidden(self, ids, cu=None):
+    def forward(self, ids, cu=None):
         x = self.embedding(ids)
         for m in self.layers:
             x = self.layer(m, x, cu)
@@ -142,12 +138,11 @@ def measure(a, out):
             runs[name] = {"error": repr(e)[:300]}
         print(name, runs[name], file=sys.stderr, flush=True)
     ids = torch.randint(0, VOCAB, dense, device="cuda")
-    run("eager dense", peer.hidden, ids, [None])
-    run("eager mix", peer.hidden, ids.reshape(1, -1), cus)
-    if a.compile:
-        peer.compile()
-        run("compiled dense", peer.hidden, ids, [None])
-        run("compiled mix", peer.hidden, ids.reshape(1, -1), cus)
+    run("eager dense", peer, ids, [None])
+    run("eager mix", peer, ids.reshape(1, -1), cus)
+    if a.compile:  # the whole model, for one shape: a mix would be compiled anew for every batch
+        peer.slice = torch.compile(peer.slice, dynamic=False)
+        run("compiled dense", torch.compile(peer, dynamic=False), ids, [None])
 
 
 def main():

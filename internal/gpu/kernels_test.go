@@ -143,7 +143,11 @@ func TestGatherRows(t *testing.T) {
 	b, r := newBench(t, "kla_128", 64), rand.New(rand.NewPCG(5, 1))
 	for _, c := range []struct{ vocab, ld, n int }{{1, 8, 1}, {3, 16, 7}, {40, 248, 8}, {40, 264, 9}, {1000, 2040, 33}, {17, 2048, 64}, {17, 2056, 65}, {5, 10512, 15}} {
 		m := memory{stream: b.dev.stream}
-		table, y, at := m.alloc("a table", int64(2*c.vocab*c.ld)), m.alloc("rows", int64(2*(c.n+1)*c.ld)), m.alloc("ids", int64(4*c.n))
+		var table, y, at cu.DevicePtr
+		b.run(func() error {
+			table, y, at = m.alloc("a table", int64(2*c.vocab*c.ld)), m.alloc("rows", int64(2*(c.n+1)*c.ld)), m.alloc("ids", int64(4*c.n))
+			return m.err
+		})
 		values, ids := make([]uint16, c.vocab*c.ld), make([]int32, c.n)
 		for i := range values {
 			values[i] = uint16(r.Uint32()) | 1
@@ -152,7 +156,6 @@ func TestGatherRows(t *testing.T) {
 			ids[i] = int32(r.IntN(c.vocab))
 		}
 		ids[c.n-1] = int32(c.vocab - 1)
-		b.run(func() error { return m.err })
 		put(b, table, values)
 		put(b, at, ids)
 		b.run(func() error { return b.gather(y, table, at, c.n, c.ld) })
