@@ -7,8 +7,10 @@ Measured: the matrix products of the 1.3B model alone (fp16 and bf16), forward +
 (eager and compiled, dense and packed), and chunk_gdn2 alone. Weights are random: they decide no speed.
 """
 import argparse, json, math, signal, statistics, sys
-import torch
+import fla, torch, triton
 import torch.nn.functional as F
+from fla.modules import FusedRMSNormGated, RMSNorm, ShortConvolution
+from fla.ops.gdn2 import chunk_gdn2
 
 LAYERS, WIDTH, HEADS, HEAD, INNER, VOCAB = 18, 2304, 16, 128, 6208, 32000
 KEY = HEADS * HEAD
@@ -41,69 +43,79 @@ def products(rows, dtype):
     return {"tokens_per_second": rows / total * 1e3, "products": detail}
 
 
+def linear(i, o, bias=False):
+    m = torch.nn.Linear(i, o, bias=bias, device="cuda", dtype=torch.bfloat16)
+    torch.nn.init.normal_(m.weight, std=0.02)
+    return m
+
+
+class Mixer(torch.nn.Module):
+    def __init__(self, on):
+        super().__init__()
+        conv = lambda: ShortConvolution(hidden_size=KEY, kernel_size=4, bias=False, activation="silu", **on)
+        self.q, self.k, self.v, self.b, self.w = (linear(WIDTH, KEY) for _ in range(5))
+        self.q_conv, self.k_conv, self.v_conv = conv(), conv(), conv()
+        self.eta = linear(WIDTH, HEADS, True)
+        self.f = torch.nn.Sequential(linear(WIDTH, HEAD), linear(HEAD, KEY))
+        self.z = torch.nn.Sequential(linear(WIDTH, HEAD), linear(HEAD, KEY, True))
+        self.a_log = torch.nn.Parameter(torch.zeros(HEADS, device="cuda"))
+        self.dt_bias = torch.nn.Parameter(torch.full((KEY,), -4.6, device="cuda"))
+        self.o_norm = FusedRMSNormGated(HEAD, activation="swish", eps=1e-5, **on)
+        self.o = linear(KEY, WIDTH)
+
+    def forward(self, x, cu):
+        q, _ = self.q_conv(x=self.q(x), cu_seqlens=cu)
+        k, _ = self.k_conv(x=self.k(x), cu_seqlens=cu)
+        v, _ = self.v_conv(x=self.v(x), cu_seqlens=cu)
+        q, k, v = q.unflatten(-1, (HEADS, HEAD)), k.unflatten(-1, (HEADS, HEAD)), v.unflatten(-1, (HEADS, HEAD))
+        g = -self.a_log.exp()[:, None] * F.softplus(self.f(x).float() + self.dt_bias).unflatten(-1, (HEADS, HEAD))
+        step = self.eta(x).sigmoid()[..., None] / k.float().square().sum(-1, keepdim=True).clamp_min(1e-6)
+        b = (self.b(x).sigmoid().unflatten(-1, (HEADS, HEAD)).float() * step).clamp(0, 1).to(x.dtype)
+        w = (self.w(x).sigmoid().unflatten(-1, (HEADS, HEAD)).float() * step).clamp(0, 1).to(x.dtype)
+        o, _ = chunk_gdn2(q=q, k=k, v=v, g=g, b=b, w=w, use_qk_l2norm_in_kernel=False, cu_seqlens=cu)
+        return self.o(self.o_norm(o, self.z(x).unflatten(-1, (HEADS, HEAD))).flatten(-2))
+
+
+class Layer(torch.nn.Module):
+    def __init__(self, on):
+        super().__init__()
+        self.norm1, self.mixer, self.norm2 = RMSNorm(WIDTH, eps=1e-5, **on), Mixer(on), RMSNorm(WIDTH, eps=1e-5, **on)
+        self.w1, self.w2, self.w3 = linear(WIDTH, INNER), linear(WIDTH, INNER), linear(INNER, WIDTH)
+
+    def forward(self, x, cu):
+        x = x + self.mixer(self.norm1(x), cu)
+        y = self.norm2(x)
+        return x + self.w3(F.silu(self.w1(y)) * self.w2(y))
+
+
 class Peer(torch.nn.Module):
     """GDN-2-KLA 1.3B, written with the library's own modules as its users write it."""
 
     def __init__(self):
         super().__init__()
-        from fla.modules import FusedRMSNormGated, RMSNorm, ShortConvolution
-        def linear(i, o, bias=False):
-            m = torch.nn.Linear(i, o, bias=bias, device="cuda", dtype=torch.bfloat16)
-            torch.nn.init.normal_(m.weight, std=0.02)
-            return m
         on = dict(device="cuda", dtype=torch.bfloat16)
         self.embedding = torch.nn.Embedding(VOCAB, WIDTH, **on)
-        self.layers = torch.nn.ModuleList()
-        for _ in range(LAYERS):
-            m = torch.nn.Module()
-            m.norm1, m.norm2 = RMSNorm(WIDTH, eps=1e-5, **on), RMSNorm(WIDTH, eps=1e-5, **on)
-            for name in "qkvbw":
-                setattr(m, name, linear(WIDTH, KEY))
-            for name in "qkv":
-                setattr(m, name + "_conv", ShortConvolution(hidden_size=KEY, kernel_size=4, bias=False, activation="silu", **on))
-            m.eta = linear(WIDTH, HEADS, True)
-            m.f = torch.nn.Sequential(linear(WIDTH, HEAD), linear(HEAD, KEY))
-            m.z = torch.nn.Sequential(linear(WIDTH, HEAD), linear(HEAD, KEY, True))
-            m.a_log = torch.nn.Parameter(torch.zeros(HEADS, device="cuda"))
-            m.dt_bias = torch.nn.Parameter(torch.full((KEY,), -4.6, device="cuda"))
-            m.o_norm = FusedRMSNormGated(HEAD, activation="swish", eps=1e-5, **on)
-            m.o, m.w1, m.w2, m.w3 = linear(KEY, WIDTH), linear(WIDTH, INNER), linear(WIDTH, INNER), linear(INNER, WIDTH)
-            self.layers.append(m)
+        self.layers = torch.nn.ModuleList(Layer(on) for _ in range(LAYERS))
         self.norm, self.head = RMSNorm(WIDTH, eps=1e-5, **on), linear(WIDTH, VOCAB)
+        self.loss = self.slice
         self.eval()
-
-    def mixer(self, m, x, cu):
-        from fla.ops.gdn2 import chunk_gdn2
-        heads = lambda t: t.unflatten(-1, (HEADS, HEAD))
-        q, k, v = (heads(getattr(m, n + "_conv")(x=getattr(m, n)(x), cu_seqlens=cu)[0]) for n in "qkv")
-        g = -m.a_log.exp()[:, None] * heads(F.softplus(m.f(x).float() + m.dt_bias))
-        step = m.eta(x).sigmoid()[..., None] / k.float().square().sum(-1, keepdim=True).clamp_min(1e-6)
-        b, w = ((heads(p(x).sigmoid()).float() * step).clamp(0, 1).to(x.dtype) for p in (m.b, m.w))
-        o = chunk_gdn2(q=q, k=k, v=v, g=g, b=b, w=w, use_qk_l2norm_in_kernel=False, cu_seqlens=cu)[0]
-        return m.o(m.o_norm(o, heads(m.z(x))).flatten(-2))
-
-    def layer(self, m, x, cu):
-        x = x + self.mixer(m, m.norm1(x), cu)
-        y = m.norm2(x)
-        return x + m.w3(F.silu(m.w1(y)) * m.w2(y))
 
     def slice(self, h, t):
         return F.cross_entropy(self.head(h).float(), t, reduction="none")
 
     def forward(self, ids, cu=None):
         x = self.embedding(ids)
-        for m in self.layers:
-            x = self.layer(m, x, cu)
+        for layer in self.layers:
+            x = layer(x, cu)
         return self.norm(x)
 
     def nll(self, hidden, targets):
         h, t = hidden.reshape(-1, WIDTH), targets.reshape(-1)
-        return torch.cat([self.slice(h[i:i + 8192], t[i:i + 8192]) for i in range(0, len(t), 8192)])
+        return torch.cat([self.loss(h[i:i + 8192], t[i:i + 8192]) for i in range(0, len(t), 8192)])
 
 
 @torch.inference_mode()
 def measure(a, out):
-    import fla, triton
     mix = json.load(open(a.lengths))
     out |= {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "cuda": torch.version.cuda, "triton": triton.__version__, "fla": fla.__version__}
     out["products"] = {"fp16": products(a.rows, torch.float16), "bf16": products(a.rows, torch.bfloat16)}
@@ -115,7 +127,6 @@ def measure(a, out):
         g = -0.1 * torch.rand(*shape, HEADS, HEAD, device="cuda")
         return clock(lambda: fn(q=q, k=k, v=v, g=g, cu_seqlens=cu, **{n: (f(*shape)) for n, f in kw.items()}))
 
-    from fla.ops.gdn2 import chunk_gdn2
     gate = lambda *s: torch.rand(*s, HEADS, HEAD, device="cuda", dtype=torch.float32).bfloat16()
     cus = [torch.tensor([0, *torch.tensor(l).cumsum(0).tolist()], device="cuda", dtype=torch.long) for l in mix[:4]]  # one of them has a document of 30,000
     dense = (a.rows // 4096, 4096)
@@ -139,10 +150,14 @@ def measure(a, out):
         print(name, runs[name], file=sys.stderr, flush=True)
     ids = torch.randint(0, VOCAB, dense, device="cuda")
     run("eager dense", peer, ids, [None])
-    run("eager mix", peer, ids.reshape(1, -1), cus)
     if a.compile:  # the whole model, for one shape: a mix would be compiled anew for every batch
-        peer.slice = torch.compile(peer.slice, dynamic=False)
-        run("compiled dense", torch.compile(peer, dynamic=False), ids, [None])
+        compiled = torch.compile(peer, dynamic=False)
+        run("compiled dense", compiled, ids, [None])
+        print("graph breaks", dict(torch._dynamo.utils.counters["graph_break"]), file=sys.stderr, flush=True)
+        peer.loss = torch.compile(peer.slice, dynamic=False)
+        run("compiled dense, loss too", compiled, ids, [None])
+        peer.loss = peer.slice
+    run("eager mix", peer, ids.reshape(1, -1), cus)
 
 
 def main():
