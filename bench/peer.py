@@ -150,12 +150,14 @@ def measure(a, out):
         print(name, runs[name], file=sys.stderr, flush=True)
     ids = torch.randint(0, VOCAB, dense, device="cuda")
     run("eager dense", peer, ids, [None])
-    if a.compile:  # the whole model, for one shape: a mix would be compiled anew for every batch
+    if a.compile:  # the whole model, and what follows it too
         compiled = torch.compile(peer, dynamic=False)
         run("compiled dense", compiled, ids, [None])
-        print("graph breaks", dict(torch._dynamo.utils.counters["graph_break"]), file=sys.stderr, flush=True)
         peer.loss = torch.compile(peer.slice, dynamic=False)
         run("compiled dense, loss too", compiled, ids, [None])
+        for c in cus:  # once for all numbers of documents
+            torch._dynamo.mark_dynamic(c, 0)
+        run("compiled mix, loss too", torch.compile(peer), ids.reshape(1, -1), cus)
         peer.loss = peer.slice
     run("eager mix", peer, ids.reshape(1, -1), cus)
 

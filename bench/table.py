@@ -23,15 +23,16 @@ print()
 runs = {r["name"]: r for r in engine["runs"]} if engine else {}
 if engine:
     limit = max([engine["products_tokens_per_second"]] + [v["tokens_per_second"] for v in (peer or {}).get("products", {}).values()])
-    best = max([r.get("tokens_per_second", 0) for r in (peer or {}).get("runs", {}).values()] or [0])
-    row("forward + NLL", "tokens/s", "of the products' limit", "over the best peer"); row("---", "---:", "---:", "---:")
-    row("matrix products alone (the best of ours and PyTorch's)", n(limit), "1", "")
+    best = lambda of: max([r.get("tokens_per_second", 0) for name, r in (peer or {}).get("runs", {}).items() if of in name] or [0])
+    over = lambda r, of: f"{r['tokens_per_second'] / best(of):.2f}" if best(of) else ""
+    row("forward + NLL", "tokens/s", "of the products' limit", "over the best peer on such batches", "on any"); row("---", *["---:"] * 4)
+    row("matrix products alone (the best of ours and PyTorch's)", n(limit), "1", "", "")
     for name, r in (peer or {}).get("runs", {}).items():
-        row("peer, " + name, n(r["tokens_per_second"]) if "tokens_per_second" in r else r["error"], f"{r.get('tokens_per_second', 0) / limit:.2f}", "")
+        row("peer, " + name, n(r["tokens_per_second"]) if "tokens_per_second" in r else r["error"], f"{r.get('tokens_per_second', 0) / limit:.3f}", "", "")
     for name, r in runs.items():
-        row(f"surprisal, {name} ({r['documents']} documents, longest {r['longest']:,})", n(r["tokens_per_second"]), f"{r['tokens_per_second'] / limit:.3f}", f"{r['tokens_per_second'] / best:.2f}" if best else "")
+        row(f"surprisal, {name} ({r['documents']} documents, longest {r['longest']:,})", n(r["tokens_per_second"]), f"{r['tokens_per_second'] / limit:.3f}", over(r, name), over(r, ""))
     if corpus:
-        row(f"surprisal, parquet to parquet ({corpus['documents']:,} documents, loading included)", n(corpus["tokens_per_second"]), f"{corpus['tokens_per_second'] / limit:.3f}", f"{corpus['tokens_per_second'] / runs['mix']['tokens_per_second']:.3f} of forward alone" if "mix" in runs else "")
+        row(f"surprisal, parquet to parquet ({corpus['documents']:,} documents, loading included)", n(corpus["tokens_per_second"]), f"{corpus['tokens_per_second'] / limit:.3f}", f"{corpus['tokens_per_second'] / runs['mix']['tokens_per_second']:.3f} of forward alone" if "mix" in runs else "", "")
     print()
     row("recurrence, ms a layer", *runs); row("---", *["---:"] * len(runs))
     row("surprisal (prepare + walk + gated norm)", *(f"{r['recurrence_ms_per_layer']:.3f}" for r in runs.values()))
