@@ -84,7 +84,7 @@ func scoreGroups(t *testing.T, e Engine, tk *task, maxStates int, groups ...[]*d
 	in, out, free := make(chan item), make(chan *packed), make(chan *packed, 2)
 	free <- new(packed)
 	free <- new(packed)
-	p := &packer{budget: e.Info().MaxTokens, newState: e.NewState, in: in, free: free, out: out, maxStates: maxStates}
+	p := &packer{budget: e.Info().MaxTokens, share: e.Info().MaxTokens, newState: e.NewState, in: in, free: free, out: out, maxStates: maxStates}
 	errc := make(chan error, 1)
 	go func() { errc <- p.run(t.Context()) }()
 	go func() {

@@ -61,7 +61,7 @@ func (p *packed) reset() {
 // waits for the batch that the context ends in.
 type packer struct {
 	budget   int
-	share    int // most tokens of a document in a batch while others may come; 0: budget
+	share    int // most tokens of a document in a batch while others may come
 	newState func() (score.State, error)
 	in       <-chan item
 	free     chan *packed // empty batches, given back by forward
@@ -184,8 +184,8 @@ func (p *packer) add(ctx context.Context, d *document) error {
 	if len(p.seqs) == 0 {
 		return p.step(ctx, step{doc: d, last: true})
 	}
-	c := &carried{doc: d, seqs: p.seqs}
-	done, err := p.advance(ctx, c)
+	c := &carried{doc: d, seqs: p.seqs, end: endDocument}
+	done, err := p.advance(ctx, c, p.share)
 	if err != nil || done {
 		return err
 	}
@@ -195,55 +195,57 @@ func (p *packer) add(ctx context.Context, d *document) error {
 	return p.flushFull(ctx, true)
 }
 
-// carried is a document on its way through several batches.
+// carried is a document, or a stretch of contexts, on its way through several batches.
 type carried struct {
 	doc   *document
 	seqs  []sequence  // what is not packed yet
-	done  int         // inputs of the first that are
+	end   ending      // of the last of them
+	from  *base       // whose state it goes on from; nil: zero, or state
+	done  int         // inputs of the first that are packed
 	state score.State // after those
 }
 
-// advance packs c's next tokens into the current batch, as many as it has room for
-// and are c's share. True: c is complete.
-func (p *packer) advance(ctx context.Context, c *carried) (bool, error) {
+// advance packs c's next tokens into the current batch, as many as it has room for, at
+// most share. True: c is complete, and state is what a stretch ends in.
+func (p *packer) advance(ctx context.Context, c *carried, share int) (bool, error) {
 	cur, err := p.current(ctx)
 	if err != nil {
 		return false, err
 	}
-	share := p.budget
-	if p.share > 0 {
-		share = p.share
-	}
-	if p.last {
-		share = max(share, p.budget/max(len(p.carried), 1))
-	}
 	for len(c.seqs) > 0 {
-		s := c.seqs[0]
+		s, end := c.seqs[0], endSequence
+		if len(c.seqs) == 1 {
+			end = c.end
+		}
 		n, room := s.n-c.done, min(share, p.budget-len(cur.batch.IDs))
 		if n > room {
 			n = room - room%score.SplitMultiple
 		}
 		whole := c.done+n == s.n
-		stateful := !whole || c.state != nil
+		stateful := !whole || c.state != nil || c.from != nil || end == endStretch
 		if n == 0 || stateful && p.maxStates > 0 && p.states >= p.maxStates {
 			return false, nil
 		}
 		if stateful {
 			p.states++
 		}
-		if stateful && c.state == nil {
-			if c.state, err = p.newState(); err != nil {
-				return false, err
-			}
+		switch {
+		case c.from != nil:
+			c.state, err = p.fork(c.from)
+			c.from = nil
+		case stateful && c.state == nil:
+			c.state, err = p.newState()
 		}
-		end := endSequence
-		if len(c.seqs) == 1 {
-			end = endDocument
+		if err != nil {
+			return false, err
 		}
 		p.put(c.doc, s, c.done, n, c.state, end)
 		share -= n
 		if c.done += n; whole {
-			c.seqs, c.done, c.state = c.seqs[1:], 0, nil
+			c.seqs, c.done = c.seqs[1:], 0
+			if end != endStretch {
+				c.state = nil
+			}
 		}
 	}
 	return true, p.flushFull(ctx, false)
@@ -259,7 +261,11 @@ func (p *packer) goOn(ctx context.Context) error {
 		c := p.carried[p.turn]
 		done, err := false, error(nil)
 		if c.doc.task.dropped() == nil {
-			done, err = p.advance(ctx, c)
+			share := p.share
+			if p.last {
+				share = max(share, p.budget/len(p.carried))
+			}
+			done, err = p.advance(ctx, c, share)
 		} else if done = true; c.state != nil { // the batch that it comes of may be under way
 			err = p.step(ctx, step{release: c.state})
 		}
@@ -295,7 +301,7 @@ func (p *packer) flushFull(ctx context.Context, stopped bool) error {
 // newPacker packs for an engine, in batches of so many tokens.
 func newPacker(e Engine, budget int) *packer {
 	info := e.Info()
-	p := &packer{budget: budget, newState: e.NewState, maxStates: batchStates(info), free: make(chan *packed, batchesInTurn), out: make(chan *packed)}
+	p := &packer{budget: budget, share: budget, newState: e.NewState, maxStates: batchStates(info), free: make(chan *packed, batchesInTurn), out: make(chan *packed)}
 	for range batchesInTurn {
 		p.free <- new(packed)
 	}
@@ -371,44 +377,13 @@ func (p *packer) put(d *document, s sequence, done, n int, state score.State, en
 // sequence packs a stretch of contexts into as many batches as it takes, from a
 // state or from zero. It gives the state after it at the end of a stretch.
 func (p *packer) sequence(ctx context.Context, d *document, s sequence, from *base, end ending) (score.State, error) {
-	var state score.State
-	for done := 0; done < s.n; {
-		cur, err := p.current(ctx)
-		if err != nil {
+	c := &carried{doc: d, seqs: []sequence{s}, end: end, from: from}
+	for {
+		if done, err := p.advance(ctx, c, p.budget); err != nil || done {
+			return c.state, err
+		}
+		if err := p.flush(ctx); err != nil {
 			return nil, err
 		}
-		n, room := s.n-done, p.budget-len(cur.batch.IDs)
-		if n > room {
-			n = room - room%score.SplitMultiple
-		}
-		whole := done+n == s.n
-		stateful := from != nil || end == endStretch || !whole || state != nil
-		if n == 0 || stateful && p.maxStates > 0 && p.states >= p.maxStates {
-			if err := p.flush(ctx); err != nil {
-				return nil, err
-			}
-			continue
-		}
-		if stateful {
-			p.states++
-			switch {
-			case state != nil:
-			case from != nil:
-				state, err = p.fork(from)
-			default:
-				state, err = p.newState()
-			}
-			if err != nil {
-				return nil, err
-			}
-		}
-		p.put(d, s, done, n, state, end)
-		done += n
-		if p.budget-len(cur.batch.IDs) < score.SplitMultiple {
-			if err := p.flush(ctx); err != nil {
-				return nil, err
-			}
-		}
 	}
-	return state, nil
 }

@@ -114,7 +114,7 @@ func packAll(t *testing.T, docs []*document, budget, share, maxStates int, flush
 	if err := <-errc; err != nil {
 		t.Fatal(err)
 	}
-	if share > 0 { // long ones end later
+	if share < budget { // long ones end later
 		order := func(a, b *document) int { return cmp.Compare(slices.Index(docs, a), slices.Index(docs, b)) }
 		slices.SortFunc(finished, order)
 	}
@@ -141,7 +141,10 @@ func TestPackerScoresEachTargetOnce(t *testing.T) {
 			}
 			docs = append(docs, d)
 		}
-		share := score.SplitMultiple * rng.IntN(4) // 0: the budget
+		share := min(budget, score.SplitMultiple*(1+rng.IntN(4)))
+		if rng.IntN(4) == 0 {
+			share = budget
+		}
 		windows, counted, states := packAll(t, docs, budget, share, []int{0, 0, 1, 2, 5}[rng.IntN(5)], func(int) bool { return rng.IntN(4) == 0 })
 		for i, s := range states {
 			if s.released != 1 {
@@ -195,7 +198,7 @@ func TestLongDocumentsSideBySide(t *testing.T) {
 		n     int
 		alone int // batches at the end that may have more of a document, or room
 	}{
-		{"a long one in 64", func(i int) int { return []int{100, 20000}[btoi(i%64 == 0)] }, 640, 20},
+		{"a long one in 64", func(i int) int { return 100 + max(0, 1-i%64)*19900 }, 640, 20},
 		{"books", func(int) int { return 9000 }, 64, 6},
 		{"one book", func(int) int { return 40000 }, 1, 11},
 		{"none is long", func(i int) int { return 1 + i%500 }, 500, 1},
@@ -236,13 +239,6 @@ func TestLongDocumentsSideBySide(t *testing.T) {
 			}
 		})
 	}
-}
-
-func btoi(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
 }
 
 func TestPackerStopsWithContext(t *testing.T) {

@@ -51,7 +51,7 @@ func longModes(t *testing.T, name string, budget int) {
 		in, out, free := make(chan item), make(chan *packed), make(chan *packed, 2)
 		free <- new(packed)
 		free <- new(packed)
-		p := &packer{budget: engine.Info().MaxTokens, newState: engine.NewState, in: in, free: free, out: out}
+		p := &packer{budget: engine.Info().MaxTokens, share: engine.Info().MaxTokens, newState: engine.NewState, in: in, free: free, out: out}
 		errc := make(chan error, 1)
 		go func() { errc <- p.run(t.Context()) }()
 		go func() {
