@@ -5,6 +5,7 @@ package gpu
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"path/filepath"
 	"strings"
@@ -138,6 +139,39 @@ func TestTable(t *testing.T) {
 			}
 			sameBits(t, "without the table", scored[0], scored[1])
 		})
+	}
+}
+
+// TestValues: scores are the same to the last bit whether the recurrence makes w v from
+// the projections or the gates do, of documents within batches and across them.
+func TestValues(t *testing.T) {
+	needGPU(t)
+	names, lens, budget := []string{"kla_128", "gva_128", "plain_128", "k64 v64", "k64 v128", "k128 v64", "k128 v256", "no conv", "two taps"}, lengths, 2048
+	if emulated(t) {
+		lens, budget = []int{1, 2, 3, 17, 63, 64, 65, 129, 300}, 192
+	}
+	if emulated(t) && testing.Short() {
+		names, lens = []string{"kla_128", "k128 v256"}, lens[4:]
+	}
+	for _, name := range names {
+		for _, half := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s half %v", name, half), func(t *testing.T) {
+				dir := folder(t, name)
+				var scored [2][]modeltest.Document
+				for i, opt := range []options{{poison: true, half: half}, {poison: true, half: half, values: true}} {
+					e := open(t, dir, Config{MaxTokens: budget}, opt)
+					if e.rec.projected == opt.values {
+						t.Fatalf("w v from memory: asked for %v, and not so", opt.values)
+					}
+					for _, n := range []int{budget, 64} {
+						docs := randomDocs(lens, e.Info().VocabSize, 12)
+						modeltest.Score(t, e, docs, nil, n)
+						scored[i] = append(scored[i], docs...)
+					}
+				}
+				sameBits(t, "with w v in memory", scored[0], scored[1])
+			})
+		}
 	}
 }
 

@@ -171,7 +171,8 @@ func (e *Engine) layer(l int, d batch) error {
 				e.product(g.gate, d.m, operands{b.p + cu.DevicePtr(2*e.cols.g), y.gate, b.z, y.gateBias}))
 		}},
 		{"gates", func() error { return e.gates(l, d) }},
-		{"gdn2", func() error { return e.recur(l) }},
+		{"gdn2", func() error { return e.recur(l, d) }},
+		{"gates", func() error { return e.keepInputs(l, d) }},
 		{"gdn2 gate", func() error { return e.gateOutput(l, d.t) }},
 		{"product out", func() error { return e.product(g.out, d.m, operands{b.o, y.out, b.x, 0}) }},
 		{"norm", func() error { return e.norm(y.norm2, 0, d.t) }},
@@ -195,7 +196,8 @@ func (e *Engine) norm(w, rows cu.DevicePtr, n int) error {
 		uint64(e.model.Width), f32(e.model.NormEps))
 }
 
-// gates takes the projections to the recurrence's operands.
+// gates takes the projections to the recurrence's operands; w v only where the
+// recurrence does not make it itself.
 func (e *Engine) gates(l int, d batch) error {
 	const run, warps = 64, 4 // as in gates.cu
 	c, b, y := e.model, &e.buf, &e.w.layers[l]
@@ -206,7 +208,7 @@ func (e *Engine) gates(l int, d batch) error {
 		}
 	}
 	ch, vd := e.channels(), c.VHeads*c.V
-	offset := uint64(l * 3 * ch)
+	offset := e.historyOffset(l)
 	heads := warps * 128 / c.K
 	runs := (d.t + run - 1) / run
 	if err := e.dev.launch(e.k.key, [3]int{(c.Heads + heads - 1) / heads, runs, 1}, 32*warps, 0, uint64(b.q), uint64(b.k), uint64(b.bk), uint64(b.g), uint64(b.step),
@@ -214,15 +216,26 @@ func (e *Engine) gates(l int, d batch) error {
 		uint64(d.hist), offset, uint64(d.t), uint64(c.Heads), uint64(ch), uint64(e.cols.b), uint64(e.cols.eta), uint64(e.cols.total), flags, f32(c.KaczmarzEps)); err != nil {
 		return err
 	}
-	if err := e.dev.launch(e.k.value, [3]int{(vd + 256*warps - 1) / (256 * warps), runs, 1}, 32*warps, 0, uint64(b.wv), uint64(b.step), uint64(b.p),
-		uint64(y.convW), uint64(y.convB), uint64(b.seqOf), uint64(d.seqlens), uint64(d.hist), offset, uint64(d.t), uint64(c.Heads), uint64(vd),
-		uint64(vd/c.Heads), uint64(ch), uint64(e.cols.v), uint64(e.cols.w), uint64(e.cols.total), flags); err != nil {
-		return err
+	if e.rec.projected {
+		return nil
 	}
+	return e.dev.launch(e.k.value, [3]int{(vd + 256*warps - 1) / (256 * warps), runs, 1}, 32*warps, 0, uint64(b.wv), uint64(b.step), uint64(b.p),
+		uint64(y.convW), uint64(y.convB), uint64(b.seqOf), uint64(d.seqlens), uint64(d.hist), offset, uint64(d.t), uint64(c.Heads), uint64(vd),
+		uint64(vd/c.Heads), uint64(ch), uint64(e.cols.v), uint64(e.cols.w), uint64(e.cols.total), flags)
+}
+
+// historyOffset is where a layer's convolution inputs are in a state's, in elements.
+func (e *Engine) historyOffset(l int) uint64 { return uint64(l * 3 * e.channels()) }
+
+// keepInputs keeps what the next batch's convolutions need of the carried sequences,
+// once this one's are done.
+func (e *Engine) keepInputs(l int, d batch) error {
 	if d.hist == 0 {
 		return nil
 	}
-	return e.dev.launch(e.k.keepInputs, [3]int{d.n, (ch + 255) / 256, 1}, 256, 0, uint64(d.hist), offset, uint64(b.p), uint64(d.seqlens), uint64(ch), uint64(e.cols.total))
+	ch := e.channels()
+	return e.dev.launch(e.k.keepInputs, [3]int{d.n, (ch + 255) / 256, 1}, 256, 0, uint64(d.hist), e.historyOffset(l), uint64(e.buf.p), uint64(d.seqlens), uint64(ch),
+		uint64(e.cols.total))
 }
 
 func (e *Engine) addBias(bias cu.DevicePtr, t int) error {

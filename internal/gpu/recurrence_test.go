@@ -40,7 +40,7 @@ func TestRecurrence(t *testing.T) {
 		for _, of := range [][]options{{{}}, {{half: true}, {half: true, simple: true}}} { // by the operands' format
 			var engines []bench
 			for _, opt := range of {
-				opt.poison = true
+				opt.poison, opt.values = true, true
 				engines = append(engines, bench{open(t, dir, Config{MaxTokens: 2048}, opt), t})
 			}
 			for _, decay := range decays {
@@ -124,13 +124,14 @@ func (c *recurrenceCase) reference(at, n, hv int) {
 func (c *recurrenceCase) check(b bench) {
 	t := b.t
 	t.Helper()
-	batch, total := &score.Batch{}, 0
+	in, total := &score.Batch{}, 0
 	for _, n := range c.lens {
-		batch.Append(make([]int32, n), make([]int32, n), nil)
+		in.Append(make([]int32, n), make([]int32, n), nil)
 		total += n
 	}
-	batch.Alloc()
-	b.run(func() error { _, err := b.upload(batch); return err })
+	in.Alloc()
+	var d batch
+	b.run(func() (err error) { d, err = b.upload(in); return err })
 	f := b.operands()
 	b.putAs(f, b.buf.q, c.q)
 	b.putAs(f, b.buf.k, c.k)
@@ -139,7 +140,7 @@ func (c *recurrenceCase) check(b bench) {
 	b.putAs(fp16(), b.buf.g, c.g)
 	b.putActs(b.buf.z, c.z)
 	b.run(func() error {
-		if err := b.recur(0); err != nil {
+		if err := b.recur(0, d); err != nil {
 			return err
 		}
 		return b.gateOutput(0, total)

@@ -7,7 +7,7 @@
 
 #include "cuda_words.h"
 #include "registry.h"
-#include "../kernels/act.cuh"
+#include "../kernels/short_conv.cuh"
 
 namespace {
 
@@ -22,6 +22,7 @@ struct Prepared {
   const int *chunks;
   int count, H, HV, V;
   float scale;
+  std::vector<uint16_t> made;  // wv, where prepare makes it
 } prepared;
 
 bool wrong(const char *what) {
@@ -33,11 +34,44 @@ bool wrong(const char *what) {
 template <int K>
 bool prepare(unsigned gx, unsigned gy, unsigned block, unsigned shared, void **p) {
   prepared = Prepared{arg<void *>(p, 0), arg<void *>(p, 1), arg<void *>(p, 2), arg<void *>(p, 3), arg<__half *>(p, 4), arg<int *>(p, 5),
-                      int(gy), arg<int>(p, 8), arg<int>(p, 9), arg<int>(p, 10), arg<float>(p, 11)};
+                      int(gy), arg<int>(p, 8), arg<int>(p, 9), arg<int>(p, 10), arg<float>(p, 11), {}};
   if (int(gx) != prepared.H || block != 256 || shared != (K == 128 ? 98304 : 81920)) return wrong("prepare's launch is off");
   const size_t key = K == 128 ? 57856 : 33024;
   memset(arg<void *>(p, 6), 1, key * gy * prepared.H);
   memset(arg<void *>(p, 7), 1, size_t(128) * prepared.V * gy * prepared.HV);
+  return true;
+}
+
+// The same without wv, then p, ldp, v_col, w_col, inv_step, conv_w, conv_b, seq_of, hist, hist_offset, channels: wv is made by the arithmetic of
+// the kernel, chunk by chunk.
+template <typename E, int K>
+bool prepare_values(unsigned gx, unsigned gy, unsigned block, unsigned shared, void **a) {
+  const void *none = nullptr;
+  void *same[12] = {a[0], a[1], a[2], &none};
+  std::copy(a + 3, a + 11, same + 4);
+  if (!prepare<K>(gx, gy, block, shared, same)) return false;
+  const auto *p = arg<const act *>(a, 11);
+  const int64_t ldp = arg<int64_t>(a, 12), offset = arg<int64_t>(a, 20);
+  const int v_col = arg<int>(a, 13), w_col = arg<int>(a, 14), channels = arg<int>(a, 21), H = prepared.H, columns = prepared.HV * prepared.V;
+  const auto *inv_step = arg<const float *>(a, 15), *conv_w = arg<const float *>(a, 16), *conv_b = arg<const float *>(a, 17);
+  const auto *seq_of = arg<const int *>(a, 18);
+  const auto *hist = arg<const act *const *>(a, 19);
+  for (int i = 0; i < prepared.count; i++) {
+    const int first = prepared.chunks[2 * i], count = prepared.chunks[2 * i + 1];
+    if (prepared.made.size() < size_t(first + count) * columns) prepared.made.resize(size_t(first + count) * columns);
+    const int n = seq_of[first], begin = first == 0 || seq_of[first - 1] != n ? first : 0;
+    for (int c = 0; c < columns; c += 4) {
+      Conv<4> conv;
+      conv.load(conv_w, conv_b, v_col + c, channels);
+      conv.start(p, ldp, hist && hist[n] ? hist[n] + offset : nullptr, channels, v_col + c, first, begin);
+      for (int t = first; t < first + count; t++) {
+        float y[4];
+        written(y, conv, Row<4>::load(p + t * ldp + v_col + c), Row<4>::load(p + t * ldp + w_col + c), inv_step ? inv_step[int64_t(t) * H + c / (columns / H)] : 1.0f);
+        store(reinterpret_cast<E *>(&prepared.made[size_t(t) * columns + c]), y);
+      }
+    }
+  }
+  prepared.wv = prepared.made.data();
   return true;
 }
 
@@ -109,6 +143,10 @@ bool add_all() {
     r[std::string("gdn2_prepare_k64_") + type].grid = prepare<64>;
     r[std::string("gdn2_prepare_k128_") + type].grid = prepare<128>;
   }
+  r["gdn2_prepare_values_k64_bf16"].grid = prepare_values<__nv_bfloat16, 64>;
+  r["gdn2_prepare_values_k128_bf16"].grid = prepare_values<__nv_bfloat16, 128>;
+  r["gdn2_prepare_values_k64_f16"].grid = prepare_values<__half, 64>;
+  r["gdn2_prepare_values_k128_f16"].grid = prepare_values<__half, 128>;
   r["gdn2_walk_k64_v64_bf16"].grid = walk<__nv_bfloat16, 64, 64>;
   r["gdn2_walk_k64_v128_bf16"].grid = walk<__nv_bfloat16, 64, 128>;
   r["gdn2_walk_k128_v64_bf16"].grid = walk<__nv_bfloat16, 128, 64>;

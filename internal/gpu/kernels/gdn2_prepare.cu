@@ -12,6 +12,7 @@
 // so that its products with bk exp G and wv, which are elements as they stand, round once.
 // Shapes, layouts, launch: GDN2_API.md.
 #include "gdn2_recurrence.cuh"
+#include "short_conv.cuh"
 
 namespace gdn2 {
 
@@ -56,11 +57,13 @@ __device__ __forceinline__ void copy16_async(void* to, const void* from, bool va
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(smem_address(to)), "l"(from), "r"(bytes) : "memory");
 }
 __device__ __forceinline__ void copy_async_wait() { asm volatile("cp.async.commit_group;\ncp.async.wait_group 0;" ::: "memory"); }
-__device__ __forceinline__ void sync_first_four_warps() {
+// Of the first four warps, which invert, or of the last, which have the values meanwhile.
+template <int Id>
+__device__ __forceinline__ void sync_four_warps() {
 #ifdef HOPPER_RACECHECK
   __syncthreads();
 #else
-  asm volatile("bar.sync 1, 128;" ::: "memory");
+  asm volatile("bar.sync %0, 128;" ::"n"(Id) : "memory");
 #endif
 }
 __device__ __forceinline__ float exp_nonpositive(float x) {
@@ -82,10 +85,11 @@ struct PrepareShared {
       E k16[24][stride];  // to the end of its 16 tokens, warps 0, 2, 4 (for odd warps that is k8)
     };
     unsigned char x_tile[K * C * 2];  // after A and P: X as it goes to the record
+    act inputs[3 + C][value_panel + 8];  // after A and P: the convolution's inputs, from three tokens before the chunk
   };
   union {
     E a16[96][stride];           // warps 2..7: 8 rows bk and 8 rows q, decayed from the start of their 16 tokens
-    E value[C][value_panel + 8];  // after A and P: wv
+    E value[C][value_panel + 8];  // after A and P: wv, or first what its write gate comes from
   };
   E erase[C][stride];  // -bk exp G
   union {
@@ -215,8 +219,88 @@ __device__ __forceinline__ void solve(const E* const (&y)[N], const int (&stride
   }
 }
 
-template <typename E, int K>
-__device__ __forceinline__ void prepare(const E* __restrict__ q, const E* __restrict__ k, const E* __restrict__ bk, const E* __restrict__ wv,
+// Where a chunk's w v comes from, a panel of `width` value columns at a time, for `threads` threads that share the work. The columns of a key head's panels
+// follow each other.
+//
+// Stored: as it stands in memory, [T, HV, V].
+template <typename E>
+struct Stored {
+  const E* wv;
+  static constexpr bool computed = false;
+
+  // fetch starts the copies of columns column.. of the chunk's tokens; the rows past the last are zero.
+  template <typename Shared>
+  __device__ __forceinline__ void fetch(Shared& sh, int first, int count, int column, int width, int64_t columns, int thread, int threads) const {
+    const int shift = width == 128 ? 4 : 3, piece = thread & ((1 << shift) - 1);
+    const E* from = wv + int64_t(first) * columns + column + piece * 8;
+    for (int token = thread >> shift; token < C; token += threads >> shift) copy16_async(&sh.value[token][piece * 8], from + (token < count ? token : 0) * columns, token < count);
+  }
+};
+
+// Projected: by the short convolution, SiLU and the write gate, from the layer's fused projections p [T, ldp], columns v_col.. and w_col..; as gates_value.
+template <typename E>
+struct Projected {
+  const act* p;
+  int64_t ldp;
+  int v_col, w_col;
+  const float* inv_step;  // [T, H]; null: 1
+  const float *conv_w, *conv_b;
+  const int* seq_of;
+  const act* const* hist;
+  int64_t hist_offset;
+  int channels;  // of the convolutions; v's are from v_col on
+  static constexpr bool computed = true;
+
+  template <typename Shared>
+  __device__ __forceinline__ void fetch(Shared& sh, int first, int count, int column, int width, int64_t, int thread, int threads) const {
+    const int shift = width == 128 ? 4 : 3, piece = thread & ((1 << shift) - 1), step = threads >> shift;
+    const act* const v = p + int64_t(first) * ldp + v_col + column + piece * 8;
+    const act* const w = v + (w_col - v_col);
+    for (int token = thread >> shift; token < C; token += step) {
+      const int64_t at = (token < count ? token : 0) * ldp;
+      copy16_async(&sh.value[token][piece * 8], w + at, token < count);
+      copy16_async(&sh.inputs[3 + token][piece * 8], v + at, token < count);
+    }
+    // The three inputs before the chunk: the document's, those kept of an earlier batch, or none.
+    const int token = (thread >> shift) - 3;
+    if (token >= 0) return;
+    const int n = seq_of[first];
+    const act* from = v + token * ldp;
+    bool valid = true;
+    if (first == 0 || seq_of[first - 1] != n) {
+      valid = hist && hist[n];
+      from = valid ? hist[n] + hist_offset + int64_t(token + 3) * channels + v_col + column + piece * 8 : v;
+    }
+    copy16_async(&sh.inputs[3 + token][piece * 8], from, valid);
+  }
+
+  // compute makes the panel of what fetch has brought, in its place. arrived waits for it, while the weights are on their way.
+  template <typename Shared, typename Arrived>
+  __device__ __forceinline__ void compute(Shared& sh, int first, int count, int column, int width, int h, int H, int thread, int threads, Arrived arrived) const {
+    const int lanes = width / 4, tokens = C * lanes / threads, t0 = thread / lanes * tokens, at = thread % lanes * 4;  // tokens <= lanes
+    const int mine = t0 + thread % lanes;
+    const float step = inv_step && mine < count ? inv_step[int64_t(first + mine) * H + h] : 1.f;
+    Conv<4> conv;
+    conv.load(conv_w, conv_b, v_col + column + at, channels);
+    arrived();
+    Row<4> before[3];
+#pragma unroll
+    for (int i = 0; i < 3; i++) before[i] = Row<4>::load(&sh.inputs[t0 + i][at]);
+    conv.start(before);
+#pragma unroll 4
+    for (int i = 0; i < tokens; i++) {
+      float y[4];
+      act* const place = reinterpret_cast<act*>(&sh.value[t0 + i][at]);
+      written(y, conv, Row<4>::load(&sh.inputs[3 + t0 + i][at]), Row<4>::load(place), __shfl_sync(~0u, step, i, lanes));
+#pragma unroll
+      for (int j = 0; j < 4; j++) y[j] = t0 + i < count ? y[j] : 0.f;
+      store(reinterpret_cast<E*>(place), y);
+    }
+  }
+};
+
+template <typename E, int K, typename Values>
+__device__ __forceinline__ void prepare(const E* __restrict__ q, const E* __restrict__ k, const E* __restrict__ bk, const Values& values,
                                         const __half* __restrict__ g, const int2* __restrict__ chunks, unsigned char* __restrict__ key_records,
                                         unsigned char* __restrict__ value_records, int H, int HV, int V, float scale) {
   using P = Pair<E>;
@@ -254,7 +338,6 @@ __device__ __forceinline__ void prepare(const E* __restrict__ q, const E* __rest
     }
   }
   const int width = V < value_panel ? V : value_panel, panels = V > value_panel ? per * (V / value_panel) : per;
-  const E* values = wv + (int64_t(first) * HV + h * per) * V;  // panels of one key head are consecutive
 
   Decay e[8];
 #pragma unroll
@@ -463,16 +546,6 @@ __device__ __forceinline__ void prepare(const E* __restrict__ q, const E* __rest
   }
   __syncthreads();
 
-  auto load_panel = [&](int panel) {
-    const int shift = width == 128 ? 4 : 3, token0 = tid >> shift, piece = tid & ((1 << shift) - 1), tokens = prepare_threads >> shift;
-    const E* from = values + panel * width + piece * 8;
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-      const int token = token0 + i * tokens;
-      if (token < C) copy16_async(&sh.value[token][piece * 8], from + (token < count ? token : 0) * uint32_t(HV * V), token < count);
-    }
-  };
-  load_panel(0);
   const int tile_row = matrix / 2 * 8 + line, tile_column = matrix % 2 * 8;  // this lane's row of a 16 x 16 block
   if (warp < 4) {
     if (warp < 2) {  // the inverses of the diagonal blocks, a lane a column
@@ -497,7 +570,7 @@ __device__ __forceinline__ void prepare(const E* __restrict__ q, const E* __rest
         *reinterpret_cast<uint16_t*>(&sh.lo[16 * block + r][16 * block + column]) = static_cast<uint16_t>(lo);
       }
     }
-    sync_first_four_warps();
+    sync_four_warps<1>();
     // The rest of the inverse, a warp 16 columns: block row by block row, transposed, so that a product's accumulators are the next one's operand.
     uint32_t xh[4][4], xl[4][4];
 #pragma unroll
@@ -525,21 +598,27 @@ __device__ __forceinline__ void prepare(const E* __restrict__ q, const E* __rest
         split<E>(x, xh[r], xl[r]);
       }
     }
-    sync_first_four_warps();  // A has been read
+    sync_four_warps<1>();  // A has been read
 #pragma unroll
     for (int r = 1; r < 4; r++)
       if (r > warp) {
         stmatrix4_trans(&sh.hi[16 * r + tile_row][16 * warp + tile_column], xh[r][0], xh[r][1], xh[r][2], xh[r][3]);
         stmatrix4_trans(&sh.lo[16 * r + tile_row][16 * warp + tile_column], xl[r][0], xl[r][1], xl[r][2], xl[r][3]);
       }
+#ifdef HOPPER_RACECHECK
+    if (Values::computed) __syncthreads();
+#endif
   } else {
+    values.fetch(sh, first, count, h * per * V, width, int64_t(HV) * V, tid - 128, 128);
+#pragma unroll
+    for (int i = 0; i < C * C * 2 / 16; i += 128)
+      reinterpret_cast<uint4*>(record + Record::p)[i + tid - 128] = reinterpret_cast<const uint4*>(sh.p_tile)[i + tid - 128];
+    if constexpr (Values::computed)
+      values.compute(sh, first, count, h * per * V, width, h, H, tid - 128, 128, [] { copy_async_wait(), sync_four_warps<2>(); });
 #ifdef HOPPER_RACECHECK
     __syncthreads();
     __syncthreads();
 #endif
-#pragma unroll
-    for (int i = 0; i < C * C * 2 / 16; i += 128)
-      reinterpret_cast<uint4*>(record + Record::p)[i + tid - 128] = reinterpret_cast<const uint4*>(sh.p_tile)[i + tid - 128];
   }
   copy_async_wait();
   __syncthreads();
@@ -565,27 +644,36 @@ __device__ __forceinline__ void prepare(const E* __restrict__ q, const E* __rest
   else if (has_values)
     solve<E, 1>({value_columns}, {value_stride}, hi, lo, [&](int r, const float(&x)[1][2][4]) { store_z(0, r, x[0]); });
   __syncthreads();
-  if (panels > 1) load_panel(1);
 #pragma unroll
   for (int i = 0; i < K * C * 2 / 16; i += prepare_threads) reinterpret_cast<uint4*>(record + Record::x)[i + tid] = reinterpret_cast<const uint4*>(sh.x_tile)[i + tid];
   for (int panel = 1; panel < panels; panel++) {
+    const int column = h * per * V + panel * width;
+    __syncthreads();
+    values.fetch(sh, first, count, column, width, int64_t(HV) * V, tid, prepare_threads);
+    if constexpr (Values::computed) values.compute(sh, first, count, column, width, h, H, tid, prepare_threads, [] { copy_async_wait(), __syncthreads(); });
     copy_async_wait();
     __syncthreads();
     if (has_values) solve<E, 1>({value_columns}, {value_stride}, hi, lo, [&](int r, const float(&x)[1][2][4]) { store_z(panel, r, x[0]); });
-    __syncthreads();
-    if (panel + 1 < panels) load_panel(panel + 1);
   }
 }
 
 }  // namespace gdn2
 
-#define GDN2_PREPARE(K, E, NAME)                                                                                                                      \
-  extern "C" __global__ void __launch_bounds__(gdn2::prepare_threads, 2) NAME(const E* q, const E* k, const E* bk, const E* wv, const __half* g,         \
-                                                                              const int2* chunks, unsigned char* key_records,                            \
-                                                                              unsigned char* value_records, int H, int HV, int V, float scale) {        \
-    gdn2::prepare<E, K>(q, k, bk, wv, g, chunks, key_records, value_records, H, HV, V, scale);                                                          \
+#define GDN2_PREPARE(K, E, SUFFIX)                                                                                                                     \
+  extern "C" __global__ void __launch_bounds__(gdn2::prepare_threads, 2)                                                                               \
+      gdn2_prepare_##SUFFIX(const E* q, const E* k, const E* bk, const E* wv, const __half* g, const int2* chunks, unsigned char* key_records,          \
+                            unsigned char* value_records, int H, int HV, int V, float scale) {                                                         \
+    gdn2::prepare<E, K>(q, k, bk, gdn2::Stored<E>{wv}, g, chunks, key_records, value_records, H, HV, V, scale);                                         \
+  }                                                                                                                                                    \
+  extern "C" __global__ void __launch_bounds__(gdn2::prepare_threads, 2)                                                                               \
+      gdn2_prepare_values_##SUFFIX(const E* q, const E* k, const E* bk, const __half* g, const int2* chunks, unsigned char* key_records,                \
+                                   unsigned char* value_records, int H, int HV, int V, float scale, const act* p, int64_t ldp, int v_col, int w_col,     \
+                                   const float* inv_step, const float* conv_w, const float* conv_b, const int* seq_of, const act* const* hist,          \
+                                   int64_t hist_offset, int channels) {                                                                                \
+    gdn2::prepare<E, K>(q, k, bk, gdn2::Projected<E>{p, ldp, v_col, w_col, inv_step, conv_w, conv_b, seq_of, hist, hist_offset, channels}, g, chunks,   \
+                        key_records, value_records, H, HV, V, scale);                                                                                  \
   }
-GDN2_PREPARE(64, __nv_bfloat16, gdn2_prepare_k64_bf16)
-GDN2_PREPARE(128, __nv_bfloat16, gdn2_prepare_k128_bf16)
-GDN2_PREPARE(64, __half, gdn2_prepare_k64_f16)
-GDN2_PREPARE(128, __half, gdn2_prepare_k128_f16)
+GDN2_PREPARE(64, __nv_bfloat16, k64_bf16)
+GDN2_PREPARE(128, __nv_bfloat16, k128_bf16)
+GDN2_PREPARE(64, __half, k64_f16)
+GDN2_PREPARE(128, __half, k128_f16)

@@ -1,0 +1,124 @@
+// The short convolution of a run of tokens, and what the recurrence writes of it: shared by the gates and gdn2_prepare, so that both give the same bits.
+#pragma once
+#include "common.cuh"
+#include <type_traits>
+
+namespace {
+
+// pack rounds two numbers to E; for fp16 into its range, and NaN stays NaN.
+template <typename E>
+__device__ __forceinline__ unsigned pack(float a, float b);
+template <>
+__device__ __forceinline__ unsigned pack<bf16>(float a, float b) {
+  __nv_bfloat162 h = __floats2bfloat162_rn(a, b);
+  return *reinterpret_cast<unsigned *>(&h);
+}
+template <>
+__device__ __forceinline__ unsigned pack<__half>(float a, float b) {
+#ifdef SURPRISAL_EMULATE
+  __half2 h = __floats2half2_rn(within_half(a), within_half(b));
+  return *reinterpret_cast<unsigned *>(&h);
+#else
+  unsigned h;
+  asm("cvt.rn.satfinite.f16x2.f32 %0, %1, %2;" : "=r"(h) : "f"(b), "f"(a));
+  return h;
+#endif
+}
+
+// W channels of a row.
+template <int W>
+struct alignas(2 * W) Row {
+  act2 v[W / 2];
+
+  static __device__ __forceinline__ Row load(const act *p) {
+    using Word = std::conditional_t<W == 4, uint2, uint4>;
+    const Word u = *reinterpret_cast<const Word *>(p);
+    return *reinterpret_cast<const Row *>(&u);
+  }
+
+  __device__ __forceinline__ float operator[](int i) const {
+    const float2 f = to_floats(v[i / 2]);
+    return i % 2 ? f.y : f.x;
+  }
+};
+
+template <typename E>
+__device__ __forceinline__ void store(E *p, const float (&f)[4]) {
+  *reinterpret_cast<uint2 *>(p) = make_uint2(pack<E>(f[0], f[1]), pack<E>(f[2], f[3]));
+}
+
+template <typename E>
+__device__ __forceinline__ void store(E *p, const float (&f)[8]) {
+  *reinterpret_cast<uint4 *>(p) = make_uint4(pack<E>(f[0], f[1]), pack<E>(f[2], f[3]), pack<E>(f[4], f[5]), pack<E>(f[6], f[7]));
+}
+
+// The convolution of W channels, times -log2(e): weights, and what the next three
+// outputs have from the inputs so far. An output's terms are summed oldest first.
+template <int W>
+struct Conv {
+  float w[4][W], bias[W], part[3][W];
+
+  __device__ __forceinline__ void load(const float *weight, const float *b, int channel, int C) {
+#pragma unroll
+    for (int i = 0; i < W; i += 4) {
+#pragma unroll
+      for (int j = 0; j < 4; j++) scaled(w[j] + i, weight + int64_t(j) * C + channel + i);
+      bias[i] = bias[i + 1] = bias[i + 2] = bias[i + 3] = 0.0f;
+      if (b) scaled(bias + i, b + channel + i);
+    }
+  }
+
+  static __device__ __forceinline__ void scaled(float *to, const float *from) {
+    const float4 f = *reinterpret_cast<const float4 *>(from);
+    to[0] = fmaf(-kLog2e, f.x, 0.0f), to[1] = fmaf(-kLog2e, f.y, 0.0f);  // never -0
+    to[2] = fmaf(-kLog2e, f.z, 0.0f), to[3] = fmaf(-kLog2e, f.w, 0.0f);
+  }
+
+  __device__ __forceinline__ float push(int i, float x) {
+    const float a = fmaf(w[3][i], x, part[0][i]);
+    part[0][i] = fmaf(w[2][i], x, part[1][i]);
+    part[1][i] = fmaf(w[1][i], x, part[2][i]);
+    part[2][i] = fmaf(w[0][i], x, bias[i]);
+    return a;
+  }
+
+  // start takes in what stands before token t, of a sequence that begins at first.
+  __device__ __forceinline__ void start(const act *p, int64_t ldp, const act *hist, int C, int channel, int t, int first) {
+    Row<W> x[3];
+#pragma unroll
+    for (int j = 0; j < 3; j++) {
+      const int s = t - 3 + j;
+      x[j] = Row<W>{};
+      if (s >= 0) x[j] = Row<W>::load(p + s * ldp + channel);  // before it is known whether it belongs to the sequence
+      if (s < first) x[j] = hist ? Row<W>::load(hist + int64_t(s - first + 3) * C + channel) : Row<W>{};
+    }
+    start(x);
+  }
+
+  // or the three inputs before it.
+  __device__ __forceinline__ void start(const Row<W> (&x)[3]) {
+#pragma unroll
+    for (int i = 0; i < W; i++) part[0][i] = part[1][i] = part[2][i] = bias[i];
+#pragma unroll
+    for (int j = 0; j < 3; j++) {
+#pragma unroll
+      for (int i = 0; i < W; i++) push(i, x[j][i]);
+    }
+  }
+};
+
+// silu_denominator is d in silu(a) = a' / d, a' = -log2(e) a.
+__device__ __forceinline__ float silu_denominator(float a) { return fmaf(exp2_approx(a), -kLog2e, -kLog2e); }
+
+// written is w v of W channels of the next token: v by the convolution, w the write gate sigmoid(xw) step, at most 1; inv_step = 1 / step. One reciprocal for
+// both.
+template <int W>
+__device__ __forceinline__ void written(float (&y)[W], Conv<W> &conv, const Row<W> &xv, const Row<W> &xw, float inv_step) {
+#pragma unroll
+  for (int i = 0; i < W; i++) {
+    const float av = conv.push(i, xv[i]), w = max_nan(fmaf(exp2_approx(-kLog2e * xw[i]), inv_step, inv_step), 1.0f);
+    y[i] = av * rcp_approx(silu_denominator(av) * w);
+  }
+}
+
+}  // namespace
