@@ -158,10 +158,10 @@ func TestValues(t *testing.T) {
 			t.Run(fmt.Sprintf("%s half %v", name, half), func(t *testing.T) {
 				dir := folder(t, name)
 				var scored [2][]modeltest.Document
-				for i, opt := range []options{{poison: true, half: half}, {poison: true, half: half, values: true}} {
+				for i, opt := range []options{{poison: true, half: half}, {poison: true, half: half, stored: true}} {
 					e := open(t, dir, Config{MaxTokens: budget}, opt)
-					if e.rec.projected == opt.values {
-						t.Fatalf("w v from memory: asked for %v, and not so", opt.values)
+					if e.rec.projected == opt.stored {
+						t.Fatalf("w v from memory: asked for %v, and not so", opt.stored)
 					}
 					for _, n := range []int{budget, 64} {
 						docs := randomDocs(lens, e.Info().VocabSize, 12)

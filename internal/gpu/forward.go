@@ -196,13 +196,13 @@ func (e *Engine) norm(w, rows cu.DevicePtr, n int) error {
 		uint64(e.model.Width), f32(e.model.NormEps))
 }
 
-// gates takes the projections to the recurrence's operands; w v only where the
-// recurrence does not make it itself.
+// gates takes the projections to the recurrence's operands; g and w v only where the
+// recurrence does not make them itself.
 func (e *Engine) gates(l int, d batch) error {
 	const run, warps = 64, 4 // as in gates.cu
 	c, b, y := e.model, &e.buf, &e.w.layers[l]
 	flags := uint64(0)
-	for i, on := range []bool{c.Kaczmarz, c.QKL2Norm, c.NegEigval} {
+	for i, on := range []bool{c.Kaczmarz, c.QKL2Norm, c.NegEigval, e.rec.projected} {
 		if on {
 			flags |= 1 << i
 		}

@@ -34,7 +34,7 @@ func TestGates(t *testing.T) {
 			dir := folder(t, name)
 			var c gateCase
 			for i, half := range []bool{true, false} {
-				c.bench = bench{open(t, dir, Config{MaxTokens: 256}, options{half: half, poison: true, values: true}), t}
+				c.bench = bench{open(t, dir, Config{MaxTokens: 256}, options{half: half, poison: true, stored: true}), t}
 				if i == 0 {
 					c.draw([]int{1, 2, 3, 4, 33, 64, 31, 1, 50})
 					c.reference()

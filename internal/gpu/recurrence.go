@@ -17,7 +17,7 @@ import (
 // batch of a usual mix is one group, one of single tokens is many.
 type recurrence struct {
 	chunked                     bool
-	projected                   bool // prepare makes w v from the projections
+	projected                   bool // prepare makes g and w v from the projections
 	simple, prepare, walk, gate cu.Function
 	walkShared, walkBlock       int
 	slice                       int // values of a head that one block walks
@@ -65,8 +65,8 @@ func (e *Engine) linkRecurrence(suffix string) error {
 	}
 	r.valueBytes = 128 * int64(c.V)
 	prepare := "gdn2_prepare"
-	if r.projected = !e.opt.values; r.projected {
-		prepare = "gdn2_prepare_values"
+	if r.projected = !e.opt.stored; r.projected {
+		prepare = "gdn2_prepare_projected"
 	}
 	if r.prepare, err = e.mod.withShared(fmt.Sprintf("%s_k%d_%s", prepare, c.K, suffix), shared); err != nil {
 		return err
@@ -165,8 +165,8 @@ func (e *Engine) group(b *score.Batch, m *metaWriter, first, last, chunks int) g
 	return g
 }
 
-// recur runs a layer's recurrence over the batch, from q, k, bk, g, z and wv, or what
-// wv is made of, to o.
+// recur runs a layer's recurrence over the batch, from q, k, bk, z, g and wv, or what
+// those two are made of, to o.
 func (e *Engine) recur(l int, d batch) error {
 	r, c, b, y := &e.rec, e.model, &e.buf, &e.w.layers[l]
 	h, hv := uint64(c.Heads), uint64(c.VHeads)
@@ -182,13 +182,17 @@ func (e *Engine) recur(l int, d batch) error {
 			continue
 		}
 		e.mark("gdn2 prepare")
-		args := []uint64{uint64(b.q), uint64(b.k), uint64(b.bk), uint64(b.wv), uint64(b.g), uint64(g.table), uint64(r.keyRecords), uint64(r.valueRecords), h, hv, uint64(c.V), scale}
+		args := []uint64{uint64(b.q), uint64(b.k), uint64(b.bk), uint64(b.wv), uint64(b.g)}
+		if r.projected {
+			args = append(args[:3], uint64(b.f), uint64(y.rate), uint64(y.dtBias))
+		}
+		args = append(args, uint64(g.table), uint64(r.keyRecords), uint64(r.valueRecords), h, hv, uint64(c.V), scale)
 		if r.projected {
 			step := uint64(b.step)
 			if !c.Kaczmarz {
 				step = 0
 			}
-			args = append(slices.Delete(args, 3, 4), uint64(b.p), uint64(e.cols.total), uint64(e.cols.v), uint64(e.cols.w), step, uint64(y.convW), uint64(y.convB),
+			args = append(args, uint64(b.p), uint64(e.cols.total), uint64(e.cols.v), uint64(e.cols.w), step, uint64(y.convW), uint64(y.convB),
 				uint64(b.seqOf), uint64(d.hist), e.historyOffset(l), uint64(e.channels()))
 		}
 		if err := e.dev.launch(r.prepare, [3]int{c.Heads, g.chunks, 1}, 256, map[int]int{64: prepareK64, 128: prepareK128}[c.K], args...); err != nil {

@@ -40,7 +40,7 @@ func TestRecurrence(t *testing.T) {
 		for _, of := range [][]options{{{}}, {{half: true}, {half: true, simple: true}}} { // by the operands' format
 			var engines []bench
 			for _, opt := range of {
-				opt.poison, opt.values = true, true
+				opt.poison, opt.stored = true, true
 				engines = append(engines, bench{open(t, dir, Config{MaxTokens: 2048}, opt), t})
 			}
 			for _, decay := range decays {

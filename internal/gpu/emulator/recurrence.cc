@@ -22,7 +22,15 @@ struct Prepared {
   const int *chunks;
   int count, H, HV, V;
   float scale;
-  std::vector<uint16_t> made;  // wv, where prepare makes it
+  // Where prepare makes g and wv:
+  const act *f = nullptr;
+  const float *rate = nullptr, *dt_bias = nullptr;
+  std::vector<uint16_t> made;  // wv
+
+  float decay(int64_t at, int h, int i, int K) const {
+    if (!f) return expf(__half2float(g[at + i]));
+    return exp2_approx(-rate[h] * softplus2f(fmaf(kLog2e, to_float32(f[at + i]), kLog2e * dt_bias[h * K + i])));
+  }
 } prepared;
 
 bool wrong(const char *what) {
@@ -34,7 +42,7 @@ bool wrong(const char *what) {
 template <int K>
 bool prepare(unsigned gx, unsigned gy, unsigned block, unsigned shared, void **p) {
   prepared = Prepared{arg<void *>(p, 0), arg<void *>(p, 1), arg<void *>(p, 2), arg<void *>(p, 3), arg<__half *>(p, 4), arg<int *>(p, 5),
-                      int(gy), arg<int>(p, 8), arg<int>(p, 9), arg<int>(p, 10), arg<float>(p, 11), {}};
+                      int(gy), arg<int>(p, 8), arg<int>(p, 9), arg<int>(p, 10), arg<float>(p, 11)};
   if (int(gx) != prepared.H || block != 256 || shared != (K == 128 ? 98304 : 81920)) return wrong("prepare's launch is off");
   const size_t key = K == 128 ? 57856 : 33024;
   memset(arg<void *>(p, 6), 1, key * gy * prepared.H);
@@ -42,20 +50,21 @@ bool prepare(unsigned gx, unsigned gy, unsigned block, unsigned shared, void **p
   return true;
 }
 
-// The same without wv, then p, ldp, v_col, w_col, inv_step, conv_w, conv_b, seq_of, hist, hist_offset, channels: wv is made by the arithmetic of
+// The same with f, rate, dt_bias for wv and g, then p, ldp, v_col, w_col, inv_step, conv_w, conv_b, seq_of, hist, hist_offset, channels: wv is made by the arithmetic of
 // the kernel, chunk by chunk.
 template <typename E, int K>
-bool prepare_values(unsigned gx, unsigned gy, unsigned block, unsigned shared, void **a) {
+bool prepare_projected(unsigned gx, unsigned gy, unsigned block, unsigned shared, void **a) {
   const void *none = nullptr;
-  void *same[12] = {a[0], a[1], a[2], &none};
-  std::copy(a + 3, a + 11, same + 4);
+  void *same[12] = {a[0], a[1], a[2], &none, &none};
+  std::copy(a + 6, a + 13, same + 5);
   if (!prepare<K>(gx, gy, block, shared, same)) return false;
-  const auto *p = arg<const act *>(a, 11);
-  const int64_t ldp = arg<int64_t>(a, 12), offset = arg<int64_t>(a, 20);
-  const int v_col = arg<int>(a, 13), w_col = arg<int>(a, 14), channels = arg<int>(a, 21), H = prepared.H, columns = prepared.HV * prepared.V;
-  const auto *inv_step = arg<const float *>(a, 15), *conv_w = arg<const float *>(a, 16), *conv_b = arg<const float *>(a, 17);
-  const auto *seq_of = arg<const int *>(a, 18);
-  const auto *hist = arg<const act *const *>(a, 19);
+  prepared.f = arg<const act *>(a, 3), prepared.rate = arg<const float *>(a, 4), prepared.dt_bias = arg<const float *>(a, 5);
+  const auto *p = arg<const act *>(a, 13);
+  const int64_t ldp = arg<int64_t>(a, 14), offset = arg<int64_t>(a, 22);
+  const int v_col = arg<int>(a, 15), w_col = arg<int>(a, 16), channels = arg<int>(a, 23), H = prepared.H, columns = prepared.HV * prepared.V;
+  const auto *inv_step = arg<const float *>(a, 17), *conv_w = arg<const float *>(a, 18), *conv_b = arg<const float *>(a, 19);
+  const auto *seq_of = arg<const int *>(a, 20);
+  const auto *hist = arg<const act *const *>(a, 21);
   for (int i = 0; i < prepared.count; i++) {
     const int first = prepared.chunks[2 * i], count = prepared.chunks[2 * i + 1];
     if (prepared.made.size() < size_t(first + count) * columns) prepared.made.resize(size_t(first + count) * columns);
@@ -115,7 +124,7 @@ bool walk(unsigned gx, unsigned gy, unsigned block, unsigned shared, void **p) {
         const int64_t at = (int64_t(t) * H + h) * K, vt = (int64_t(t) * HV + hv) * V;
         for (int v = 0; v < V; v++) u[v] = float(wv[vt + v]), o[v] = 0;
         for (int j = 0; j < K; j++) {
-          const float e = expf(__half2float(prepared.g[at + j])), b = float(bk[at + j]);
+          const float e = prepared.decay(at, h, j, K), b = float(bk[at + j]);
           for (int v = 0; v < V; v++) s[j * V + v] *= e, u[v] -= b * s[j * V + v];
         }
         float sum = 0;
@@ -143,10 +152,10 @@ bool add_all() {
     r[std::string("gdn2_prepare_k64_") + type].grid = prepare<64>;
     r[std::string("gdn2_prepare_k128_") + type].grid = prepare<128>;
   }
-  r["gdn2_prepare_values_k64_bf16"].grid = prepare_values<__nv_bfloat16, 64>;
-  r["gdn2_prepare_values_k128_bf16"].grid = prepare_values<__nv_bfloat16, 128>;
-  r["gdn2_prepare_values_k64_f16"].grid = prepare_values<__half, 64>;
-  r["gdn2_prepare_values_k128_f16"].grid = prepare_values<__half, 128>;
+  r["gdn2_prepare_projected_k64_bf16"].grid = prepare_projected<__nv_bfloat16, 64>;
+  r["gdn2_prepare_projected_k128_bf16"].grid = prepare_projected<__nv_bfloat16, 128>;
+  r["gdn2_prepare_projected_k64_f16"].grid = prepare_projected<__half, 64>;
+  r["gdn2_prepare_projected_k128_f16"].grid = prepare_projected<__half, 128>;
   r["gdn2_walk_k64_v64_bf16"].grid = walk<__nv_bfloat16, 64, 64>;
   r["gdn2_walk_k64_v128_bf16"].grid = walk<__nv_bfloat16, 64, 128>;
   r["gdn2_walk_k128_v64_bf16"].grid = walk<__nv_bfloat16, 128, 64>;

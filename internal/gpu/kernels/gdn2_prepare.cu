@@ -219,14 +219,29 @@ __device__ __forceinline__ void solve(const E* const (&y)[N], const int (&stride
   }
 }
 
-// Where a chunk's w v comes from, a panel of `width` value columns at a time, for `threads` threads that share the work. The columns of a key head's panels
-// follow each other.
+// Where a chunk's decays and its w v come from; the latter a panel of `width` value columns at a time, for `threads` threads that share the work. The columns of
+// a key head's panels follow each other.
 //
-// Stored: as it stands in memory, [T, HV, V].
+// Stored: g [T, H, K] and w v [T, HV, V] as they stand in memory.
 template <typename E>
 struct Stored {
+  const __half* g;
   const E* wv;
   static constexpr bool computed = false;
+  static constexpr uint32_t none = 0;  // a pair without decay
+
+  __device__ __forceinline__ const void* decays(int64_t at) const { return g + at; }
+  // exp(g) of 2 N channels from key column `column` of head h on; rows as read.
+  template <int N>
+  struct Exp {
+    __device__ __forceinline__ Exp(const Stored&, int, int) {}
+    __device__ __forceinline__ Factors<N> operator()(const Pairs<N>& row) const {
+      Factors<N> e;
+#pragma unroll
+      for (int j = 0; j < N; j++) e.x[2 * j] = exp_nonpositive(Pair<__half>::lo(row.w[j])), e.x[2 * j + 1] = exp_nonpositive(Pair<__half>::hi(row.w[j]));
+      return e;
+    }
+  };
 
   // fetch starts the copies of columns column.. of the chunk's tokens; the rows past the last are zero.
   template <typename Shared>
@@ -237,9 +252,12 @@ struct Stored {
   }
 };
 
-// Projected: by the short convolution, SiLU and the write gate, from the layer's fused projections p [T, ldp], columns v_col.. and w_col..; as gates_value.
+// Projected: g from f_proj's output f [T, H K], exp(g) = 2^(-rate log2(1 + 2^((f + dt_bias) log2 e))); w v by the short convolution, SiLU and the write gate, from
+// the layer's fused projections p [T, ldp], columns v_col.. and w_col..; as gates_value.
 template <typename E>
 struct Projected {
+  const act* f;
+  const float *rate, *dt_bias;
   const act* p;
   int64_t ldp;
   int v_col, w_col;
@@ -250,6 +268,27 @@ struct Projected {
   int64_t hist_offset;
   int channels;  // of the convolutions; v's are from v_col on
   static constexpr bool computed = true;
+  static constexpr uint32_t none = sizeof(act) == 2 && std::is_same_v<act, __half> ? 0xfc00fc00u : 0xff80ff80u;  // minus infinity
+
+  __device__ __forceinline__ const void* decays(int64_t at) const { return f + at; }
+  template <int N>
+  struct Exp {
+    float dt[2 * N], rate;
+    __device__ __forceinline__ Exp(const Projected& s, int h, int column) : rate(-s.rate[h]) {
+#pragma unroll
+      for (int i = 0; i < 2 * N; i++) dt[i] = kLog2e * s.dt_bias[column + i];
+    }
+    __device__ __forceinline__ Factors<N> operator()(const Pairs<N>& row) const {
+      Factors<N> e;
+#pragma unroll
+      for (int j = 0; j < N; j++) {
+        const float2 x = to_floats(*reinterpret_cast<const act2*>(&row.w[j]));
+        e.x[2 * j] = exp2_approx(rate * softplus2f(fmaf(kLog2e, x.x, dt[2 * j])));
+        e.x[2 * j + 1] = exp2_approx(rate * softplus2f(fmaf(kLog2e, x.y, dt[2 * j + 1])));
+      }
+      return e;
+    }
+  };
 
   template <typename Shared>
   __device__ __forceinline__ void fetch(Shared& sh, int first, int count, int column, int width, int64_t, int thread, int threads) const {
@@ -299,10 +338,10 @@ struct Projected {
   }
 };
 
-template <typename E, int K, typename Values>
-__device__ __forceinline__ void prepare(const E* __restrict__ q, const E* __restrict__ k, const E* __restrict__ bk, const Values& values,
-                                        const __half* __restrict__ g, const int2* __restrict__ chunks, unsigned char* __restrict__ key_records,
-                                        unsigned char* __restrict__ value_records, int H, int HV, int V, float scale) {
+template <typename E, int K, typename Source>
+__device__ __forceinline__ void prepare(const E* __restrict__ q, const E* __restrict__ k, const E* __restrict__ bk, const Source& source,
+                                        const int2* __restrict__ chunks, unsigned char* __restrict__ key_records, unsigned char* __restrict__ value_records,
+                                        int H, int HV, int V, float scale) {
   using P = Pair<E>;
   using Record = KeyRecord<K>;
   using Shared = PrepareShared<E, K>;
@@ -321,7 +360,7 @@ __device__ __forceinline__ void prepare(const E* __restrict__ q, const E* __rest
   {
     const int64_t at = (int64_t(first + 8 * warp) * H + h) * K + 2 * N * lane;
     const uint32_t step = uint32_t(H) * K * 2;
-    const char *from_g = opaque(g + at), *from_k = opaque(k + at), *from_b = opaque(bk + at), *from_q = opaque(q + at);
+    const char *from_g = opaque(source.decays(at)), *from_k = opaque(k + at), *from_b = opaque(bk + at), *from_q = opaque(q + at);
     auto load = [&](const char* from, int i) { return *reinterpret_cast<const Elements*>(from + i * step); };
     const int left = count - 8 * warp;
     if (left >= 8) {
@@ -332,19 +371,20 @@ __device__ __forceinline__ void prepare(const E* __restrict__ q, const E* __rest
     } else {
 #pragma unroll
       for (int i = 0; i < 8; i++) {
-        rg[i] = rk[i] = rb[i] = rq[i] = Elements{};
+        rk[i] = rb[i] = rq[i] = Elements{};
+#pragma unroll
+        for (int j = 0; j < N; j++) rg[i].w[j] = Source::none;
         if (i < left) rg[i] = load(from_g, i), rk[i] = load(from_k, i), rb[i] = load(from_b, i), rq[i] = load(from_q, i);
       }
     }
   }
   const int width = V < value_panel ? V : value_panel, panels = V > value_panel ? per * (V / value_panel) : per;
 
+  const int channel = 2 * N * lane;
+  const typename Source::template Exp<N> exp_of(source, h, h * K + channel);
   Decay e[8];
 #pragma unroll
-  for (int i = 0; i < 8; i++)
-#pragma unroll
-    for (int j = 0; j < N; j++) e[i].x[2 * j] = exp_nonpositive(Pair<__half>::lo(rg[i].w[j])), e[i].x[2 * j + 1] = exp_nonpositive(Pair<__half>::hi(rg[i].w[j]));
-  const int channel = 2 * N * lane;
+  for (int i = 0; i < 8; i++) e[i] = exp_of(rg[i]);
   auto total = [&](int w) -> Decay& { return *reinterpret_cast<Decay*>(&sh.total[w][channel]); };
   total(warp) = ((e[0] * e[1]) * (e[2] * e[3])) * ((e[4] * e[5]) * (e[6] * e[7]));
 
@@ -606,15 +646,15 @@ __device__ __forceinline__ void prepare(const E* __restrict__ q, const E* __rest
         stmatrix4_trans(&sh.lo[16 * r + tile_row][16 * warp + tile_column], xl[r][0], xl[r][1], xl[r][2], xl[r][3]);
       }
 #ifdef HOPPER_RACECHECK
-    if (Values::computed) __syncthreads();
+    if (Source::computed) __syncthreads();
 #endif
   } else {
-    values.fetch(sh, first, count, h * per * V, width, int64_t(HV) * V, tid - 128, 128);
+    source.fetch(sh, first, count, h * per * V, width, int64_t(HV) * V, tid - 128, 128);
 #pragma unroll
     for (int i = 0; i < C * C * 2 / 16; i += 128)
       reinterpret_cast<uint4*>(record + Record::p)[i + tid - 128] = reinterpret_cast<const uint4*>(sh.p_tile)[i + tid - 128];
-    if constexpr (Values::computed)
-      values.compute(sh, first, count, h * per * V, width, h, H, tid - 128, 128, [] { copy_async_wait(), sync_four_warps<2>(); });
+    if constexpr (Source::computed)
+      source.compute(sh, first, count, h * per * V, width, h, H, tid - 128, 128, [] { copy_async_wait(), sync_four_warps<2>(); });
 #ifdef HOPPER_RACECHECK
     __syncthreads();
     __syncthreads();
@@ -649,8 +689,8 @@ __device__ __forceinline__ void prepare(const E* __restrict__ q, const E* __rest
   for (int panel = 1; panel < panels; panel++) {
     const int column = h * per * V + panel * width;
     __syncthreads();
-    values.fetch(sh, first, count, column, width, int64_t(HV) * V, tid, prepare_threads);
-    if constexpr (Values::computed) values.compute(sh, first, count, column, width, h, H, tid, prepare_threads, [] { copy_async_wait(), __syncthreads(); });
+    source.fetch(sh, first, count, column, width, int64_t(HV) * V, tid, prepare_threads);
+    if constexpr (Source::computed) source.compute(sh, first, count, column, width, h, H, tid, prepare_threads, [] { copy_async_wait(), __syncthreads(); });
     copy_async_wait();
     __syncthreads();
     if (has_values) solve<E, 1>({value_columns}, {value_stride}, hi, lo, [&](int r, const float(&x)[1][2][4]) { store_z(panel, r, x[0]); });
@@ -663,15 +703,15 @@ __device__ __forceinline__ void prepare(const E* __restrict__ q, const E* __rest
   extern "C" __global__ void __launch_bounds__(gdn2::prepare_threads, 2)                                                                               \
       gdn2_prepare_##SUFFIX(const E* q, const E* k, const E* bk, const E* wv, const __half* g, const int2* chunks, unsigned char* key_records,          \
                             unsigned char* value_records, int H, int HV, int V, float scale) {                                                         \
-    gdn2::prepare<E, K>(q, k, bk, gdn2::Stored<E>{wv}, g, chunks, key_records, value_records, H, HV, V, scale);                                         \
+    gdn2::prepare<E, K>(q, k, bk, gdn2::Stored<E>{g, wv}, chunks, key_records, value_records, H, HV, V, scale);                                         \
   }                                                                                                                                                    \
   extern "C" __global__ void __launch_bounds__(gdn2::prepare_threads, 2)                                                                               \
-      gdn2_prepare_values_##SUFFIX(const E* q, const E* k, const E* bk, const __half* g, const int2* chunks, unsigned char* key_records,                \
-                                   unsigned char* value_records, int H, int HV, int V, float scale, const act* p, int64_t ldp, int v_col, int w_col,     \
-                                   const float* inv_step, const float* conv_w, const float* conv_b, const int* seq_of, const act* const* hist,          \
-                                   int64_t hist_offset, int channels) {                                                                                \
-    gdn2::prepare<E, K>(q, k, bk, gdn2::Projected<E>{p, ldp, v_col, w_col, inv_step, conv_w, conv_b, seq_of, hist, hist_offset, channels}, g, chunks,   \
-                        key_records, value_records, H, HV, V, scale);                                                                                  \
+      gdn2_prepare_projected_##SUFFIX(const E* q, const E* k, const E* bk, const act* f, const float* rate, const float* dt_bias, const int2* chunks,    \
+                                      unsigned char* key_records, unsigned char* value_records, int H, int HV, int V, float scale, const act* p,        \
+                                      int64_t ldp, int v_col, int w_col, const float* inv_step, const float* conv_w, const float* conv_b,               \
+                                      const int* seq_of, const act* const* hist, int64_t hist_offset, int channels) {                                  \
+    gdn2::prepare<E, K>(q, k, bk, gdn2::Projected<E>{f, rate, dt_bias, p, ldp, v_col, w_col, inv_step, conv_w, conv_b, seq_of, hist, hist_offset,       \
+                        channels}, chunks, key_records, value_records, H, HV, V, scale);                                                               \
   }
 GDN2_PREPARE(64, __nv_bfloat16, k64_bf16)
 GDN2_PREPARE(128, __nv_bfloat16, k128_bf16)
