@@ -56,7 +56,7 @@ type options struct {
 	poison bool
 	// noTable leaves the first layer's table out.
 	noTable bool
-	// stored: the recurrence reads g and w v from memory, where the gates leave them,
+	// stored: the recurrence reads its operands from memory, where the gates leave them,
 	// instead of making them from the projections.
 	stored bool
 }
@@ -69,11 +69,11 @@ type buffers struct {
 	p     cu.DevicePtr // [rows, columns.total], the fused projections
 	f     cu.DevicePtr // [rows, H K], f_proj.1's output
 	z     cu.DevicePtr // [rows, HV V], the output gate
-	q     cu.DevicePtr // [rows, H K] E
+	q     cu.DevicePtr // [rows, H K] E; this and what follows up to step only where the recurrence does not make them
 	k     cu.DevicePtr // [rows, H K] E
 	bk    cu.DevicePtr // [rows, H K] E
-	g     cu.DevicePtr // [rows, H K] fp16, and
-	wv    cu.DevicePtr // [rows, HV V] E, where the recurrence does not make them
+	g     cu.DevicePtr // [rows, H K] fp16
+	wv    cu.DevicePtr // [rows, HV V] E
 	step  cu.DevicePtr // [rows, H] fp32
 	o     cu.DevicePtr // [rows, HV V], the mixer's output before o_proj
 	h     cu.DevicePtr // [rows, 2 I], where SwiGLU takes two kernels
@@ -206,9 +206,9 @@ func (e *Engine) bytesPerToken() int64 {
 	c := e.model
 	kd, vd := int64(c.Heads*c.K), int64(c.VHeads*c.V)
 	d, i := int64(c.Width), int64(c.Inner)
-	n := 4*d + 2*d + 2*int64(e.cols.total) + 2*kd + 2*vd + 6*kd + 4*int64(c.Heads) + 2*vd + 2*i + 4 + 1 + 4
+	n := 4*d + 2*d + 2*int64(e.cols.total) + 2*kd + 2*vd + 2*vd + 2*i + 4 + 1 + 4
 	if !e.rec.projected {
-		n += 2*kd + 2*vd
+		n += 8*kd + 2*vd + 4*int64(c.Heads)
 	}
 	return n + metaBytesPerToken + e.recurrenceBytesPerToken() + e.swigluBytesPerToken()
 }
@@ -263,10 +263,10 @@ func (e *Engine) plan() error {
 	b.x, b.y = m.alloc("x", 4*n*int64(c.Width)), m.alloc("y", 2*n*int64(c.Width))
 	b.p = m.alloc("projections", 2*n*int64(e.cols.total))
 	b.f, b.z = m.alloc("decay", 2*n*kd), m.alloc("gate", 2*n*vd)
-	b.q, b.k, b.bk = m.alloc("q", 2*n*kd), m.alloc("k", 2*n*kd), m.alloc("bk", 2*n*kd)
-	b.step, b.o = m.alloc("step", 4*n*int64(c.Heads)), m.alloc("o", 2*n*vd)
+	b.o = m.alloc("o", 2*n*vd)
 	if !e.rec.projected {
-		b.g, b.wv = m.alloc("g", 2*n*kd), m.alloc("wv", 2*n*vd)
+		b.q, b.k, b.bk, b.g = m.alloc("q", 2*n*kd), m.alloc("k", 2*n*kd), m.alloc("bk", 2*n*kd), m.alloc("g", 2*n*kd)
+		b.wv, b.step = m.alloc("wv", 2*n*vd), m.alloc("step", 4*n*int64(c.Heads))
 	}
 	b.a = m.alloc("a", 2*n*int64(c.Inner))
 	b.nll, b.top1, b.seqOf = m.alloc("nll", 4*n), m.alloc("top1", n), m.alloc("seq_of", 4*n)

@@ -196,17 +196,25 @@ func (e *Engine) norm(w, rows cu.DevicePtr, n int) error {
 		uint64(e.model.Width), f32(e.model.NormEps))
 }
 
-// gates takes the projections to the recurrence's operands; g and w v only where the
-// recurrence does not make them itself.
-func (e *Engine) gates(l int, d batch) error {
-	const run, warps = 64, 4 // as in gates.cu
-	c, b, y := e.model, &e.buf, &e.w.layers[l]
-	flags := uint64(0)
-	for i, on := range []bool{c.Kaczmarz, c.QKL2Norm, c.NegEigval, e.rec.projected} {
+// gateFlags are what the gates do, as in kernels/short_conv.cuh.
+func (e *Engine) gateFlags() uint64 {
+	c, flags := e.model, uint64(0)
+	for i, on := range []bool{c.Kaczmarz, c.QKL2Norm, c.NegEigval} {
 		if on {
 			flags |= 1 << i
 		}
 	}
+	return flags
+}
+
+// gates takes the projections to the recurrence's operands, where the recurrence does
+// not do so itself.
+func (e *Engine) gates(l int, d batch) error {
+	if e.rec.projected {
+		return nil
+	}
+	const run, warps = 64, 4 // as in gates.cu
+	c, b, y, flags := e.model, &e.buf, &e.w.layers[l], e.gateFlags()
 	ch, vd := e.channels(), c.VHeads*c.V
 	offset := e.historyOffset(l)
 	heads := warps * 128 / c.K
@@ -215,9 +223,6 @@ func (e *Engine) gates(l int, d batch) error {
 		uint64(b.p), uint64(b.f), uint64(y.convW), uint64(y.convB), uint64(y.rate), uint64(y.dtBias), uint64(y.etaBias), uint64(b.seqOf), uint64(d.seqlens),
 		uint64(d.hist), offset, uint64(d.t), uint64(c.Heads), uint64(ch), uint64(e.cols.b), uint64(e.cols.eta), uint64(e.cols.total), flags, f32(c.KaczmarzEps)); err != nil {
 		return err
-	}
-	if e.rec.projected {
-		return nil
 	}
 	return e.dev.launch(e.k.value, [3]int{(vd + 256*warps - 1) / (256 * warps), runs, 1}, 32*warps, 0, uint64(b.wv), uint64(b.step), uint64(b.p),
 		uint64(y.convW), uint64(y.convB), uint64(b.seqOf), uint64(d.seqlens), uint64(d.hist), offset, uint64(d.t), uint64(c.Heads), uint64(vd),

@@ -17,7 +17,7 @@ import (
 // batch of a usual mix is one group, one of single tokens is many.
 type recurrence struct {
 	chunked                     bool
-	projected                   bool // prepare makes g and w v from the projections
+	projected                   bool // prepare makes its operands from the projections
 	simple, prepare, walk, gate cu.Function
 	walkShared, walkBlock       int
 	slice                       int // values of a head that one block walks
@@ -31,6 +31,7 @@ type recurrence struct {
 const (
 	chunk       = score.SplitMultiple
 	moreChunks  = 512 // of a group, beyond those of one long document
+	chunkStarts = 128 // as in kernels/gdn2_recurrence.cuh
 	prepareK128 = 98304
 	prepareK64  = 81920
 )
@@ -144,6 +145,9 @@ func (e *Engine) group(b *score.Batch, m *metaWriter, first, last, chunks int) g
 		docChunks[i] = int32(at)
 		for t := bounds[i]; t < bounds[i+1]; t += chunk {
 			table[2*at], table[2*at+1] = t, min(chunk, bounds[i+1]-t)
+			if t == bounds[i] {
+				table[2*at+1] |= chunkStarts
+			}
 			at++
 		}
 		carried = carried || b.States[first+i] != nil
@@ -165,8 +169,8 @@ func (e *Engine) group(b *score.Batch, m *metaWriter, first, last, chunks int) g
 	return g
 }
 
-// recur runs a layer's recurrence over the batch, from q, k, bk, z, g and wv, or what
-// those two are made of, to o.
+// recur runs a layer's recurrence over the batch, from the projections, or what the gates
+// made of them, to o.
 func (e *Engine) recur(l int, d batch) error {
 	r, c, b, y := &e.rec, e.model, &e.buf, &e.w.layers[l]
 	h, hv := uint64(c.Heads), uint64(c.VHeads)
@@ -184,16 +188,12 @@ func (e *Engine) recur(l int, d batch) error {
 		e.mark("gdn2 prepare")
 		args := []uint64{uint64(b.q), uint64(b.k), uint64(b.bk), uint64(b.wv), uint64(b.g)}
 		if r.projected {
-			args = append(args[:3], uint64(b.f), uint64(y.rate), uint64(y.dtBias))
+			args = []uint64{uint64(b.p), uint64(b.f), uint64(y.rate), uint64(y.dtBias)}
 		}
 		args = append(args, uint64(g.table), uint64(r.keyRecords), uint64(r.valueRecords), h, hv, uint64(c.V), scale)
 		if r.projected {
-			step := uint64(b.step)
-			if !c.Kaczmarz {
-				step = 0
-			}
-			args = append(args, uint64(b.p), uint64(e.cols.total), uint64(e.cols.v), uint64(e.cols.w), step, uint64(y.convW), uint64(y.convB),
-				uint64(b.seqOf), uint64(d.hist), e.historyOffset(l), uint64(e.channels()))
+			args = append(args, uint64(e.cols.total), uint64(e.cols.b), uint64(e.cols.v), uint64(e.cols.w), uint64(e.cols.eta), uint64(y.convW), uint64(y.convB),
+				uint64(y.etaBias), uint64(b.seqOf), uint64(d.hist), e.historyOffset(l), uint64(e.channels()), e.gateFlags(), f32(c.KaczmarzEps))
 		}
 		if err := e.dev.launch(r.prepare, [3]int{c.Heads, g.chunks, 1}, 256, map[int]int{64: prepareK64, 128: prepareK128}[c.K], args...); err != nil {
 			return fmt.Errorf("prepare: %w", err)

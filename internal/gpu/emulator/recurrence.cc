@@ -22,16 +22,15 @@ struct Prepared {
   const int *chunks;
   int count, H, HV, V;
   float scale;
-  // Where prepare makes g and wv:
+  // Where prepare makes them from the projections:
   const act *f = nullptr;
   const float *rate = nullptr, *dt_bias = nullptr;
-  std::vector<uint16_t> made;  // wv
-
   float decay(int64_t at, int h, int i, int K) const {
     if (!f) return expf(__half2float(g[at + i]));
     return exp2_approx(-rate[h] * softplus2f(fmaf(kLog2e, to_float32(f[at + i]), kLog2e * dt_bias[h * K + i])));
   }
 } prepared;
+std::vector<uint16_t> made[4];  // q, k, bk, wv, where prepare makes them
 
 bool wrong(const char *what) {
   fprintf(stderr, "emulator: %s\n", what);
@@ -50,37 +49,89 @@ bool prepare(unsigned gx, unsigned gy, unsigned block, unsigned shared, void **p
   return true;
 }
 
-// The same with f, rate, dt_bias for wv and g, then p, ldp, v_col, w_col, inv_step, conv_w, conv_b, seq_of, hist, hist_offset, channels: wv is made by the arithmetic of
-// the kernel, chunk by chunk.
+// The sum of W lanes' parts, in group_sum's order.
+float sum_of(std::vector<float> x) {
+  for (size_t d = x.size() / 2; d > 0; d /= 2)
+    for (size_t i = 0; i < d; i++) x[i] += x[i + d];
+  return x[0];
+}
+
+// p, f, rate, dt_bias, chunks, key_records, value_records, H, HV, V, scale, ldp, b_col, v_col, w_col, eta_col, conv_w, conv_b, eta_bias, seq_of, hist,
+// hist_offset, channels, flags, kaczmarz_eps: the operands are made by the arithmetic of the kernel, chunk by chunk.
 template <typename E, int K>
 bool prepare_projected(unsigned gx, unsigned gy, unsigned block, unsigned shared, void **a) {
   const void *none = nullptr;
-  void *same[12] = {a[0], a[1], a[2], &none, &none};
-  std::copy(a + 6, a + 13, same + 5);
+  void *same[12] = {&none, &none, &none, &none, &none};
+  std::copy(a + 4, a + 11, same + 5);
   if (!prepare<K>(gx, gy, block, shared, same)) return false;
-  prepared.f = arg<const act *>(a, 3), prepared.rate = arg<const float *>(a, 4), prepared.dt_bias = arg<const float *>(a, 5);
-  const auto *p = arg<const act *>(a, 13);
-  const int64_t ldp = arg<int64_t>(a, 14), offset = arg<int64_t>(a, 22);
-  const int v_col = arg<int>(a, 15), w_col = arg<int>(a, 16), channels = arg<int>(a, 23), H = prepared.H, columns = prepared.HV * prepared.V;
-  const auto *inv_step = arg<const float *>(a, 17), *conv_w = arg<const float *>(a, 18), *conv_b = arg<const float *>(a, 19);
-  const auto *seq_of = arg<const int *>(a, 20);
-  const auto *hist = arg<const act *const *>(a, 21);
+  const auto *p = arg<const act *>(a, 0);
+  prepared.f = arg<const act *>(a, 1), prepared.rate = arg<const float *>(a, 2), prepared.dt_bias = arg<const float *>(a, 3);
+  const int64_t ldp = arg<int64_t>(a, 11), offset = arg<int64_t>(a, 21);
+  const int b_col = arg<int>(a, 12), v_col = arg<int>(a, 13), w_col = arg<int>(a, 14), eta_col = arg<int>(a, 15), channels = arg<int>(a, 22), flags = arg<int>(a, 23);
+  const auto *conv_w = arg<const float *>(a, 16), *conv_b = arg<const float *>(a, 17), *eta_bias = arg<const float *>(a, 18);
+  const auto *seq_of = arg<const int *>(a, 19);
+  const auto *hist = arg<const act *const *>(a, 20);
+  const float eps = arg<float>(a, 24), least = flags & kNegative ? 0.5f : 1.0f;
+  const int H = prepared.H, HK = H * K, columns = prepared.HV * prepared.V;
+  int64_t T = 0;
+  for (int i = 0; i < prepared.count; i++) T = std::max<int64_t>(T, prepared.chunks[2 * i] + 64);
+  for (int i = 0; i < 4; i++) made[i].resize(T * (i < 3 ? HK : columns));
+  auto element = [&](int i, int64_t at) { return reinterpret_cast<E *>(&made[i][at]); };
   for (int i = 0; i < prepared.count; i++) {
-    const int first = prepared.chunks[2 * i], count = prepared.chunks[2 * i + 1];
-    if (prepared.made.size() < size_t(first + count) * columns) prepared.made.resize(size_t(first + count) * columns);
-    const int n = seq_of[first], begin = first == 0 || seq_of[first - 1] != n ? first : 0;
+    const int first = prepared.chunks[2 * i], count = prepared.chunks[2 * i + 1] & 127, n = seq_of[first];
+    const int begin = prepared.chunks[2 * i + 1] & 128 ? first : 0;
+    const act *past = hist && hist[n] ? hist[n] + offset : nullptr;
+    auto start = [&](Conv<4> &conv, int column) {
+      conv.load(conv_w, conv_b, column, channels);
+      conv.start(p, ldp, past, channels, column, first, begin);
+    };
+    std::vector<float> inv_step(count * H, 1.0f);
+    for (int h = 0; h < H; h++) {
+      std::vector<Conv<4>> cq(K / 4), ck(K / 4);
+      for (int j = 0; j < K / 4; j++) start(cq[j], h * K + 4 * j), start(ck[j], HK + h * K + 4 * j);
+      for (int t = first; t < first + count; t++) {
+        float q[K / 4][4], k[K / 4][4];
+        std::vector<float> qq(K / 4), kk(K / 4);
+        for (int j = 0; j < K / 4; j++) {
+          const Row<4> xq = Row<4>::load(p + t * ldp + h * K + 4 * j), xk = Row<4>::load(p + t * ldp + HK + h * K + 4 * j);
+          for (int e = 0; e < 4; e++) {
+            const float aq = cq[j].push(e, xq[e]), ak = ck[j].push(e, xk[e]);
+            q[j][e] = aq * rcp_approx(silu_denominator(aq)), k[j][e] = ak * rcp_approx(silu_denominator(ak));
+          }
+          auto square = [](const float *x) { return fmaf(x[0], x[0], x[1] * x[1]) + fmaf(x[2], x[2], x[3] * x[3]); };
+          qq[j] = square(q[j]), kk[j] = square(k[j]);
+        }
+        const float ks = sum_of(kk);
+        float inv = 1.0f, scale_q = 1.0f, scale_k = 1.0f;
+        if (flags & kKaczmarz) {
+          const float open = 1.0f + exp2_approx(-kLog2e * (to_float32(p[t * ldp + eta_col + h]) + eta_bias[h]));
+          inv_step[(t - first) * H + h] = inv = min_nan(open * max_nan(ks, eps), 0x1p126f);
+        }
+        if (flags & kL2Norm) scale_q = rsqrtf(sum_of(qq) + 1e-6f), scale_k = rsqrtf(ks + 1e-6f);
+        inv *= least;
+        for (int j = 0; j < K / 4; j++) {
+          const Row<4> xb = Row<4>::load(p + t * ldp + b_col + h * K + 4 * j);
+          float y[4];
+          for (int e = 0; e < 4; e++) {
+            q[j][e] *= scale_q, k[j][e] *= scale_k;
+            y[e] = k[j][e] * rcp_approx(max_nan(fmaf(exp2_approx(-kLog2e * xb[e]), inv, inv), least));
+          }
+          const int64_t at = int64_t(t) * HK + h * K + 4 * j;
+          store(element(0, at), q[j]), store(element(1, at), k[j]), store(element(2, at), y);
+        }
+      }
+    }
     for (int c = 0; c < columns; c += 4) {
       Conv<4> conv;
-      conv.load(conv_w, conv_b, v_col + c, channels);
-      conv.start(p, ldp, hist && hist[n] ? hist[n] + offset : nullptr, channels, v_col + c, first, begin);
+      start(conv, v_col + c);
       for (int t = first; t < first + count; t++) {
         float y[4];
-        written(y, conv, Row<4>::load(p + t * ldp + v_col + c), Row<4>::load(p + t * ldp + w_col + c), inv_step ? inv_step[int64_t(t) * H + c / (columns / H)] : 1.0f);
-        store(reinterpret_cast<E *>(&prepared.made[size_t(t) * columns + c]), y);
+        written(y, conv, Row<4>::load(p + t * ldp + v_col + c), Row<4>::load(p + t * ldp + w_col + c), inv_step[(t - first) * H + c / (columns / H)]);
+        store(element(3, int64_t(t) * columns + c), y);
       }
     }
   }
-  prepared.wv = prepared.made.data();
+  prepared.q = made[0].data(), prepared.k = made[1].data(), prepared.bk = made[2].data(), prepared.wv = made[3].data();
   return true;
 }
 
@@ -106,7 +157,7 @@ bool walk(unsigned gx, unsigned gy, unsigned block, unsigned shared, void **p) {
     int t = cu[n];
     for (int c = first_chunk[n]; c < first_chunk[n + 1]; c++) {
       const int *chunk = prepared.chunks + 2 * c, want = std::min(64, cu[n + 1] - t);
-      if (chunk[0] != t || chunk[1] != want || want < 1) return wrong("a chunk is off");
+      if (chunk[0] != t || chunk[1] != (want | (t == cu[n]) * 128) || want < 1) return wrong("a chunk is off");
       t += want;
     }
     if (t != cu[n + 1]) return wrong("chunks do not cover their document");

@@ -86,8 +86,6 @@ struct Tokens {
   __device__ __forceinline__ const act *history(int n) const { return hist && hist[n] ? hist[n] + hist_offset : nullptr; }
 };
 
-enum : int { kKaczmarz = 1, kL2Norm = 2, kNegative = 4, kNoDecay = 8 };  // the last: the recurrence makes it from f
-
 template <typename E, int K>
 __device__ __forceinline__ void key(E *q_out, E *k_out, E *bk_out, __half *g_out, float *inv_step_out, const act *p, const act *f,
                                     const float *conv_w, const float *conv_b, const float *rate, const float *dt_bias, const float *eta_bias,
@@ -117,11 +115,10 @@ __device__ __forceinline__ void key(E *q_out, E *k_out, E *bk_out, __half *g_out
   const act *first = p + t0 * ldp + (upper ? HK : 0) + piece;
   const act *second = upper ? f + int64_t(t0) * HK + piece : p + t0 * ldp + b_col + piece;
   const int64_t ld2 = upper ? HK : ldp;
-  const bool decay = !(flags & kNoDecay);
   auto fetch = [&](int t) {
     if (t < t1) {
       copy16(ring + to, first);
-      if (decay || !upper) copy16(ring + to + 512, second);
+      copy16(ring + to + 512, second);
     }
     commit();
     to = next(to), first += ldp, second += ld2;
@@ -171,11 +168,9 @@ __device__ __forceinline__ void key(E *q_out, E *k_out, E *bk_out, __half *g_out
       }
       store(q_out + at, q);
       store(k_out + at, k);
-      if (decay) {
 #pragma unroll
-        for (int i = 0; i < 4; i++) y[i] = a * softplus2f(fmaf(kLog2e, xf[i], dt[i]));
-        store(g_out + at, y);
-      }
+      for (int i = 0; i < 4; i++) y[i] = a * softplus2f(fmaf(kLog2e, xf[i], dt[i]));
+      store(g_out + at, y);
       inv *= least;
 #pragma unroll
       for (int i = 0; i < 4; i++) y[i] = k[i] * rcp_approx(max_nan(fmaf(exp2_approx(-kLog2e * xb[i]), inv, inv), least));

@@ -11,8 +11,7 @@
 // Inverse: 16 x 16 diagonal blocks by substitution in fp32, the rest block row by block row with operands split in two (hi + lo); it is kept split,
 // so that its products with bk exp G and wv, which are elements as they stand, round once.
 // Shapes, layouts, launch: GDN2_API.md.
-#include "gdn2_recurrence.cuh"
-#include "short_conv.cuh"
+#include "gdn2_source.cuh"
 
 namespace gdn2 {
 
@@ -31,7 +30,6 @@ __device__ __forceinline__ void mma16816<__half>(float (&d)[4], uint32_t a0, uin
                : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
-__device__ __forceinline__ uint32_t smem_address(const void* p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }
 __device__ __forceinline__ uint4 ldmatrix4(const void* p) {
   uint4 r;
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r.x), "=r"(r.y), "=r"(r.z), "=r"(r.w) : "r"(smem_address(p)) : "memory");
@@ -48,14 +46,6 @@ __device__ __forceinline__ void stmatrix4(void* p, uint32_t a, uint32_t b, uint3
 __device__ __forceinline__ void stmatrix4_trans(void* p, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
   asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(smem_address(p)), "r"(a), "r"(b), "r"(c), "r"(d) : "memory");
 }
-__device__ __forceinline__ void copy16_async(void* to, const void* from, bool valid) {
-#ifdef HOPPER_RACECHECK
-  *static_cast<uint4*>(to) = valid ? *static_cast<const uint4*>(from) : make_uint4(0, 0, 0, 0);
-  return;
-#endif
-  const int bytes = valid ? 16 : 0;
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(smem_address(to)), "l"(from), "r"(bytes) : "memory");
-}
 __device__ __forceinline__ void copy_async_wait() { asm volatile("cp.async.commit_group;\ncp.async.wait_group 0;" ::: "memory"); }
 // Of the first four warps, which invert, or of the last, which have the values meanwhile.
 template <int Id>
@@ -66,12 +56,6 @@ __device__ __forceinline__ void sync_four_warps() {
   asm volatile("bar.sync %0, 128;" ::"n"(Id) : "memory");
 #endif
 }
-__device__ __forceinline__ float exp_nonpositive(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x * 1.4426950408889634f));
-  return y;
-}
-
 constexpr int prepare_threads = 256;
 constexpr int value_panel = 128;  // value columns solved at a time
 
@@ -101,6 +85,7 @@ struct PrepareShared {
   };
   unsigned char p_tile[C * C * 2];
   float total[8][K];              // exp of g summed over 8 tokens
+  float inv_step[C];              // of each token, where the source makes them
   uint4 between[4][K / 32][4];    // products of these, as factors of B fragments: over tokens 16..47, 16..31, 32..47, none
   __device__ __forceinline__ float* a_diagonal(int block, int row) {
     return reinterpret_cast<float*>(&(block < 2 ? hi : lo)[16 * (block & 1) + row][16 * (block & 1) + 16]);
@@ -108,11 +93,6 @@ struct PrepareShared {
 };
 static_assert(sizeof(PrepareShared<__half, 128>) <= 98304 && sizeof(PrepareShared<__half, 64>) <= 81920, "GDN2_API.md");
 
-// N pairs of elements that lie side by side.
-template <int N>
-struct alignas(4 * N) Pairs {
-  uint32_t w[N];
-};
 template <typename E, int N>
 __device__ __forceinline__ Pairs<N> times(const Pairs<N>& x, const Pairs<N>& y) {
   Pairs<N> z;
@@ -120,39 +100,12 @@ __device__ __forceinline__ Pairs<N> times(const Pairs<N>& x, const Pairs<N>& y) 
   for (int i = 0; i < N; i++) z.w[i] = Pair<E>::mul(x.w[i], y.w[i]);
   return z;
 }
-// Decays of 2 N channels, in fp32; rounded, they multiply pairs of elements.
-template <int N>
-struct alignas(8 * N) Factors {
-  float x[2 * N];
-  __device__ __forceinline__ Factors operator*(const Factors& o) const {
-    Factors r;
-#pragma unroll
-    for (int i = 0; i < 2 * N; i++) r.x[i] = x[i] * o.x[i];
-    return r;
-  }
-  __device__ __forceinline__ Factors operator*(float o) const {
-    Factors r;
-#pragma unroll
-    for (int i = 0; i < 2 * N; i++) r.x[i] = x[i] * o;
-    return r;
-  }
-};
 template <typename E, int N>
 __device__ __forceinline__ Pairs<N> rounded(const Factors<N>& f) {
   Pairs<N> p;
 #pragma unroll
   for (int i = 0; i < N; i++) p.w[i] = Pair<E>::pack_factors(f.x[2 * i], f.x[2 * i + 1]);
   return p;
-}
-
-// Hides from the compiler where an address comes from; it would make each row's from the tensor's again.
-__device__ __forceinline__ const char* opaque(const void* p) {
-#ifndef SURPRISAL_EMULATE
-  size_t global = __cvta_generic_to_global(p);
-  asm("" : "+l"(global));
-  p = __cvta_global_to_generic(global);
-#endif
-  return static_cast<const char*>(p);
 }
 
 // Splits x, y into the sum of two elements each.
@@ -219,129 +172,9 @@ __device__ __forceinline__ void solve(const E* const (&y)[N], const int (&stride
   }
 }
 
-// Where a chunk's decays and its w v come from; the latter a panel of `width` value columns at a time, for `threads` threads that share the work. The columns of
-// a key head's panels follow each other.
-//
-// Stored: g [T, H, K] and w v [T, HV, V] as they stand in memory.
-template <typename E>
-struct Stored {
-  const __half* g;
-  const E* wv;
-  static constexpr bool computed = false;
-  static constexpr uint32_t none = 0;  // a pair without decay
-
-  __device__ __forceinline__ const void* decays(int64_t at) const { return g + at; }
-  // exp(g) of 2 N channels from key column `column` of head h on; rows as read.
-  template <int N>
-  struct Exp {
-    __device__ __forceinline__ Exp(const Stored&, int, int) {}
-    __device__ __forceinline__ Factors<N> operator()(const Pairs<N>& row) const {
-      Factors<N> e;
-#pragma unroll
-      for (int j = 0; j < N; j++) e.x[2 * j] = exp_nonpositive(Pair<__half>::lo(row.w[j])), e.x[2 * j + 1] = exp_nonpositive(Pair<__half>::hi(row.w[j]));
-      return e;
-    }
-  };
-
-  // fetch starts the copies of columns column.. of the chunk's tokens; the rows past the last are zero.
-  template <typename Shared>
-  __device__ __forceinline__ void fetch(Shared& sh, int first, int count, int column, int width, int64_t columns, int thread, int threads) const {
-    const int shift = width == 128 ? 4 : 3, piece = thread & ((1 << shift) - 1);
-    const E* from = wv + int64_t(first) * columns + column + piece * 8;
-    for (int token = thread >> shift; token < C; token += threads >> shift) copy16_async(&sh.value[token][piece * 8], from + (token < count ? token : 0) * columns, token < count);
-  }
-};
-
-// Projected: g from f_proj's output f [T, H K], exp(g) = 2^(-rate log2(1 + 2^((f + dt_bias) log2 e))); w v by the short convolution, SiLU and the write gate, from
-// the layer's fused projections p [T, ldp], columns v_col.. and w_col..; as gates_value.
-template <typename E>
-struct Projected {
-  const act* f;
-  const float *rate, *dt_bias;
-  const act* p;
-  int64_t ldp;
-  int v_col, w_col;
-  const float* inv_step;  // [T, H]; null: 1
-  const float *conv_w, *conv_b;
-  const int* seq_of;
-  const act* const* hist;
-  int64_t hist_offset;
-  int channels;  // of the convolutions; v's are from v_col on
-  static constexpr bool computed = true;
-  static constexpr uint32_t none = sizeof(act) == 2 && std::is_same_v<act, __half> ? 0xfc00fc00u : 0xff80ff80u;  // minus infinity
-
-  __device__ __forceinline__ const void* decays(int64_t at) const { return f + at; }
-  template <int N>
-  struct Exp {
-    float dt[2 * N], rate;
-    __device__ __forceinline__ Exp(const Projected& s, int h, int column) : rate(-s.rate[h]) {
-#pragma unroll
-      for (int i = 0; i < 2 * N; i++) dt[i] = kLog2e * s.dt_bias[column + i];
-    }
-    __device__ __forceinline__ Factors<N> operator()(const Pairs<N>& row) const {
-      Factors<N> e;
-#pragma unroll
-      for (int j = 0; j < N; j++) {
-        const float2 x = to_floats(*reinterpret_cast<const act2*>(&row.w[j]));
-        e.x[2 * j] = exp2_approx(rate * softplus2f(fmaf(kLog2e, x.x, dt[2 * j])));
-        e.x[2 * j + 1] = exp2_approx(rate * softplus2f(fmaf(kLog2e, x.y, dt[2 * j + 1])));
-      }
-      return e;
-    }
-  };
-
-  template <typename Shared>
-  __device__ __forceinline__ void fetch(Shared& sh, int first, int count, int column, int width, int64_t, int thread, int threads) const {
-    const int shift = width == 128 ? 4 : 3, piece = thread & ((1 << shift) - 1), step = threads >> shift;
-    const act* const v = p + int64_t(first) * ldp + v_col + column + piece * 8;
-    const act* const w = v + (w_col - v_col);
-    for (int token = thread >> shift; token < C; token += step) {
-      const int64_t at = (token < count ? token : 0) * ldp;
-      copy16_async(&sh.value[token][piece * 8], w + at, token < count);
-      copy16_async(&sh.inputs[3 + token][piece * 8], v + at, token < count);
-    }
-    // The three inputs before the chunk: the document's, those kept of an earlier batch, or none.
-    const int token = (thread >> shift) - 3;
-    if (token >= 0) return;
-    const int n = seq_of[first];
-    const act* from = v + token * ldp;
-    bool valid = true;
-    if (first == 0 || seq_of[first - 1] != n) {
-      valid = hist && hist[n];
-      from = valid ? hist[n] + hist_offset + int64_t(token + 3) * channels + v_col + column + piece * 8 : v;
-    }
-    copy16_async(&sh.inputs[3 + token][piece * 8], from, valid);
-  }
-
-  // compute makes the panel of what fetch has brought, in its place. arrived waits for it, while the weights are on their way.
-  template <typename Shared, typename Arrived>
-  __device__ __forceinline__ void compute(Shared& sh, int first, int count, int column, int width, int h, int H, int thread, int threads, Arrived arrived) const {
-    const int lanes = width / 4, tokens = C * lanes / threads, t0 = thread / lanes * tokens, at = thread % lanes * 4;  // tokens <= lanes
-    const int mine = t0 + thread % lanes;
-    const float step = inv_step && mine < count ? inv_step[int64_t(first + mine) * H + h] : 1.f;
-    Conv<4> conv;
-    conv.load(conv_w, conv_b, v_col + column + at, channels);
-    arrived();
-    Row<4> before[3];
-#pragma unroll
-    for (int i = 0; i < 3; i++) before[i] = Row<4>::load(&sh.inputs[t0 + i][at]);
-    conv.start(before);
-#pragma unroll 4
-    for (int i = 0; i < tokens; i++) {
-      float y[4];
-      act* const place = reinterpret_cast<act*>(&sh.value[t0 + i][at]);
-      written(y, conv, Row<4>::load(&sh.inputs[3 + t0 + i][at]), Row<4>::load(place), __shfl_sync(~0u, step, i, lanes));
-#pragma unroll
-      for (int j = 0; j < 4; j++) y[j] = t0 + i < count ? y[j] : 0.f;
-      store(reinterpret_cast<E*>(place), y);
-    }
-  }
-};
-
 template <typename E, int K, typename Source>
-__device__ __forceinline__ void prepare(const E* __restrict__ q, const E* __restrict__ k, const E* __restrict__ bk, const Source& source,
-                                        const int2* __restrict__ chunks, unsigned char* __restrict__ key_records, unsigned char* __restrict__ value_records,
-                                        int H, int HV, int V, float scale) {
+__device__ __forceinline__ void prepare(const Source& source, const int2* __restrict__ chunks, unsigned char* __restrict__ key_records,
+                                        unsigned char* __restrict__ value_records, int H, int HV, int V, float scale) {
   using P = Pair<E>;
   using Record = KeyRecord<K>;
   using Shared = PrepareShared<E, K>;
@@ -353,31 +186,12 @@ __device__ __forceinline__ void prepare(const E* __restrict__ q, const E* __rest
   const int tid = threadIdx.x, warp = __shfl_sync(~0u, tid / 32, 0), lane = tid % 32, row = lane / 4, quad = lane % 4;
   const int h = blockIdx.x, chunk = blockIdx.y;
   const int2 span = chunks[chunk];
-  const int first = span.x, count = span.y, per = HV == H ? 1 : HV / H;
+  const int count = span.y & chunk_tokens, per = HV == H ? 1 : HV / H;
+  const Place place{span.x, count, (span.y & chunk_starts) != 0, h, H};
   unsigned char* record = key_records + (int64_t(chunk) * H + h) * Record::bytes;
 
   Elements rg[8], rk[8], rb[8], rq[8];
-  {
-    const int64_t at = (int64_t(first + 8 * warp) * H + h) * K + 2 * N * lane;
-    const uint32_t step = uint32_t(H) * K * 2;
-    const char *from_g = opaque(source.decays(at)), *from_k = opaque(k + at), *from_b = opaque(bk + at), *from_q = opaque(q + at);
-    auto load = [&](const char* from, int i) { return *reinterpret_cast<const Elements*>(from + i * step); };
-    const int left = count - 8 * warp;
-    if (left >= 8) {
-#pragma unroll
-      for (int i = 0; i < 8; i++) rg[i] = load(from_g, i);
-#pragma unroll
-      for (int i = 0; i < 8; i++) rk[i] = load(from_k, i), rb[i] = load(from_b, i), rq[i] = load(from_q, i);
-    } else {
-#pragma unroll
-      for (int i = 0; i < 8; i++) {
-        rk[i] = rb[i] = rq[i] = Elements{};
-#pragma unroll
-        for (int j = 0; j < N; j++) rg[i].w[j] = Source::none;
-        if (i < left) rg[i] = load(from_g, i), rk[i] = load(from_k, i), rb[i] = load(from_b, i), rq[i] = load(from_q, i);
-      }
-    }
-  }
+  source.template keys<K>(rq, rk, rb, rg, sh, place, warp, lane);
   const int width = V < value_panel ? V : value_panel, panels = V > value_panel ? per * (V / value_panel) : per;
 
   const int channel = 2 * N * lane;
@@ -649,12 +463,12 @@ __device__ __forceinline__ void prepare(const E* __restrict__ q, const E* __rest
     if (Source::computed) __syncthreads();
 #endif
   } else {
-    source.fetch(sh, first, count, h * per * V, width, int64_t(HV) * V, tid - 128, 128);
+    source.fetch(sh, place, h * per * V, width, HV * V, tid - 128, 128);
 #pragma unroll
     for (int i = 0; i < C * C * 2 / 16; i += 128)
       reinterpret_cast<uint4*>(record + Record::p)[i + tid - 128] = reinterpret_cast<const uint4*>(sh.p_tile)[i + tid - 128];
     if constexpr (Source::computed)
-      source.compute(sh, first, count, h * per * V, width, h, H, tid - 128, 128, [] { copy_async_wait(), sync_four_warps<2>(); });
+      source.compute(sh, place, h * per * V, width, tid - 128, 128, [] { copy_async_wait(), sync_four_warps<2>(); });
 #ifdef HOPPER_RACECHECK
     __syncthreads();
     __syncthreads();
@@ -689,8 +503,8 @@ __device__ __forceinline__ void prepare(const E* __restrict__ q, const E* __rest
   for (int panel = 1; panel < panels; panel++) {
     const int column = h * per * V + panel * width;
     __syncthreads();
-    source.fetch(sh, first, count, column, width, int64_t(HV) * V, tid, prepare_threads);
-    if constexpr (Source::computed) source.compute(sh, first, count, column, width, h, H, tid, prepare_threads, [] { copy_async_wait(), __syncthreads(); });
+    source.fetch(sh, place, column, width, HV * V, tid, prepare_threads);
+    if constexpr (Source::computed) source.compute(sh, place, column, width, tid, prepare_threads, [] { copy_async_wait(), __syncthreads(); });
     copy_async_wait();
     __syncthreads();
     if (has_values) solve<E, 1>({value_columns}, {value_stride}, hi, lo, [&](int r, const float(&x)[1][2][4]) { store_z(panel, r, x[0]); });
@@ -703,15 +517,16 @@ __device__ __forceinline__ void prepare(const E* __restrict__ q, const E* __rest
   extern "C" __global__ void __launch_bounds__(gdn2::prepare_threads, 2)                                                                               \
       gdn2_prepare_##SUFFIX(const E* q, const E* k, const E* bk, const E* wv, const __half* g, const int2* chunks, unsigned char* key_records,          \
                             unsigned char* value_records, int H, int HV, int V, float scale) {                                                         \
-    gdn2::prepare<E, K>(q, k, bk, gdn2::Stored<E>{g, wv}, chunks, key_records, value_records, H, HV, V, scale);                                         \
+    gdn2::prepare<E, K>(gdn2::Stored<E>{q, k, bk, wv, g}, chunks, key_records, value_records, H, HV, V, scale);                                         \
   }                                                                                                                                                    \
   extern "C" __global__ void __launch_bounds__(gdn2::prepare_threads, 2)                                                                               \
-      gdn2_prepare_projected_##SUFFIX(const E* q, const E* k, const E* bk, const act* f, const float* rate, const float* dt_bias, const int2* chunks,    \
-                                      unsigned char* key_records, unsigned char* value_records, int H, int HV, int V, float scale, const act* p,        \
-                                      int64_t ldp, int v_col, int w_col, const float* inv_step, const float* conv_w, const float* conv_b,               \
-                                      const int* seq_of, const act* const* hist, int64_t hist_offset, int channels) {                                  \
-    gdn2::prepare<E, K>(q, k, bk, gdn2::Projected<E>{f, rate, dt_bias, p, ldp, v_col, w_col, inv_step, conv_w, conv_b, seq_of, hist, hist_offset,       \
-                        channels}, chunks, key_records, value_records, H, HV, V, scale);                                                               \
+      gdn2_prepare_projected_##SUFFIX(const act* p, const act* f, const float* rate, const float* dt_bias, const int2* chunks,                          \
+                                      unsigned char* key_records, unsigned char* value_records, int H, int HV, int V, float scale, int64_t ldp,         \
+                                      int b_col, int v_col, int w_col, int eta_col, const float* conv_w, const float* conv_b, const float* eta_bias,    \
+                                      const int* seq_of, const act* const* hist, int64_t hist_offset, int channels, int flags, float kaczmarz_eps) {   \
+    gdn2::prepare<E, K>(gdn2::Projected<E>{p, f, rate, dt_bias, ldp, b_col, v_col, w_col, eta_col, conv_w, conv_b, eta_bias, seq_of, hist,             \
+                                           hist_offset, channels, flags, kaczmarz_eps},                                                                \
+                        chunks, key_records, value_records, H, HV, V, scale);                                                                          \
   }
 GDN2_PREPARE(64, __nv_bfloat16, k64_bf16)
 GDN2_PREPARE(128, __nv_bfloat16, k128_bf16)

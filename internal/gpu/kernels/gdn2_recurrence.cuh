@@ -14,6 +14,7 @@
 namespace gdn2 {
 
 constexpr int C = 64;  // tokens in a chunk
+constexpr int chunk_tokens = 127, chunk_starts = 128;  // of a chunk's second number: its tokens; whether it begins its document in the batch
 
 // A key record, one a (chunk, key head), as prepare writes it and walk copies it to shared memory: three operand tiles of K x 64 elements,
 // P of 64 x 64 and the chunk's whole decay, fp32 [K]. Tiles are rows of 128 bytes whose 16-byte pieces are at (piece ^ (row & 7)), the

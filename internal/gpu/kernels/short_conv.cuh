@@ -31,7 +31,7 @@ struct alignas(2 * W) Row {
   act2 v[W / 2];
 
   static __device__ __forceinline__ Row load(const act *p) {
-    using Word = std::conditional_t<W == 4, uint2, uint4>;
+    using Word = std::conditional_t<W == 2, unsigned, std::conditional_t<W == 4, uint2, uint4>>;
     const Word u = *reinterpret_cast<const Word *>(p);
     return *reinterpret_cast<const Row *>(&u);
   }
@@ -60,18 +60,21 @@ struct Conv {
 
   __device__ __forceinline__ void load(const float *weight, const float *b, int channel, int C) {
 #pragma unroll
-    for (int i = 0; i < W; i += 4) {
+    for (int j = 0; j < 4; j++) scaled(w[j], weight + int64_t(j) * C + channel);
 #pragma unroll
-      for (int j = 0; j < 4; j++) scaled(w[j] + i, weight + int64_t(j) * C + channel + i);
-      bias[i] = bias[i + 1] = bias[i + 2] = bias[i + 3] = 0.0f;
-      if (b) scaled(bias + i, b + channel + i);
-    }
+    for (int i = 0; i < W; i++) bias[i] = 0.0f;
+    if (b) scaled(bias, b + channel);
   }
 
-  static __device__ __forceinline__ void scaled(float *to, const float *from) {
-    const float4 f = *reinterpret_cast<const float4 *>(from);
-    to[0] = fmaf(-kLog2e, f.x, 0.0f), to[1] = fmaf(-kLog2e, f.y, 0.0f);  // never -0
-    to[2] = fmaf(-kLog2e, f.z, 0.0f), to[3] = fmaf(-kLog2e, f.w, 0.0f);
+  static __device__ __forceinline__ void scaled(float (&to)[W], const float *from) {
+    constexpr int step = W < 4 ? W : 4;
+    using Word = std::conditional_t<W == 2, float2, float4>;
+#pragma unroll
+    for (int i = 0; i < W; i += step) {
+      const Word f = *reinterpret_cast<const Word *>(from + i);
+#pragma unroll
+      for (int j = 0; j < step; j++) to[i + j] = fmaf(-kLog2e, reinterpret_cast<const float *>(&f)[j], 0.0f);  // never -0
+    }
   }
 
   __device__ __forceinline__ float push(int i, float x) {
@@ -96,7 +99,7 @@ struct Conv {
   }
 
   // or the three inputs before it.
-  __device__ __forceinline__ void start(const Row<W> (&x)[3]) {
+  __device__ __forceinline__ void start(const Row<W> *x) {
 #pragma unroll
     for (int i = 0; i < W; i++) part[0][i] = part[1][i] = part[2][i] = bias[i];
 #pragma unroll
@@ -109,6 +112,9 @@ struct Conv {
 
 // silu_denominator is d in silu(a) = a' / d, a' = -log2(e) a.
 __device__ __forceinline__ float silu_denominator(float a) { return fmaf(exp2_approx(a), -kLog2e, -kLog2e); }
+
+// What a model's gates do; as forward.go has it.
+enum Gates : int { kKaczmarz = 1, kL2Norm = 2, kNegative = 4 };
 
 // written is w v of W channels of the next token: v by the convolution, w the write gate sigmoid(xw) step, at most 1; inv_step = 1 / step. One reciprocal for
 // both.
