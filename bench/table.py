@@ -35,7 +35,8 @@ if engine:
         row(f"surprisal, parquet to parquet ({corpus['documents']:,} documents, loading included)", n(corpus["tokens_per_second"]), f"{corpus['tokens_per_second'] / limit:.3f}", f"{corpus['tokens_per_second'] / runs['mix']['tokens_per_second']:.3f} of forward alone" if "mix" in runs else "", "")
     print()
     row("recurrence, ms a layer", *runs); row("---", *["---:"] * len(runs))
-    row("surprisal (prepare + walk + gated norm)", *(f"{r['recurrence_ms_per_layer']:.3f}" for r in runs.values()))
+    row("surprisal (prepare + walk + gated norm, of q, k, v, g, b, w)", *(f"{r['recurrence_ms_per_layer']:.3f}" for r in runs.values()))
+    row("the same with short convolutions and gates, as in a forward pass", *(f"{r['recurrence_from_projections_ms_per_layer']:.3f}" for r in runs.values()))
     if peer:
         row("chunk_gdn2 (without the gated norm)", *(f"{peer['chunk_gdn2_ms'][k]:.3f}" for k in runs))
         row("ratio", *(f"{peer['chunk_gdn2_ms'][k] / r['recurrence_ms_per_layer']:.2f}" for k, r in runs.items()))

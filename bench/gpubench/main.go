@@ -57,7 +57,8 @@ type measured struct {
 	MS         float64      `json:"ms"` // median of a batch
 	Worst      float64      `json:"worst_ms"`
 	TPS        float64      `json:"tokens_per_second"`
-	Recurrence float64      `json:"recurrence_ms_per_layer"` // prepare, walk, gated norm
+	Recurrence float64      `json:"recurrence_ms_per_layer"`                  // prepare, walk, gated norm, of q, k, v, g, b, w in memory
+	Projected  float64      `json:"recurrence_from_projections_ms_per_layer"` // with short convolutions and gates, as in a forward pass
 	Families   []gpu.Family `json:"families"`
 }
 
@@ -96,12 +97,12 @@ func run() error {
 	if err != nil {
 		return err
 	}
+	defer func() { _ = ckpt.Close() }()
 	e, err := gpu.New(ckpt, cfg, gpu.Config{Device: *device, MaxTokens: *budget})
 	if err != nil {
 		return err
 	}
 	defer func() { _ = e.Close() }()
-	_ = ckpt.Close()
 	if *scores != "" {
 		return scoreDocuments(e, cfg, *scores)
 	}
@@ -120,19 +121,45 @@ func run() error {
 		ms += p.MS * float64(p.Times)
 	}
 	r.LimitTPS = float64(*budget) / ms * 1e3
-	for _, c := range []struct {
-		name string
-		lens [][]int
-	}{{"dense", [][]int{dense}}, {"mix", mix}} {
-		m, err := measure(e, cfg, c.name, slices.Concat(c.lens...))
+	all := map[string][]int{"dense": dense, "mix": slices.Concat(mix...)}
+	for _, name := range []string{"dense", "mix"} {
+		m, err := measure(e, cfg, name, all[name])
+		if err != nil {
+			return err
+		}
+		m.Families, m.Projected, err = profile(e, cfg, all[name])
 		if err != nil {
 			return err
 		}
 		r.Runs = append(r.Runs, m)
 	}
+	if err := e.Close(); err != nil {
+		return err
+	}
+	stored, err := gpu.NewStored(ckpt, cfg, gpu.Config{Device: *device, MaxTokens: *budget})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = stored.Close() }()
+	for i := range r.Runs {
+		if _, r.Runs[i].Recurrence, err = profile(stored, cfg, all[r.Runs[i].Name]); err != nil {
+			return err
+		}
+	}
 	enc := json.NewEncoder(os.Stdout)
 	enc.SetIndent("", " ")
 	return enc.Encode(r)
+}
+
+const warm, least = 6, 48 // batches: before times count, and to be had in all
+
+// rounds is how often documents are repeated, for enough batches.
+func rounds(e *gpu.Engine, lens []int) int {
+	tokens := 0
+	for _, n := range lens {
+		tokens += n
+	}
+	return max(1, least*e.Info().MaxTokens/tokens)
 }
 
 // measure packs the documents as a worker does, a few times over, and times the
@@ -142,13 +169,10 @@ func measure(e *gpu.Engine, cfg model.Config, name string, lens []int) (measured
 	for _, n := range lens {
 		m.Tokens += n
 	}
-	const warm, least = 6, 48 // batches
-	budget := e.Info().MaxTokens
-	rounds := max(1, least*budget/m.Tokens)
 	var times []float64
 	var start, last time.Time
 	tokens := 0
-	err := worker.Pack(context.Background(), e, documents(cfg, lens, rounds), func(b *score.Batch) error {
+	err := worker.Pack(context.Background(), e, documents(cfg, lens, rounds(e, lens)), func(b *score.Batch) error {
 		began := time.Now()
 		if len(times) == warm {
 			start = began
@@ -176,31 +200,35 @@ func measure(e *gpu.Engine, cfg model.Config, name string, lens []int) (measured
 	times = times[warm:]
 	slices.Sort(times)
 	m.MS, m.Worst = times[len(times)/2], times[len(times)-1]
+	return m, nil
+}
 
-	// The same documents again, with each kernel timed.
+// profile packs the documents alike and times each kernel of some full batches: a
+// batch's families, and the recurrence's milliseconds a layer.
+func profile(e *gpu.Engine, cfg model.Config, lens []int) (families []gpu.Family, recurrence float64, err error) {
 	n, profiled := 0, 0
-	err = worker.Pack(context.Background(), e, documents(cfg, lens, rounds), func(b *score.Batch) error {
-		if n++; n <= warm || n > warm+12 || len(b.IDs) <= budget-score.SplitMultiple {
+	err = worker.Pack(context.Background(), e, documents(cfg, lens, rounds(e, lens)), func(b *score.Batch) error {
+		if n++; n <= warm || n > warm+12 || len(b.IDs) <= e.Info().MaxTokens-score.SplitMultiple {
 			return e.Forward(context.Background(), b)
 		}
 		profiled++
 		f, err := e.Profile(context.Background(), b)
 		for _, x := range f {
-			i := slices.IndexFunc(m.Families, func(o gpu.Family) bool { return o.Name == x.Name })
+			i := slices.IndexFunc(families, func(o gpu.Family) bool { return o.Name == x.Name })
 			if i < 0 {
-				i, m.Families = len(m.Families), append(m.Families, gpu.Family{Name: x.Name})
+				i, families = len(families), append(families, gpu.Family{Name: x.Name})
 			}
-			m.Families[i].MS += x.MS
+			families[i].MS += x.MS
 		}
 		return err
 	})
-	for i := range m.Families {
-		f := &m.Families[i]
+	for i := range families {
+		f := &families[i]
 		if f.MS /= float64(profiled); f.Name == "gdn2 prepare" || f.Name == "gdn2 walk" || f.Name == "gdn2" || f.Name == "gdn2 gate" {
-			m.Recurrence += f.MS / float64(cfg.Layers)
+			recurrence += f.MS / float64(cfg.Layers)
 		}
 	}
-	return m, err
+	return families, recurrence, err
 }
 
 // documents gives random documents of these lengths, so many times over.

@@ -27,7 +27,7 @@ struct Prepared {
   const float *rate = nullptr, *dt_bias = nullptr;
   float decay(int64_t at, int h, int i, int K) const {
     if (!f) return expf(__half2float(g[at + i]));
-    return exp2_approx(-rate[h] * softplus2f(fmaf(kLog2e, to_float32(f[at + i]), kLog2e * dt_bias[h * K + i])));
+    return exp2_approx(-rate[h] * softplus2_short(fmaf(kLog2e, to_float32(f[at + i]), kLog2e * dt_bias[h * K + i])));
   }
 } prepared;
 std::vector<uint16_t> made[4];  // q, k, bk, wv, where prepare makes them

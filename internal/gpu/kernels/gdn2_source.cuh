@@ -116,7 +116,7 @@ struct Stored {
 };
 
 // All from the layer's fused projections p [T, ldp], columns q|k (from 0 on), v, b, w, eta, and f_proj's output f [T, H K], as gates.cu has it; but the decays are
-// not rounded on their way: exp(g) = 2^(-rate log2(1 + 2^((f + dt_bias) log2 e))).
+// not rounded on their way: exp(g) = 2^(-rate log2(1 + 2^((f + dt_bias) log2 e))), with an error far below what the rounding of f leaves.
 template <typename E>
 struct Projected {
   const act *p, *f;
@@ -140,15 +140,27 @@ struct Projected {
     return s ? s + hist_offset : nullptr;
   }
 
-  // The sum over a head's channels, in the order of the gates: four channels, then lanes.
+  // Sums of squares of eight tokens over a head's channels, in the order of the gates: four channels, then lanes. Lanes 4 i to 4 i + 3 have token i's.
   template <int W>
-  static __device__ __forceinline__ float squares(const float (&x)[W]) {
-    float s = fmaf(x[0], x[0], x[1] * x[1]);
-    if constexpr (W == 4) return group_sum<32>(s + fmaf(x[2], x[2], x[3] * x[3]));
-    s += __shfl_xor_sync(~0u, s, 1);
+  static __device__ __forceinline__ float squares(const float (&x)[8][W], int lane) {
+    float s[8];
 #pragma unroll
-    for (int i = 16; i > 1; i /= 2) s += __shfl_xor_sync(~0u, s, i);
-    return s;
+    for (int i = 0; i < 8; i++) {
+      s[i] = fmaf(x[i][0], x[i][0], x[i][1] * x[i][1]);
+      if constexpr (W == 4) s[i] += fmaf(x[i][2], x[i][2], x[i][3] * x[i][3]);
+      else s[i] += __shfl_xor_sync(~0u, s[i], 1);
+    }
+#pragma unroll
+    for (int n = 4; n > 0; n /= 2) {  // each half of the lanes goes on with half of the tokens
+      const bool upper = lane & 4 * n;
+#pragma unroll
+      for (int i = 0; i < n; i++) {
+        const float away = upper ? s[i] : s[i + n];
+        s[i] = (upper ? s[i + n] : s[i]) + __shfl_xor_sync(~0u, away, 4 * n);
+      }
+    }
+    s[0] += __shfl_xor_sync(~0u, s[0], 2);
+    return W == 4 ? s[0] + __shfl_xor_sync(~0u, s[0], 1) : s[0];
   }
 
   template <int W>
@@ -166,80 +178,88 @@ struct Projected {
     const int64_t token = c.first + t0;
     const act* const row = p + token * ldp + column;
     const act* const decay = f + token * HK + column;
-    Row<W> xq[11] = {}, xk[11] = {}, xb[8];
+    Row<W> xq[11], xk[11], xb[8];
+    auto load = [&](int i) {
+      xk[3 + i] = Row<W>::load(row + i * ldp + HK), xq[3 + i] = Row<W>::load(row + i * ldp), xb[i] = Row<W>::load(row + i * ldp + b_col);
+      const Row<W> d = Row<W>::load(decay + i * HK);
+      rd[i] = *reinterpret_cast<const Pairs<N>*>(&d);
+    };
     if (warp == 0 && c.starts) {
       const act* from = kept(c);
 #pragma unroll
-      for (int i = 0; i < 3; i++)
+      for (int i = 0; i < 3; i++) {
+        xq[i] = xk[i] = Row<W>{};
         if (from) xq[i] = Row<W>::load(from + int64_t(i) * channels + column), xk[i] = Row<W>::load(from + int64_t(i) * channels + HK + column);
-    } else if (left > 0) {
+      }
+    } else {  // where the warp has no tokens at all, the chunk's first row, which counts for nothing
+      const act* from = row - (left > 0 ? 3 : t0) * ldp;
+      const int64_t next = left > 0 ? ldp : 0;
 #pragma unroll
-      for (int i = 0; i < 3; i++) xq[i] = Row<W>::load(row + (i - 3) * ldp), xk[i] = Row<W>::load(row + (i - 3) * ldp + HK);
+      for (int i = 0; i < 3; i++) xq[i] = Row<W>::load(from + i * next), xk[i] = Row<W>::load(from + i * next + HK);
     }
+    if (left >= 8) {
 #pragma unroll
-    for (int i = 0; i < 8; i++) {
-      xq[3 + i] = xk[3 + i] = xb[i] = Row<W>{};
+      for (int i = 0; i < 8; i++) load(i);
+    } else {
 #pragma unroll
-      for (int j = 0; j < N; j++) rd[i].w[j] = no_decay;
-      if (i < left) {
-        xk[3 + i] = Row<W>::load(row + i * ldp + HK), xq[3 + i] = Row<W>::load(row + i * ldp), xb[i] = Row<W>::load(row + i * ldp + b_col);
-        const Row<W> d = Row<W>::load(decay + i * HK);
-        rd[i] = *reinterpret_cast<const Pairs<N>*>(&d);
+      for (int i = 0; i < 8; i++) {
+        xk[3 + i] = xq[3 + i] = xb[i] = Row<W>{};
+#pragma unroll
+        for (int j = 0; j < N; j++) rd[i].w[j] = no_decay;
+        if (i < left) load(i);
       }
     }
-    // Lane i of eight has the step's sigmoid, inverted, of token i, and the whole of it in the end.
-    const int mine = lane % 8;
-    float open = 1.f, step = 1.f;
+    // Four lanes have a token's step, inverted.
+    const int mine = lane / 4;
+    float open = 1.f, inv_step = 1.f;
     if (flags & kKaczmarz) open = 1.f + exp2_approx(-kLog2e * (to_float32(p[(c.first + min(t0 + mine, c.count - 1)) * ldp + eta_col + c.h]) + eta_bias[c.h]));
-    const float least = flags & kNegative ? 0.5f : 1.f;  // of a gate's inverse
-    Conv<W> conv;
-    conv.load(conv_w, conv_b, HK + column, channels);
-    conv.start(xk);
+    float x[8][W];
+    auto convolve = [&](const Row<W>(&in)[11], int channel) {
+      Conv<W> conv;
+      conv.load(conv_w, conv_b, channel, channels);
+      conv.start(in);
 #pragma unroll
-    for (int i = 0; i < 8; i++) {
-      float k[W], y[W];
+      for (int i = 0; i < 8; i++)
 #pragma unroll
-      for (int j = 0; j < W; j++) {
-        const float a = conv.push(j, xk[3 + i][j]);
-        k[j] = a * rcp_approx(silu_denominator(a));
-      }
-      float inv = 1.f;
-      if (flags & (kKaczmarz | kL2Norm)) {
-        const float kk = squares(k);
-        if (flags & kKaczmarz) {
-          inv = min_nan(__shfl_sync(~0u, open, i) * max_nan(kk, kaczmarz_eps), 0x1p126f);  // infinity times 2^-infinity would be NaN
-          if (mine == i) step = inv;
+        for (int j = 0; j < W; j++) {
+          const float a = conv.push(j, in[3 + i][j]);
+          x[i][j] = a * rcp_approx(silu_denominator(a));
         }
-        if (flags & kL2Norm) {
-          const float scale = rsqrtf(kk + 1e-6f);
+    };
+    auto normalize = [&](float squares) {
+      const float scale = rsqrtf(squares + 1e-6f);
 #pragma unroll
-          for (int j = 0; j < W; j++) k[j] *= scale;
-        }
+      for (int i = 0; i < 8; i++) {
+        const float s = __shfl_sync(~0u, scale, 4 * i);
+#pragma unroll
+        for (int j = 0; j < W; j++) x[i][j] *= s;
       }
-      inv *= least;
-#pragma unroll
-      for (int j = 0; j < W; j++) y[j] = k[j] * rcp_approx(max_nan(fmaf(exp2_approx(-kLog2e * xb[i][j]), inv, inv), least));
-      rk[i] = packed(k), rb[i] = packed(y);
-      if (i >= left) rk[i] = rb[i] = Pairs<N>{};
+    };
+    convolve(xk, HK + column);
+    if (flags & (kKaczmarz | kL2Norm)) {
+      const float kk = squares(x, lane);
+      if (flags & kKaczmarz) inv_step = min_nan(open * max_nan(kk, kaczmarz_eps), 0x1p126f);  // infinity times 2^-infinity would be NaN
+      if (flags & kL2Norm) normalize(kk);
     }
-    if (lane < 8) sh.inv_step[t0 + lane] = step;
-    conv.load(conv_w, conv_b, column, channels);
-    conv.start(xq);
+    if (lane % 4 == 0) sh.inv_step[t0 + mine] = inv_step;
+    const float least = flags & kNegative ? 0.5f : 1.f;  // of a gate's inverse
+    inv_step *= least;
 #pragma unroll
     for (int i = 0; i < 8; i++) {
-      float q[W];
+      const float inv = __shfl_sync(~0u, inv_step, 4 * i);
+      float y[W];
 #pragma unroll
-      for (int j = 0; j < W; j++) {
-        const float a = conv.push(j, xq[3 + i][j]);
-        q[j] = a * rcp_approx(silu_denominator(a));
-      }
-      if (flags & kL2Norm) {
-        const float scale = rsqrtf(squares(q) + 1e-6f);
+      for (int j = 0; j < W; j++) y[j] = x[i][j] * rcp_approx(max_nan(fmaf(exp2_approx(-kLog2e * xb[i][j]), inv, inv), least));
+      rk[i] = packed(x[i]), rb[i] = packed(y);
+    }
+    convolve(xq, column);
+    if (flags & kL2Norm) normalize(squares(x, lane));
 #pragma unroll
-        for (int j = 0; j < W; j++) q[j] *= scale;
-      }
-      rq[i] = packed(q);
-      if (i >= left) rq[i] = Pairs<N>{};
+    for (int i = 0; i < 8; i++) rq[i] = packed(x[i]);
+    if (left < 8) {
+#pragma unroll
+      for (int i = 0; i < 8; i++)
+        if (i >= left) rq[i] = rk[i] = rb[i] = Pairs<N>{};
     }
   }
 
@@ -255,8 +275,8 @@ struct Projected {
 #pragma unroll
       for (int j = 0; j < N; j++) {
         const float2 x = to_floats(*reinterpret_cast<const act2*>(&row.w[j]));
-        e.x[2 * j] = exp2_approx(rate * softplus2f(fmaf(kLog2e, x.x, dt[2 * j])));
-        e.x[2 * j + 1] = exp2_approx(rate * softplus2f(fmaf(kLog2e, x.y, dt[2 * j + 1])));
+        e.x[2 * j] = exp2_approx(rate * softplus2_short(fmaf(kLog2e, x.x, dt[2 * j])));
+        e.x[2 * j + 1] = exp2_approx(rate * softplus2_short(fmaf(kLog2e, x.y, dt[2 * j + 1])));
       }
       return e;
     }
@@ -283,7 +303,8 @@ struct Projected {
     copy16_async(&sh.inputs[3 + before][piece * 8], from, valid);
   }
 
-  // compute makes the panel of what fetch has brought, in its place. arrived waits for it, while the weights are on their way.
+  // compute makes the panel of what fetch has brought, in its place; past the chunk's last token, what meets no key. arrived waits for it, while the weights are
+  // on their way.
   template <typename Shared, typename Arrived>
   __device__ __forceinline__ void compute(Shared& sh, const Place& c, int column, int width, int thread, int threads, Arrived arrived) const {
     const int lanes = width / 4, tokens = C * lanes / threads, t0 = thread / lanes * tokens, at = thread % lanes * 4;
@@ -299,8 +320,6 @@ struct Projected {
       float y[4];
       act* const place = reinterpret_cast<act*>(&sh.value[i][at]);
       written(y, conv, Row<4>::load(&sh.inputs[3 + i][at]), Row<4>::load(place), sh.inv_step[i]);
-#pragma unroll
-      for (int j = 0; j < 4; j++) y[j] = i < c.count ? y[j] : 0.f;
       store(reinterpret_cast<E*>(place), y);
     }
   }
