@@ -36,7 +36,7 @@ func open(t testing.TB, dir string, cfg Config, opt options) *Engine {
 	needGPU(t)
 	ckpt, mc := modeltest.Open(t, dir)
 	defer ckpt.Close()
-	e, err := newEngine(fromCheckpoint{ckpt}, mc, cfg, opt)
+	e, err := newEngine(ckpt, mc, cfg, opt)
 	if err != nil {
 		t.Fatal(err)
 	}
