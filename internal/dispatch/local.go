@@ -55,26 +55,25 @@ func (l *Local) Run(drain, ctx context.Context, req Request) (*Summary, error) {
 	if err != nil {
 		return nil, err
 	}
-	have, err := askEngines(ctx, bin)
-	if err != nil {
-		return nil, err
+	var have engines
+	req.Engine = func(ctx context.Context, e score.EngineKind) (_ score.EngineKind, err error) {
+		if have, err = askEngines(ctx, bin); err != nil {
+			return "", err
+		}
+		if e == score.EngineAuto {
+			e = have.best()
+		}
+		if !have.has(e) { // before OUT is pinned to it
+			return "", usage("--engine %s: the worker program has only %v on this machine", e, have.Engines)
+		}
+		return e, nil
 	}
-	missing := func(e score.EngineKind) error {
-		return usage("--engine %s: the worker program has only %v on this machine", e, have.Engines)
-	}
-	if e := req.Options.Engine; (e == score.EngineCPU || e == score.EngineCUDA) && !have.has(e) {
-		return nil, missing(e) // before OUT is pinned to it
-	}
-	req.AutoEngine = have.best()
 	// Workers here end with their dispatcher, so every temporary is a dead one's.
 	s, err := Begin(ctx, req, 0, l.Log, nil)
 	if err != nil {
 		return nil, err
 	}
 	defer s.Release()
-	if e := s.Manifest.Options.Engine; !have.has(e) {
-		return nil, missing(e)
-	}
 	workers, err := l.workers(s.Manifest.Options.Engine, have)
 	if err != nil {
 		return nil, err

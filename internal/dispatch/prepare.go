@@ -30,11 +30,12 @@ type Request struct {
 	Tokenizer string // a tokenizer.json elsewhere than in ModelDir
 	// Options may leave MaxLength 0 (the model's block_size) and Engine auto.
 	Options score.Options
-	// AutoEngine is what engine auto becomes for a run that begins here, if set;
-	// otherwise each worker decides.
-	AutoEngine score.EngineKind
-	JobTokens  int64
-	Program    string // version
+	// Engine, if set, tells which engine a run on the one asked for is pinned to, or
+	// why none; otherwise each worker decides what auto is. It may take its time: the
+	// model and the inputs are looked at meanwhile.
+	Engine    func(ctx context.Context, asked score.EngineKind) (score.EngineKind, error)
+	JobTokens int64
+	Program   string // version
 }
 
 // defaultBlockSize is L for a checkpoint that doesn't tell its training length.
@@ -73,46 +74,68 @@ func Plan(ctx context.Context, req Request) (m, known *score.Manifest, err error
 		}
 		m.Inputs = append(m.Inputs, abs)
 	}
-	if err := resolveModel(ctx, req, m); err != nil {
+	files, err := resolveModel(ctx, req, m)
+	if err != nil {
 		return nil, nil, err
 	}
-	if m.Options.Engine == score.EngineAuto {
-		switch {
-		case known != nil: // what began on one engine goes on with it
-			m.Options.Engine = known.Options.Engine
-		case req.AutoEngine != "":
-			m.Options.Engine = req.AutoEngine
+	engine := m.Options.Engine
+	if known == nil {
+		m.Run = newRunID()
+	} else {
+		m.Run, m.Created, m.Program, m.JobTokens, m.Costs = known.Run, known.Created, known.Program, known.JobTokens, known.Costs
+		if engine == score.EngineAuto { // what began on one engine goes on with it
+			engine = known.Options.Engine
 		}
 	}
 	if err := m.Options.Validate(); err != nil {
 		return nil, nil, &UsageError{err}
 	}
+	// What takes long, side by side: a digest reads all of a checkpoint.
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return files.digest(gctx, req, &m.Model) })
+	g.Go(func() (err error) {
+		m.Files, err = planInputs(gctx, req, m, known)
+		return err
+	})
+	g.Go(func() (err error) {
+		if req.Engine != nil {
+			engine, err = req.Engine(gctx, engine)
+		}
+		return err
+	})
+	if err := g.Wait(); err != nil {
+		return nil, nil, err
+	}
+	m.Options.Engine = engine
 	m.ConfigDigest = score.ConfigDigest(m.Options, m.Model)
 	if known != nil {
 		if err := sameRun(known, m); err != nil {
 			return nil, nil, err
 		}
-		m.Run, m.Created, m.Program, m.JobTokens, m.Costs = known.Run, known.Created, known.Program, known.JobTokens, known.Costs
-	} else {
-		m.Run = newRunID()
 	}
-	inputs, problems, err := shard.Discover(ctx, req.Inputs, m.Out)
-	if err != nil {
-		return nil, nil, &UsageError{err}
-	}
-	if m.Files, err = planFiles(ctx, inputs, m, known); err != nil {
-		return nil, nil, err
-	}
-	for _, p := range problems {
-		m.Files = append(m.Files, score.FilePlan{
-			Input: score.Input{Path: p.Path, Rel: problemRel(p.Path)}, Error: p.Err.Error(),
-		})
-	}
-	slices.SortFunc(m.Files, func(a, b score.FilePlan) int { return strings.Compare(a.Input.Rel, b.Input.Rel) })
 	if err := m.Validate(); err != nil {
 		return nil, nil, err
 	}
 	return m, known, nil
+}
+
+// planInputs finds the inputs and cuts them into jobs.
+func planInputs(ctx context.Context, req Request, m, known *score.Manifest) ([]score.FilePlan, error) {
+	inputs, problems, err := shard.Discover(ctx, req.Inputs, m.Out)
+	if err != nil {
+		return nil, inputOrCancel(ctx, "%w", err)
+	}
+	files, err := planFiles(ctx, inputs, m, known)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range problems {
+		files = append(files, score.FilePlan{
+			Input: score.Input{Path: p.Path, Rel: problemRel(p.Path)}, Error: p.Err.Error(),
+		})
+	}
+	slices.SortFunc(files, func(a, b score.FilePlan) int { return strings.Compare(a.Input.Rel, b.Input.Rel) })
+	return files, nil
 }
 
 // withoutRev is in without the hub's commit.
@@ -137,27 +160,48 @@ func newRunID() string {
 	return time.Now().UTC().Format("20060102-150405") + "-" + strings.ToLower(rand.Text()[:6])
 }
 
-// resolveModel fills m.Model and the options that the model decides.
-func resolveModel(ctx context.Context, req Request, m *score.Manifest) error {
+// modelFiles are where a model lies on this machine.
+type modelFiles struct {
+	dir       string
+	tokenizer string // empty where ready-made ids are scored
+}
+
+// digest fills in m's digests.
+func (f modelFiles) digest(ctx context.Context, req Request, m *score.Model) (err error) {
+	if m.Digest, err = model.Digest(ctx, f.dir); err != nil {
+		return inputOrCancel(ctx, "--model %s: %w", req.ModelDir, err)
+	}
+	if f.tokenizer == "" {
+		return nil
+	}
+	if m.TokenizerDigest, err = model.TokenizerDigest(ctx, f.tokenizer); err != nil {
+		return inputOrCancel(ctx, "--tokenizer %s: %w", f.tokenizer, err)
+	}
+	return nil
+}
+
+// resolveModel fills m.Model but for its digests, and the options that the model
+// decides.
+func resolveModel(ctx context.Context, req Request, m *score.Manifest) (modelFiles, error) {
 	name, err := store.Resolve(req.ModelDir)
 	if err == nil {
 		err = score.ValidModelDir(name)
 	}
 	if err != nil && req.ModelDir != "" {
-		return usage("--model: %w", err)
+		return modelFiles{}, usage("--model: %w", err)
 	}
 	dir := name
 	if score.IsURL(name) {
 		if dir, name, err = store.Download(ctx, name, model.IsFile, func() {}); err != nil {
-			return inputOrCancel(ctx, "--model: %w", err)
+			return modelFiles{}, inputOrCancel(ctx, "--model: %w", err)
 		}
 	}
 	if req.ModelDir == "" {
-		return usage("no model is named: give --model DIR, a folder with model-ckpt.pth and training_metadata.json")
+		return modelFiles{}, usage("no model is named: give --model DIR, a folder with model-ckpt.pth and training_metadata.json")
 	}
 	cfg, err := model.LoadConfig(dir)
 	if err != nil {
-		return usage("--model %s: %w", req.ModelDir, err)
+		return modelFiles{}, usage("--model %s: %w", req.ModelDir, err)
 	}
 	if m.Options.MaxLength == 0 {
 		if m.Options.MaxLength = cfg.BlockSize; m.Options.MaxLength <= 0 {
@@ -165,34 +209,28 @@ func resolveModel(ctx context.Context, req Request, m *score.Manifest) error {
 		}
 	}
 	m.Model = score.Model{Dir: name, Name: cfg.Name}
-	if m.Model.Digest, err = model.Digest(ctx, dir); err != nil {
-		return inputOrCancel(ctx, "--model %s: %w", req.ModelDir, err)
-	}
 	if m.Options.IDsColumn != "" {
-		return nil
+		return modelFiles{dir: dir}, nil
 	}
 	tok, named := filepath.Join(dir, "tokenizer.json"), store.Join(name, "tokenizer.json")
 	if req.Tokenizer != "" {
 		if tok, err = store.Resolve(req.Tokenizer); err != nil {
-			return usage("--tokenizer: %w", err)
+			return modelFiles{}, usage("--tokenizer: %w", err)
 		}
 		if named = tok; score.IsURL(tok) {
 			if tok, named, err = store.DownloadFile(ctx, tok, model.BesideTokenizer(), func() {}); err != nil {
-				return inputOrCancel(ctx, "--tokenizer: %w", err)
+				return modelFiles{}, inputOrCancel(ctx, "--tokenizer: %w", err)
 			}
 		}
 	}
 	if _, err := os.Stat(tok); err != nil {
 		if req.Tokenizer == "" {
-			return usage("--model %s has no tokenizer.json: name one with --tokenizer FILE, or score ready-made ids with --ids-column", req.ModelDir)
+			return modelFiles{}, usage("--model %s has no tokenizer.json: name one with --tokenizer FILE, or score ready-made ids with --ids-column", req.ModelDir)
 		}
-		return usage("--tokenizer %s: %w", req.Tokenizer, err)
+		return modelFiles{}, usage("--tokenizer %s: %w", req.Tokenizer, err)
 	}
 	m.Model.Tokenizer = named
-	if m.Model.TokenizerDigest, err = model.TokenizerDigest(ctx, tok); err != nil {
-		return inputOrCancel(ctx, "--tokenizer %s: %w", tok, err)
-	}
-	return nil
+	return modelFiles{dir, tok}, nil
 }
 
 func inputOrCancel(ctx context.Context, format string, a ...any) error {

@@ -22,7 +22,7 @@ type Family struct {
 // NewStored is New, but the recurrence's operands are made by kernels of their own and
 // read from memory, so that the recurrence's time is that of the recurrence alone.
 func NewStored(ckpt *model.Checkpoint, mc model.Config, cfg Config) (*Engine, error) {
-	return newEngine(fromCheckpoint{ckpt}, mc, cfg, options{half: true, stored: true})
+	return newEngine(ckpt, mc, cfg, options{half: true, stored: true})
 }
 
 // Profile runs a batch and gives each family's share of the device's time, in

@@ -5,6 +5,7 @@ package gpu
 import (
 	"fmt"
 	"math"
+	"time"
 
 	"surprisal/internal/model"
 	"surprisal/internal/score"
@@ -13,6 +14,9 @@ import (
 func (c Config) withDefaults(m model.Config) Config {
 	if c.QueryScale == 0 {
 		c.QueryScale = 1 / math.Sqrt(float64(m.K))
+	}
+	if c.Took == nil {
+		c.Took = func(string, time.Duration) {}
 	}
 	return c
 }

@@ -3,6 +3,7 @@ package gpu
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"surprisal/internal/model"
 )
@@ -25,6 +26,8 @@ type Config struct {
 	// MaxTokens is a batch's token budget, a multiple of score.SplitMultiple; 0 is
 	// 32,768, or the half, quarter ... that fits the free memory.
 	MaxTokens int
+	// Took is told how long each phase of New took; nil: nobody asks.
+	Took func(phase string, d time.Duration)
 }
 
 // DeviceInfo is a visible GPU.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"sync"
+	"time"
 
 	"gorgonia.org/cu"
 
@@ -59,6 +60,8 @@ type options struct {
 	// stored: the recurrence reads its operands from memory, where the gates leave them,
 	// instead of making them from the projections.
 	stored bool
+	// stage is the bytes that weights are copied by; 0: as many as are fast.
+	stage int
 }
 
 // buffers are the work buffers, on the device; where no type is named, that of
@@ -92,76 +95,101 @@ type kernels struct {
 // New reads the weights of a checkpoint with the shape mc onto a GPU, and takes
 // all the memory that scoring needs. The checkpoint may be closed afterwards.
 func New(ckpt *model.Checkpoint, mc model.Config, cfg Config) (*Engine, error) {
-	return newEngine(fromCheckpoint{ckpt}, mc, cfg, options{half: true})
+	return newEngine(ckpt, mc, cfg, options{half: true})
 }
 
-func newEngine(src source, mc model.Config, cfg Config, opt options) (*Engine, error) {
+func newEngine(ckpt *model.Checkpoint, mc model.Config, cfg Config, opt options) (*Engine, error) {
 	cfg = cfg.withDefaults(mc)
 	if err := errors.Join(cfg.validate(), mc.Validate(), Supported(mc)); err != nil {
 		return nil, fmt.Errorf("start CUDA engine: %w", err)
 	}
+	start := time.Now()
 	dev, err := openDevice(cfg.Device)
 	if err != nil {
 		return nil, fmt.Errorf("start CUDA engine: %w", err)
 	}
 	e := &Engine{model: mc, cfg: cfg, opt: opt, dev: dev, cols: columnsOf(mc)}
-	if err := dev.do(func() error { return e.start(src) }); err != nil {
+	cfg.Took("device", time.Since(start))
+	if err := dev.do(func() error { return e.start(ckpt) }); err != nil {
 		return nil, fmt.Errorf("start CUDA engine on %s: %w", dev, errors.Join(err, e.Close()))
 	}
 	return e, nil
 }
 
 // start loads and plans everything, on the device's thread.
-func (e *Engine) start(src source) error {
-	var err error
+func (e *Engine) start(ckpt *model.Checkpoint) error {
 	e.mem.stream = e.dev.stream
-	if e.mod, err = loadModules(); err != nil {
+	last := time.Now()
+	took := func(phase string) {
+		now := time.Now()
+		e.cfg.Took(phase, now.Sub(last))
+		last = now
+	}
+	// The library is large, and first needed for the choice of algorithms.
+	opened := make(chan error, 1)
+	go func() {
+		opened <- e.dev.elsewhere(func() (err error) {
+			e.lt, err = openBLAS()
+			return err
+		})
+	}()
+	err := e.link()
+	took("kernels")
+	if err == nil {
+		err = e.load(ckpt)
+	}
+	took("weights")
+	if err = errors.Join(err, <-opened); err != nil {
 		return err
 	}
-	if e.lt, err = openBLAS(); err != nil {
-		return err
-	}
-	if err = e.link(); err != nil {
-		return err
-	}
-	c := e.model
-	largest := 0
-	for _, s := range c.Shapes() {
-		largest = max(largest, s.Len())
-	}
-	if err = e.chooseBudget(); err != nil {
-		return err
-	}
-	l, err := e.newLoader(src, largest)
-	if err != nil {
-		return err
-	}
-	e.w = l.model(c)
-	err = l.finish()
-	l.close()
-	if err != nil {
-		return err
-	}
+	took("blas")
 	if e.opt.poison {
 		e.mem.poison = func(p cu.DevicePtr, n int64) error { return cu.MemsetD8Async(p, 0xff, n, e.dev.stream) }
 	}
 	if err = e.plan(); err != nil {
 		return err
 	}
+	took("buffers")
 	if err = e.tuneAll(); err != nil {
 		return err
 	}
 	if err = e.dev.stream.Synchronize(); err != nil {
 		return err
 	}
+	took("tune")
 	if err = e.buildTable(); err != nil {
 		return fmt.Errorf("compute the first layer's projections: %w", err)
 	}
-	return e.clearBuffers()
+	err = e.clearBuffers()
+	took("table")
+	return err
 }
 
-// link finds the kernels and describes the products.
+// load copies the weights, if all will fit.
+func (e *Engine) load(ckpt *model.Checkpoint) error {
+	if err := e.chooseBudget(); err != nil {
+		return err
+	}
+	largest := 0
+	for _, s := range e.model.Shapes() {
+		largest = max(largest, s.Len())
+	}
+	l, err := e.newLoader(ckpt, largest)
+	if err != nil {
+		return err
+	}
+	e.w = l.model(e.model)
+	err = l.finish()
+	l.close()
+	return err
+}
+
+// link loads the kernels and describes the products.
 func (e *Engine) link() error {
+	var err error
+	if e.mod, err = loadModules(); err != nil {
+		return err
+	}
 	c, suffix := e.model, "bf16"
 	if e.opt.half {
 		suffix = "f16"
@@ -181,7 +209,6 @@ func (e *Engine) link() error {
 		{&e.k.sequenceOf, "sequence_of"}, {&e.k.key, fmt.Sprintf("gates_key_k%d_%s", c.K, suffix)}, {&e.k.value, "gates_value_" + suffix},
 		{&e.k.keepInputs, "keep_inputs"},
 	} {
-		var err error
 		if *k.fn, err = e.mod.fn(k.name); err != nil {
 			return err
 		}

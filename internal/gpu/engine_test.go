@@ -33,16 +33,10 @@ func emulated(t testing.TB) bool {
 // open gives an engine for a checkpoint folder, closed with the test.
 func open(t testing.TB, dir string, cfg Config, opt options) *Engine {
 	t.Helper()
-	return openWith(t, dir, cfg, opt, func(s source) source { return s })
-}
-
-// openWith opens a folder's model with its tensors changed.
-func openWith(t testing.TB, dir string, cfg Config, opt options, change func(source) source) *Engine {
-	t.Helper()
 	needGPU(t)
 	ckpt, mc := modeltest.Open(t, dir)
 	defer ckpt.Close()
-	e, err := newEngine(change(fromCheckpoint{ckpt}), mc, cfg, opt)
+	e, err := newEngine(ckpt, mc, cfg, opt)
 	if err != nil {
 		t.Fatal(err)
 	}

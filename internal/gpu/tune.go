@@ -111,16 +111,22 @@ func (e *Engine) tune(p *product, rows int, o operands) error {
 		}
 		agree = append(agree, i)
 	}
-	// In turns, several times: clocks settle under load, and fall for all alike.
+	// In turns, several times: clocks settle under load, and fall for all alike. What
+	// is far behind after the first is so after the others.
 	const rounds = 6
-	took := make([]float64, len(all))
-	for range rounds {
+	agreed := len(agree)
+	took := make([]float64, len(all)) // all rounds together
+	done := 0
+	for ; done < rounds && (done == 0 || len(agree) > 1); done++ {
 		for _, i := range agree {
 			ms, err := e.time(func() error { return e.lt.runWith(p, &all[i], rows, o, e.dev.stream) })
 			if err != nil {
 				return err
 			}
-			took[i] += ms / rounds
+			took[i] += ms
+		}
+		if done == 0 {
+			agree = contenders(agree, took)
 		}
 	}
 	best := agree[0]
@@ -130,9 +136,18 @@ func (e *Engine) tune(p *product, rows int, o operands) error {
 			best = i
 		}
 	}
-	p.algo, p.took, p.rows = all[best], took[best], rows
-	p.what = fmt.Sprintf("%s, %d of %d agree", e.lt.describe(&p.algo), len(agree), len(seen))
+	p.algo, p.took, p.rows = all[best], took[best]/float64(done), rows
+	p.what = fmt.Sprintf("%s, %d of %d agree", e.lt.describe(&p.algo), agreed, len(seen))
 	return nil
+}
+
+// contenders are those of list that took no more than a tenth longer than the fastest.
+func contenders(list []int, took []float64) []int {
+	least := took[list[0]]
+	for _, i := range list {
+		least = min(least, took[i])
+	}
+	return slices.DeleteFunc(list, func(i int) bool { return took[i] > 1.1*least })
 }
 
 // time is the milliseconds of the second and third run of three, back to back.

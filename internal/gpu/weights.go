@@ -40,55 +40,47 @@ type weights struct {
 	layers    []layer
 }
 
-// source reads a checkpoint's tensors by name, whole.
-type source interface {
-	float32(name string, dst []float32) error
-}
-
-type fromCheckpoint struct{ c *model.Checkpoint }
-
-func (s fromCheckpoint) float32(name string, dst []float32) error {
-	t, err := s.c.Tensor(name)
-	if err != nil {
-		return err
-	}
-	return t.Float32(dst)
-}
-
-// loader copies tensors to the device as fp32 through two pinned buffers, one being
-// filled while the other is copied, and narrows matrices there. Its first error
-// stops it.
+// loader copies tensors to the device through two pinned stages, one being filled
+// while the other is copied, and narrows matrices there. Its first error stops it.
 type loader struct {
-	src    source
+	ckpt   *model.Checkpoint
 	mem    *memory
+	dev    *device
 	stream cu.Stream
 	stage  [2]pinned
 	copied [2]cu.Event
 	turn   int
-	own    memory       // freed by close
-	wide   cu.DevicePtr // a matrix in fp32
-	bad    cu.DevicePtr // 8 bytes: weights that left the type's range
-	narrow func(dst, src cu.DevicePtr, n, run int, bad cu.DevicePtr) error
+	own    memory                      // freed by close
+	raw    cu.DevicePtr                // a stage's bytes
+	bad    cu.DevicePtr                // 8 bytes: weights that left the type's range
+	narrow map[model.DType]cu.Function // from each type that tensors are copied in
 	err    error
 }
 
-func (e *Engine) newLoader(src source, largest int) (*loader, error) {
+// stageBytes is little, since memory takes long to pin, and enough for copies at full
+// speed.
+const stageBytes = 32 << 20
+
+func (e *Engine) newLoader(ckpt *model.Checkpoint, largest int) (*loader, error) {
 	stream := e.dev.stream
-	l := &loader{src: src, mem: &e.mem, stream: stream, own: memory{stream: stream}}
-	fn, err := e.mod.fn("narrow")
-	if err != nil {
-		return nil, err
+	l := &loader{ckpt: ckpt, mem: &e.mem, dev: e.dev, stream: stream, own: memory{stream: stream}, narrow: map[model.DType]cu.Function{}}
+	var err error
+	for _, t := range []model.DType{model.Float32, model.Float16, model.BFloat16} {
+		if l.narrow[t], err = e.mod.fn("narrow_" + t.String()); err != nil {
+			return nil, err
+		}
 	}
-	l.narrow = func(dst, src cu.DevicePtr, n, run int, bad cu.DevicePtr) error {
-		return e.dev.launch(fn, [3]int{8 * e.dev.sms, 1, 1}, 256, 0, uint64(dst), uint64(src), uint64(n), uint64(run), uint64(bad))
+	size := min(stageBytes, 4*largest)
+	if e.opt.stage != 0 {
+		size = e.opt.stage
 	}
-	l.wide, l.bad = l.own.alloc("a matrix being loaded", 4*int64(largest)), l.own.alloc("a counter", 8)
+	l.raw, l.bad = l.own.alloc("weights being loaded", int64(size)), l.own.alloc("a counter", 8)
 	if l.own.err != nil {
 		l.close()
 		return nil, l.own.err
 	}
 	for i := range l.stage {
-		if l.stage[i], err = newPinned(4 * largest); err != nil {
+		if l.stage[i], err = newPinned(size); err != nil {
 			l.close()
 			return nil, err
 		}
@@ -139,22 +131,57 @@ func (l *loader) next() (pinned, cu.Event) {
 	return l.stage[l.turn], l.copied[l.turn]
 }
 
+// float32 reads a tensor whole.
+func (l *loader) float32(name string, dst []float32) bool {
+	t, err := l.ckpt.Tensor(name)
+	return l.check(err) && l.check(t.Float32(dst))
+}
+
 // matrix copies the first n elements of a tensor of size elements to dst, in the
 // type of matrix products.
 func (l *loader) matrix(name string, dst cu.DevicePtr, size, n int) { l.spread(name, dst, size, n, 0) }
 
-// spread is matrix with room for as much after each run elements.
+// spread is matrix with room for as much after each run elements. The tensor goes to
+// the device as the file has it, if it lies there in order, and else as fp32.
 func (l *loader) spread(name string, dst cu.DevicePtr, size, n, run int) {
 	if !l.check(nil) {
 		return
 	}
-	s, ev := l.next()
-	v := viewOf[float32](s)[:size]
-	if !l.check(l.src.float32(name, v)) {
+	t, err := l.ckpt.Tensor(name)
+	if err == nil && t.Len() != size {
+		err = fmt.Errorf("tensor %s has %d elements, not %d", name, t.Len(), size)
+	}
+	if !l.check(err) {
 		return
 	}
-	if l.check(cu.MemcpyHtoDAsync(l.wide, s.p, int64(4*n), l.stream)) && l.check(ev.Record(l.stream)) {
-		l.check(l.narrow(dst, l.wide, n, run, l.bad))
+	kind, fill := t.DType, t.Copy
+	if !t.Stored() {
+		wide := make([]float32, size)
+		if !l.check(t.Float32(wide)) {
+			return
+		}
+		kind, fill = model.Float32, func(dst []byte, first int) error {
+			copy(unsafe.Slice((*float32)(unsafe.Pointer(&dst[0])), len(dst)/4), wide[first:])
+			return nil
+		}
+	}
+	width := kind.Size()
+	for first, some := 0, 0; first < size; first += some {
+		s, ev := l.next()
+		some = min(size-first, s.bytes/width)
+		if !l.check(nil) || !l.check(fill(viewOf[byte](s)[:some*width], first)) {
+			return
+		}
+		wanted := min(some, n-first)
+		if wanted <= 0 {
+			continue // what is left out is looked at, no more
+		}
+		if !l.check(cu.MemcpyHtoDAsync(l.raw, s.p, int64(wanted*width), l.stream)) || !l.check(ev.Record(l.stream)) {
+			return
+		}
+		if !l.check(l.dev.launch(l.narrow[kind], [3]int{8 * l.dev.sms, 1, 1}, 256, 0, uint64(dst), uint64(l.raw), uint64(first), uint64(wanted), uint64(run), uint64(l.bad))) {
+			return
+		}
 	}
 }
 
@@ -165,7 +192,7 @@ func (l *loader) vector(name string, n int, change func([]float32)) cu.DevicePtr
 		return 0
 	}
 	v := make([]float32, n)
-	if !l.check(l.src.float32(name, v)) {
+	if !l.float32(name, v) {
 		return 0
 	}
 	if change != nil {
@@ -241,8 +268,8 @@ func (l *loader) layer(c model.Config, i int) layer {
 	y.down = l.linear(m+"w3.weight", c.Width, c.Inner)
 	if c.Bias {
 		b1, b2 := make([]float32, c.Inner), make([]float32, c.Inner)
-		l.check(l.src.float32(m+"w1.bias", b1))
-		l.check(l.src.float32(m+"w2.bias", b2))
+		l.float32(m+"w1.bias", b1)
+		l.float32(m+"w2.bias", b2)
 		y.upBias = l.mem.alloc("biases", int64(8*c.Inner))
 		l.upload(y.upBias, append(b1, b2...))
 		y.downBias = l.vector(m+"w3.bias", c.Width, nil)
@@ -277,14 +304,14 @@ func (l *loader) conv(c model.Config, a string, y *layer) {
 		col, out int
 	}{{"q", 0, kd}, {"k", kd, kd}, {"v", 2 * kd, vd}} {
 		v := make([]float32, part.out*c.ConvSize)
-		if !l.check(l.src.float32(a+part.name+"_conv1d.weight", v)) {
+		if !l.float32(a+part.name+"_conv1d.weight", v) {
 			return
 		}
 		for i, x := range v {
 			w[(taps-c.ConvSize+i%c.ConvSize)*channels+part.col+i/c.ConvSize] = x
 		}
 		if c.ConvBias {
-			l.check(l.src.float32(a+part.name+"_conv1d.bias", b[part.col:][:part.out]))
+			l.float32(a+part.name+"_conv1d.bias", b[part.col:][:part.out])
 		}
 	}
 	l.upload(y.convW, w)

@@ -3,6 +3,7 @@ package model_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
@@ -235,6 +236,17 @@ func TestGeneratedFolder(t *testing.T) {
 			if _, ok := w.Float32View(); ok != (d == model.Float32) {
 				t.Errorf("%s %s: view is %v: its data are not where they should be", d, s.Name, ok)
 			}
+			want, raw := make([]float32, w.Len()), make([]byte, d.Size()*w.Len())
+			if err := errors.Join(w.Float32(want), w.Copy(raw, 0)); err != nil {
+				t.Fatal(err)
+			}
+			for i, x := range want {
+				b := make([]byte, 4) // bfloat16 is float32's upper half
+				copy(b[4-d.Size():], raw[i*d.Size():])
+				if math.Float32frombits(binary.LittleEndian.Uint32(b)) != x {
+					t.Fatalf("%s %s: element %d is not as it lies in the file", d, s.Name, i)
+				}
+			}
 		}
 	}
 }
@@ -262,6 +274,9 @@ func TestFileCutShort(t *testing.T) {
 	if _, ok := w.Float32View(); ok {
 		t.Error("view of bytes that are gone")
 	}
+	if err := w.Copy(make([]byte, 4*w.Len()), 0); !errors.Is(err, model.ErrCheckpoint) {
+		t.Errorf("copied: %v", err)
+	}
 }
 
 func TestClosed(t *testing.T) {
@@ -282,6 +297,9 @@ func TestClosed(t *testing.T) {
 	}
 	if err := w.Float32(make([]float32, w.Len())); err == nil {
 		t.Error("a closed checkpoint was read")
+	}
+	if err := w.Copy(make([]byte, w.DType.Size()), 0); err == nil {
+		t.Error("a closed checkpoint was copied")
 	}
 	w.Release()
 	if err := c.Close(); err != nil {

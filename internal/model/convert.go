@@ -12,8 +12,12 @@ import (
 )
 
 // chunkLen is how many elements one goroutine converts before their pages go
-// back: it bounds the file's share of the resident memory.
-const chunkLen = 1 << 21
+// back: it bounds the file's share of the resident memory. Copies take less time an
+// element and are shared out finer.
+const (
+	chunkLen = 1 << 21
+	copyLen  = 1 << 19
+)
 
 var (
 	errNotFinite = errors.New("it holds NaN, infinity or a value beyond float32")
@@ -47,52 +51,85 @@ func (t *Tensor) BFloat16(dst []uint16) error {
 	})
 }
 
+// Stored reports whether Copy can give the tensor: its elements lie in order and
+// without gaps, as float32, bfloat16 or float16.
+func (t *Tensor) Stored() bool { return t.contiguous && t.DType != Float64 }
+
+// Copy fills dst with elements from first on as the file has them, DType.Size bytes
+// each, little-endian; they must be Stored. NaN and infinity are refused as by
+// Float32.
+func (t *Tensor) Copy(dst []byte, first int) error {
+	w := t.DType.Size()
+	n := len(dst) / w
+	if !t.Stored() || len(dst)%w != 0 || first < 0 || n > t.Len()-first {
+		return fmt.Errorf("tensor %s: %d bytes from element %d on are not to be had", t.Name, len(dst), first)
+	}
+	return t.reading(func() error {
+		return chunks(first, first+n, copyLen, func(lo, hi int) error {
+			part := dst[(lo-first)*w : (hi-first)*w]
+			if err := t.c.m.read(part, t.span(lo, hi)); err != nil {
+				return err
+			}
+			if !finite(part, t.DType) {
+				return errNotFinite
+			}
+			return nil
+		})
+	})
+}
+
 // convert runs fn over all elements in chunks and releases their pages.
 func (t *Tensor) convert(n int, fn func(lo, hi int) error) error {
 	if n != t.Len() {
 		return fmt.Errorf("tensor %s: %d elements do not fit a slice of %d", t.Name, t.Len(), n)
 	}
+	return t.reading(func() error {
+		err := chunks(0, n, chunkLen, func(lo, hi int) error {
+			if !t.contiguous {
+				return fn(lo, hi)
+			}
+			b := t.span(lo, hi)
+			t.c.m.populate(b)
+			defer t.c.m.release(b)
+			return fn(lo, hi)
+		})
+		if !t.contiguous {
+			t.release()
+		}
+		return err
+	})
+}
+
+// reading runs fn while the checkpoint is open.
+func (t *Tensor) reading(fn func() error) error {
 	t.c.mu.RLock()
 	defer t.c.mu.RUnlock()
 	if t.c.closed {
 		return fmt.Errorf("tensor %s: checkpoint %s is closed", t.Name, t.c.path)
 	}
-	err := t.chunks(func(lo, hi int) error {
-		if !t.contiguous {
-			return fn(lo, hi)
-		}
-		b := t.span(lo, hi)
-		t.c.m.populate(b)
-		defer t.c.m.release(b)
-		return fn(lo, hi)
-	})
-	if !t.contiguous {
-		t.release()
-	}
-	if err != nil {
+	if err := fn(); err != nil {
 		return fmt.Errorf("checkpoint %s: %w: tensor %s: %w", t.c.path, ErrCheckpoint, t.Name, err)
 	}
 	return nil
 }
 
-// chunks calls fn for ranges that cover all elements, from several goroutines
-// when there are many, and returns its first error.
-func (t *Tensor) chunks(fn func(lo, hi int) error) error {
-	n := t.Len()
-	workers := min(runtime.GOMAXPROCS(0), (n+chunkLen-1)/chunkLen)
+// chunks calls fn for ranges of up to chunk that cover lo..hi-1, from several
+// goroutines when there are many, and returns its first error.
+func chunks(lo, hi, chunk int, fn func(lo, hi int) error) error {
+	workers := min(runtime.GOMAXPROCS(0), (hi-lo+chunk-1)/chunk)
 	var next atomic.Int64
+	next.Store(int64(lo))
 	var once sync.Once
 	var first error
 	work := func() {
 		for {
-			lo := int(next.Add(chunkLen)) - chunkLen
-			if lo >= n {
+			lo := int(next.Add(int64(chunk))) - chunk
+			if lo >= hi {
 				return
 			}
-			hi := min(n, lo+chunkLen)
-			if err := guardFaults(func() error { return fn(lo, hi) }); err != nil {
+			if err := guardFaults(func() error { return fn(lo, min(hi, lo+chunk)) }); err != nil {
 				once.Do(func() { first = err })
-				next.Store(int64(n)) // the others stop at their next chunk
+				next.Store(int64(hi)) // the others stop at their next chunk
 				return
 			}
 		}
@@ -122,15 +159,25 @@ func guardFaults(fn func() error) (err error) {
 	return fn()
 }
 
-func checkFinite32(b []byte) error {
-	var top uint32
-	for ; len(b) >= 4; b = b[4:] {
-		top = max(top, binary.LittleEndian.Uint32(b)&signlessMask)
+// finite reports whether no element of b has an exponent of all ones. It looks at
+// eight bytes at once: one more in such an exponent's last place carries into the
+// sign's, and no other does.
+func finite(b []byte, d DType) bool {
+	exponent, one := uint64(infBits)*(1<<32+1), uint64(1<<23)*(1<<32+1)
+	switch d {
+	case BFloat16:
+		exponent, one = 0x7f80*(1<<48+1<<32+1<<16+1), 1<<7*(1<<48+1<<32+1<<16+1)
+	case Float16:
+		exponent, one = 0x7c00*(1<<48+1<<32+1<<16+1), 1<<10*(1<<48+1<<32+1<<16+1)
 	}
-	if top >= infBits {
-		return errNotFinite
+	var carried uint64
+	for ; len(b) >= 8; b = b[8:] {
+		carried |= binary.LittleEndian.Uint64(b)&exponent + one
 	}
-	return nil
+	var rest [8]byte
+	copy(rest[:], b)
+	carried |= binary.LittleEndian.Uint64(rest[:])&exponent + one
+	return carried&(exponent+one) == 0
 }
 
 func copyFloat32(dst []float32, b []byte) error {

@@ -1,6 +1,7 @@
 package model
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"math"
@@ -63,6 +64,46 @@ func TestFastPathsAgree(t *testing.T) {
 			if d == BFloat16 && math.Float32frombits(uint32(x[n-1])<<16) != a[n-1] {
 				t.Error("bfloat16 is not exact")
 			}
+		}
+	}
+}
+
+// TestCopy: a part is what lies in the file, and is refused where Float32 refuses it:
+// each pattern of 16 bits at each place of what is looked at together.
+func TestCopy(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 3))
+	vals := make([]float64, 2*copyLen+7)
+	for i := range vals {
+		vals[i] = 1 + rng.Float64()
+	}
+	for _, d := range []DType{Float32, BFloat16, Float16} {
+		w := hostTensor(d, []int{len(vals)}, vals)
+		for _, part := range [][2]int{{0, len(vals)}, {0, 1}, {3, copyLen}, {copyLen - 1, len(vals)}, {len(vals), len(vals)}} {
+			got := make([]byte, (part[1]-part[0])*d.Size())
+			if err := w.Copy(got, part[0]); err != nil || !bytes.Equal(got, w.span(part[0], part[1])) {
+				t.Errorf("%s: elements %d to %d differ, %v", d, part[0], part[1], err)
+			}
+		}
+		for _, wrong := range []struct{ bytes, first int }{{d.Size() * len(vals), 1}, {1, 0}, {d.Size(), -1}, {d.Size(), len(vals)}} {
+			if w.Copy(make([]byte, wrong.bytes), wrong.first) == nil {
+				t.Errorf("%s: %d bytes from %d on", d, wrong.bytes, wrong.first)
+			}
+		}
+		n := 9
+		w = hostTensor(d, []int{n}, make([]float64, n))
+		for u := range 1 << 16 {
+			at := w.span(u%n, u%n+1)
+			binary.LittleEndian.PutUint16(at[len(at)-2:], uint16(u))
+			want := w.Float32(make([]float32, n))
+			if err := w.Copy(make([]byte, n*d.Size()), 0); (err == nil) != (want == nil) {
+				t.Fatalf("%s %04x: %v, but %v as float32", d, u, err, want)
+			}
+			clear(at)
+		}
+	}
+	for _, w := range []*Tensor{hostTensor(Float64, []int{2}, []float64{1, 2}), {Name: "t", Shape: []int{2}, DType: Float32, c: &Checkpoint{}}} {
+		if w.Stored() || w.Copy(make([]byte, w.DType.Size()), 0) == nil {
+			t.Errorf("%s, contiguous %v, is copied", w.DType, w.contiguous)
 		}
 	}
 }

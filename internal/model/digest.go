@@ -131,19 +131,8 @@ func (d *digester) digest(ctx context.Context, path string) (string, error) {
 	}
 	d.reads++
 	h := sha256.New()
-	buf := make([]byte, 1<<20)
-	for {
-		if err := ctx.Err(); err != nil {
-			return "", err
-		}
-		n, err := f.Read(buf)
-		h.Write(buf[:n])
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			return "", unwrapPath(err)
-		}
+	if err := readAll(ctx, h, f); err != nil {
+		return "", unwrapPath(err)
 	}
 	after, err := identify(path, f)
 	if err != nil {
@@ -157,6 +146,50 @@ func (d *digester) digest(ctx context.Context, path string) (string, error) {
 		d.cache.put(key, sum)
 	}
 	return sum, nil
+}
+
+// readAll writes what r has to w, and reads the next piece while w takes one.
+func readAll(ctx context.Context, w io.Writer, r io.Reader) error {
+	type piece struct {
+		b   []byte
+		err error
+	}
+	const pieces, size = 3, 1 << 20
+	free, full := make(chan []byte, pieces), make(chan piece, pieces) // neither ever blocks its sender
+	for range pieces {
+		free <- make([]byte, size)
+	}
+	go func() {
+		defer close(full)
+		for b := range free {
+			n, err := r.Read(b)
+			full <- piece{b[:n], err}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	defer func() {
+		close(free)
+		for range full { // r is not read any more when this returns
+		}
+	}()
+	for p := range full {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if _, err := w.Write(p.b); err != nil {
+			return err
+		}
+		if p.err == io.EOF {
+			return nil
+		}
+		if p.err != nil {
+			return p.err
+		}
+		free <- p.b[:size]
+	}
+	return nil
 }
 
 // identify is what tells f from any other file and from itself after a change.

@@ -75,6 +75,23 @@ func TestDigestIsRemembered(t *testing.T) {
 	}
 }
 
+// TestDigestOfLargeFile: it is read in pieces, of which the last is a part of one.
+func TestDigestOfLargeFile(t *testing.T) {
+	d, path := later(t), filepath.Join(t.TempDir(), "f")
+	text := make([]byte, 5<<20+7)
+	for i := range text {
+		text[i] = byte(i * i >> 8)
+	}
+	write(t, path, string(text))
+	d.want(t, path, string(text), 1)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	write(t, path, "new")
+	if _, err := d.file(ctx, path); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+}
+
 func TestFreshFileIsNotRemembered(t *testing.T) {
 	d, path := later(t), filepath.Join(t.TempDir(), "f")
 	soon := time.Now().Add(settleTime / 2) // however long a busy machine takes to get there

@@ -9,15 +9,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mapping is a file's bytes, read-only. Without pages (tests hand in plain
+// mapping is a file's bytes, read-only. Without a file (tests hand in plain
 // memory) the advice below does nothing.
 type mapping struct {
-	data  []byte
-	pages bool
+	data []byte
+	f    *os.File
 }
 
-// mapFile maps a regular file. The mapping outlives the descriptor.
-func mapFile(path string) (mapping, error) {
+// mapFile maps a regular file.
+func mapFile(path string) (_ mapping, err error) {
 	st, err := os.Stat(path)
 	if err != nil {
 		return mapping{}, err
@@ -29,7 +29,11 @@ func mapFile(path string) (mapping, error) {
 	if err != nil {
 		return mapping{}, err
 	}
-	defer f.Close()
+	defer func() {
+		if err != nil {
+			_ = f.Close()
+		}
+	}()
 	if st, err = f.Stat(); err != nil {
 		return mapping{}, err
 	}
@@ -43,22 +47,36 @@ func mapFile(path string) (mapping, error) {
 	if err != nil {
 		return mapping{}, fmt.Errorf("map: %w", err)
 	}
-	return mapping{data: b, pages: true}, nil
+	return mapping{b, f}, nil
 }
 
 func (m *mapping) unmap() error {
-	b := m.data
-	m.data = nil
-	if b == nil || !m.pages {
+	b, f := m.data, m.f
+	m.data, m.f = nil, nil
+	if f == nil {
 		return nil
 	}
-	return unix.Munmap(b)
+	return errors.Join(unix.Munmap(b), f.Close())
+}
+
+// read fills dst with b, a part of the mapping. It asks the file, which is faster
+// than touching pages once each.
+func (m *mapping) read(dst, b []byte) error {
+	if m.f == nil || len(b) == 0 {
+		copy(dst, b)
+		return nil
+	}
+	at := uintptr(unsafe.Pointer(unsafe.SliceData(b))) - uintptr(unsafe.Pointer(unsafe.SliceData(m.data)))
+	if _, err := m.f.ReadAt(dst, int64(at)); err != nil {
+		return fmt.Errorf("the file can't be read any more: %w", unwrapPath(err))
+	}
+	return nil
 }
 
 // populate brings the pages of b in at once, which is several times faster than
 // a fault at a time. It is advice: kernels before 5.14 don't know it.
 func (m *mapping) populate(b []byte) {
-	if !m.pages {
+	if m.f == nil {
 		return
 	}
 	if p := pagesOf(b, false); p != nil {
@@ -69,7 +87,7 @@ func (m *mapping) populate(b []byte) {
 // release gives the pages that lie wholly within b back to the kernel. The bytes
 // stay readable: they come from the file again.
 func (m *mapping) release(b []byte) {
-	if !m.pages {
+	if m.f == nil {
 		return
 	}
 	if p := pagesOf(b, true); p != nil {

@@ -92,7 +92,13 @@ func (t *Tensor) Float32View() (view []float32, ok bool) {
 	if uintptr(p)%unsafe.Alignof(float32(0)) != 0 {
 		return nil, false
 	}
-	if t.chunks(func(lo, hi int) error { return checkFinite32(t.span(lo, hi)) }) != nil {
+	err := chunks(0, t.Len(), chunkLen, func(lo, hi int) error {
+		if !finite(t.span(lo, hi), Float32) {
+			return errNotFinite
+		}
+		return nil
+	})
+	if err != nil {
 		return nil, false
 	}
 	return unsafe.Slice((*float32)(p), t.Len()), true

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -85,24 +86,37 @@ func (m *models) load(ctx context.Context, j *score.Job) (*loaded, error) {
 		return nil, err
 	}
 	ek, tk := keysOf(j)
-	if m.cur == nil || m.cur.engineKey != ek {
+	if m.cur != nil && m.cur.engineKey != ek {
 		m.close()
-		e, err := m.open(ctx, j)
-		if err != nil {
-			return nil, fmt.Errorf("load model %s: %w", j.Model.Dir, err)
+	}
+	var side sync.WaitGroup
+	var e Engine
+	var t *tokenizer.Tokenizer
+	var engineErr, tokenizerErr error
+	if m.cur == nil {
+		side.Go(func() { e, engineErr = m.open(ctx, j) })
+	}
+	if tk != (tokenizerKey{}) && (m.cur == nil || m.cur.tokKey != tk) {
+		side.Go(func() { t, tokenizerErr = m.openTokenizer(ctx, j) })
+	}
+	side.Wait()
+	if engineErr != nil {
+		if t != nil {
+			t.Close()
 		}
+		return nil, fmt.Errorf("load model %s: %w", j.Model.Dir, engineErr)
+	}
+	if e != nil {
 		info := e.Info()
 		m.info.Store(&info)
 		m.cur = &loaded{engine: e, engineKey: ek}
 	}
-	if tk != (tokenizerKey{}) && tk != m.cur.tokKey {
+	if tokenizerErr != nil {
+		return nil, fmt.Errorf("load tokenizer: %w", tokenizerErr)
+	}
+	if t != nil {
 		if m.cur.tokenizer != nil {
 			m.cur.tokenizer.Close()
-			m.cur.tokenizer, m.cur.tokKey = nil, tokenizerKey{}
-		}
-		t, err := m.openTokenizer(ctx, j)
-		if err != nil {
-			return nil, fmt.Errorf("load tokenizer: %w", err)
 		}
 		m.cur.tokenizer, m.cur.tokKey = t, tk
 	}
@@ -151,35 +165,59 @@ func (m *models) folder(ctx context.Context, dir string) (string, error) {
 	return local, err
 }
 
+// openEngine loads j's model. Its digest is taken meanwhile: what turns out not to
+// be that model is let go of.
 func (m *models) openEngine(ctx context.Context, j *score.Job) (Engine, error) {
 	start := time.Now()
 	dir, err := m.folder(ctx, j.Model.Dir)
 	if err != nil {
 		return nil, err
 	}
-	digest, err := model.Digest(ctx, dir)
+	var digested time.Duration
+	confirmed := make(chan error, 1)
+	go func() {
+		digest, err := model.Digest(ctx, dir)
+		if err == nil && digest != j.Model.Digest {
+			err = fmt.Errorf("its digest is %s here, the job wants %s: the files differ", digest, j.Model.Digest)
+		}
+		digested = time.Since(start)
+		confirmed <- err
+	}()
+	line := m.log.Info()
+	e, name, err := m.loadEngine(dir, j.Options.QueryScale, func(phase string, took time.Duration) { line.Dur(phase+"_ms", took) })
+	// Of another model's files, the digest says more than what loading them came to.
+	if other := <-confirmed; other != nil {
+		if err == nil {
+			err = e.Close()
+		}
+		if err != nil {
+			m.log.Debug().Err(err).Msg("files that are not the job's model were not loaded and freed cleanly")
+		}
+		return nil, other
+	}
 	if err != nil {
 		return nil, err
 	}
-	if digest != j.Model.Digest {
-		return nil, fmt.Errorf("its digest is %s here, the job wants %s: the files differ", digest, j.Model.Digest)
-	}
+	line.Str("model", name).Str("digest", j.Model.Digest).Dur("digest_ms", digested).Dur("took", time.Since(start)).
+		Str("engine", string(e.Info().Kind)).Str("device", e.Info().Device).Msg("model loaded")
+	return e, nil
+}
+
+// loadEngine loads whatever model lies in dir, and tells its phases.
+func (m *models) loadEngine(dir string, queryScale float64, took func(phase string, d time.Duration)) (Engine, string, error) {
+	start := time.Now()
 	cfg, err := model.LoadConfig(dir)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	ckpt, err := model.Open(dir, cfg)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
+	took("open", time.Since(start))
 	defer func() { _ = ckpt.Close() }() // the engine keeps nothing of the mapping
-	e, err := m.newEngine(ckpt, cfg, j.Options.QueryScale)
-	if err != nil {
-		return nil, err
-	}
-	m.log.Info().Str("model", cfg.Name).Str("digest", digest).Dur("took", time.Since(start)).
-		Str("engine", string(e.Info().Kind)).Str("device", e.Info().Device).Msg("model loaded")
-	return e, nil
+	e, err := m.newEngine(ckpt, cfg, queryScale, took)
+	return e, cfg.Name, err
 }
 
 func (m *models) openTokenizer(ctx context.Context, j *score.Job) (*tokenizer.Tokenizer, error) {

@@ -55,7 +55,9 @@ ADD(file_gates, gates_value_f16);
 ADD(file_gates, keep_inputs);
 ADD(file_swiglu, swiglu);
 ADD(file_loss, nll_rows);
-ADD(file_tune, narrow);
+ADD(file_tune, narrow_float32);
+ADD(file_tune, narrow_float16);
+ADD(file_tune, narrow_bfloat16);
 ADD(file_tune, fill_random);
 ADD(file_tune, count_differences);
 }  // namespace

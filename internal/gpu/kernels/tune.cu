@@ -2,20 +2,36 @@
 //
 //   fill_random: values in about -1..1 from a counter and a seed
 //   count_differences: how many 32-bit words of a and b differ
-//   narrow: fp32 to activations, as many elements left out after each run of them
-//   (0: none); *bad counts what left the type's range
+//   narrow_<type>: n elements of a checkpoint's type to activations. They are the
+//   elements first, first + 1 … of a matrix, of which as many are left out in y after
+//   each run of them (0: none); *bad counts what left the type's range
 #include "common.cuh"
 
-extern "C" __global__ void __launch_bounds__(256) narrow(act *__restrict__ y, const float *__restrict__ x, int64_t n, int64_t run, unsigned long long *__restrict__ bad) {
+__device__ __forceinline__ float widen(float x) { return x; }
+__device__ __forceinline__ float widen(__half x) { return __half2float(x); }
+__device__ __forceinline__ float widen(__nv_bfloat16 x) { return __bfloat162float(x); }
+
+template <class T>
+__device__ __forceinline__ void narrow(act *__restrict__ y, const T *__restrict__ x, int64_t first, int64_t n, int64_t run, unsigned long long *__restrict__ bad) {
   unsigned mine = 0;
   for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < n; i += int64_t(gridDim.x) * blockDim.x) {
-    const act a = to_act(x[i]);
-    y[run ? i + i / run * run : i] = a;
+    const int64_t at = first + i;
+    const act a = to_act(widen(x[i]));
+    y[run ? at + at / run * run : at] = a;
     mine += !isfinite(to_float32(a));
   }
   mine = __reduce_add_sync(kFullWarp, mine);
   if (threadIdx.x % 32 == 0 && mine) atomicAdd(bad, (unsigned long long)mine);
 }
+
+#define NARROW(name, T)                                                                                                                         \
+  extern "C" __global__ void __launch_bounds__(256) name(act *__restrict__ y, const T *__restrict__ x, int64_t first, int64_t n, int64_t run,   \
+                                                         unsigned long long *__restrict__ bad) {                                               \
+    narrow(y, x, first, n, run, bad);                                                                                                           \
+  }
+NARROW(narrow_float32, float)
+NARROW(narrow_float16, __half)
+NARROW(narrow_bfloat16, __nv_bfloat16)
 
 extern "C" __global__ void __launch_bounds__(256) fill_random(act *__restrict__ p, int64_t n, unsigned seed, float scale) {
   for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < n; i += int64_t(gridDim.x) * blockDim.x) {

@@ -21,7 +21,7 @@ import (
 
 // Options say what is written beside the shape.
 type Options struct {
-	// DType of the stored weights: Float32 (default) or BFloat16.
+	// DType of the stored weights: Float32 (default), BFloat16, Float16 or Float64.
 	DType model.DType
 	// Seed decides the weights.
 	Seed uint64
@@ -34,8 +34,8 @@ func Write(dir string, cfg model.Config, o Options) error {
 	if o.DType == model.Invalid {
 		o.DType = model.Float32
 	}
-	if o.DType != model.Float32 && o.DType != model.BFloat16 {
-		return fmt.Errorf("generate checkpoint: type %s is not float32 or bfloat16", o.DType)
+	if o.DType < model.Float32 || o.DType > model.Float64 {
+		return fmt.Errorf("generate checkpoint: type %s is not one of floating point", o.DType)
 	}
 	if err := cfg.Validate(); err != nil {
 		return fmt.Errorf("generate checkpoint: %w", err)

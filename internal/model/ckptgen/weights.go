@@ -50,16 +50,33 @@ func writeWeights(w io.Writer, s model.TensorShape, o Options, i uint64) error {
 }
 
 func fill(buf []byte, d model.DType, rng *rand.Rand, draw func(*rand.Rand) float64) {
-	if d == model.BFloat16 {
-		for ; len(buf) >= 2; buf = buf[2:] {
-			u := math.Float32bits(float32(draw(rng)))
+	for w := d.Size(); len(buf) >= w; buf = buf[w:] {
+		x := draw(rng)
+		u := math.Float32bits(float32(x))
+		switch d {
+		case model.BFloat16:
 			binary.LittleEndian.PutUint16(buf, uint16((u+0x7fff+u>>16&1)>>16))
+		case model.Float16:
+			binary.LittleEndian.PutUint16(buf, half(x))
+		case model.Float64:
+			binary.LittleEndian.PutUint64(buf, math.Float64bits(x))
+		default:
+			binary.LittleEndian.PutUint32(buf, u)
 		}
-		return
 	}
-	for ; len(buf) >= 4; buf = buf[4:] {
-		binary.LittleEndian.PutUint32(buf, math.Float32bits(float32(draw(rng))))
+}
+
+// half is x cut to an IEEE half, within whose range it is.
+func half(x float64) uint16 {
+	sign := uint16(0)
+	if x < 0 {
+		sign, x = 1<<15, -x
 	}
+	if x < 0x1p-14 {
+		return sign | uint16(x*0x1p24)
+	}
+	fraction, exponent := math.Frexp(x)
+	return sign | uint16(exponent+14)<<10 + uint16((2*fraction-1)*1024)
 }
 
 // distribution of a tensor's elements, by its name.
