@@ -26,7 +26,7 @@ func requestFlags(cmd *cobra.Command) {
 	f.Int("max-length", 0, "L of window and truncate, in tokens (default the model's block_size)")
 	f.Float64("query-scale", 0, "scale of the queries (default 1/sqrt(head width), as trained; 1 matches the card's runtime)")
 	f.String("special-tokens", string(score.SpecialText), "a literal <s> in a text: text (its characters) or parse (the token)")
-	f.Int64("job-tokens", dispatch.DefaultJobTokens, "target size of a job, in estimated tokens")
+	f.Int64("job-tokens", dispatch.DefaultJobTokens, "target size of a job, in estimated tokens; by itself run takes less where that gives few jobs to several workers")
 	f.String("engine", string(score.EngineAuto), "auto, cpu or cuda")
 }
 
@@ -37,7 +37,10 @@ func request(cmd *cobra.Command, inputs []string) (dispatch.Request, error) {
 	perToken, _ := f.GetBool("per-token")
 	maxLength, _ := f.GetInt("max-length")
 	queryScale, _ := f.GetFloat64("query-scale")
-	jobTokens, _ := f.GetInt64("job-tokens")
+	jobTokens := int64(0)
+	if f.Changed("job-tokens") {
+		jobTokens, _ = f.GetInt64("job-tokens")
+	}
 	keep, _ := f.GetStringSlice("keep")
 	if len(keep) == 1 && keep[0] == "all" {
 		keep = []string{"*"}
@@ -65,7 +68,7 @@ func request(cmd *cobra.Command, inputs []string) (dispatch.Request, error) {
 		o.TextColumn = ""
 	}
 	switch {
-	case jobTokens < 1:
+	case f.Changed("job-tokens") && jobTokens < 1:
 		return req, flagError{fmt.Errorf("--job-tokens %d is not at least 1", jobTokens)}
 	case maxLength < 0:
 		return req, flagError{fmt.Errorf("--max-length %d is not at least 1", maxLength)}

@@ -55,18 +55,20 @@ func (l *Local) Run(drain, ctx context.Context, req Request) (*Summary, error) {
 	if err != nil {
 		return nil, err
 	}
-	var have engines
-	req.Engine = func(ctx context.Context, e score.EngineKind) (_ score.EngineKind, err error) {
-		if have, err = askEngines(ctx, bin); err != nil {
-			return "", err
+	var workers int
+	req.Engine = func(ctx context.Context, e score.EngineKind) (_ score.EngineKind, _ int, err error) {
+		have, err := askEngines(ctx, bin)
+		if err != nil {
+			return "", 0, err
 		}
 		if e == score.EngineAuto {
 			e = have.best()
 		}
 		if !have.has(e) { // before OUT is pinned to it
-			return "", usage("--engine %s: the worker program has only %v on this machine", e, have.Engines)
+			return "", 0, usage("--engine %s: the worker program has only %v on this machine", e, have.Engines)
 		}
-		return e, nil
+		workers, err = l.workers(e, have)
+		return e, workers, err
 	}
 	// Workers here end with their dispatcher, so every temporary is a dead one's.
 	s, err := Begin(ctx, req, 0, l.Log, nil)
@@ -74,10 +76,6 @@ func (l *Local) Run(drain, ctx context.Context, req Request) (*Summary, error) {
 		return nil, err
 	}
 	defer s.Release()
-	workers, err := l.workers(s.Manifest.Options.Engine, have)
-	if err != nil {
-		return nil, err
-	}
 	before := s.Committed.Totals
 	m := s.Manifest
 	committed, dead := s.Committed, []DeadJob(nil)

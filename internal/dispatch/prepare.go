@@ -31,10 +31,10 @@ type Request struct {
 	// Options may leave MaxLength 0 (the model's block_size) and Engine auto.
 	Options score.Options
 	// Engine, if set, tells which engine a run on the one asked for is pinned to, or
-	// why none; otherwise each worker decides what auto is. It may take its time: the
-	// model and the inputs are looked at meanwhile.
-	Engine    func(ctx context.Context, asked score.EngineKind) (score.EngineKind, error)
-	JobTokens int64
+	// why none, and how many workers there will be; otherwise each worker decides what
+	// auto is. It may take its time: the model and the inputs are looked at meanwhile.
+	Engine    func(ctx context.Context, asked score.EngineKind) (score.EngineKind, int, error)
+	JobTokens int64  // 0: DefaultJobTokens, or what gives each of several workers enough jobs
 	Program   string // version
 }
 
@@ -43,6 +43,16 @@ const defaultBlockSize = 4096
 
 // DefaultJobTokens is the target size of a job.
 const DefaultJobTokens = 4_000_000
+
+// jobTokens is that of a run of so many tokens on several workers: jobs enough that
+// none waits long for the others at the end, unless they would be small.
+func jobTokens(tokens int64, workers int) int64 {
+	const jobsEach, least = 32, 200_000
+	if workers < 2 {
+		return DefaultJobTokens
+	}
+	return min(max(tokens/int64(jobsEach*workers), least), DefaultJobTokens)
+}
 
 // Plan says what a run would score. It touches nothing. When OUT already holds
 // this run's manifest, files planned before keep their cuts, files that failed
@@ -78,7 +88,7 @@ func Plan(ctx context.Context, req Request) (m, known *score.Manifest, err error
 	if err != nil {
 		return nil, nil, err
 	}
-	engine := m.Options.Engine
+	engine, workers := m.Options.Engine, 0
 	if known == nil {
 		m.Run = newRunID()
 	} else {
@@ -99,7 +109,7 @@ func Plan(ctx context.Context, req Request) (m, known *score.Manifest, err error
 	})
 	g.Go(func() (err error) {
 		if req.Engine != nil {
-			engine, err = req.Engine(gctx, engine)
+			engine, workers, err = req.Engine(gctx, engine)
 		}
 		return err
 	})
@@ -107,6 +117,18 @@ func Plan(ctx context.Context, req Request) (m, known *score.Manifest, err error
 		return nil, nil, err
 	}
 	m.Options.Engine = engine
+	if known == nil && req.JobTokens <= 0 {
+		tokens := int64(0)
+		for i := range m.Files {
+			tokens += m.Files[i].Tokens
+		}
+		if n := jobTokens(tokens, workers); n < m.JobTokens {
+			m.JobTokens = n
+			if m.Files, err = planInputs(ctx, req, m, known); err != nil {
+				return nil, nil, err
+			}
+		}
+	}
 	m.ConfigDigest = score.ConfigDigest(m.Options, m.Model)
 	if known != nil {
 		if err := sameRun(known, m); err != nil {
