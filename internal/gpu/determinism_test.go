@@ -158,6 +158,9 @@ func TestProjected(t *testing.T) {
 	}
 	for _, name := range names {
 		for _, half := range []bool{true, false} {
+			if !half && emulated(t) && testing.Short() {
+				continue
+			}
 			t.Run(fmt.Sprintf("%s half %v", name, half), func(t *testing.T) {
 				dir := folder(t, name)
 				scored := func(opt options, still bool) []modeltest.Document {
