@@ -33,7 +33,9 @@ func TestPlanShares(t *testing.T) {
 		req := Request{Inputs: []string{demo + "corpus"}, ModelDir: demo + "model", JobTokens: c.asked, Options: score.Options{
 			TextColumn: "text", Long: score.LongCarry, Special: score.SpecialText, Engine: score.EngineAuto,
 		}}
-		req.Engine = func(context.Context, score.EngineKind) (score.EngineKind, int, error) { return score.EngineCPU, c.workers, nil }
+		req.Engine = func(context.Context, score.EngineKind) (score.EngineKind, int, error) {
+			return score.EngineCPU, c.workers, nil
+		}
 		m, _, err := Plan(t.Context(), req)
 		if err != nil {
 			t.Fatal(err)
