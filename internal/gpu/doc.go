@@ -12,7 +12,7 @@
 //	  norm      y = rmsnorm(x)                                    fp16
 //	  product   p = y [q|k|v|b|w|f0|g0|eta]                       fp16
 //	  product   f = p.f0 f_proj.1, z = p.g0 g_proj.1
-//	  gates     short convolution, SiLU, gates, Kaczmarz step, l2 norm
+//	  gates     short convolution, SiLU, gates, Kaczmarz step, l2 norm; on Hopper within gdn2
 //	  gdn2      the recurrence, its gated output norm
 //	  product   x += o o_proj
 //	  norm      y = rmsnorm(x)

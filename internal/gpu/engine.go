@@ -60,6 +60,9 @@ type options struct {
 	// stored: the recurrence reads its operands from memory, where the gates leave them,
 	// instead of making them from the projections.
 	stored bool
+	// untuned takes the library's first choice for each product and runs none, for tests
+	// of our kernels alone; with noTable.
+	untuned bool
 	// stage is the bytes that weights are copied by; 0: as many as are fast.
 	stage int
 }

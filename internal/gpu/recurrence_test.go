@@ -3,8 +3,10 @@
 package gpu
 
 import (
+	"errors"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"surprisal/internal/score"
@@ -161,5 +163,68 @@ func (c *recurrenceCase) check(b bench) {
 	t.Logf("%s K %d V %d, half %v, simple %v, decay %v: relative rms %.2e (limit %.1e)", b.dev, c.k0, c.v0, b.opt.half, b.opt.simple, c.decay, rel, limit)
 	if !(rel <= limit) {
 		t.Errorf("decay %v: relative rms %.2e, limit %.1e", c.decay, rel, limit)
+	}
+}
+
+// TestProjectedRecurrence: the recurrence's output and states are the same to the last
+// bit from projections as from what the gates make of them, where nothing decays, which
+// is what the gates round. No product of the library runs, so compute-sanitizer's
+// racecheck can follow it all (built with -DHOPPER_RACECHECK).
+func TestProjectedRecurrence(t *testing.T) {
+	needGPU(t)
+	names, lens := []string{"kla_128", "gva_128", "plain_128", "k64 v64", "k64 v128", "k128 v64", "k128 v256", "no conv", "two taps"}, []int{1, 2, 3, 15, 64, 65, 130, 70}
+	if emulated(t) && testing.Short() {
+		names = names[:2]
+	}
+	for _, name := range names {
+		t.Run(name, func(t *testing.T) {
+			dir := folder(t, name)
+			var out, states [2][]uint16
+			for i, opt := range []options{{half: true}, {half: true, stored: true}} {
+				opt.poison, opt.noTable, opt.untuned = true, true, true
+				b := bench{open(t, dir, Config{MaxTokens: 384}, opt), t}
+				in := &score.Batch{}
+				for j, n := range lens {
+					var s score.State
+					if j == 5 { // carried: its first tokens are in the batch before
+						var err error
+						if s, err = b.NewState(); err != nil {
+							t.Fatal(err)
+						}
+						defer s.Release()
+					}
+					in.Append(make([]int32, n), make([]int32, n), s)
+				}
+				in.Alloc()
+				if err := b.pool.takeStates(in); err != nil {
+					t.Fatal(err)
+				}
+				defer dropStates(in.States)
+				r, m, total := rand.New(rand.NewPCG(6, 2)), b.model, len(in.IDs)
+				p, still := normal(r, total*b.cols.total, 2), make([]float64, total*m.Heads*m.K)
+				for j := range still {
+					still[j] = -6e4
+				}
+				gate := normal(r, total*m.VHeads*m.V, 1.5)
+				for range 2 { // the second time with the first's state and inputs
+					b.putActs(b.buf.p, p)
+					b.putActs(b.buf.f, still)
+					b.putActs(b.buf.z, gate)
+					b.run(func() error {
+						d, err := b.upload(in)
+						return errors.Join(err, b.embed(d), b.gates(0, d), b.recur(0, d), b.keepInputs(0, d), b.gateOutput(0, total))
+					})
+					out[i] = append(out[i], get[uint16](b, b.buf.o, total*m.VHeads*m.V)...)
+				}
+				st := in.States[5].(*state)
+				states[i] = get[uint16](b, st.p, m.VHeads*m.K*m.V*2)
+			}
+			if !slices.Equal(out[0], out[1]) {
+				t.Error("the outputs differ")
+			}
+			if !slices.Equal(states[0], states[1]) {
+				t.Error("the states differ")
+			}
+		})
 	}
 }

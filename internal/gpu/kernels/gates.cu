@@ -1,5 +1,6 @@
-// From a layer's fused projections to the recurrence's operands: short
-// convolution, SiLU, erase and write gates, Kaczmarz step, l2 norm, log-decay.
+// From a layer's fused projections to the recurrence's operands, where gdn2_prepare
+// does not make them itself (gdn2_source.cuh, to the same bits): short convolution,
+// SiLU, erase and write gates, Kaczmarz step, l2 norm, log-decay.
 // Formulas: the GDN-2 paper and the model card of its KLA update.
 //
 //   q, k, v = silu(conv(p.q)), silu(conv(p.k)), silu(conv(p.v))

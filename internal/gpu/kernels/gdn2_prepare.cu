@@ -10,7 +10,7 @@
 // blocks of 16, at the start of t's. Pairs of 1 apart and equal ones are one product, those split in blocks of 4 and of 8 another: half the rows of each suffice.
 // Inverse: 16 x 16 diagonal blocks by substitution in fp32, the rest block row by block row with operands split in two (hi + lo); it is kept split,
 // so that its products with bk exp G and wv, which are elements as they stand, round once.
-// Shapes, layouts, launch: GDN2_API.md.
+// Its operands come from memory or from the layer's projections: gdn2_source.cuh. Shapes, layouts, launch: GDN2_API.md.
 #include "gdn2_source.cuh"
 
 namespace gdn2 {
