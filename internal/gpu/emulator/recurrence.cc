@@ -71,7 +71,7 @@ bool prepare_projected(unsigned gx, unsigned gy, unsigned block, unsigned shared
   const auto *conv_w = arg<const float *>(a, 16), *conv_b = arg<const float *>(a, 17), *eta_bias = arg<const float *>(a, 18);
   const auto *seq_of = arg<const int *>(a, 19);
   const auto *hist = arg<const act *const *>(a, 20);
-  const float eps = arg<float>(a, 24), least = flags & kNegative ? 0.5f : 1.0f;
+  const float eps = arg<float>(a, 24), least = least_gate(flags);
   const int H = prepared.H, HK = H * K, columns = prepared.HV * prepared.V;
   int64_t T = 0;
   for (int i = 0; i < prepared.count; i++) T = std::max<int64_t>(T, prepared.chunks[2 * i] + 64);
@@ -96,7 +96,7 @@ bool prepare_projected(unsigned gx, unsigned gy, unsigned block, unsigned shared
           const Row<4> xq = Row<4>::load(p + t * ldp + h * K + 4 * j), xk = Row<4>::load(p + t * ldp + HK + h * K + 4 * j);
           for (int e = 0; e < 4; e++) {
             const float aq = cq[j].push(e, xq[e]), ak = ck[j].push(e, xk[e]);
-            q[j][e] = aq * rcp_approx(silu_denominator(aq)), k[j][e] = ak * rcp_approx(silu_denominator(ak));
+            q[j][e] = silu_of(aq), k[j][e] = silu_of(ak);
           }
           auto square = [](const float *x) { return fmaf(x[0], x[0], x[1] * x[1]) + fmaf(x[2], x[2], x[3] * x[3]); };
           qq[j] = square(q[j]), kk[j] = square(k[j]);
@@ -104,8 +104,8 @@ bool prepare_projected(unsigned gx, unsigned gy, unsigned block, unsigned shared
         const float ks = sum_of(kk);
         float inv = 1.0f, scale_q = 1.0f, scale_k = 1.0f;
         if (flags & kKaczmarz) {
-          const float open = 1.0f + exp2_approx(-kLog2e * (to_float32(p[t * ldp + eta_col + h]) + eta_bias[h]));
-          inv_step[(t - first) * H + h] = inv = min_nan(open * max_nan(ks, eps), 0x1p126f);
+          const float open = inverse_sigmoid(to_float32(p[t * ldp + eta_col + h]) + eta_bias[h]);
+          inv_step[(t - first) * H + h] = inv = inverse_step(open, ks, eps);
         }
         if (flags & kL2Norm) scale_q = rsqrtf(sum_of(qq) + 1e-6f), scale_k = rsqrtf(ks + 1e-6f);
         inv *= least;
@@ -114,7 +114,7 @@ bool prepare_projected(unsigned gx, unsigned gy, unsigned block, unsigned shared
           float y[4];
           for (int e = 0; e < 4; e++) {
             q[j][e] *= scale_q, k[j][e] *= scale_k;
-            y[e] = k[j][e] * rcp_approx(max_nan(fmaf(exp2_approx(-kLog2e * xb[e]), inv, inv), least));
+            y[e] = erased(k[j][e], xb[e], inv, least);
           }
           const int64_t at = int64_t(t) * HK + h * K + 4 * j;
           store(element(0, at), q[j]), store(element(1, at), k[j]), store(element(2, at), y);

@@ -106,7 +106,7 @@ __device__ __forceinline__ void key(E *q_out, E *k_out, E *bk_out, __half *g_out
 #pragma unroll
   for (int i = 0; i < 4; i++) dt[i] = kLog2e * dt_bias[ch + i];
   const float a = -kLn2 * rate[h], eta_b = flags & kKaczmarz ? eta_bias[h] : 0.0f;
-  const float least = flags & kNegative ? 0.5f : 1.0f;  // of a gate's inverse
+  const float least = least_gate(flags);
 
   // A lane copies 16 bytes of q or k, and of b or f.
   const Shared ring = shared(&rings[warp]);
@@ -131,7 +131,7 @@ __device__ __forceinline__ void key(E *q_out, E *k_out, E *bk_out, __half *g_out
     // Lane i of a head's lanes has the step's sigmoid, inverted, of its i-th next token.
     const int mine = t + lane % kLanes;
     float open = 1.0f, inv_step = 1.0f;
-    if (flags & kKaczmarz) open = 1.0f + exp2_approx(-kLog2e * (to_float32(p[min(mine, t1 - 1) * ldp + eta_col + h]) + eta_b));
+    if (flags & kKaczmarz) open = inverse_sigmoid(to_float32(p[min(mine, t1 - 1) * ldp + eta_col + h]) + eta_b);
     int start = t > t0 ? tokens.next_start(t) : t0;
     const int end = min(t + kLanes, t1);
 #pragma unroll 1
@@ -152,14 +152,13 @@ __device__ __forceinline__ void key(E *q_out, E *k_out, E *bk_out, __half *g_out
 #pragma unroll
       for (int i = 0; i < 4; i++) {
         const float ak = ck.push(i, xk[i]), aq = cq.push(i, xq[i]);
-        k[i] = ak * rcp_approx(silu_denominator(ak));
-        q[i] = aq * rcp_approx(silu_denominator(aq));
+        k[i] = silu_of(ak);
+        q[i] = silu_of(aq);
       }
       const float kk = group_sum<kLanes>(fmaf(k[0], k[0], k[1] * k[1]) + fmaf(k[2], k[2], k[3] * k[3]));
       float inv = 1.0f;
       if (flags & kKaczmarz) {
-        inv = __shfl_sync(kFullWarp, open, t - t0, kLanes) * max_nan(kk, kaczmarz_eps);
-        inv = min_nan(inv, 0x1p126f);  // infinity times 2^-infinity would be NaN
+        inv = inverse_step(__shfl_sync(kFullWarp, open, t - t0, kLanes), kk, kaczmarz_eps);
         if (mine == t) inv_step = inv;
       }
       if (flags & kL2Norm) {
@@ -174,7 +173,7 @@ __device__ __forceinline__ void key(E *q_out, E *k_out, E *bk_out, __half *g_out
       store(g_out + at, y);
       inv *= least;
 #pragma unroll
-      for (int i = 0; i < 4; i++) y[i] = k[i] * rcp_approx(max_nan(fmaf(exp2_approx(-kLog2e * xb[i]), inv, inv), least));
+      for (int i = 0; i < 4; i++) y[i] = erased(k[i], xb[i], inv, least);
       store(bk_out + at, y);
     }
     if (flags & kKaczmarz && mine < t1) inv_step_out[int64_t(mine) * H + h] = inv_step;

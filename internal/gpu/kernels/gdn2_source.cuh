@@ -216,7 +216,7 @@ struct Projected {
     // Four lanes have a token's step, inverted.
     const int mine = lane / 4;
     float open = 1.f, inv_step = 1.f;
-    if (flags & kKaczmarz) open = 1.f + exp2_approx(-kLog2e * (to_float32(p[(c.first + min(t0 + mine, c.count - 1)) * ldp + eta_col + c.h]) + eta_bias[c.h]));
+    if (flags & kKaczmarz) open = inverse_sigmoid(to_float32(p[(c.first + min(t0 + mine, c.count - 1)) * ldp + eta_col + c.h]) + eta_bias[c.h]);
     float x[8][W];
     auto convolve = [&](const Row<W>(&in)[11], int channel) {
       Conv<W> conv;
@@ -227,7 +227,7 @@ struct Projected {
 #pragma unroll
         for (int j = 0; j < W; j++) {
           const float a = conv.push(j, in[3 + i][j]);
-          x[i][j] = a * rcp_approx(silu_denominator(a));
+          x[i][j] = silu_of(a);
         }
     };
     auto normalize = [&](float squares) {
@@ -242,18 +242,18 @@ struct Projected {
     convolve(xk, HK + column);
     if (flags & (kKaczmarz | kL2Norm)) {
       const float kk = squares(x, lane);
-      if (flags & kKaczmarz) inv_step = min_nan(open * max_nan(kk, kaczmarz_eps), 0x1p126f);  // infinity times 2^-infinity would be NaN
+      if (flags & kKaczmarz) inv_step = inverse_step(open, kk, kaczmarz_eps);
       if (flags & kL2Norm) normalize(kk);
     }
     if (lane % 4 == 0) sh.inv_step[t0 + mine] = inv_step;
-    const float least = flags & kNegative ? 0.5f : 1.f;  // of a gate's inverse
+    const float least = least_gate(flags);
     inv_step *= least;
 #pragma unroll
     for (int i = 0; i < 8; i++) {
       const float inv = __shfl_sync(~0u, inv_step, 4 * i);
       float y[W];
 #pragma unroll
-      for (int j = 0; j < W; j++) y[j] = x[i][j] * rcp_approx(max_nan(fmaf(exp2_approx(-kLog2e * xb[i][j]), inv, inv), least));
+      for (int j = 0; j < W; j++) y[j] = erased(x[i][j], xb[i][j], inv, least);
       rk[i] = packed(x[i]), rb[i] = packed(y);
     }
     convolve(xq, column);

@@ -113,8 +113,25 @@ struct Conv {
 // silu_denominator is d in silu(a) = a' / d, a' = -log2(e) a.
 __device__ __forceinline__ float silu_denominator(float a) { return fmaf(exp2_approx(a), -kLog2e, -kLog2e); }
 
+// silu_of is silu(a), of a' = -log2(e) a.
+__device__ __forceinline__ float silu_of(float a) { return a * rcp_approx(silu_denominator(a)); }
+
 // What a model's gates do; as forward.go has it.
 enum Gates : int { kKaczmarz = 1, kL2Norm = 2, kNegative = 4 };
+
+// inverse_sigmoid is 1 / sigmoid(x).
+__device__ __forceinline__ float inverse_sigmoid(float x) { return 1.0f + exp2_approx(-kLog2e * x); }
+
+// inverse_step is 1 / the Kaczmarz step of a token with |k|^2 = kk, where open = 1 / sigmoid(eta). It stays finite: infinity times 2^-infinity would be NaN.
+__device__ __forceinline__ float inverse_step(float open, float kk, float eps) { return min_nan(open * max_nan(kk, eps), 0x1p126f); }
+
+// least_gate is the least inverse of an erase gate; inverse steps are multiplied by it for erased.
+__device__ __forceinline__ float least_gate(int flags) { return flags & kNegative ? 0.5f : 1.0f; }
+
+// erased is b k, b the erase gate from xb.
+__device__ __forceinline__ float erased(float k, float xb, float inv_step, float least) {
+  return k * rcp_approx(max_nan(fmaf(exp2_approx(-kLog2e * xb), inv_step, inv_step), least));
+}
 
 // written is w v of W channels of the next token: v by the convolution, w the write gate sigmoid(xw) step, at most 1; inv_step = 1 / step. One reciprocal for
 // both.
