@@ -28,7 +28,7 @@ if engine:
     row("forward + NLL", "tokens/s", "of the products' limit", "over the best peer on such batches", "on any"); row("---", *["---:"] * 4)
     row("matrix products alone (the best of ours and PyTorch's)", n(limit), "1", "", "")
     for name, r in (peer or {}).get("runs", {}).items():
-        row("peer, " + name, n(r["tokens_per_second"]) if "tokens_per_second" in r else r["error"], f"{r.get('tokens_per_second', 0) / limit:.3f}", "", "")
+        row("peer, " + name, n(r["tokens_per_second"]) if "tokens_per_second" in r else r["error"].split("\\n")[0][:80], f"{r.get('tokens_per_second', 0) / limit:.3f}", "", "")
     for name, r in runs.items():
         row(f"surprisal, {name} ({r['documents']} documents, longest {r['longest']:,})", n(r["tokens_per_second"]), f"{r['tokens_per_second'] / limit:.3f}", over(r, name), over(r, ""))
     if corpus:
