@@ -19,7 +19,7 @@ NVCC_ARCHS := -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90a,code
 # Written for Hopper's instructions; elsewhere the engine takes gdn2_simple, swiglu and nll_rows.
 HOPPER := gdn2_prepare gdn2_walk swiglu_product head_nll
 $(HOPPER:%=internal/gpu/fatbin/%.fatbin): NVCC_ARCHS := -gencode arch=compute_90a,code=sm_90a
-# RACECHECK=1 is for compute-sanitizer's racecheck: see internal/gpu/kernels/hopper.cuh.
+# RACECHECK=1 is for compute-sanitizer's racecheck: see internal/gpu/kernels/hopper.cuh. `rm internal/gpu/fatbin/gdn2_*` before and after.
 internal/gpu/fatbin/gdn2_prepare.fatbin internal/gpu/fatbin/gdn2_walk.fatbin: NVCC_FLAGS += $(if $(RACECHECK),-DHOPPER_RACECHECK)
 
 KERNELS := $(wildcard internal/gpu/kernels/*.cu)

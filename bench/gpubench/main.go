@@ -153,22 +153,20 @@ func run() error {
 
 const warm, least = 6, 48 // batches: before times count, and to be had in all
 
-// rounds is how often documents are repeated, for enough batches.
-func rounds(e *gpu.Engine, lens []int) int {
-	tokens := 0
-	for _, n := range lens {
-		tokens += n
+func total(lens []int) (n int) {
+	for _, l := range lens {
+		n += l
 	}
-	return max(1, least*e.Info().MaxTokens/tokens)
+	return n
 }
+
+// rounds is how often documents are repeated, for enough batches.
+func rounds(e *gpu.Engine, lens []int) int { return max(1, least*e.Info().MaxTokens/total(lens)) }
 
 // measure packs the documents as a worker does, a few times over, and times the
 // batches from warm to the last, waits for the packer included.
 func measure(e *gpu.Engine, cfg model.Config, name string, lens []int) (measured, error) {
-	m := measured{Name: name, Documents: len(lens), Longest: slices.Max(lens)}
-	for _, n := range lens {
-		m.Tokens += n
-	}
+	m := measured{Name: name, Documents: len(lens), Longest: slices.Max(lens), Tokens: total(lens)}
 	var times []float64
 	var start, last time.Time
 	tokens := 0

@@ -6,7 +6,6 @@ import (
 	"compress/gzip"
 	"encoding/json"
 	"math"
-	"math/rand/v2"
 	"os"
 	"slices"
 	"testing"
@@ -94,15 +93,7 @@ func TestDemo(t *testing.T) {
 	var first []modeltest.Document
 	for _, budget := range budgets {
 		e := open(t, model, Config{MaxTokens: budget}, options{half: true, poison: true})
-		scored := clone(docs)
-		modeltest.Score(t, e, scored, nil, budget)
-		if first == nil {
-			first = scored
-		}
-		sameBits(t, "another budget", first, scored)
-		shuffled := clone(docs)
-		modeltest.Score(t, e, shuffled, rand.New(rand.NewPCG(uint64(budget), 3)).Perm(len(docs)), budget)
-		sameBits(t, "shuffled", first, shuffled)
+		first = sameInOrders(t, e, docs, first, budget)
 	}
 	square, worst := 0.0, 0.0
 	for i, d := range first {

@@ -45,6 +45,22 @@ func sameBits(t testing.TB, what string, a, b []modeltest.Document) {
 	}
 }
 
+// sameInOrders scores documents as they stand and shuffled, and compares both with an
+// earlier scoring; it gives that, or where there is none its own.
+func sameInOrders(t testing.TB, e *Engine, docs, first []modeltest.Document, budget int) []modeltest.Document {
+	t.Helper()
+	scored := clone(docs)
+	modeltest.Score(t, e, scored, nil, budget)
+	if first == nil {
+		first = scored
+	}
+	sameBits(t, "another budget", first, scored)
+	shuffled := clone(docs)
+	modeltest.Score(t, e, shuffled, rand.New(rand.NewPCG(uint64(budget), 1)).Perm(len(docs)), budget)
+	sameBits(t, "shuffled", first, shuffled)
+	return first
+}
+
 func clone(docs []modeltest.Document) []modeltest.Document {
 	out := make([]modeltest.Document, len(docs))
 	for i, d := range docs {
@@ -84,14 +100,7 @@ func TestBits(t *testing.T) {
 				for _, budget := range budgets {
 					e := open(t, dir, Config{MaxTokens: budget}, options{poison: true, simple: simple})
 					docs := randomDocs(lens, e.Info().VocabSize, 5)
-					modeltest.Score(t, e, docs, nil, budget)
-					if first == nil {
-						first = docs
-					}
-					sameBits(t, "another budget", first, docs)
-					shuffled := clone(docs)
-					modeltest.Score(t, e, shuffled, rand.New(rand.NewPCG(uint64(budget), 1)).Perm(len(docs)), budget)
-					sameBits(t, "shuffled", first, shuffled)
+					first = sameInOrders(t, e, docs, first, budget)
 					again := clone(docs)
 					modeltest.Score(t, e, again, nil, max(score.SplitMultiple, budget/4/score.SplitMultiple*score.SplitMultiple))
 					sameBits(t, "smaller batches", first, again)

@@ -186,16 +186,14 @@ func (e *Engine) recur(l int, d batch) error {
 			continue
 		}
 		e.mark("gdn2 prepare")
-		args := []uint64{uint64(b.q), uint64(b.k), uint64(b.bk), uint64(b.wv), uint64(b.g)}
+		from, to := []uint64{uint64(b.q), uint64(b.k), uint64(b.bk), uint64(b.wv), uint64(b.g)},
+			[]uint64{uint64(g.table), uint64(r.keyRecords), uint64(r.valueRecords), h, hv, uint64(c.V), scale}
 		if r.projected {
-			args = []uint64{uint64(b.p), uint64(b.f), uint64(y.rate), uint64(y.dtBias)}
-		}
-		args = append(args, uint64(g.table), uint64(r.keyRecords), uint64(r.valueRecords), h, hv, uint64(c.V), scale)
-		if r.projected {
-			args = append(args, uint64(e.cols.total), uint64(e.cols.b), uint64(e.cols.v), uint64(e.cols.w), uint64(e.cols.eta), uint64(y.convW), uint64(y.convB),
+			from = []uint64{uint64(b.p), uint64(b.f), uint64(y.rate), uint64(y.dtBias)}
+			to = append(to, uint64(e.cols.total), uint64(e.cols.b), uint64(e.cols.v), uint64(e.cols.w), uint64(e.cols.eta), uint64(y.convW), uint64(y.convB),
 				uint64(y.etaBias), uint64(b.seqOf), uint64(d.hist), e.historyOffset(l), uint64(e.channels()), e.gateFlags(), f32(c.KaczmarzEps))
 		}
-		if err := e.dev.launch(r.prepare, [3]int{c.Heads, g.chunks, 1}, 256, map[int]int{64: prepareK64, 128: prepareK128}[c.K], args...); err != nil {
+		if err := e.dev.launch(r.prepare, [3]int{c.Heads, g.chunks, 1}, 256, map[int]int{64: prepareK64, 128: prepareK128}[c.K], append(from, to...)...); err != nil {
 			return fmt.Errorf("prepare: %w", err)
 		}
 		e.mark("gdn2 walk")

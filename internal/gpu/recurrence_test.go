@@ -219,6 +219,11 @@ func TestProjectedRecurrence(t *testing.T) {
 				st := in.States[5].(*state)
 				states[i] = get[uint16](b, st.p, m.VHeads*m.K*m.V*2)
 			}
+			for _, x := range activations().decode(out[0]) {
+				if math.IsNaN(x) {
+					t.Fatal("an output is not written, or not a number")
+				}
+			}
 			if !slices.Equal(out[0], out[1]) {
 				t.Error("the outputs differ")
 			}

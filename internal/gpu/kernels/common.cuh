@@ -85,30 +85,23 @@ __device__ __forceinline__ float sigmoidf(float x) { return rcp_approx(1.0f + ex
 
 __device__ __forceinline__ float siluf(float x) { return x * sigmoidf(x); }
 
-// log2(1 + 2^t), relative error below 2^-19 for every t: max(t, 0) + log2(1 + e),
-// e = 2^-|t|, whose second term is e times a minimax polynomial on (0, 1].
-__device__ __forceinline__ float softplus2f(float t) {
+// log2(1 + 2^t) for every t: max(t, 0) + log2(1 + e), e = 2^-|t|, whose second term is
+// e times a minimax polynomial on (0, 1] with these coefficients, the highest first.
+template <int N>
+__device__ __forceinline__ float softplus2(float t, const float (&coefficients)[N]) {
   const float e = exp2_approx(-fabsf(t));
-  float p = 0.020401184f;
-  p = fmaf(p, e, -0.095797554f);
-  p = fmaf(p, e, 0.215284571f);
-  p = fmaf(p, e, -0.339089066f);
-  p = fmaf(p, e, 0.477668405f);
-  p = fmaf(p, e, -0.721159458f);
-  p = fmaf(p, e, 1.442693233f);
+  float p = coefficients[0];
+#pragma unroll
+  for (int i = 1; i < N; i++) p = fmaf(p, e, coefficients[i]);
   return fmaf(e, p, fmaxf(t, 0.0f));
 }
 
-// The same with a term less: relative error below 2^-16.
+// Relative errors: below 2^-19, and with a term less below 2^-16.
+__device__ __forceinline__ float softplus2f(float t) {
+  return softplus2(t, {0.020401184f, -0.095797554f, 0.215284571f, -0.339089066f, 0.477668405f, -0.721159458f, 1.442693233f});
+}
 __device__ __forceinline__ float softplus2_short(float t) {
-  const float e = exp2_approx(-fabsf(t));
-  float p = -0.034435907f;
-  p = fmaf(p, e, 0.146032888f);
-  p = fmaf(p, e, -0.303036203f);
-  p = fmaf(p, e, 0.469174065f);
-  p = fmaf(p, e, -0.720426164f);
-  p = fmaf(p, e, 1.442682920f);
-  return fmaf(e, p, fmaxf(t, 0.0f));
+  return softplus2(t, {-0.034435907f, 0.146032888f, -0.303036203f, 0.469174065f, -0.720426164f, 1.442682920f});
 }
 
 // Sum over a group of W lanes (a power of two), the same in every lane. The order

@@ -27,7 +27,6 @@ __device__ __forceinline__ float exp_nonpositive(float x) {
   return y;
 }
 
-
 // N pairs of elements that lie side by side.
 template <int N>
 struct alignas(4 * N) Pairs {
@@ -301,8 +300,9 @@ struct Projected {
     const act* from = v + before * ldp;
     bool valid = true;
     if (c.starts) {
-      from = kept(c), valid = from != nullptr;
-      from = valid ? from + int64_t(before + 3) * channels + v_col + column + piece * 8 : v;
+      const act* rows = kept(c);
+      valid = rows != nullptr;
+      from = valid ? rows + int64_t(before + 3) * channels + v_col + column + piece * 8 : v;
     }
     copy16_async(&sh.inputs[3 + before][piece * 8], from, valid);
   }
