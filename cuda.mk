@@ -12,15 +12,18 @@ PYTHON ?= python3
 CUDA_WHEELS := nvidia-cuda-nvcc nvidia-cuda-crt nvidia-nvvm nvidia-cuda-runtime nvidia-cuda-cccl nvidia-cublas
 
 # Machine code for Ampere and Hopper, and PTX for what comes after.
-# ACT=bf16 is for measurements: see internal/gpu/kernels/act.cuh. `make clean` between.
+# ACT=bf16 is for measurements: see internal/gpu/kernels/act.cuh.
 ACT_FLAGS := $(if $(filter bf16,$(ACT)),-DSURPRISAL_BF16)
 NVCC_FLAGS := -std=c++17 -O3 -lineinfo $(ACT_FLAGS)
 NVCC_ARCHS := -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90a,code=sm_90a -gencode arch=compute_80,code=compute_80
 # Written for Hopper's instructions; elsewhere the engine takes gdn2_simple, swiglu and nll_rows.
 HOPPER := gdn2_prepare gdn2_walk swiglu_product head_nll
 $(HOPPER:%=internal/gpu/fatbin/%.fatbin): NVCC_ARCHS := -gencode arch=compute_90a,code=sm_90a
-# RACECHECK=1 is for compute-sanitizer's racecheck: see internal/gpu/kernels/hopper.cuh. `rm internal/gpu/fatbin/gdn2_*` before and after.
+# RACECHECK=1 is for compute-sanitizer's racecheck: see internal/gpu/kernels/hopper.cuh.
 internal/gpu/fatbin/gdn2_prepare.fatbin internal/gpu/fatbin/gdn2_walk.fatbin: NVCC_FLAGS += $(if $(RACECHECK),-DHOPPER_RACECHECK)
+
+# Newer than what was compiled only when it was compiled otherwise.
+FLAVOR := $(CUDA_BUILD)/flavor
 
 KERNELS := $(wildcard internal/gpu/kernels/*.cu)
 KERNEL_HEADERS := $(wildcard internal/gpu/kernels/*.cuh)
@@ -69,17 +72,24 @@ gpu-emulate: native gpu-parts $(EMULATOR)/libcuda.so.1 $(EMULATOR)/libcublasLt.s
 	$(GPU_ENV) LD_LIBRARY_PATH=$(CURDIR)/$(EMULATOR) SURPRISAL_CUBLASLT=$(CURDIR)/$(EMULATOR)/libcublasLt.so.13 \
 		go test $(GO_TEST_FLAGS) -tags cuda ./internal/gpu
 
-$(EMULATOR)/libcuda.so.1: $(EMULATOR_SOURCES) $(KERNELS) $(KERNEL_HEADERS) | $(NVCC)
+$(EMULATOR)/libcuda.so.1: $(EMULATOR_SOURCES) $(KERNELS) $(KERNEL_HEADERS) $(FLAVOR) | $(NVCC)
 	mkdir -p $(@D)
 	$(CXX) $(EMULATOR_FLAGS) -o $@.tmp $(addprefix internal/gpu/emulator/,kernels.cc fibers.cc driver.cc recurrence.cc)
 	mv $@.tmp $@
 
-$(EMULATOR)/libcublasLt.so.13: internal/gpu/emulator/lt.cc | $(NVCC)
+$(EMULATOR)/libcublasLt.so.13: internal/gpu/emulator/lt.cc $(FLAVOR) | $(NVCC)
 	mkdir -p $(@D)
 	$(CXX) $(EMULATOR_FLAGS) -o $@.tmp $<
 	mv $@.tmp $@
 
-internal/gpu/fatbin/%.fatbin: internal/gpu/kernels/%.cu $(KERNEL_HEADERS) | $(NVCC)
+$(FLAVOR): FORCE
+	@mkdir -p $(@D)
+	@echo 'ACT=$(ACT) RACECHECK=$(RACECHECK)' | cmp -s - $@ || echo 'ACT=$(ACT) RACECHECK=$(RACECHECK)' >$@
+
+.PHONY: FORCE
+FORCE:
+
+internal/gpu/fatbin/%.fatbin: internal/gpu/kernels/%.cu $(KERNEL_HEADERS) $(FLAVOR) | $(NVCC)
 	mkdir -p $(@D)
 	$(NVCC) $(NVCC_FLAGS) $(NVCC_ARCHS) -fatbin -o $@.tmp $<
 	mv $@.tmp $@

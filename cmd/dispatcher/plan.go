@@ -16,7 +16,8 @@ func newPlan(l life) *cobra.Command {
 		Short: "Show what would be queued; touches nothing",
 		Long: `Show what would be queued: files, row groups, jobs, estimated tokens. Reads the
 model's digest and the files' footers (and their token_count column, if there is
-one); writes nothing. With --out, what is committed there already is left out.`,
+one); writes nothing. With --out, what is committed there already is left out. Jobs are
+those of submit, and of run with one worker: run cuts smaller ones for several.`,
 		Example: `  dispatcher plan --model examples/demo/model examples/demo/corpus
   dispatcher plan --model gdn2_kla_1.3B --json 'fineweb/**/*.parquet'`,
 		Args: cobra.MinimumNArgs(1),
