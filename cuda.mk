@@ -36,6 +36,10 @@ gpu: native gpu-parts ## build bin/dispatcher and bin/worker with the CUDA engin
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/dispatcher ./cmd/dispatcher
 	$(GPU_ENV) go build -trimpath -tags cuda -ldflags '$(LDFLAGS)' -o bin/worker ./cmd/worker
 
+.PHONY: gpu-env
+gpu-env: # what the CUDA build exports; .ci/run has all of Go compiled with it, once
+	@printf '%s\n' 'export $(GPU_ENV)'
+
 .PHONY: gpu-parts
 gpu-parts: $(GPU_PARTS)
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"surprisal/internal/model/modeltest"
@@ -34,6 +35,9 @@ func emulated(t testing.TB) bool {
 func open(t testing.TB, dir string, cfg Config, opt options) *Engine {
 	t.Helper()
 	needGPU(t)
+	if emulated(t) && testing.Short() && !strings.HasPrefix(t.Name(), "TestBits") {
+		opt.untuned = true // to choose algorithms is to run whole batches
+	}
 	ckpt, mc := modeltest.Open(t, dir)
 	defer ckpt.Close()
 	e, err := newEngine(ckpt, mc, cfg, opt)

@@ -179,6 +179,9 @@ func TestNumbers(t *testing.T) {
 }
 
 func TestPlots(t *testing.T) {
+	if testing.Short() {
+		t.Skip("draws for seconds, in one goroutine")
+	}
 	r, err := Make(t.Context(), hostileCorpus(t), Options{By: []string{"text"}})
 	if err != nil {
 		t.Fatal(err)

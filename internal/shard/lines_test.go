@@ -101,6 +101,9 @@ func TestLines(t *testing.T) {
 	whole := strings.TrimSuffix(b.String(), "\r\n") // the last line has no end
 	for _, name := range []string{"a.jsonl", "a.ndjson", "a.jsonl.gz", "a.jsonl.zst"} {
 		for _, jobTokens := range []int64{1, 500, 1 << 40} {
+			if testing.Short() && jobTokens == 1 { // hundreds of jobs
+				continue
+			}
 			o := linesOptions()
 			o.TextColumn = "meta.text"
 			path := writeLines(t, name, whole)
