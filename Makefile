@@ -23,7 +23,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION) $(LAZY)
 # The Rust half of the tokenizers module, at the version that go.mod names.
 TOKENIZERS := github.com/daulet/tokenizers
 TOKENIZERS_VERSION := $(shell awk '$$1 == "$(TOKENIZERS)" { print $$2 } $$2 == "$(TOKENIZERS)" { print $$3 }' go.mod)
-GEMM_SOURCES := $(shell find native/gemm -name target -prune -o -type f -print 2>/dev/null)
+GEMM_SOURCES := $(shell find internal/model/cpu/gemm -name target -prune -o -type f -print 2>/dev/null)
 GEMM := $(if $(GEMM_SOURCES),$(LIB)/libsurprisal_gemm.a)
 
 STATICCHECK_VERSION := v0.8.2
@@ -154,7 +154,7 @@ $(STAMP)/tokenizers-$(TOKENIZERS_VERSION):
 	touch $@
 
 $(LIB)/libsurprisal_gemm.a: $(GEMM_SOURCES) | require-cargo
-	CARGO_TARGET_DIR=$(CURDIR)/.build/cargo/gemm cargo build --release --locked --manifest-path native/gemm/Cargo.toml
+	CARGO_TARGET_DIR=$(CURDIR)/.build/cargo/gemm cargo build --release --locked --manifest-path internal/model/cpu/gemm/Cargo.toml
 	mkdir -p $(LIB)
 	cp .build/cargo/gemm/release/libsurprisal_gemm.a $@.tmp
 	mv $@.tmp $@

@@ -10,7 +10,7 @@
 //	finish    tiles of tokens   gate, o_proj, SwiGLU; then the next layer's project
 //	loss      tiles of targets  final norm, lm_head in blocks of the vocabulary, log-sum-exp
 //
-// Matrix products go to a maintained library (native/gemm), everything else to
+// Matrix products go to a maintained library (gemm), everything else to
 // the package's C files.
 //
 // A token's values depend on its document's tokens alone, to the bit: the sums

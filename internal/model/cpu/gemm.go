@@ -5,7 +5,7 @@ package cpu
 #cgo LDFLAGS: -L${SRCDIR}/../../../.build/lib -lsurprisal_gemm -lm
 #include <stddef.h>
 
-// native/gemm/src/lib.rs
+// gemm/src/lib.rs
 void surprisal_sgemm(size_t m, size_t n, size_t k,
 	const float *a, ptrdiff_t rsa, ptrdiff_t csa,
 	const float *b, ptrdiff_t rsb, ptrdiff_t csb,
