@@ -44,7 +44,7 @@ gpu-env: # what the CUDA build exports; .ci/run has all of Go compiled with it, 
 gpu-parts: $(GPU_PARTS)
 
 .PHONY: gpu-vet
-gpu-vet: native gpu-parts ## go vet of the CUDA engine (no GPU needed)
+gpu-vet: native gpu-parts gpu-lab-check ## go vet of the CUDA engine, its lab compiled (no GPU needed)
 	$(GPU_ENV) go vet -tags cuda ./internal/gpu/... ./internal/worker/... ./cmd/... ./bench/...
 
 .PHONY: gpu-test
@@ -104,6 +104,44 @@ $(CUDA_BUILD)/lib/libcuda.a: internal/tools/cudastub/main.go internal/gpu/shim/c
 	$(CC) -O2 -fPIC -c -o $(CUDA_BUILD)/stub.o $(CUDA_BUILD)/stub.c
 	rm -f $@
 	ar rcs $@ $(CUDA_BUILD)/stub.o
+
+# The kernels' lab: programs that check and time versions of a kernel, for a machine with a GPU.
+LAB := $(notdir $(basename $(wildcard internal/gpu/kernels/lab/*.cu)))
+LAB_FLAGS := -std=c++17 -O3 $(ACT_FLAGS) $(if $(RACECHECK),-DHOPPER_RACECHECK)
+
+.PHONY: gpu-lab
+gpu-lab: $(LAB:%=$(CUDA_BUILD)/lab/%) ## build the kernels' lab, for a machine with a GPU
+
+$(CUDA_BUILD)/lab/%: internal/gpu/kernels/lab/%.cu $(KERNELS) $(KERNEL_HEADERS) $(FLAVOR) | $(NVCC)
+	mkdir -p $(@D)
+	$(NVCC) $(LAB_FLAGS) -gencode arch=compute_90a,code=sm_90a -L$(CUDA)/lib -o $@ $<
+
+# That the lab still compiles, without the minutes that its machine code takes.
+.PHONY: gpu-lab-check
+gpu-lab-check: $(LAB:%=$(CUDA_BUILD)/lab/%.checked)
+
+$(CUDA_BUILD)/lab/%.checked: internal/gpu/kernels/lab/%.cu $(KERNELS) $(KERNEL_HEADERS) | $(NVCC)
+	mkdir -p $(@D)
+	$(NVCC) -std=c++17 -arch=compute_90a -Xcicc -O0 -ptx -o $@ $<
+
+# The layout of C, C++ and CUDA. It depends on clang-format's version, so that is pinned.
+CLANG_FORMAT_VERSION := 19.1.7
+CLANG_FORMAT := .build/clang-format-$(CLANG_FORMAT_VERSION)/bin/clang-format
+C_SOURCES := $(shell find internal/gpu -name '*.c' -o -name '*.h' -o -name '*.cc' -o -name '*.cu' -o -name '*.cuh')
+
+.PHONY: format-c
+format-c: $(CLANG_FORMAT) ## lay out the CUDA engine's C, C++ and CUDA by .clang-format
+	$(CLANG_FORMAT) -i $(C_SOURCES)
+
+lint: lint-c
+.PHONY: lint-c
+lint-c: # SKIPPED where clang-format can't be installed
+	@if $(MAKE) -s $(CLANG_FORMAT); then $(CLANG_FORMAT) --dry-run -Werror $(C_SOURCES); \
+	else echo 'SKIPPED: no clang-format $(CLANG_FORMAT_VERSION) from PyPI: the layout of C and CUDA is not checked'; fi
+
+$(CLANG_FORMAT):
+	$(PYTHON) -m venv $(@D:/bin=)
+	$(@D)/python -m pip install -q --disable-pip-version-check clang-format==$(CLANG_FORMAT_VERSION)
 
 ifeq ($(CUDA_HOME),)
 $(NVCC):

@@ -19,11 +19,14 @@ _Static_assert(sizeof(sp_algo) == sizeof(cublasLtMatmulAlgo_t), "cublasLtMatmulA
 
 const char *sp_precision(void) { return ACT_TYPE == CUDA_R_16F ? "fp16" : "bf16"; }
 
-#define FUNCTIONS(F)                                                                                                           \
-  F(cublasLtCreate) F(cublasLtDestroy) F(cublasLtGetVersion) F(cublasLtMatmul) F(cublasLtMatmulDescCreate)                     \
-  F(cublasLtMatmulDescDestroy) F(cublasLtMatmulDescSetAttribute) F(cublasLtMatrixLayoutCreate) F(cublasLtMatrixLayoutDestroy)  \
-  F(cublasLtMatmulPreferenceCreate) F(cublasLtMatmulPreferenceDestroy) F(cublasLtMatmulPreferenceSetAttribute)                 \
-  F(cublasLtMatmulAlgoGetHeuristic) F(cublasLtMatmulAlgoConfigGetAttribute) F(cublasLtGetStatusString)
+// clang-format off
+#define FUNCTIONS(F)                                                                                              \
+  F(cublasLtCreate) F(cublasLtDestroy) F(cublasLtGetVersion) F(cublasLtMatmul) F(cublasLtMatmulDescCreate)        \
+  F(cublasLtMatmulDescDestroy) F(cublasLtMatmulDescSetAttribute) F(cublasLtMatrixLayoutCreate)                    \
+  F(cublasLtMatrixLayoutDestroy) F(cublasLtMatmulPreferenceCreate) F(cublasLtMatmulPreferenceDestroy)             \
+  F(cublasLtMatmulPreferenceSetAttribute) F(cublasLtMatmulAlgoGetHeuristic)                                       \
+  F(cublasLtMatmulAlgoConfigGetAttribute) F(cublasLtGetStatusString)
+// clang-format on
 
 struct sp_lt {
   void *lib;
@@ -49,11 +52,11 @@ sp_lt *sp_lt_open(const char *path, char *message) {
     free(lt);
     return NULL;
   }
-#define F(name)                                                                                                                \
-  if (!(*(void **)&lt->name = dlsym(lt->lib, #name))) {                                                                        \
-    snprintf(message, sp_message_size, "%s has no " #name, path);                                                              \
-    sp_lt_close(lt);                                                                                                           \
-    return NULL;                                                                                                               \
+#define F(name)                                                   \
+  if (!(*(void **)&lt->name = dlsym(lt->lib, #name))) {           \
+    snprintf(message, sp_message_size, "%s has no " #name, path); \
+    sp_lt_close(lt);                                              \
+    return NULL;                                                  \
   }
   FUNCTIONS(F)
 #undef F
@@ -98,7 +101,8 @@ static cublasStatus_t prepare(sp_lt *lt, call *d, const sp_product *p, int64_t m
     const cublasLtEpilogue_t e = CUBLASLT_EPILOGUE_BIAS;
     const cudaDataType_t type = ACT_TYPE;  // that of y, as the library wants it
     if ((s = lt->cublasLtMatmulDescSetAttribute(d->op, CUBLASLT_MATMUL_DESC_EPILOGUE, &e, sizeof e))) return s;
-    if ((s = lt->cublasLtMatmulDescSetAttribute(d->op, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &type, sizeof type))) return s;
+    if ((s = lt->cublasLtMatmulDescSetAttribute(d->op, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &type, sizeof type)))
+      return s;
   }
   if ((s = lt->cublasLtMatrixLayoutCreate(&d->a, ACT_TYPE, p->k, p->n, p->ldw))) return s;
   if ((s = lt->cublasLtMatrixLayoutCreate(&d->b, ACT_TYPE, p->k, m, p->ldx))) return s;
@@ -112,16 +116,22 @@ int sp_lt_candidates(sp_lt *lt, const sp_product *p, int64_t m, int max, sp_algo
   const uint32_t none = CUBLASLT_REDUCTION_SCHEME_NONE;
   const size_t workspace = 0;
   const uint32_t align = 128;
-  const cublasLtMatmulPreferenceAttributes_t sides[4] = {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
-                                                         CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES};
+  const cublasLtMatmulPreferenceAttributes_t sides[4] = {
+      CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+      CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES};
   call d;
   int found = 0, kept = 0;
   cublasStatus_t s = prepare(lt, &d, p, m);
   if (!s) s = lt->cublasLtMatmulPreferenceCreate(&pref);
-  if (!s) s = lt->cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace, sizeof workspace);
-  if (!s) s = lt->cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &none, sizeof none);
+  if (!s)
+    s = lt->cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace,
+                                                 sizeof workspace);
+  if (!s)
+    s = lt->cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &none, sizeof none);
   for (int i = 0; i < 4 && !s; i++) s = lt->cublasLtMatmulPreferenceSetAttribute(pref, sides[i], &align, sizeof align);
-  if (!s) s = lt->cublasLtMatmulAlgoGetHeuristic(lt->handle, d.op, d.a, d.b, d.c, d.c, pref, max < most ? max : most, r, &found);
+  if (!s)
+    s = lt->cublasLtMatmulAlgoGetHeuristic(lt->handle, d.op, d.a, d.b, d.c, d.c, pref, max < most ? max : most, r,
+                                           &found);
   if (pref) lt->cublasLtMatmulPreferenceDestroy(pref);
   forget(lt, &d);
   if (s) return fail(lt, "choose a matrix-product algorithm", s, message);
@@ -136,14 +146,16 @@ int sp_lt_candidates(sp_lt *lt, const sp_product *p, int64_t m, int max, sp_algo
   return kept;
 }
 
-int sp_lt_run(sp_lt *lt, const sp_product *p, const sp_algo *algo, int64_t m, uint64_t x, uint64_t w, uint64_t y, uint64_t bias, void *stream, char *message) {
+int sp_lt_run(sp_lt *lt, const sp_product *p, const sp_algo *algo, int64_t m, uint64_t x, uint64_t w, uint64_t y,
+              uint64_t bias, void *stream, char *message) {
   const float one = 1, beta = p->accumulate ? 1 : 0;
   call d;
   cublasStatus_t s = prepare(lt, &d, p, m);
-  if (!s && p->bias) s = lt->cublasLtMatmulDescSetAttribute(d.op, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias);
+  if (!s && p->bias)
+    s = lt->cublasLtMatmulDescSetAttribute(d.op, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias);
   if (!s)
-    s = lt->cublasLtMatmul(lt->handle, d.op, &one, (const void *)w, d.a, (const void *)x, d.b, &beta, (const void *)y, d.c, (void *)y, d.c,
-                           (const cublasLtMatmulAlgo_t *)algo, NULL, 0, (cudaStream_t)stream);
+    s = lt->cublasLtMatmul(lt->handle, d.op, &one, (const void *)w, d.a, (const void *)x, d.b, &beta, (const void *)y,
+                           d.c, (void *)y, d.c, (const cublasLtMatmulAlgo_t *)algo, NULL, 0, (cudaStream_t)stream);
   forget(lt, &d);
   return s ? fail(lt, "matrix product", s, message) : 0;
 }
@@ -161,9 +173,12 @@ void sp_lt_describe(sp_lt *lt, const sp_algo *algo, char *message) {
   lt->cublasLtMatmulAlgoConfigGetAttribute(a, CUBLASLT_ALGO_CONFIG_CUSTOM_OPTION, &custom, sizeof custom, &n);
   lt->cublasLtMatmulAlgoConfigGetAttribute(a, CUBLASLT_ALGO_CONFIG_INNER_SHAPE_ID, &inner, sizeof inner, &n);
   lt->cublasLtMatmulAlgoConfigGetAttribute(a, CUBLASLT_ALGO_CONFIG_CLUSTER_SHAPE_ID, &cluster, sizeof cluster, &n);
-  snprintf(message, sp_message_size, "id %d tile %u stages %u inner %u cluster %u custom %u split %d", id, tile, stages, inner, cluster, custom, split);
+  snprintf(message, sp_message_size, "id %d tile %u stages %u inner %u cluster %u custom %u split %d", id, tile, stages,
+           inner, cluster, custom, split);
 }
 
-int sp_func_shared(void *fn, int bytes) { return cuFuncSetAttribute(fn, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, bytes); }
+int sp_func_shared(void *fn, int bytes) {
+  return cuFuncSetAttribute(fn, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, bytes);
+}
 int sp_host_alloc(void **p, size_t bytes) { return cuMemHostAlloc(p, bytes, 0); }
 int sp_host_free(void *p) { return cuMemFreeHost(p); }

@@ -16,7 +16,9 @@ typedef struct {
 } sp_product;
 
 // As cublasLtMatmulAlgo_t.
-typedef struct { uint64_t data[8]; } sp_algo;
+typedef struct {
+  uint64_t data[8];
+} sp_algo;
 
 enum { sp_message_size = 512 };
 
@@ -29,13 +31,14 @@ size_t sp_lt_version(sp_lt *lt);
 // piece: no split of K, no workspace. It returns how many, or -1.
 int sp_lt_candidates(sp_lt *lt, const sp_product *p, int64_t m, int max, sp_algo *algos, char *message);
 // sp_lt_run enqueues a product; 0 is success.
-int sp_lt_run(sp_lt *lt, const sp_product *p, const sp_algo *algo, int64_t m, uint64_t x, uint64_t w, uint64_t y, uint64_t bias, void *stream, char *message);
+int sp_lt_run(sp_lt *lt, const sp_product *p, const sp_algo *algo, int64_t m, uint64_t x, uint64_t w, uint64_t y,
+              uint64_t bias, void *stream, char *message);
 // sp_lt_describe tells an algorithm's id, tile, stages and split.
 void sp_lt_describe(sp_lt *lt, const sp_algo *algo, char *message);
 
 // What gorgonia.org/cu has no call for.
-int sp_func_shared(void *fn, int bytes);                 // cuFuncSetAttribute MAX_DYNAMIC_SHARED_SIZE_BYTES
-int sp_host_alloc(void **p, size_t bytes);               // cuMemHostAlloc
+int sp_func_shared(void *fn, int bytes);    // cuFuncSetAttribute MAX_DYNAMIC_SHARED_SIZE_BYTES
+int sp_host_alloc(void **p, size_t bytes);  // cuMemHostAlloc
 int sp_host_free(void *p);
 // The type of activations and matrix weights, as kernels/act.cuh has it.
 const char *sp_precision(void);

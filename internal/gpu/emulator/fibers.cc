@@ -116,7 +116,8 @@ bool run_block(int threads, const std::function<void()> &fn) {
   for (int i = 0; i < 64; i++) warp_gates[i] = Gate{};
   for (int i = 0; i < threads; i++) {
     Fiber &f = fibers[i];
-    if (!f.stack) f.stack = static_cast<char *>(mmap(nullptr, kStack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    if (!f.stack)
+      f.stack = static_cast<char *>(mmap(nullptr, kStack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     f.thread = Thread{{unsigned(i), 0, 0}, i};
     f.alive = true;
     f.awaited = nullptr;

@@ -46,52 +46,89 @@ float dot(const float *a, const float *b, int64_t n, bool other) {
 }
 }  // namespace
 
-API cublasStatus_t cublasLtCreate(cublasLtHandle_t *h) { *h = reinterpret_cast<cublasLtHandle_t>(16); return CUBLAS_STATUS_SUCCESS; }
+API cublasStatus_t cublasLtCreate(cublasLtHandle_t *h) {
+  *h = reinterpret_cast<cublasLtHandle_t>(16);
+  return CUBLAS_STATUS_SUCCESS;
+}
 API cublasStatus_t cublasLtDestroy(cublasLtHandle_t) { return CUBLAS_STATUS_SUCCESS; }
 API size_t cublasLtGetVersion() { return 130000; }
-API const char *cublasLtGetStatusString(cublasStatus_t s) { return s == CUBLAS_STATUS_INVALID_VALUE ? "invalid value" : "not supported"; }
+API const char *cublasLtGetStatusString(cublasStatus_t s) {
+  return s == CUBLAS_STATUS_INVALID_VALUE ? "invalid value" : "not supported";
+}
 
 API cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t *d, cublasComputeType_t c, cudaDataType_t t) {
   *d = reinterpret_cast<cublasLtMatmulDesc_t>(new Desc);
   return c == CUBLAS_COMPUTE_32F && t == CUDA_R_32F ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_INVALID_VALUE;
 }
-API cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t d) { delete reinterpret_cast<Desc *>(d); return CUBLAS_STATUS_SUCCESS; }
-API cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t d, cublasLtMatmulDescAttributes_t a, const void *v, size_t) {
+API cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t d) {
+  delete reinterpret_cast<Desc *>(d);
+  return CUBLAS_STATUS_SUCCESS;
+}
+API cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t d, cublasLtMatmulDescAttributes_t a,
+                                                  const void *v, size_t) {
   Desc *o = reinterpret_cast<Desc *>(d);
   switch (a) {
-    case CUBLASLT_MATMUL_DESC_TRANSA: o->transa = *static_cast<const int *>(v); break;
-    case CUBLASLT_MATMUL_DESC_EPILOGUE: o->epilogue = *static_cast<const int *>(v); break;
-    case CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE: o->bias_type = *static_cast<const int *>(v); break;
-    case CUBLASLT_MATMUL_DESC_BIAS_POINTER: o->bias = *static_cast<const uint64_t *>(v); break;
-    default: return CUBLAS_STATUS_INVALID_VALUE;
+    case CUBLASLT_MATMUL_DESC_TRANSA:
+      o->transa = *static_cast<const int *>(v);
+      break;
+    case CUBLASLT_MATMUL_DESC_EPILOGUE:
+      o->epilogue = *static_cast<const int *>(v);
+      break;
+    case CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE:
+      o->bias_type = *static_cast<const int *>(v);
+      break;
+    case CUBLASLT_MATMUL_DESC_BIAS_POINTER:
+      o->bias = *static_cast<const uint64_t *>(v);
+      break;
+    default:
+      return CUBLAS_STATUS_INVALID_VALUE;
   }
   return CUBLAS_STATUS_SUCCESS;
 }
-API cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t *l, cudaDataType t, uint64_t rows, uint64_t cols, int64_t ld) {
+API cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t *l, cudaDataType t, uint64_t rows, uint64_t cols,
+                                              int64_t ld) {
   *l = reinterpret_cast<cublasLtMatrixLayout_t>(new Layout{t, rows, cols, ld});
   return ld < int64_t(rows) || ld % 8 ? CUBLAS_STATUS_INVALID_VALUE : CUBLAS_STATUS_SUCCESS;
 }
-API cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t l) { delete reinterpret_cast<Layout *>(l); return CUBLAS_STATUS_SUCCESS; }
-API cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t *p) { *p = reinterpret_cast<cublasLtMatmulPreference_t>(16); return CUBLAS_STATUS_SUCCESS; }
+API cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t l) {
+  delete reinterpret_cast<Layout *>(l);
+  return CUBLAS_STATUS_SUCCESS;
+}
+API cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t *p) {
+  *p = reinterpret_cast<cublasLtMatmulPreference_t>(16);
+  return CUBLAS_STATUS_SUCCESS;
+}
 API cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t) { return CUBLAS_STATUS_SUCCESS; }
-API cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t, cublasLtMatmulPreferenceAttributes_t, const void *, size_t) { return CUBLAS_STATUS_SUCCESS; }
-API cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t, cublasLtMatrixLayout_t, cublasLtMatrixLayout_t, cublasLtMatrixLayout_t,
-                                                  cublasLtMatrixLayout_t, cublasLtMatmulPreference_t, int want, cublasLtMatmulHeuristicResult_t *r, int *found) {
+API cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t,
+                                                        cublasLtMatmulPreferenceAttributes_t, const void *, size_t) {
+  return CUBLAS_STATUS_SUCCESS;
+}
+API cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t, cublasLtMatrixLayout_t,
+                                                  cublasLtMatrixLayout_t, cublasLtMatrixLayout_t,
+                                                  cublasLtMatrixLayout_t, cublasLtMatmulPreference_t, int want,
+                                                  cublasLtMatmulHeuristicResult_t *r, int *found) {
   memset(r, 0, sizeof *r * size_t(want));
   *found = want < 3 ? want : 3;
   for (int i = 0; i < *found; i++) r[i].algo.data[0] = uint64_t(i) + 1;
   return CUBLAS_STATUS_SUCCESS;
 }
-API cublasStatus_t cublasLtMatmulAlgoConfigGetAttribute(const cublasLtMatmulAlgo_t *, cublasLtMatmulAlgoConfigAttributes_t, void *, size_t, size_t *) { return CUBLAS_STATUS_SUCCESS; }
+API cublasStatus_t cublasLtMatmulAlgoConfigGetAttribute(const cublasLtMatmulAlgo_t *,
+                                                        cublasLtMatmulAlgoConfigAttributes_t, void *, size_t,
+                                                        size_t *) {
+  return CUBLAS_STATUS_SUCCESS;
+}
 
-API cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t op, const void *alpha, const void *A, cublasLtMatrixLayout_t la, const void *B,
-                                  cublasLtMatrixLayout_t lb, const void *beta, const void *C, cublasLtMatrixLayout_t, void *D, cublasLtMatrixLayout_t ld,
+API cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t op, const void *alpha, const void *A,
+                                  cublasLtMatrixLayout_t la, const void *B, cublasLtMatrixLayout_t lb, const void *beta,
+                                  const void *C, cublasLtMatrixLayout_t, void *D, cublasLtMatrixLayout_t ld,
                                   const cublasLtMatmulAlgo_t *algo, void *, size_t, cudaStream_t) {
   const Desc *d = reinterpret_cast<Desc *>(op);
-  const Layout *a = reinterpret_cast<Layout *>(la), *b = reinterpret_cast<Layout *>(lb), *c = reinterpret_cast<Layout *>(ld);
+  const Layout *a = reinterpret_cast<Layout *>(la), *b = reinterpret_cast<Layout *>(lb),
+               *c = reinterpret_cast<Layout *>(ld);
   const bool add = *static_cast<const float *>(beta) != 0, biased = d->epilogue == CUBLASLT_EPILOGUE_BIAS;
-  if (d->transa != CUBLAS_OP_T || *static_cast<const float *>(alpha) != 1 || a->rows != b->rows || a->cols != c->rows || b->cols != c->cols ||
-      (add && C != D) || (biased && (d->bias_type != c->type || !d->bias)) || !algo || !algo->data[0])
+  if (d->transa != CUBLAS_OP_T || *static_cast<const float *>(alpha) != 1 || a->rows != b->rows || a->cols != c->rows ||
+      b->cols != c->cols || (add && C != D) || (biased && (d->bias_type != c->type || !d->bias)) || !algo ||
+      !algo->data[0])
     return CUBLAS_STATUS_INVALID_VALUE;
   const bool half = a->type == CUDA_R_16F;
   if (a->type != b->type || (c->type != CUDA_R_32F && c->type != a->type)) return CUBLAS_STATUS_INVALID_VALUE;
@@ -99,12 +136,15 @@ API cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t op, con
   const auto *w = static_cast<const uint16_t *>(A), *x = static_cast<const uint16_t *>(B);
   std::vector<float> wide(size_t(n * k)), row(k);
   for (int64_t i = 0; i < n; i++)
-    for (int64_t j = 0; j < k; j++) wide[size_t(i * k + j)] = half ? widen_half(w[i * a->ld + j]) : widen(w[i * a->ld + j]);
+    for (int64_t j = 0; j < k; j++)
+      wide[size_t(i * k + j)] = half ? widen_half(w[i * a->ld + j]) : widen(w[i * a->ld + j]);
   for (int64_t t = 0; t < m; t++) {
     for (int64_t j = 0; j < k; j++) row[size_t(j)] = half ? widen_half(x[t * b->ld + j]) : widen(x[t * b->ld + j]);
     for (int64_t i = 0; i < n; i++) {
       float s = dot(&wide[size_t(i * k)], row.data(), k, algo->data[0] == 2);
-      if (biased) s += half ? widen_half(reinterpret_cast<const uint16_t *>(d->bias)[i]) : widen(reinterpret_cast<const uint16_t *>(d->bias)[i]);
+      if (biased)
+        s += half ? widen_half(reinterpret_cast<const uint16_t *>(d->bias)[i])
+                  : widen(reinterpret_cast<const uint16_t *>(d->bias)[i]);
       if (c->type == CUDA_R_32F) {
         float *y = static_cast<float *>(D) + t * c->ld + i;
         *y = add ? *y + s : s;

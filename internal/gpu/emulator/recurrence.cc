@@ -14,7 +14,9 @@ namespace {
 using namespace emulator;
 
 template <typename T>
-T arg(void **p, int i) { return *static_cast<T *>(p[i]); }
+T arg(void **p, int i) {
+  return *static_cast<T *>(p[i]);
+}
 
 struct Prepared {
   const void *q, *k, *bk, *wv;
@@ -40,9 +42,11 @@ bool wrong(const char *what) {
 // q, k, bk, wv, g, chunks, key_records, value_records, H, HV, V, scale
 template <int K>
 bool prepare(unsigned gx, unsigned gy, unsigned block, unsigned shared, void **p) {
-  prepared = Prepared{arg<void *>(p, 0), arg<void *>(p, 1), arg<void *>(p, 2), arg<void *>(p, 3), arg<__half *>(p, 4), arg<int *>(p, 5),
-                      int(gy), arg<int>(p, 8), arg<int>(p, 9), arg<int>(p, 10), arg<float>(p, 11)};
-  if (int(gx) != prepared.H || block != 256 || shared != (K == 128 ? 98304 : 81920)) return wrong("prepare's launch is off");
+  prepared = Prepared{arg<void *>(p, 0),   arg<void *>(p, 1), arg<void *>(p, 2), arg<void *>(p, 3),
+                      arg<__half *>(p, 4), arg<int *>(p, 5),  int(gy),           arg<int>(p, 8),
+                      arg<int>(p, 9),      arg<int>(p, 10),   arg<float>(p, 11)};
+  if (int(gx) != prepared.H || block != 256 || shared != (K == 128 ? 98304 : 81920))
+    return wrong("prepare's launch is off");
   const size_t key = K == 128 ? 57856 : 33024;
   memset(arg<void *>(p, 6), 1, key * gy * prepared.H);
   memset(arg<void *>(p, 7), 1, size_t(128) * prepared.V * gy * prepared.HV);
@@ -56,8 +60,9 @@ float sum_of(std::vector<float> x) {
   return x[0];
 }
 
-// p, f, rate, dt_bias, chunks, key_records, value_records, H, HV, V, scale, ldp, b_col, v_col, w_col, eta_col, conv_w, conv_b, eta_bias, seq_of, hist,
-// hist_offset, channels, flags, kaczmarz_eps: the operands are made by the arithmetic of the kernel, chunk by chunk.
+// p, f, rate, dt_bias, chunks, key_records, value_records, H, HV, V, scale, ldp, b_col, v_col, w_col, eta_col, conv_w,
+// conv_b, eta_bias, seq_of, hist, hist_offset, channels, flags, kaczmarz_eps: the operands are made by the arithmetic
+// of the kernel, chunk by chunk.
 template <typename E, int K>
 bool prepare_projected(unsigned gx, unsigned gy, unsigned block, unsigned shared, void **a) {
   const void *none = nullptr;
@@ -65,10 +70,13 @@ bool prepare_projected(unsigned gx, unsigned gy, unsigned block, unsigned shared
   std::copy(a + 4, a + 11, same + 5);
   if (!prepare<K>(gx, gy, block, shared, same)) return false;
   const auto *p = arg<const act *>(a, 0);
-  prepared.f = arg<const act *>(a, 1), prepared.rate = arg<const float *>(a, 2), prepared.dt_bias = arg<const float *>(a, 3);
+  prepared.f = arg<const act *>(a, 1), prepared.rate = arg<const float *>(a, 2),
+  prepared.dt_bias = arg<const float *>(a, 3);
   const int64_t ldp = arg<int64_t>(a, 11), offset = arg<int64_t>(a, 21);
-  const int b_col = arg<int>(a, 12), v_col = arg<int>(a, 13), w_col = arg<int>(a, 14), eta_col = arg<int>(a, 15), channels = arg<int>(a, 22), flags = arg<int>(a, 23);
-  const auto *conv_w = arg<const float *>(a, 16), *conv_b = arg<const float *>(a, 17), *eta_bias = arg<const float *>(a, 18);
+  const int b_col = arg<int>(a, 12), v_col = arg<int>(a, 13), w_col = arg<int>(a, 14), eta_col = arg<int>(a, 15),
+            channels = arg<int>(a, 22), flags = arg<int>(a, 23);
+  const auto *conv_w = arg<const float *>(a, 16), *conv_b = arg<const float *>(a, 17),
+             *eta_bias = arg<const float *>(a, 18);
   const auto *seq_of = arg<const int *>(a, 19);
   const auto *hist = arg<const act *const *>(a, 20);
   const float eps = arg<float>(a, 24), least = least_gate(flags);
@@ -93,7 +101,8 @@ bool prepare_projected(unsigned gx, unsigned gy, unsigned block, unsigned shared
         float q[K / 4][4], k[K / 4][4];
         std::vector<float> qq(K / 4), kk(K / 4);
         for (int j = 0; j < K / 4; j++) {
-          const Row<4> xq = Row<4>::load(p + t * ldp + h * K + 4 * j), xk = Row<4>::load(p + t * ldp + HK + h * K + 4 * j);
+          const Row<4> xq = Row<4>::load(p + t * ldp + h * K + 4 * j),
+                       xk = Row<4>::load(p + t * ldp + HK + h * K + 4 * j);
           for (int e = 0; e < 4; e++) {
             const float aq = cq[j].push(e, xq[e]), ak = ck[j].push(e, xk[e]);
             q[j][e] = silu_of(aq), k[j][e] = silu_of(ak);
@@ -126,7 +135,8 @@ bool prepare_projected(unsigned gx, unsigned gy, unsigned block, unsigned shared
       start(conv, v_col + c);
       for (int t = first; t < first + count; t++) {
         float y[4];
-        written(y, conv, Row<4>::load(p + t * ldp + v_col + c), Row<4>::load(p + t * ldp + w_col + c), inv_step[(t - first) * H + c / (columns / H)]);
+        written(y, conv, Row<4>::load(p + t * ldp + v_col + c), Row<4>::load(p + t * ldp + w_col + c),
+                inv_step[(t - first) * H + c / (columns / H)]);
         store(element(3, int64_t(t) * columns + c), y);
       }
     }
@@ -135,7 +145,8 @@ bool prepare_projected(unsigned gx, unsigned gy, unsigned block, unsigned shared
   return true;
 }
 
-// key_records, value_records, gate, o_norm, y, o_raw, cu_seqlens, doc_chunks, order, state_in, state_out, state_offset, H, HV, V, eps
+// key_records, value_records, gate, o_norm, y, o_raw, cu_seqlens, doc_chunks, order, state_in, state_out, state_offset,
+// H, HV, V, eps
 template <typename E, int K, int VS>
 bool walk(unsigned gx, unsigned gy, unsigned block, unsigned shared, void **p) {
   const auto *gate = arg<const act *>(p, 2);
@@ -148,12 +159,14 @@ bool walk(unsigned gx, unsigned gy, unsigned block, unsigned shared, void **p) {
   const int H = arg<int>(p, 12), HV = arg<int>(p, 13), V = arg<int>(p, 14), N = int(gy);
   const float eps = arg<float>(p, 15);
   if (gx != unsigned(HV * V / VS) || block != VS * 2 + 256 || shared < 100000) return wrong("walk's launch is off");
-  if (H != prepared.H || HV != prepared.HV || V != prepared.V || first_chunk[N] != prepared.count) return wrong("walk and prepare differ");
+  if (H != prepared.H || HV != prepared.HV || V != prepared.V || first_chunk[N] != prepared.count)
+    return wrong("walk and prepare differ");
   std::vector<bool> seen(N);
   for (int n = 0; n < N; n++) {
     if (order[n] < 0 || order[n] >= N || seen[order[n]]) return wrong("order is no permutation");
     seen[order[n]] = true;
-    if (n && cu[order[n]] - cu[order[n] + 1] < cu[order[n - 1]] - cu[order[n - 1] + 1]) return wrong("order is not by falling length");
+    if (n && cu[order[n]] - cu[order[n] + 1] < cu[order[n - 1]] - cu[order[n - 1] + 1])
+      return wrong("order is not by falling length");
     int t = cu[n];
     for (int c = first_chunk[n]; c < first_chunk[n + 1]; c++) {
       const int *chunk = prepared.chunks + 2 * c, want = std::min(64, cu[n + 1] - t);
@@ -162,8 +175,8 @@ bool walk(unsigned gx, unsigned gy, unsigned block, unsigned shared, void **p) {
     }
     if (t != cu[n + 1]) return wrong("chunks do not cover their document");
   }
-  const auto *q = static_cast<const E *>(prepared.q), *k = static_cast<const E *>(prepared.k), *bk = static_cast<const E *>(prepared.bk),
-             *wv = static_cast<const E *>(prepared.wv);
+  const auto *q = static_cast<const E *>(prepared.q), *k = static_cast<const E *>(prepared.k),
+             *bk = static_cast<const E *>(prepared.bk), *wv = static_cast<const E *>(prepared.wv);
   std::vector<float> s(V * K), u(V), o(V);
   for (int i = 0; i < N; i++) {
     const int n = order[i];

@@ -5,10 +5,11 @@
 // Once a batch; T binary searches.
 #include "common.cuh"
 
-extern "C" __global__ void __launch_bounds__(256) sequence_of(int *__restrict__ seq_of, const int *__restrict__ cu_seqlens, int T, int N) {
+extern "C" __global__ void __launch_bounds__(256)
+    sequence_of(int *__restrict__ seq_of, const int *__restrict__ cu_seqlens, int T, int N) {
   const int t = blockIdx.x * blockDim.x + threadIdx.x;
   if (t >= T) return;
-  int lo = 0, hi = N; // cu_seqlens[lo] <= t < cu_seqlens[hi]
+  int lo = 0, hi = N;  // cu_seqlens[lo] <= t < cu_seqlens[hi]
   while (hi - lo > 1) {
     const int mid = (lo + hi) / 2;
     if (cu_seqlens[mid] <= t) lo = mid;

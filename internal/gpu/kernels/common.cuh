@@ -98,7 +98,8 @@ __device__ __forceinline__ float softplus2(float t, const float (&coefficients)[
 
 // Relative errors: below 2^-19, and with a term less below 2^-16.
 __device__ __forceinline__ float softplus2f(float t) {
-  return softplus2(t, {0.020401184f, -0.095797554f, 0.215284571f, -0.339089066f, 0.477668405f, -0.721159458f, 1.442693233f});
+  return softplus2(
+      t, {0.020401184f, -0.095797554f, 0.215284571f, -0.339089066f, 0.477668405f, -0.721159458f, 1.442693233f});
 }
 __device__ __forceinline__ float softplus2_short(float t) {
   return softplus2(t, {-0.034435907f, 0.146032888f, -0.303036203f, 0.469174065f, -0.720426164f, 1.442682920f});

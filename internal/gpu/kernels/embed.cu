@@ -16,8 +16,8 @@
 // 4.2 TB/s, once a batch.
 #include "common.cuh"
 
-extern "C" __global__ void __launch_bounds__(256) embed(float *__restrict__ x, const act *__restrict__ wte, const int *__restrict__ ids,
-                                                         int T, int D) {
+extern "C" __global__ void __launch_bounds__(256)
+    embed(float *__restrict__ x, const act *__restrict__ wte, const int *__restrict__ ids, int T, int D) {
   const int D8 = D / 8;
   const int64_t n = int64_t(T) * D8;
   for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < n; i += int64_t(gridDim.x) * blockDim.x) {
@@ -31,7 +31,8 @@ extern "C" __global__ void __launch_bounds__(256) embed(float *__restrict__ x, c
 }
 
 // grid ceil(T / 8), block 256
-extern "C" __global__ void __launch_bounds__(256) gather_rows(act *__restrict__ y, const act *__restrict__ table, const int *__restrict__ ids, int T, int ld) {
+extern "C" __global__ void __launch_bounds__(256)
+    gather_rows(act *__restrict__ y, const act *__restrict__ table, const int *__restrict__ ids, int T, int ld) {
   constexpr int kLoads = 4;
   const int t = blockIdx.x * 8 + threadIdx.x / 32, n = ld / 8;
   if (t >= T) return;

@@ -50,11 +50,15 @@ inline void copy16(Shared to, const act *from) { memcpy(reinterpret_cast<void *>
 inline void commit() {}
 inline void await_oldest() {}
 template <int W>
-inline Row<W> load_shared(Shared from) { return *reinterpret_cast<const Row<W> *>(from); }
+inline Row<W> load_shared(Shared from) {
+  return *reinterpret_cast<const Row<W> *>(from);
+}
 #else
 using Shared = unsigned;  // costs less to reckon with than a pointer
 __device__ __forceinline__ Shared shared(void *p) { return Shared(__cvta_generic_to_shared(p)); }
-__device__ __forceinline__ void copy16(Shared to, const act *from) { asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from)); }
+__device__ __forceinline__ void copy16(Shared to, const act *from) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from));
+}
 __device__ __forceinline__ void commit() { asm volatile("cp.async.commit_group;"); }
 __device__ __forceinline__ void await_oldest() { asm volatile("cp.async.wait_group %0;" ::"n"(kAhead - 2) : "memory"); }
 template <int W>
@@ -62,7 +66,10 @@ __device__ __forceinline__ Row<W> load_shared(Shared from) {
   Row<W> r;
   unsigned *u = reinterpret_cast<unsigned *>(&r);
   if constexpr (W == 4) asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(u[0]), "=r"(u[1]) : "r"(from));
-  else asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(u[0]), "=r"(u[1]), "=r"(u[2]), "=r"(u[3]) : "r"(from));
+  else
+    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(u[0]), "=r"(u[1]), "=r"(u[2]), "=r"(u[3])
+                 : "r"(from));
   return r;
 }
 #endif
@@ -84,14 +91,17 @@ struct Tokens {
     return starts ? t + __ffs(starts) - 1 : T;
   }
 
-  __device__ __forceinline__ const act *history(int n) const { return hist && hist[n] ? hist[n] + hist_offset : nullptr; }
+  __device__ __forceinline__ const act *history(int n) const {
+    return hist && hist[n] ? hist[n] + hist_offset : nullptr;
+  }
 };
 
 template <typename E, int K>
-__device__ __forceinline__ void key(E *q_out, E *k_out, E *bk_out, __half *g_out, float *inv_step_out, const act *p, const act *f,
-                                    const float *conv_w, const float *conv_b, const float *rate, const float *dt_bias, const float *eta_bias,
-                                    const Tokens &tokens, int H, int C, int b_col, int eta_col, int64_t ldp, int flags, float kaczmarz_eps) {
-  constexpr int kLanes = K / 4;  // lanes a head
+__device__ __forceinline__ void key(E *q_out, E *k_out, E *bk_out, __half *g_out, float *inv_step_out, const act *p,
+                                    const act *f, const float *conv_w, const float *conv_b, const float *rate,
+                                    const float *dt_bias, const float *eta_bias, const Tokens &tokens, int H, int C,
+                                    int b_col, int eta_col, int64_t ldp, int flags, float kaczmarz_eps) {
+  constexpr int kLanes = K / 4;        // lanes a head
   __shared__ Ring rings[kBlockWarps];  // a place: 128 channels of q, k, b, f
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, HK = H * K;
   const int c0 = (blockIdx.x * kBlockWarps + warp) * 128;
@@ -146,7 +156,8 @@ __device__ __forceinline__ void key(E *q_out, E *k_out, E *bk_out, __half *g_out
       await_oldest();
       __syncwarp();  // others' copies have arrived, and the place of the last token is free
       fetch(t + kAhead - 1);
-      const Row<4> xk = load_shared<4>(ring + from + 256), xq = load_shared<4>(ring + from), xb = load_shared<4>(ring + from + 512), xf = load_shared<4>(ring + from + 768);
+      const Row<4> xk = load_shared<4>(ring + from + 256), xq = load_shared<4>(ring + from),
+                   xb = load_shared<4>(ring + from + 512), xf = load_shared<4>(ring + from + 768);
       from = next(from);
       float q[4], k[4], y[4];
 #pragma unroll
@@ -162,7 +173,9 @@ __device__ __forceinline__ void key(E *q_out, E *k_out, E *bk_out, __half *g_out
         if (mine == t) inv_step = inv;
       }
       if (flags & kL2Norm) {
-        const float qs = rsqrtf(group_sum<kLanes>(fmaf(q[0], q[0], q[1] * q[1]) + fmaf(q[2], q[2], q[3] * q[3])) + 1e-6f), ks = rsqrtf(kk + 1e-6f);
+        const float qs = rsqrtf(group_sum<kLanes>(fmaf(q[0], q[0], q[1] * q[1]) + fmaf(q[2], q[2], q[3] * q[3])) +
+                                1e-6f),
+                    ks = rsqrtf(kk + 1e-6f);
 #pragma unroll
         for (int i = 0; i < 4; i++) q[i] *= qs, k[i] *= ks;
       }
@@ -181,13 +194,15 @@ __device__ __forceinline__ void key(E *q_out, E *k_out, E *bk_out, __half *g_out
 }
 
 template <typename E>
-__device__ __forceinline__ void value(E *wv_out, const float *inv_step, const act *p, const float *conv_w, const float *conv_b,
-                                      const Tokens &tokens, int H, int VD, int per_head, int C, int v_col, int w_col, int64_t ldp, int flags) {
+__device__ __forceinline__ void value(E *wv_out, const float *inv_step, const act *p, const float *conv_w,
+                                      const float *conv_b, const Tokens &tokens, int H, int VD, int per_head, int C,
+                                      int v_col, int w_col, int64_t ldp, int flags) {
   __shared__ Ring rings[kBlockWarps];  // a place: 256 channels of v, w
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, c0 = (blockIdx.x * kBlockWarps + warp) * 256;
   const int t0 = blockIdx.y * kRun, t1 = min(t0 + kRun, tokens.T);
   if (c0 >= VD || t0 >= t1) return;
-  const int ch = c0 + 8 * (c0 + 8 * lane < VD ? lane : lane % 8), h = ch / per_head;  // lanes past the last channel do what others do
+  // Lanes past the last channel do what others do.
+  const int ch = c0 + 8 * (c0 + 8 * lane < VD ? lane : lane % 8), h = ch / per_head;
   Conv<8> cv;
   cv.load(conv_w, conv_b, v_col + ch, C);
   const Shared ring = shared(&rings[warp]);
@@ -235,15 +250,16 @@ __device__ __forceinline__ void value(E *wv_out, const float *inv_step, const ac
 }  // namespace
 
 // grid (ceil(H K / 512), ceil(T / 64)), block 128
-#define GATES_KEY(K, E, NAME)                                                                                                                       \
-  extern "C" __global__ void __launch_bounds__(32 * kBlockWarps, 4) NAME(                                                                           \
-      E *__restrict__ q, E *__restrict__ k, E *__restrict__ bk, __half *__restrict__ g, float *__restrict__ inv_step, const act *__restrict__ p,    \
-      const act *__restrict__ f, const float *__restrict__ conv_w, const float *__restrict__ conv_b, const float *__restrict__ rate,                \
-      const float *__restrict__ dt_bias, const float *__restrict__ eta_bias, const int *__restrict__ seq_of, const int *__restrict__ cu_seqlens,    \
-      const act *const *__restrict__ hist, int64_t hist_offset, int T, int H, int C, int b_col, int eta_col, int64_t ldp, int flags,       \
-      float kaczmarz_eps) {                                                                                                                         \
-    key<E, K>(q, k, bk, g, inv_step, p, f, conv_w, conv_b, rate, dt_bias, eta_bias, Tokens{seq_of, cu_seqlens, hist, hist_offset, T}, H, C,    \
-              b_col, eta_col, ldp, flags, kaczmarz_eps);                                                                                            \
+#define GATES_KEY(K, E, NAME)                                                                                          \
+  extern "C" __global__ void __launch_bounds__(32 * kBlockWarps, 4)                                                    \
+      NAME(E *__restrict__ q, E *__restrict__ k, E *__restrict__ bk, __half *__restrict__ g,                           \
+           float *__restrict__ inv_step, const act *__restrict__ p, const act *__restrict__ f,                         \
+           const float *__restrict__ conv_w, const float *__restrict__ conv_b, const float *__restrict__ rate,         \
+           const float *__restrict__ dt_bias, const float *__restrict__ eta_bias, const int *__restrict__ seq_of,      \
+           const int *__restrict__ cu_seqlens, const act *const *__restrict__ hist, int64_t hist_offset, int T, int H, \
+           int C, int b_col, int eta_col, int64_t ldp, int flags, float kaczmarz_eps) {                                \
+    key<E, K>(q, k, bk, g, inv_step, p, f, conv_w, conv_b, rate, dt_bias, eta_bias,                                    \
+              Tokens{seq_of, cu_seqlens, hist, hist_offset, T}, H, C, b_col, eta_col, ldp, flags, kaczmarz_eps);       \
   }
 GATES_KEY(64, bf16, gates_key_k64_bf16)
 GATES_KEY(128, bf16, gates_key_k128_bf16)
@@ -252,20 +268,23 @@ GATES_KEY(128, __half, gates_key_k128_f16)
 
 // VD = HV V channels of which per_head = VD / H share a key head's step.
 // grid (ceil(VD / 1024), ceil(T / 64)), block 128; after gates_key
-#define GATES_VALUE(E, NAME)                                                                                                                        \
-  extern "C" __global__ void __launch_bounds__(32 * kBlockWarps, 4) NAME(                                                                           \
-      E *__restrict__ wv, const float *__restrict__ inv_step, const act *__restrict__ p, const float *__restrict__ conv_w,                          \
-      const float *__restrict__ conv_b, const int *__restrict__ seq_of, const int *__restrict__ cu_seqlens, const act *const *__restrict__ hist,    \
-      int64_t hist_offset, int T, int H, int VD, int per_head, int C, int v_col, int w_col, int64_t ldp, int flags) {                      \
-    value<E>(wv, inv_step, p, conv_w, conv_b, Tokens{seq_of, cu_seqlens, hist, hist_offset, T}, H, VD, per_head, C, v_col, w_col, ldp, flags); \
+#define GATES_VALUE(E, NAME)                                                                                           \
+  extern "C" __global__ void __launch_bounds__(32 * kBlockWarps, 4)                                                    \
+      NAME(E *__restrict__ wv, const float *__restrict__ inv_step, const act *__restrict__ p,                          \
+           const float *__restrict__ conv_w, const float *__restrict__ conv_b, const int *__restrict__ seq_of,         \
+           const int *__restrict__ cu_seqlens, const act *const *__restrict__ hist, int64_t hist_offset, int T, int H, \
+           int VD, int per_head, int C, int v_col, int w_col, int64_t ldp, int flags) {                                \
+    value<E>(wv, inv_step, p, conv_w, conv_b, Tokens{seq_of, cu_seqlens, hist, hist_offset, T}, H, VD, per_head, C,    \
+             v_col, w_col, ldp, flags);                                                                                \
   }
 GATES_VALUE(bf16, gates_value_bf16)
 GATES_VALUE(__half, gates_value_f16)
 
 // keep_inputs saves the last three inputs of each carried sequence's convolution
 // for the next batch; after the gates. grid (N, ceil(C / 256)), block 256
-extern "C" __global__ void __launch_bounds__(256) keep_inputs(act *const *__restrict__ hist, int64_t hist_offset, const act *__restrict__ p,
-                                                               const int *__restrict__ cu_seqlens, int C, int64_t ldp) {
+extern "C" __global__ void __launch_bounds__(256)
+    keep_inputs(act *const *__restrict__ hist, int64_t hist_offset, const act *__restrict__ p,
+                const int *__restrict__ cu_seqlens, int C, int64_t ldp) {
   const int n = blockIdx.x, c = blockIdx.y * blockDim.x + threadIdx.x;
   if (!hist[n] || c >= C) return;
   act *h = hist[n] + hist_offset + c;

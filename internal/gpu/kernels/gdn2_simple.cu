@@ -1,22 +1,26 @@
-// gdn2_simple: the GDN-2 recurrence token by token with the gated output norm; plain, slow, on any GPU. The fast path is held to it.
+// gdn2_simple: the GDN-2 recurrence token by token with the gated output norm; plain, slow, on any GPU. The fast path
+// is held to it.
 //
 // One block a (value head, document), one thread a value channel v, which keeps column v of S [K, V] in fp32 registers:
-//   s_i <- exp(g_i) s_i;  u = wv_v - sum_i bk_i s_i;  s_i <- s_i + k_i u;  o_v = scale sum_i q_i s_i;  y_v = o_v rsqrt(mean o^2 + eps) o_norm_v silu(gate_v)
+//   s_i <- exp(g_i) s_i;  u = wv_v - sum_i bk_i s_i;  s_i <- s_i + k_i u
+//   o_v = scale sum_i q_i s_i;  y_v = o_v rsqrt(mean o^2 + eps) o_norm_v silu(gate_v)
 // Shapes, layouts, launch: GDN2_API.md. Source: the recurrence of the GDN-2 model, stated in gdn2_recurrence.cuh.
 #include "gdn2_recurrence.cuh"
 
 namespace gdn2 {
 
 template <typename E, int K>
-__device__ __forceinline__ void simple(const E* __restrict__ q, const E* __restrict__ k, const E* __restrict__ bk, const E* __restrict__ wv,
-                                       const __half* __restrict__ g, const act* __restrict__ gate, const float* __restrict__ o_norm,
-                                       act* __restrict__ y, const int* __restrict__ cu_seqlens, const float* const* state_in,
-                                       float* const* state_out, int64_t state_offset, int H, int HV, float scale, float eps) {
+__device__ __forceinline__ void simple(const E *__restrict__ q, const E *__restrict__ k, const E *__restrict__ bk,
+                                       const E *__restrict__ wv, const __half *__restrict__ g,
+                                       const act *__restrict__ gate, const float *__restrict__ o_norm,
+                                       act *__restrict__ y, const int *__restrict__ cu_seqlens,
+                                       const float *const *state_in, float *const *state_out, int64_t state_offset,
+                                       int H, int HV, float scale, float eps) {
   __shared__ float sq[K], sk[K], sb[K], se[K], part[8];
   const int V = blockDim.x, v = threadIdx.x, hv = blockIdx.x, doc = blockIdx.y, h = hv / (HV / H);
   const int begin = cu_seqlens[doc], end = cu_seqlens[doc + 1];
   float s[K];
-  const float* in = state_at(state_in, doc, state_offset);
+  const float *in = state_at(state_in, doc, state_offset);
 #pragma unroll
   for (int i = 0; i < K; i++) s[i] = in ? in[(int64_t(hv) * K + i) * V + v] : 0.f;
   const float weight = o_norm[v];
@@ -44,7 +48,7 @@ __device__ __forceinline__ void simple(const E* __restrict__ q, const E* __restr
     for (int i = 0; i < V / 32; i++) sum += part[i];
     y[at] = to_act(ot * rsqrtf(sum / V + eps) * weight * silu(to_float32(gate[at])));
   }
-  float* out = state_at(state_out, doc, state_offset);
+  float *out = state_at(state_out, doc, state_offset);
   if (out) {
 #pragma unroll
     for (int i = 0; i < K; i++) out[(int64_t(hv) * K + i) * V + v] = s[i];
@@ -52,45 +56,48 @@ __device__ __forceinline__ void simple(const E* __restrict__ q, const E* __restr
 }
 
 // o_raw fp32 [rows, V] -> y [rows, V]: the gated norm alone, one warp a row, for a V that one walk does not cover.
-__device__ __forceinline__ void norm_gate(const float* __restrict__ o, const act* __restrict__ gate, const float* __restrict__ o_norm,
-                                          act* __restrict__ y, int64_t rows, int V, float eps) {
+__device__ __forceinline__ void norm_gate(const float *__restrict__ o, const act *__restrict__ gate,
+                                          const float *__restrict__ o_norm, act *__restrict__ y, int64_t rows, int V,
+                                          float eps) {
   const int lane = threadIdx.x % 32;
   const int64_t row = int64_t(blockIdx.x) * (blockDim.x / 32) + threadIdx.x / 32;
   if (row >= rows) return;
   o += row * V, gate += row * V, y += row * V;
   float sum = 0.f;
   for (int i = lane * 4; i < V; i += 128) {
-    const float4 a = *reinterpret_cast<const float4*>(o + i);
+    const float4 a = *reinterpret_cast<const float4 *>(o + i);
     sum += (a.x * a.x + a.y * a.y) + (a.z * a.z + a.w * a.w);
   }
 #pragma unroll
   for (int d = 16; d; d >>= 1) sum += __shfl_xor_sync(~0u, sum, d);
   const float r = rsqrtf(sum / V + eps);
   for (int i = lane * 4; i < V; i += 128) {
-    const float4 a = *reinterpret_cast<const float4*>(o + i), w = *reinterpret_cast<const float4*>(o_norm + i);
-    const uint2 z = *reinterpret_cast<const uint2*>(gate + i);
+    const float4 a = *reinterpret_cast<const float4 *>(o + i), w = *reinterpret_cast<const float4 *>(o_norm + i);
+    const uint2 z = *reinterpret_cast<const uint2 *>(gate + i);
     using B = Pair<act>;
     uint2 out;
     out.x = B::pack(a.x * r * w.x * silu(B::lo(z.x)), a.y * r * w.y * silu(B::hi(z.x)));
     out.y = B::pack(a.z * r * w.z * silu(B::lo(z.y)), a.w * r * w.w * silu(B::hi(z.y)));
-    *reinterpret_cast<uint2*>(y + i) = out;
+    *reinterpret_cast<uint2 *>(y + i) = out;
   }
 }
 
 }  // namespace gdn2
 
-#define GDN2_SIMPLE(K, E, NAME)                                                                                                                      \
-  extern "C" __global__ void __launch_bounds__(256) NAME(const E* q, const E* k, const E* bk, const E* wv, const __half* g, const act* gate, \
-                                                         const float* o_norm, act* y, const int* cu_seqlens, const float* const* state_in,   \
-                                                         float* const* state_out, int64_t state_offset, int H, int HV, float scale, float eps) {       \
-    gdn2::simple<E, K>(q, k, bk, wv, g, gate, o_norm, y, cu_seqlens, state_in, state_out, state_offset, H, HV, scale, eps);                            \
+#define GDN2_SIMPLE(K, E, NAME)                                                                                        \
+  extern "C" __global__ void __launch_bounds__(256)                                                                    \
+      NAME(const E *q, const E *k, const E *bk, const E *wv, const __half *g, const act *gate, const float *o_norm,    \
+           act *y, const int *cu_seqlens, const float *const *state_in, float *const *state_out, int64_t state_offset, \
+           int H, int HV, float scale, float eps) {                                                                    \
+    gdn2::simple<E, K>(q, k, bk, wv, g, gate, o_norm, y, cu_seqlens, state_in, state_out, state_offset, H, HV, scale,  \
+                       eps);                                                                                           \
   }
 GDN2_SIMPLE(64, __nv_bfloat16, gdn2_simple_k64_bf16)
 GDN2_SIMPLE(128, __nv_bfloat16, gdn2_simple_k128_bf16)
 GDN2_SIMPLE(64, __half, gdn2_simple_k64_f16)
 GDN2_SIMPLE(128, __half, gdn2_simple_k128_f16)
 
-extern "C" __global__ void __launch_bounds__(256) gdn2_norm_gate(const float* o_raw, const act* gate, const float* o_norm, act* y,
-                                                                 int64_t rows, int V, float eps) {
+extern "C" __global__ void __launch_bounds__(256)
+    gdn2_norm_gate(const float *o_raw, const act *gate, const float *o_norm, act *y, int64_t rows, int V, float eps) {
   gdn2::norm_gate(o_raw, gate, o_norm, y, rows, V, eps);
 }

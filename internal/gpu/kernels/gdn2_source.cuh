@@ -1,25 +1,32 @@
-// Where gdn2_prepare's operands come from: memory, where the gates have left them, or the layer's projections themselves, by the gates' arithmetic.
+// Where gdn2_prepare's operands come from: memory, where the gates have left them, or the layer's projections
+// themselves, by the gates' arithmetic.
 //
-// A source gives a warp its 8 tokens of q, k, bk and decays, a lane 2 N = K/32 channels of each (keys, Exp), and a chunk's w v, a panel of `width` value columns at a
-// time, for `threads` threads that share the work (fetch, compute); the columns of a key head's panels follow each other.
+// A source gives a warp its 8 tokens of q, k, bk and decays, a lane 2 N = K/32 channels of each (keys, Exp), and a
+// chunk's w v, a panel of `width` value columns at a time, for `threads` threads that share the work (fetch, compute);
+// the columns of a key head's panels follow each other.
 //
-// From projections, the four warps that have no part in the inverse make w v meanwhile; every warp makes its own 8 tokens of the rest, and reads three more of q and k.
-// Roofline, 1.3B shape, a layer of 32,768 tokens: q, k, v, b, w, f are read, 805 MB, where gates and prepare apart move 2.1 GB
-// to the same end.
+// From projections, the four warps that have no part in the inverse make w v meanwhile; every warp makes its own 8
+// tokens of the rest, and reads three more of q and k. Roofline, 1.3B shape, a layer of 32,768 tokens: q, k, v, b, w, f
+// are read, 805 MB, where gates and prepare apart move 2.1 GB to the same end.
 #pragma once
 #include "gdn2_recurrence.cuh"
 #include "short_conv.cuh"
 
 namespace gdn2 {
 
-__device__ __forceinline__ uint32_t smem_address(const void* p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }
-__device__ __forceinline__ void copy16_async(void* to, const void* from, bool valid) {
+__device__ __forceinline__ uint32_t smem_address(const void *p) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(p));
+}
+__device__ __forceinline__ void copy16_async(void *to, const void *from, bool valid) {
 #ifdef HOPPER_RACECHECK
-  *static_cast<uint4*>(to) = valid ? *static_cast<const uint4*>(from) : make_uint4(0, 0, 0, 0);
+  *static_cast<uint4 *>(to) = valid ? *static_cast<const uint4 *>(from) : make_uint4(0, 0, 0, 0);
   return;
 #endif
   const int bytes = valid ? 16 : 0;
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(smem_address(to)), "l"(from), "r"(bytes) : "memory");
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+               :
+               : "r"(smem_address(to)), "l"(from), "r"(bytes)
+               : "memory");
 }
 __device__ __forceinline__ float exp_nonpositive(float x) {
   float y;
@@ -36,7 +43,7 @@ struct alignas(4 * N) Pairs {
 template <int N>
 struct alignas(8 * N) Factors {
   float x[2 * N];
-  __device__ __forceinline__ Factors operator*(const Factors& o) const {
+  __device__ __forceinline__ Factors operator*(const Factors &o) const {
     Factors r;
 #pragma unroll
     for (int i = 0; i < 2 * N; i++) r.x[i] = x[i] * o.x[i];
@@ -51,13 +58,13 @@ struct alignas(8 * N) Factors {
 };
 
 // Hides from the compiler where an address comes from; it would make each row's from the tensor's again.
-__device__ __forceinline__ const char* opaque(const void* p) {
+__device__ __forceinline__ const char *opaque(const void *p) {
 #ifndef SURPRISAL_EMULATE
   size_t global = __cvta_generic_to_global(p);
   asm("" : "+l"(global));
   p = __cvta_global_to_generic(global);
 #endif
-  return static_cast<const char*>(p);
+  return static_cast<const char *>(p);
 }
 
 // A chunk of a head.
@@ -71,16 +78,17 @@ struct Place {
 template <typename E>
 struct Stored {
   const E *q, *k, *bk, *wv;
-  const __half* g;
+  const __half *g;
   static constexpr bool computed = false;
 
   // keys reads rows; those past the chunk's last token are zero, without decay.
   template <int K, int N, typename Shared>
-  __device__ __forceinline__ void keys(Pairs<N> (&rq)[8], Pairs<N> (&rk)[8], Pairs<N> (&rb)[8], Pairs<N> (&rd)[8], Shared&, const Place& c, int warp, int lane) const {
+  __device__ __forceinline__ void keys(Pairs<N> (&rq)[8], Pairs<N> (&rk)[8], Pairs<N> (&rb)[8], Pairs<N> (&rd)[8],
+                                       Shared &, const Place &c, int warp, int lane) const {
     const int64_t at = (int64_t(c.first + 8 * warp) * c.H + c.h) * K + 2 * N * lane;
     const uint32_t step = uint32_t(c.H) * K * 2;
     const char *from_g = opaque(g + at), *from_k = opaque(k + at), *from_b = opaque(bk + at), *from_q = opaque(q + at);
-    auto load = [&](const char* from, int i) { return *reinterpret_cast<const Pairs<N>*>(from + i * step); };
+    auto load = [&](const char *from, int i) { return *reinterpret_cast<const Pairs<N> *>(from + i * step); };
     const int left = c.count - 8 * warp;
     if (left >= 8) {
 #pragma unroll
@@ -91,7 +99,8 @@ struct Stored {
 #pragma unroll
       for (int i = 0; i < 8; i++) {
         rd[i] = rk[i] = rb[i] = rq[i] = Pairs<N>{};
-        if (i < left) rd[i] = load(from_g, i), rk[i] = load(from_k, i), rb[i] = load(from_b, i), rq[i] = load(from_q, i);
+        if (i < left)
+          rd[i] = load(from_g, i), rk[i] = load(from_k, i), rb[i] = load(from_b, i), rq[i] = load(from_q, i);
       }
     }
   }
@@ -99,27 +108,32 @@ struct Stored {
   // Exp makes exp(g) of a row of decays; column: the lane's first of [H, K].
   template <int N>
   struct Exp {
-    __device__ __forceinline__ Exp(const Stored&, int, int) {}
-    __device__ __forceinline__ Factors<N> operator()(const Pairs<N>& row) const {
+    __device__ __forceinline__ Exp(const Stored &, int, int) {}
+    __device__ __forceinline__ Factors<N> operator()(const Pairs<N> &row) const {
       Factors<N> e;
 #pragma unroll
-      for (int j = 0; j < N; j++) e.x[2 * j] = exp_nonpositive(Pair<__half>::lo(row.w[j])), e.x[2 * j + 1] = exp_nonpositive(Pair<__half>::hi(row.w[j]));
+      for (int j = 0; j < N; j++)
+        e.x[2 * j] = exp_nonpositive(Pair<__half>::lo(row.w[j])),
+                e.x[2 * j + 1] = exp_nonpositive(Pair<__half>::hi(row.w[j]));
       return e;
     }
   };
 
   // fetch starts the copies of value columns column.. of `columns`; rows past the chunk's last token are zero.
   template <typename Shared>
-  __device__ __forceinline__ void fetch(Shared& sh, const Place& c, int column, int width, int columns, int thread, int threads) const {
+  __device__ __forceinline__ void fetch(Shared &sh, const Place &c, int column, int width, int columns, int thread,
+                                        int threads) const {
     const int shift = width == 128 ? 4 : 3, piece = thread & ((1 << shift) - 1);
-    const E* from = wv + int64_t(c.first) * columns + column + piece * 8;
+    const E *from = wv + int64_t(c.first) * columns + column + piece * 8;
     for (int token = thread >> shift; token < C; token += threads >> shift)
-      copy16_async(&sh.value[token][piece * 8], from + (token < c.count ? token : 0) * int64_t(columns), token < c.count);
+      copy16_async(&sh.value[token][piece * 8], from + (token < c.count ? token : 0) * int64_t(columns),
+                   token < c.count);
   }
 };
 
-// All from the layer's fused projections p [T, ldp], columns q|k (from 0 on), v, b, w, eta, and f_proj's output f [T, H K], as gates.cu has it; but the decays are
-// not rounded on their way: exp(g) = 2^(-rate log2(1 + 2^((f + dt_bias) log2 e))), with an error far below what the rounding of f leaves.
+// All from the layer's fused projections p [T, ldp], columns q|k (from 0 on), v, b, w, eta, and f_proj's output f [T, H
+// K], as gates.cu has it; but the decays are not rounded on their way: exp(g) = 2^(-rate log2(1 + 2^((f + dt_bias) log2
+// e))), with an error far below what the rounding of f leaves.
 template <typename E>
 struct Projected {
   const act *p, *f;
@@ -127,23 +141,25 @@ struct Projected {
   int64_t ldp;
   int b_col, v_col, w_col, eta_col;
   const float *conv_w, *conv_b, *eta_bias;
-  const int* seq_of;
-  const act* const* hist;  // [N], the inputs before carried sequences; see gates.cu
+  const int *seq_of;
+  const act *const *hist;  // [N], the inputs before carried sequences; see gates.cu
   int64_t hist_offset;
   int channels;  // of the convolutions; v's are from v_col on
   int flags;     // Gates
   float kaczmarz_eps;
   static constexpr bool computed = true;
-  static constexpr uint32_t no_decay = std::is_same_v<act, __half> ? 0xfc00fc00u : 0xff80ff80u;  // minus infinity, twice
+  // Minus infinity, twice.
+  static constexpr uint32_t no_decay = std::is_same_v<act, __half> ? 0xfc00fc00u : 0xff80ff80u;
 
   // kept is where the three inputs before the chunk's document lie, or null: zeros.
-  __device__ __forceinline__ const act* kept(const Place& c) const {
+  __device__ __forceinline__ const act *kept(const Place &c) const {
     if (!hist) return nullptr;
-    const act* s = hist[seq_of[c.first]];
+    const act *s = hist[seq_of[c.first]];
     return s ? s + hist_offset : nullptr;
   }
 
-  // Sums of squares of eight tokens over a head's channels, in the order of the gates: four channels, then lanes. Lanes 4 i to 4 i + 3 have token i's.
+  // Sums of squares of eight tokens over a head's channels, in the order of the gates: four channels, then lanes. Lanes
+  // 4 i to 4 i + 3 have token i's.
   template <int W>
   static __device__ __forceinline__ float squares(const float (&x)[8][W], int lane) {
     float s[8];
@@ -175,27 +191,31 @@ struct Projected {
   }
 
   template <int K, int N, typename Shared>
-  __device__ __forceinline__ void keys(Pairs<N> (&rq)[8], Pairs<N> (&rk)[8], Pairs<N> (&rb)[8], Pairs<N> (&rd)[8], Shared& sh, const Place& c, int warp, int lane) const {
+  __device__ __forceinline__ void keys(Pairs<N> (&rq)[8], Pairs<N> (&rk)[8], Pairs<N> (&rb)[8], Pairs<N> (&rd)[8],
+                                       Shared &sh, const Place &c, int warp, int lane) const {
     constexpr int W = 2 * N;
     const int t0 = 8 * warp, left = c.count - t0, HK = c.H * K, column = c.h * K + W * lane;
     const int64_t token = c.first + t0;
-    const act* const row = p + token * ldp + column;
-    const act* const decay = f + token * HK + column;
+    const act *const row = p + token * ldp + column;
+    const act *const decay = f + token * HK + column;
     Row<W> xq[11], xk[11], xb[8];
     auto load = [&](int i) {
-      xk[3 + i] = Row<W>::load(row + i * ldp + HK), xq[3 + i] = Row<W>::load(row + i * ldp), xb[i] = Row<W>::load(row + i * ldp + b_col);
+      xk[3 + i] = Row<W>::load(row + i * ldp + HK), xq[3 + i] = Row<W>::load(row + i * ldp),
+             xb[i] = Row<W>::load(row + i * ldp + b_col);
       const Row<W> d = Row<W>::load(decay + i * HK);
-      rd[i] = *reinterpret_cast<const Pairs<N>*>(&d);
+      rd[i] = *reinterpret_cast<const Pairs<N> *>(&d);
     };
     if (warp == 0 && c.starts) {
-      const act* from = kept(c);
+      const act *from = kept(c);
 #pragma unroll
       for (int i = 0; i < 3; i++) {
         xq[i] = xk[i] = Row<W>{};
-        if (from) xq[i] = Row<W>::load(from + int64_t(i) * channels + column), xk[i] = Row<W>::load(from + int64_t(i) * channels + HK + column);
+        if (from)
+          xq[i] = Row<W>::load(from + int64_t(i) * channels + column),
+          xk[i] = Row<W>::load(from + int64_t(i) * channels + HK + column);
       }
     } else {  // where the warp has no tokens at all, the chunk's first row, which counts for nothing
-      const act* from = row - (left > 0 ? 3 : t0) * ldp;
+      const act *from = row - (left > 0 ? 3 : t0) * ldp;
       const int64_t next = left > 0 ? ldp : 0;
 #pragma unroll
       for (int i = 0; i < 3; i++) xq[i] = Row<W>::load(from + i * next), xk[i] = Row<W>::load(from + i * next + HK);
@@ -215,7 +235,9 @@ struct Projected {
     // Four lanes have a token's step, inverted.
     const int mine = lane / 4;
     float open = 1.f, inv_step = 1.f;
-    if (flags & kKaczmarz) open = inverse_sigmoid(to_float32(p[(c.first + min(t0 + mine, c.count - 1)) * ldp + eta_col + c.h]) + eta_bias[c.h]);
+    if (flags & kKaczmarz)
+      open =
+          inverse_sigmoid(to_float32(p[(c.first + min(t0 + mine, c.count - 1)) * ldp + eta_col + c.h]) + eta_bias[c.h]);
     float x[8][W];
     auto convolve = [&](const Row<W>(&in)[11], int channel) {
       Conv<W> conv;
@@ -269,15 +291,15 @@ struct Projected {
   template <int N>
   struct Exp {
     float dt[2 * N], rate;
-    __device__ __forceinline__ Exp(const Projected& s, int h, int column) : rate(-s.rate[h]) {
+    __device__ __forceinline__ Exp(const Projected &s, int h, int column) : rate(-s.rate[h]) {
 #pragma unroll
       for (int i = 0; i < 2 * N; i++) dt[i] = kLog2e * s.dt_bias[column + i];
     }
-    __device__ __forceinline__ Factors<N> operator()(const Pairs<N>& row) const {
+    __device__ __forceinline__ Factors<N> operator()(const Pairs<N> &row) const {
       Factors<N> e;
 #pragma unroll
       for (int j = 0; j < N; j++) {
-        const float2 x = to_floats(*reinterpret_cast<const act2*>(&row.w[j]));
+        const float2 x = to_floats(*reinterpret_cast<const act2 *>(&row.w[j]));
         e.x[2 * j] = exp2_approx(rate * softplus2_short(fmaf(kLog2e, x.x, dt[2 * j])));
         e.x[2 * j + 1] = exp2_approx(rate * softplus2_short(fmaf(kLog2e, x.y, dt[2 * j + 1])));
       }
@@ -286,10 +308,11 @@ struct Projected {
   };
 
   template <typename Shared>
-  __device__ __forceinline__ void fetch(Shared& sh, const Place& c, int column, int width, int, int thread, int threads) const {
+  __device__ __forceinline__ void fetch(Shared &sh, const Place &c, int column, int width, int, int thread,
+                                        int threads) const {
     const int shift = width == 128 ? 4 : 3, piece = thread & ((1 << shift) - 1), step = threads >> shift;
-    const act* const v = p + int64_t(c.first) * ldp + v_col + column + piece * 8;
-    const act* const w = v + (w_col - v_col);
+    const act *const v = p + int64_t(c.first) * ldp + v_col + column + piece * 8;
+    const act *const w = v + (w_col - v_col);
     for (int token = thread >> shift; token < C; token += step) {
       const int64_t at = (token < c.count ? token : 0) * ldp;
       copy16_async(&sh.value[token][piece * 8], w + at, token < c.count);
@@ -297,20 +320,21 @@ struct Projected {
     }
     const int before = (thread >> shift) - 3;
     if (before >= 0) return;
-    const act* from = v + before * ldp;
+    const act *from = v + before * ldp;
     bool valid = true;
     if (c.starts) {
-      const act* rows = kept(c);
+      const act *rows = kept(c);
       valid = rows != nullptr;
       from = valid ? rows + int64_t(before + 3) * channels + v_col + column + piece * 8 : v;
     }
     copy16_async(&sh.inputs[3 + before][piece * 8], from, valid);
   }
 
-  // compute makes the panel of what fetch has brought, in its place; past the chunk's last token, what meets no key. arrived waits for it, while the weights are
-  // on their way.
+  // compute makes the panel of what fetch has brought, in its place; past the chunk's last token, what meets no key.
+  // arrived waits for it, while the weights are on their way.
   template <typename Shared, typename Arrived>
-  __device__ __forceinline__ void compute(Shared& sh, const Place& c, int column, int width, int thread, int threads, Arrived arrived) const {
+  __device__ __forceinline__ void compute(Shared &sh, const Place &c, int column, int width, int thread, int threads,
+                                          Arrived arrived) const {
     const int lanes = width / 4, tokens = C * lanes / threads, t0 = thread / lanes * tokens, at = thread % lanes * 4;
     Conv<4> conv;
     conv.load(conv_w, conv_b, v_col + column + at, channels);
@@ -322,9 +346,9 @@ struct Projected {
 #pragma unroll 4
     for (int i = t0; i < t0 + tokens; i++) {
       float y[4];
-      act* const place = reinterpret_cast<act*>(&sh.value[i][at]);
+      act *const place = reinterpret_cast<act *>(&sh.value[i][at]);
       written(y, conv, Row<4>::load(&sh.inputs[3 + i][at]), Row<4>::load(place), sh.inv_step[i]);
-      store(reinterpret_cast<E*>(place), y);
+      store(reinterpret_cast<E *>(place), y);
     }
   }
 };

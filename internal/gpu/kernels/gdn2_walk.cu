@@ -1,14 +1,16 @@
-// gdn2_walk: the chunks of a document in order, one block a (document, value head, slice of V), with the gated output norm in its store; sm_90a.
+// gdn2_walk: the chunks of a document in order, one block a (document, value head, slice of V), with the gated output
+// norm in its store; sm_90a.
 //
 //   U = Z - X S;  O = Q' S + P U;  S <- diag(exp G_C) S + K'^T U;  y = rmsnorm(O) o_norm silu(gate)
 //
-// Everything is held transposed: a warpgroup has 64 of the value channels as rows, S^T [64, K] fp32 in accumulator registers. Rounded to pairs these registers are
-// already the A operand of the next product, and so are those of U^T; every B operand is a tile of the chunk's key record. So nothing but the
-// output passes through shared memory:
+// Everything is held transposed: a warpgroup has 64 of the value channels as rows, S^T [64, K] fp32 in accumulator
+// registers. Rounded to pairs these registers are already the A operand of the next product, and so are those of U^T;
+// every B operand is a tile of the chunk's key record. So nothing but the output passes through shared memory:
 //   U^T = Z^T + S^T (-X)^T;  O^T = S^T Q'^T + U^T P^T;  S^T <- S^T diag(exp G_C) + U^T K'
-// A step of a document waits for the one before it, so these warpgroups do the products and nothing else: one warp fetches (each part of a chunk's
-// operands into the place of the chunk before last as soon as that part is done with), and a warpgroup a step behind does the output's norm, gate and
-// stores. They meet at barriers in shared memory, never all at once. Shapes, layouts, launch: GDN2_API.md.
+// A step of a document waits for the one before it, so these warpgroups do the products and nothing else: one warp
+// fetches (each part of a chunk's operands into the place of the chunk before last as soon as that part is done with),
+// and a warpgroup a step behind does the output's norm, gate and stores. They meet at barriers in shared memory, never
+// all at once. Shapes, layouts, launch: GDN2_API.md.
 //
 // | kernel | block | dynamic shared memory |
 // | --- | --- | --- |
@@ -24,8 +26,12 @@ namespace gdn2 {
 using namespace hopper;
 
 // A pair of operands in one register; f16 saturates, NaN stays NaN: Pair::pack's bits in one instruction.
-template <typename E> __device__ __forceinline__ uint32_t operands(float lo, float hi) { return Pair<E>::pack(lo, hi); }
-template <> __device__ __forceinline__ uint32_t operands<__half>(float lo, float hi) {
+template <typename E>
+__device__ __forceinline__ uint32_t operands(float lo, float hi) {
+  return Pair<E>::pack(lo, hi);
+}
+template <>
+__device__ __forceinline__ uint32_t operands<__half>(float lo, float hi) {
   uint32_t x;
   asm("cvt.rn.satfinite.f16x2.f32 %0, %1, %2;" : "=r"(x) : "f"(hi), "f"(lo));
   return x;
@@ -41,40 +47,46 @@ __device__ __forceinline__ float gated(float x) {
 
 template <int K, int VS>
 struct WalkShared {
-  static constexpr int key_bytes = (KeyRecord<K>::bytes + 1023) / 1024 * 1024, value_bytes = VS * C * 2, stage = key_bytes + value_bytes, stages = 2;
-  static constexpr int output = stages * stage, output_stride = VS + 4, output_bytes = C * output_stride * 4;  // two of fp32 [C][output_stride]
+  static constexpr int key_bytes = (KeyRecord<K>::bytes + 1023) / 1024 * 1024, value_bytes = VS * C * 2,
+                       stage = key_bytes + value_bytes, stages = 2;
+  // Two outputs, fp32 [C][output_stride].
+  static constexpr int output = stages * stage, output_stride = VS + 4, output_bytes = C * output_stride * 4;
   static constexpr int gates = output + 2 * output_bytes, barriers = gates + 2 * 4096;
   static constexpr int bytes = barriers + 128 + 1024;  // the last for aligning the first to 1024
 };
-// A stage is filled and emptied in three parts, in the order in which a step is done with them: X, Z and the decay; Q; K and P.
-// Barriers, 8 bytes each, two of each kind.
+// A stage is filled and emptied in three parts, in the order in which a step is done with them: X, Z and the decay; Q;
+// K and P. Barriers, 8 bytes each, two of each kind.
 enum Part { part_x, part_q, part_k, parts };
 __device__ constexpr int full_barrier(int part) { return part * 16; }
 __device__ constexpr int empty_barrier(int part) { return (parts + part) * 16; }
 constexpr int output_full = 2 * parts * 16, output_empty = output_full + 16;
 
-// Where 8 values of a token lie in its row of the output: the two halves of odd groups of 32 values are exchanged, so that 8 lanes' 16-byte reads use all banks.
+// Where 8 values of a token lie in its row of the output: the two halves of odd groups of 32 values are exchanged, so
+// that 8 lanes' 16-byte reads use all banks.
 __device__ __forceinline__ int output_at(int v) { return v ^ (v >> 5 & 1) << 2; }
 
 template <typename E, int K, int VS>
-__device__ __forceinline__ void walk(const unsigned char* __restrict__ key_records, const unsigned char* __restrict__ value_records,
-                                     const act* __restrict__ gate, const float* __restrict__ o_norm, act* __restrict__ y,
-                                     float* __restrict__ o_raw, const int* __restrict__ cu_seqlens, const int* __restrict__ doc_chunks,
-                                     const int* __restrict__ order, const float* const* state_in, float* const* state_out, int64_t state_offset, int H,
-                                     int HV, int V, float eps) {
+__device__ __forceinline__ void walk(const unsigned char *__restrict__ key_records,
+                                     const unsigned char *__restrict__ value_records, const act *__restrict__ gate,
+                                     const float *__restrict__ o_norm, act *__restrict__ y, float *__restrict__ o_raw,
+                                     const int *__restrict__ cu_seqlens, const int *__restrict__ doc_chunks,
+                                     const int *__restrict__ order, const float *const *state_in,
+                                     float *const *state_out, int64_t state_offset, int H, int HV, int V, float eps) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   using P = Pair<E>;
   using Record = KeyRecord<K>;
   using Shared = WalkShared<K, VS>;
   constexpr int groups = VS / 64;
   extern __shared__ __align__(1024) unsigned char raw[];
-  unsigned char* base = raw + ((1024 - (shared_address(raw) & 1023)) & 1023);
+  unsigned char *base = raw + ((1024 - (shared_address(raw) & 1023)) & 1023);
   const uint32_t base_address = shared_address(base);
   const uint32_t barriers = base_address + Shared::barriers;
 
   const int tid = threadIdx.x, role = __shfl_sync(~0u, tid / 128, 0);
-  const int slices = V / VS, hv = blockIdx.x / slices, slice = blockIdx.x % slices, h = hv / (HV / H), doc = order[blockIdx.y];
-  const int begin = cu_seqlens[doc], tokens = cu_seqlens[doc + 1] - begin, chunk0 = doc_chunks[doc], chunks = (tokens + C - 1) / C;
+  const int slices = V / VS, hv = blockIdx.x / slices, slice = blockIdx.x % slices, h = hv / (HV / H),
+            doc = order[blockIdx.y];
+  const int begin = cu_seqlens[doc], tokens = cu_seqlens[doc + 1] - begin, chunk0 = doc_chunks[doc],
+            chunks = (tokens + C - 1) / C;
   if (tid == 0) {
 #pragma unroll
     for (int stage = 0; stage < 2; stage++) {
@@ -96,7 +108,7 @@ __device__ __forceinline__ void walk(const unsigned char* __restrict__ key_recor
     const int lane = lane_id(), row = lane / 4, quad = lane % 4, warp = tid / 32;
     const int v0 = warp * 16 + row;  // and v0 + 8, in the slice
     float s[K / 2];                  // S^T: rows v0, v0 + 8; columns 8 j + 2 quad + {0, 1}
-    const float* in = state_at(state_in, doc, state_offset);
+    const float *in = state_at(state_in, doc, state_offset);
 #pragma unroll
     for (int j = 0; j < K / 8; j++)
 #pragma unroll
@@ -105,7 +117,8 @@ __device__ __forceinline__ void walk(const unsigned char* __restrict__ key_recor
     float u[32], o[32];
     auto start = [&](int i) {  // u = Z of chunk i
       barrier_wait(barriers + full_barrier(part_x) + i % 2 * 8, i / 2 & 1);
-      const uint4* z = reinterpret_cast<const uint4*>(base + i % 2 * Shared::stage + Shared::key_bytes + warp * 2048) + lane;
+      const uint4 *z =
+          reinterpret_cast<const uint4 *>(base + i % 2 * Shared::stage + Shared::key_bytes + warp * 2048) + lane;
 #pragma unroll
       for (int p = 0; p < 4; p++) {
         const uint4 x = z[p * 32];
@@ -117,7 +130,7 @@ __device__ __forceinline__ void walk(const unsigned char* __restrict__ key_recor
 
     for (int i = 0; i < chunks; i++) {
       const int b = i % 2, turn = i / 2 & 1;
-      const unsigned char* stage = base + b * Shared::stage;
+      const unsigned char *stage = base + b * Shared::stage;
       const uint32_t tiles = (base_address + b * Shared::stage) / 16;
       uint32_t sa[K / 16][4];
 #pragma unroll
@@ -127,18 +140,20 @@ __device__ __forceinline__ void walk(const unsigned char* __restrict__ key_recor
       hold(u);
       wgmma_fence();
 #pragma unroll
-      for (int ks = 0; ks < K / 16; ks++) Wgmma<E, 64, 1>::run(u, sa[ks], descriptor(tiles, Record::x + ks * 2048, 0), 1);
+      for (int ks = 0; ks < K / 16; ks++)
+        Wgmma<E, 64, 1>::run(u, sa[ks], descriptor(tiles, Record::x + ks * 2048, 0), 1);
       wgmma_commit();
       barrier_wait(barriers + full_barrier(part_q) + b * 8, turn);
       barrier_wait(barriers + full_barrier(part_k) + b * 8, turn);
       wgmma_fence();
 #pragma unroll
-      for (int ks = 0; ks < K / 16; ks++) Wgmma<E, 64, 0>::run(o, sa[ks], descriptor(tiles, Record::q + ks / 4 * 8192 + ks % 4 * 32, 0), ks > 0);
+      for (int ks = 0; ks < K / 16; ks++)
+        Wgmma<E, 64, 0>::run(o, sa[ks], descriptor(tiles, Record::q + ks / 4 * 8192 + ks % 4 * 32, 0), ks > 0);
       wgmma_commit();
-      const float* decay = reinterpret_cast<const float*>(stage + Record::decay);
+      const float *decay = reinterpret_cast<const float *>(stage + Record::decay);
 #pragma unroll
       for (int j = 0; j < K / 8; j++) {
-        const float2 d = *reinterpret_cast<const float2*>(decay + 8 * j + 2 * quad);
+        const float2 d = *reinterpret_cast<const float2 *>(decay + 8 * j + 2 * quad);
         s[4 * j] *= d.x, s[4 * j + 1] *= d.y, s[4 * j + 2] *= d.x, s[4 * j + 3] *= d.y;
       }
       wgmma_wait<1>();
@@ -162,39 +177,46 @@ __device__ __forceinline__ void walk(const unsigned char* __restrict__ key_recor
       wgmma_wait<1>();
       hold(o);
       barrier_arrive(barriers + empty_barrier(part_q) + b * 8, lane);
-      float* output = reinterpret_cast<float*>(base + Shared::output + b * Shared::output_bytes) + output_at(v0);
+      float *output = reinterpret_cast<float *>(base + Shared::output + b * Shared::output_bytes) + output_at(v0);
 #pragma unroll
       for (int j = 0; j < 8; j++)
 #pragma unroll
-        for (int e = 0; e < 4; e++) output[(8 * j + 2 * quad + e % 2) * Shared::output_stride + e / 2 * 8] = o[4 * j + e];
+        for (int e = 0; e < 4; e++)
+          output[(8 * j + 2 * quad + e % 2) * Shared::output_stride + e / 2 * 8] = o[4 * j + e];
       barrier_arrive(barriers + output_full + b * 8, lane);
       wgmma_wait<0>();
       hold(s);
       barrier_arrive(barriers + empty_barrier(part_k) + b * 8, lane);
     }
-    float* out = state_at(state_out, doc, state_offset);
+    float *out = state_at(state_out, doc, state_offset);
     if (out) {
 #pragma unroll
       for (int j = 0; j < K / 8; j++)
 #pragma unroll
-        for (int e = 0; e < 4; e++) out[(int64_t(hv) * K + 8 * j + 2 * quad + e % 2) * V + slice * VS + v0 + e / 2 * 8] = s[4 * j + e];
+        for (int e = 0; e < 4; e++)
+          out[(int64_t(hv) * K + 8 * j + 2 * quad + e % 2) * V + slice * VS + v0 + e / 2 * 8] = s[4 * j + e];
     }
   } else if (role == groups) {  // the output's norm, gate and stores, a step behind
     fewer_registers<72>();
     const int lane = lane_id();
-    // A thread has 8 values out_v on and 8 at VS / 2 + out_v on of tokens out_token + tokens_a_pass n; a chunk is `passes` of them.
+    // A thread has 8 values out_v on and 8 at VS / 2 + out_v on of tokens out_token + tokens_a_pass n; a chunk is
+    // `passes` of them.
     constexpr int lanes_a_token = VS / 16, tokens_a_pass = 128 / lanes_a_token, passes = C / tokens_a_pass;
     const int out_token = tid % 128 / lanes_a_token, out_v = tid % lanes_a_token * 8;
     const int low = output_at(out_v) * 4, high = output_at(out_v + VS / 2) * 4;
     const uint32_t from = base_address + Shared::output + out_token * Shared::output_stride * 4;
     const int64_t pass = int64_t(tokens_a_pass) * HV * V;
-    int64_t at = (int64_t(begin + out_token) * HV + hv) * V + slice * VS + out_v;  // in gate, y and o_raw, of the pass at hand
-    int left = tokens - out_token;                                                // tokens from there on
-    auto output = [&](int i, int p, float(&x)[16]) {                               // of pass p of chunk i
+    int64_t at =
+        (int64_t(begin + out_token) * HV + hv) * V + slice * VS + out_v;  // in gate, y and o_raw, of the pass at hand
+    int left = tokens - out_token;                                        // tokens from there on
+    auto output = [&](int i, int p, float(&x)[16]) {                      // of pass p of chunk i
       const uint32_t row = from + i % 2 * Shared::output_bytes + p * tokens_a_pass * Shared::output_stride * 4;
 #pragma unroll
       for (int e = 0; e < 4; e++)
-        asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(x[4 * e]), "=f"(x[4 * e + 1]), "=f"(x[4 * e + 2]), "=f"(x[4 * e + 3]) : "r"(row + ((e / 2 ? high : low) ^ e % 2 * 16)) : "memory");
+        asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
+                     : "=f"(x[4 * e]), "=f"(x[4 * e + 1]), "=f"(x[4 * e + 2]), "=f"(x[4 * e + 3])
+                     : "r"(row + ((e / 2 ? high : low) ^ e % 2 * 16))
+                     : "memory");
     };
     if (o_raw) {
 #pragma unroll 1
@@ -206,7 +228,9 @@ __device__ __forceinline__ void walk(const unsigned char* __restrict__ key_recor
           output(i, p, x);
           if (left > 0) {
 #pragma unroll
-            for (int e = 0; e < 4; e++) *reinterpret_cast<float4*>(o_raw + at + e / 2 * (VS / 2) + e % 2 * 4) = make_float4(x[4 * e], x[4 * e + 1], x[4 * e + 2], x[4 * e + 3]);
+            for (int e = 0; e < 4; e++)
+              *reinterpret_cast<float4 *>(o_raw + at + e / 2 * (VS / 2) + e % 2 * 4) =
+                  make_float4(x[4 * e], x[4 * e + 1], x[4 * e + 2], x[4 * e + 3]);
           }
         }
         barrier_arrive(barriers + output_empty + i % 2 * 8, lane);
@@ -215,10 +239,11 @@ __device__ __forceinline__ void walk(const unsigned char* __restrict__ key_recor
       float w[16];
 #pragma unroll
       for (int e = 0; e < 16; e++) w[e] = o_norm[out_v + e / 8 * (VS / 2) + e % 8];
-      // The gates of two passes ahead, through a shared memory slot that only its thread uses; the warp that fetches has brought them to the L2 cache.
+      // The gates of two passes ahead, through a shared memory slot that only its thread uses; the warp that fetches
+      // has brought them to the L2 cache.
       const uint32_t slots = base_address + Shared::gates + tid % 128 * 16;
       auto fetch = [&](int ahead, int p) {
-        const act* g = gate + at + ahead * pass;
+        const act *g = gate + at + ahead * pass;
         const int bytes = left > ahead * tokens_a_pass ? 16 : 0;  // none: zeros are written
         const uint32_t slot = slots + p * 4096;
         copy16(slot, g, bytes), copy16(slot + 2048, g + VS / 2, bytes);
@@ -236,7 +261,10 @@ __device__ __forceinline__ void walk(const unsigned char* __restrict__ key_recor
           uint32_t g[8];
 #pragma unroll
           for (int e = 0; e < 2; e++)
-            asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(g[4 * e]), "=r"(g[4 * e + 1]), "=r"(g[4 * e + 2]), "=r"(g[4 * e + 3]) : "r"(slots + p % 2 * 4096 + e * 2048) : "memory");
+            asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+                         : "=r"(g[4 * e]), "=r"(g[4 * e + 1]), "=r"(g[4 * e + 2]), "=r"(g[4 * e + 3])
+                         : "r"(slots + p % 2 * 4096 + e * 2048)
+                         : "memory");
           fetch(2, p % 2);
 #pragma unroll
           for (int e = 0; e < 8; e++) z[2 * e] = gated(Pair<act>::lo(g[e])), z[2 * e + 1] = gated(Pair<act>::hi(g[e]));
@@ -248,10 +276,11 @@ __device__ __forceinline__ void walk(const unsigned char* __restrict__ key_recor
           const float r = rsqrtf(sum / VS + eps);
           uint32_t out[8];
 #pragma unroll
-          for (int e = 0; e < 8; e++) out[e] = operands<act>(x[2 * e] * r * w[2 * e] * z[2 * e], x[2 * e + 1] * r * w[2 * e + 1] * z[2 * e + 1]);
+          for (int e = 0; e < 8; e++)
+            out[e] = operands<act>(x[2 * e] * r * w[2 * e] * z[2 * e], x[2 * e + 1] * r * w[2 * e + 1] * z[2 * e + 1]);
           if (left > 0) {
-            *reinterpret_cast<uint4*>(y + at) = make_uint4(out[0], out[1], out[2], out[3]);
-            *reinterpret_cast<uint4*>(y + at + VS / 2) = make_uint4(out[4], out[5], out[6], out[7]);
+            *reinterpret_cast<uint4 *>(y + at) = make_uint4(out[0], out[1], out[2], out[3]);
+            *reinterpret_cast<uint4 *>(y + at + VS / 2) = make_uint4(out[4], out[5], out[6], out[7]);
           }
         }
         barrier_arrive(barriers + output_empty + i % 2 * 8, lane);
@@ -261,12 +290,15 @@ __device__ __forceinline__ void walk(const unsigned char* __restrict__ key_recor
     fewer_registers<24>();
     if (tid < (groups + 1) * 128 + 32) {
       const int lane = lane_id();
-      const unsigned char* key = key_records + (int64_t(chunk0) * H + h) * Record::bytes;
-      const unsigned char* value = value_records + (int64_t(chunk0) * HV + hv) * value_record_bytes(V) + slice * Shared::value_bytes;
+      const unsigned char *key = key_records + (int64_t(chunk0) * H + h) * Record::bytes;
+      const unsigned char *value =
+          value_records + (int64_t(chunk0) * HV + hv) * value_record_bytes(V) + slice * Shared::value_bytes;
       constexpr int lines = VS / 64;  // of 128 bytes, a token's gates
-      const act* gates = gate + (int64_t(begin + lane / lines) * HV + hv) * V + slice * VS + lane % lines * 64;
-      const int64_t key_step = int64_t(H) * Record::bytes, value_step = int64_t(HV) * value_record_bytes(V), token_step = int64_t(HV) * V;
-      const int ahead = chunks > 128 ? 3 : 1;  // to the L2 cache, this many chunks before its turn: few blocks have long documents, and room for more
+      const act *gates = gate + (int64_t(begin + lane / lines) * HV + hv) * V + slice * VS + lane % lines * 64;
+      const int64_t key_step = int64_t(H) * Record::bytes, value_step = int64_t(HV) * value_record_bytes(V),
+                    token_step = int64_t(HV) * V;
+      const int ahead = chunks > 128 ? 3 : 1;  // to the L2 cache, this many chunks before its turn: few blocks have
+                                               // long documents, and room for more
 #pragma unroll 1
       for (int i = 0; i < chunks; i++, key += key_step, value += value_step) {
         if (lane == 0) {
@@ -283,7 +315,9 @@ __device__ __forceinline__ void walk(const unsigned char* __restrict__ key_recor
           barrier_wait(barriers + empty_barrier(part_k) + b * 8, turn);
           barrier_expect(full + full_barrier(part_k), Record::tile + C * C * 2);
           bulk_copy(to + Record::k, key + Record::k, Record::tile + C * C * 2, full + full_barrier(part_k));
-          if (i + ahead < chunks) bulk_prefetch(key + ahead * key_step, Record::bytes), bulk_prefetch(value + ahead * value_step, Shared::value_bytes);
+          if (i + ahead < chunks)
+            bulk_prefetch(key + ahead * key_step, Record::bytes),
+                bulk_prefetch(value + ahead * value_step, Shared::value_bytes);
         }
         __syncwarp();
         if (o_raw == nullptr) {
@@ -300,20 +334,19 @@ __device__ __forceinline__ void walk(const unsigned char* __restrict__ key_recor
   __trap();  // no wgmma: gdn2_simple is for such GPUs
 #endif
 }
-static_assert(WalkShared<128, 128>::bytes == 226432 && WalkShared<128, 64>::bytes == 177280 && WalkShared<64, 128>::bytes == 177280 &&
-                  WalkShared<64, 64>::bytes == 128128,
+static_assert(WalkShared<128, 128>::bytes == 226432 && WalkShared<128, 64>::bytes == 177280 &&
+                  WalkShared<64, 128>::bytes == 177280 && WalkShared<64, 64>::bytes == 128128,
               "the table above, GDN2_API.md and the launcher");
 
 }  // namespace gdn2
 
-#define GDN2_WALK(K, VS, E, NAME)                                                                                                                     \
-  extern "C" __global__ void __launch_bounds__(VS * 2 + 256, 1) NAME(const unsigned char* key_records, const unsigned char* value_records,                     \
-                                                               const act* gate, const float* o_norm, act* y, float* o_raw,           \
-                                                               const int* cu_seqlens, const int* doc_chunks, const int* order,                           \
-                                                               const float* const* state_in, float* const* state_out, int64_t state_offset, int H,       \
-                                                               int HV, int V, float eps) {                                                              \
-    gdn2::walk<E, K, VS>(key_records, value_records, gate, o_norm, y, o_raw, cu_seqlens, doc_chunks, order, state_in, state_out, state_offset, H, HV,     \
-                         V, eps);                                                                                                                        \
+#define GDN2_WALK(K, VS, E, NAME)                                                                                     \
+  extern "C" __global__ void __launch_bounds__(VS * 2 + 256, 1) NAME(                                                 \
+      const unsigned char *key_records, const unsigned char *value_records, const act *gate, const float *o_norm,     \
+      act *y, float *o_raw, const int *cu_seqlens, const int *doc_chunks, const int *order,                           \
+      const float *const *state_in, float *const *state_out, int64_t state_offset, int H, int HV, int V, float eps) { \
+    gdn2::walk<E, K, VS>(key_records, value_records, gate, o_norm, y, o_raw, cu_seqlens, doc_chunks, order, state_in, \
+                         state_out, state_offset, H, HV, V, eps);                                                     \
   }
 GDN2_WALK(64, 64, __nv_bfloat16, gdn2_walk_k64_v64_bf16)
 GDN2_WALK(64, 128, __nv_bfloat16, gdn2_walk_k64_v128_bf16)

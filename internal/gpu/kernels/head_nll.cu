@@ -1,16 +1,19 @@
 // The head's product and the negative log-likelihood of its rows; no logit reaches memory; sm_90a.
 //
 //   l = x [M, K] w [V, K]^T
-//   nll[r] = ln sum_v exp(l[r, v]) - l[r, target[r]],   top1[r] = arg-max of l[r] is target[r]; the lowest index wins a tie
+//   nll[r] = ln sum_v exp(l[r, v]) - l[r, target[r]],   top1[r] = arg-max of l[r] is target[r]
+// The lowest index wins a tie.
 //
-// head_nll: product.cuh's tiles of 256 logits, each reduced in its registers to the row's maximum and the sum of exponentials below it (part [tiles, M]),
-// and, in the tile that has the target, the target's logit and whether another of the tile beats it (goal [M]).
-// nll_join: a warp a row joins the tiles in a fixed order. A row with NaN gives NaN and top1 = 0.
+// head_nll: product.cuh's tiles of 256 logits, each reduced in its registers to the row's maximum and the sum of
+// exponentials below it (part [tiles, M]), and, in the tile that has the target, the target's logit and whether another
+// of the tile beats it (goal [M]). nll_join: a warp a row joins the tiles in a fixed order. A row with NaN gives NaN
+// and top1 = 0.
 //
 // rows [n]: the position that each row of x scores; targets, nll, top1 [T]. Rows n..M-1 are computed and left out.
 // Launch: head_nll as product.cuh says, 198,656 bytes; nll_join 256 threads, 8 rows.
 //
-// Roofline: 32,768 x 32,000 x 2304: 4.83 TFLOP, 6.8 ms at 710 TFLOP/s; what the kernel does not move: 4.2 GB of logits, twice, 2 ms at 4.2 TB/s.
+// Roofline: 32,768 x 32,000 x 2304: 4.83 TFLOP, 6.8 ms at 710 TFLOP/s; what the kernel does not move: 4.2 GB of logits,
+// twice, 2 ms at 4.2 TB/s.
 #include "product.cuh"
 #include <math_constants.h>
 
@@ -80,7 +83,8 @@ struct Reduce {
 #pragma unroll
         for (int j = 0; j < 32; j++)
 #pragma unroll
-          for (int e = 0; e < 2; e++) beaten |= 8 * j + 2 * at.quad + e < c ? d[4 * j + 2 * h + e] >= l : d[4 * j + 2 * h + e] > l;
+          for (int e = 0; e < 2; e++)
+            beaten |= 8 * j + 2 * at.quad + e < c ? d[4 * j + 2 * h + e] >= l : d[4 * j + 2 * h + e] > l;
         const unsigned all = __ballot_sync(kFullWarp, beaten) >> (at.lane & ~3) & 15;
         if (here && at.quad == 0) goal[r] = make_float2(l, all ? 1.f : 0.f);
       }
@@ -93,13 +97,15 @@ struct Reduce {
 }  // namespace head
 
 extern "C" __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(384, 1)
-    head_nll(const CUtensorMap *maps, float2 *part, float2 *goal, const int *rows, const int *targets, int n, int pairs, int vocab, int K) {
+    head_nll(const CUtensorMap *maps, float2 *part, float2 *goal, const int *rows, const int *targets, int n, int pairs,
+             int vocab, int K) {
   product::run(maps, pairs, vocab, K, head::Reduce{part, goal, rows, targets, n, pairs * 2 * product::kM, vocab, {}});
 }
 
-extern "C" __global__ void __launch_bounds__(256) nll_join(float *__restrict__ nll, unsigned char *__restrict__ top1, const float2 *__restrict__ part,
-                                                            const float2 *__restrict__ goal, const int *__restrict__ rows, const int *__restrict__ targets, int n,
-                                                            int M, int tiles) {
+extern "C" __global__ void __launch_bounds__(256)
+    nll_join(float *__restrict__ nll, unsigned char *__restrict__ top1, const float2 *__restrict__ part,
+             const float2 *__restrict__ goal, const int *__restrict__ rows, const int *__restrict__ targets, int n,
+             int M, int tiles) {
   const int r = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
   if (r >= n) return;
   const int position = rows[r], home = targets[position] / product::kN;

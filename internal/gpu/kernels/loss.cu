@@ -29,14 +29,15 @@ __device__ __forceinline__ Running join(Running a, Running b) {
   Running r;
   r.max = m;
   r.at = first ? a.at : b.at;
-  const float ea = a.max == -CUDART_INF_F ? 0.0f : __expf(a.max - m), eb = b.max == -CUDART_INF_F ? 0.0f : __expf(b.max - m);
+  const float ea = a.max == -CUDART_INF_F ? 0.0f : __expf(a.max - m),
+              eb = b.max == -CUDART_INF_F ? 0.0f : __expf(b.max - m);
   r.sum = a.sum * ea + b.sum * eb;
   return r;
 }
 
-extern "C" __global__ void __launch_bounds__(kThreads) nll_rows(float *__restrict__ nll, unsigned char *__restrict__ top1,
-                                                                 const float *__restrict__ logits, const int *__restrict__ rows,
-                                                                 const int *__restrict__ targets, int vocab, int64_t ld) {
+extern "C" __global__ void __launch_bounds__(kThreads)
+    nll_rows(float *__restrict__ nll, unsigned char *__restrict__ top1, const float *__restrict__ logits,
+             const int *__restrict__ rows, const int *__restrict__ targets, int vocab, int64_t ld) {
   const float *l = logits + int64_t(blockIdx.x) * ld;
   Running a{-CUDART_INF_F, 0.0f, INT_MAX};
   bool nan = false;
@@ -77,7 +78,8 @@ extern "C" __global__ void __launch_bounds__(kThreads) nll_rows(float *__restric
   const bool any_nan = __syncthreads_or(nan);
 #pragma unroll
   for (int d = 16; d > 0; d /= 2) {
-    Running b{__shfl_xor_sync(kFullWarp, a.max, d), __shfl_xor_sync(kFullWarp, a.sum, d), __shfl_xor_sync(kFullWarp, a.at, d)};
+    Running b{__shfl_xor_sync(kFullWarp, a.max, d), __shfl_xor_sync(kFullWarp, a.sum, d),
+              __shfl_xor_sync(kFullWarp, a.at, d)};
     // The lower lane's part stands first in every pair, in both lanes.
     a = (threadIdx.x & d) ? join(b, a) : join(a, b);
   }

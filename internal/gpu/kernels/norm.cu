@@ -14,7 +14,7 @@
 // add_bias: x[t] += b, for models whose w3 has a bias.
 #include "common.cuh"
 
-constexpr int kWarps = 8; // rows a block
+constexpr int kWarps = 8;  // rows a block
 
 __device__ __forceinline__ void store4(act *y, float4 v, float r, float4 w) {
   uint2 u;
@@ -25,7 +25,8 @@ __device__ __forceinline__ void store4(act *y, float4 v, float r, float4 w) {
 }
 
 template <int NC>
-__device__ __forceinline__ void norm_rows(act *y, const float *x, const float *w, const int *rows, int n, int D, float eps) {
+__device__ __forceinline__ void norm_rows(act *y, const float *x, const float *w, const int *rows, int n, int D,
+                                          float eps) {
   const int r = blockIdx.x * kWarps + threadIdx.x / 32, lane = threadIdx.x % 32;
   if (r >= n) return;
   const float *in = x + int64_t(rows ? rows[r] : r) * D;
@@ -47,18 +48,20 @@ __device__ __forceinline__ void norm_rows(act *y, const float *x, const float *w
   }
 }
 
-#define NORM(NC)                                                                                                               \
-  extern "C" __global__ void __launch_bounds__(32 * kWarps) rms_norm_##NC(act *__restrict__ y, const float *__restrict__ x,   \
-      const float *__restrict__ w, const int *__restrict__ rows, int n, int D, float eps) {                                    \
-    norm_rows<NC>(y, x, w, rows, n, D, eps);                                                                                   \
+#define NORM(NC)                                                                                   \
+  extern "C" __global__ void __launch_bounds__(32 * kWarps)                                        \
+      rms_norm_##NC(act *__restrict__ y, const float *__restrict__ x, const float *__restrict__ w, \
+                    const int *__restrict__ rows, int n, int D, float eps) {                       \
+    norm_rows<NC>(y, x, w, rows, n, D, eps);                                                       \
   }
 NORM(4)
 NORM(8)
 NORM(18)
 NORM(32)
 
-extern "C" __global__ void __launch_bounds__(32 * kWarps) rms_norm_wide(act *__restrict__ y, const float *__restrict__ x, const float *__restrict__ w,
-                                                                         const int *__restrict__ rows, int n, int D, float eps) {
+extern "C" __global__ void __launch_bounds__(32 * kWarps)
+    rms_norm_wide(act *__restrict__ y, const float *__restrict__ x, const float *__restrict__ w,
+                  const int *__restrict__ rows, int n, int D, float eps) {
   const int r = blockIdx.x * kWarps + threadIdx.x / 32, lane = threadIdx.x % 32;
   if (r >= n) return;
   const float *in = x + int64_t(rows ? rows[r] : r) * D;
@@ -73,7 +76,9 @@ extern "C" __global__ void __launch_bounds__(32 * kWarps) rms_norm_wide(act *__r
     store4(out + c, *reinterpret_cast<const float4 *>(in + c), scale, *reinterpret_cast<const float4 *>(w + c));
 }
 
-extern "C" __global__ void __launch_bounds__(256) add_bias(float *__restrict__ x, const float *__restrict__ b, int T, int D) {
+extern "C" __global__ void __launch_bounds__(256)
+    add_bias(float *__restrict__ x, const float *__restrict__ b, int T, int D) {
   const int64_t n = int64_t(T) * D;
-  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < n; i += int64_t(gridDim.x) * blockDim.x) x[i] += b[i % D];
+  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < n; i += int64_t(gridDim.x) * blockDim.x)
+    x[i] += b[i % D];
 }

@@ -1,4 +1,5 @@
-// The short convolution of a run of tokens, and what the recurrence writes of it: shared by the gates and gdn2_prepare, so that both give the same bits.
+// The short convolution of a run of tokens, and what the recurrence writes of it: shared by the gates and gdn2_prepare,
+// so that both give the same bits.
 #pragma once
 #include "common.cuh"
 #include <type_traits>
@@ -49,7 +50,8 @@ __device__ __forceinline__ void store(E *p, const float (&f)[4]) {
 
 template <typename E>
 __device__ __forceinline__ void store(E *p, const float (&f)[8]) {
-  *reinterpret_cast<uint4 *>(p) = make_uint4(pack<E>(f[0], f[1]), pack<E>(f[2], f[3]), pack<E>(f[4], f[5]), pack<E>(f[6], f[7]));
+  *reinterpret_cast<uint4 *>(p) =
+      make_uint4(pack<E>(f[0], f[1]), pack<E>(f[2], f[3]), pack<E>(f[4], f[5]), pack<E>(f[6], f[7]));
 }
 
 // The convolution of W channels, times -log2(e): weights, and what the next three
@@ -73,7 +75,8 @@ struct Conv {
     for (int i = 0; i < W; i += step) {
       const Word f = *reinterpret_cast<const Word *>(from + i);
 #pragma unroll
-      for (int j = 0; j < step; j++) to[i + j] = fmaf(-kLog2e, reinterpret_cast<const float *>(&f)[j], 0.0f);  // never -0
+      for (int j = 0; j < step; j++)
+        to[i + j] = fmaf(-kLog2e, reinterpret_cast<const float *>(&f)[j], 0.0f);  // never -0
     }
   }
 
@@ -86,7 +89,8 @@ struct Conv {
   }
 
   // start takes in what stands before token t, of a sequence that begins at first.
-  __device__ __forceinline__ void start(const act *p, int64_t ldp, const act *hist, int C, int channel, int t, int first) {
+  __device__ __forceinline__ void start(const act *p, int64_t ldp, const act *hist, int C, int channel, int t,
+                                        int first) {
     Row<W> x[3];
 #pragma unroll
     for (int j = 0; j < 3; j++) {
@@ -122,8 +126,11 @@ enum Gates : int { kKaczmarz = 1, kL2Norm = 2, kNegative = 4 };
 // inverse_sigmoid is 1 / sigmoid(x).
 __device__ __forceinline__ float inverse_sigmoid(float x) { return 1.0f + exp2_approx(-kLog2e * x); }
 
-// inverse_step is 1 / the Kaczmarz step of a token with |k|^2 = kk, where open = 1 / sigmoid(eta). It stays finite: infinity times 2^-infinity would be NaN.
-__device__ __forceinline__ float inverse_step(float open, float kk, float eps) { return min_nan(open * max_nan(kk, eps), 0x1p126f); }
+// inverse_step is 1 / the Kaczmarz step of a token with |k|^2 = kk, where open = 1 / sigmoid(eta). It stays finite:
+// infinity times 2^-infinity would be NaN.
+__device__ __forceinline__ float inverse_step(float open, float kk, float eps) {
+  return min_nan(open * max_nan(kk, eps), 0x1p126f);
+}
 
 // least_gate is the least inverse of an erase gate; inverse steps are multiplied by it for erased.
 __device__ __forceinline__ float least_gate(int flags) { return flags & kNegative ? 0.5f : 1.0f; }
@@ -133,10 +140,11 @@ __device__ __forceinline__ float erased(float k, float xb, float inv_step, float
   return k * rcp_approx(max_nan(fmaf(exp2_approx(-kLog2e * xb), inv_step, inv_step), least));
 }
 
-// written is w v of W channels of the next token: v by the convolution, w the write gate sigmoid(xw) step, at most 1; inv_step = 1 / step. One reciprocal for
-// both.
+// written is w v of W channels of the next token: v by the convolution, w the write gate sigmoid(xw) step, at most 1;
+// inv_step = 1 / step. One reciprocal for both.
 template <int W>
-__device__ __forceinline__ void written(float (&y)[W], Conv<W> &conv, const Row<W> &xv, const Row<W> &xw, float inv_step) {
+__device__ __forceinline__ void written(float (&y)[W], Conv<W> &conv, const Row<W> &xv, const Row<W> &xw,
+                                        float inv_step) {
 #pragma unroll
   for (int i = 0; i < W; i++) {
     const float av = conv.push(i, xv[i]), w = max_nan(fmaf(exp2_approx(-kLog2e * xw[i]), inv_step, inv_step), 1.0f);

@@ -9,9 +9,10 @@
 // 4.2 TB/s.
 #include "common.cuh"
 
-extern "C" __global__ void __launch_bounds__(256) swiglu(act *__restrict__ y, const act *__restrict__ h, const float *__restrict__ bias, int T, int I) {
+extern "C" __global__ void __launch_bounds__(256)
+    swiglu(act *__restrict__ y, const act *__restrict__ h, const float *__restrict__ bias, int T, int I) {
   const unsigned I8 = unsigned(I) / 8;
-  const unsigned n = unsigned(T) * I8; // at most 2^20 tokens x I/8: the engine refuses what does not fit
+  const unsigned n = unsigned(T) * I8;  // at most 2^20 tokens x I/8: the engine refuses what does not fit
   // Two independent pieces a thread, a block's width apart.
   const unsigned i0 = blockIdx.x * (2 * blockDim.x) + threadIdx.x;
   Act8 a[2], b[2];

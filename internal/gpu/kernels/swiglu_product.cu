@@ -4,11 +4,12 @@
 //
 // The product is product.cuh's. Its tile of 256 columns of h gives 128 of y, which go by shared memory and TMA.
 //
-// y act, dense, I a multiple of 8; past I nothing is written. maps: product.cuh's two, then y (box 64 x 64, 128-byte swizzle). bias: b1|b2 fp32 [2 I].
-// Launch: as product.cuh says, 231,424 bytes. columns: 2 I.
+// y act, dense, I a multiple of 8; past I nothing is written. maps: product.cuh's two, then y (box 64 x 64, 128-byte
+// swizzle). bias: b1|b2 fp32 [2 I]. Launch: as product.cuh says, 231,424 bytes. columns: 2 I.
 //
-// Roofline at 32,768 tokens of the 1.3B model: 1.87 TFLOP, 2.4 ms at the 790 TFLOP/s that cuBLAS reaches on large products of an H200 before its power limit, 2.65 at
-// the 710 under it. What the kernel does not move: 813 MB written and read again between product and activation, 0.39 ms at 4.2 TB/s.
+// Roofline at 32,768 tokens of the 1.3B model: 1.87 TFLOP, 2.4 ms at the 790 TFLOP/s that cuBLAS reaches on large
+// products of an H200 before its power limit, 2.65 at the 710 under it. What the kernel does not move: 813 MB written
+// and read again between product and activation, 0.39 ms at 4.2 TB/s.
 #include "product.cuh"
 
 namespace swiglu {
@@ -17,14 +18,20 @@ constexpr int kOut = 64 * 128 * 2;  // a warpgroup's: 64 rows of 128 columns of 
 static_assert(product::shared_bytes(2 * kOut) == 231424, "the launch says so");
 
 __device__ __forceinline__ void put(const CUtensorMap *map, int column, int row, uint32_t from) {
-  asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group [%0, {%1, %2}], [%3];" ::"l"(map), "r"(column), "r"(row), "r"(from) : "memory");
+  asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group [%0, {%1, %2}], [%3];"
+               :
+               : "l"(map), "r"(column), "r"(row), "r"(from)
+               : "memory");
 }
 __device__ __forceinline__ void put_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
 __device__ __forceinline__ void put_wait_read() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
 __device__ __forceinline__ void put_wait() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
 __device__ __forceinline__ void warpgroup_sync(int id) { asm volatile("bar.sync %0, 128;" ::"r"(id) : "memory"); }
 __device__ __forceinline__ void store_matrices(uint32_t to, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
-  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(a), "r"(b), "r"(c), "r"(d) : "memory");
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};"
+               :
+               : "r"(to), "r"(a), "r"(b), "r"(c), "r"(d)
+               : "memory");
 }
 
 __device__ __forceinline__ uint32_t pack(float a, float b) {
@@ -66,7 +73,8 @@ struct Activation {
         if constexpr (Bias) {
           const int column = first + 8 * (p + q) + 2 * at.quad;
           if (column < inner) {
-            const float2 b1 = *reinterpret_cast<const float2 *>(bias + column), b2 = *reinterpret_cast<const float2 *>(bias + inner + column);
+            const float2 b1 = *reinterpret_cast<const float2 *>(bias + column),
+                         b2 = *reinterpret_cast<const float2 *>(bias + inner + column);
             a[0] += b1.x, a[1] += b1.y, a[2] += b1.x, a[3] += b1.y;
             b[0] += b2.x, b[1] += b2.y, b[2] += b2.x, b[3] += b2.y;
           }
@@ -92,10 +100,10 @@ struct Activation {
 
 }  // namespace swiglu
 
-#define SWIGLU_PRODUCT(NAME, BIAS)                                                                                              \
-  extern "C" __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(384, 1)                                                \
-      NAME(const CUtensorMap *maps, const float *bias, int pairs, int columns, int K) {                                         \
-    product::run(maps, pairs, columns, K, swiglu::Activation<BIAS>{maps + 2, bias, columns / 2});                               \
+#define SWIGLU_PRODUCT(NAME, BIAS)                                                                \
+  extern "C" __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(384, 1)                  \
+      NAME(const CUtensorMap *maps, const float *bias, int pairs, int columns, int K) {           \
+    product::run(maps, pairs, columns, K, swiglu::Activation<BIAS>{maps + 2, bias, columns / 2}); \
   }
 SWIGLU_PRODUCT(swiglu_product, false)
 SWIGLU_PRODUCT(swiglu_product_bias, true)

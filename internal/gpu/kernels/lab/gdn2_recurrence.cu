@@ -1,9 +1,11 @@
-// Lab for the GDN-2 recurrence kernels: checked against float64, then timed. Versions: see docs/kernels/recurrence.md.
+// Lab for the GDN-2 recurrence kernels: checked against float64, then timed. Versions: docs/kernels/recurrence.md.
+// `make gpu-lab` builds it:
 //
-//   nvcc -std=c++17 -O3 -gencode=arch=compute_90a,code=sm_90a -o gdn2_lab lab/gdn2_recurrence.cu && ./gdn2_lab [check|small|time|all]
+//   .build/cuda/lab/gdn2_recurrence [check|small|time|all]
 //
-// check: lengths at every boundary, all shapes and element types, mild to violent decays, carried states, poisoned buffers, bits packed = alone = split.
-// small: the same kernels on little, for compute-sanitizer (racecheck: build with -DHOPPER_RACECHECK). time: 8 x 4096 tokens and length mixes at 32,768. all: check, then time unless a check failed.
+// check: lengths at every boundary, all shapes and element types, mild to violent decays, carried states, poisoned
+// buffers, bits packed = alone = split. small: the same kernels on little, for compute-sanitizer (racecheck: build with
+// -DHOPPER_RACECHECK). time: 8 x 4096 tokens and length mixes at 32,768. all: check, then time unless a check failed.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -19,13 +21,13 @@
 #include "../gdn2_simple.cu"
 #include "../gdn2_walk.cu"
 
-#define CHECK(x)                                                                                    \
-  do {                                                                                              \
-    cudaError_t e = (x);                                                                            \
-    if (e != cudaSuccess) {                                                                         \
-      fprintf(stderr, "%s:%d: %s: %s\n", __FILE__, __LINE__, #x, cudaGetErrorString(e));            \
-      exit(1);                                                                                      \
-    }                                                                                               \
+#define CHECK(x)                                                                         \
+  do {                                                                                   \
+    cudaError_t e = (x);                                                                 \
+    if (e != cudaSuccess) {                                                              \
+      fprintf(stderr, "%s:%d: %s: %s\n", __FILE__, __LINE__, #x, cudaGetErrorString(e)); \
+      exit(1);                                                                           \
+    }                                                                                    \
   } while (0)
 
 using bf16 = __nv_bfloat16;
@@ -33,18 +35,25 @@ static int failures = 0;
 
 template <typename T>
 struct Buffer {
-  T* p = nullptr;
+  T *p = nullptr;
   size_t n = 0;
   Buffer() = default;
   explicit Buffer(size_t n) : n(n) {
     CHECK(cudaMalloc(&p, std::max<size_t>(n, 1) * sizeof(T)));
     poison();
   }
-  explicit Buffer(const std::vector<T>& v) : Buffer(v.size()) { CHECK(cudaMemcpy(p, v.data(), n * sizeof(T), cudaMemcpyHostToDevice)); }
-  Buffer(const Buffer&) = delete;
-  Buffer(Buffer&& o) : p(o.p), n(o.n) { o.p = nullptr; }
-  Buffer& operator=(Buffer&& o) { std::swap(p, o.p), std::swap(n, o.n); return *this; }
-  ~Buffer() { if (p) cudaFree(p); }
+  explicit Buffer(const std::vector<T> &v) : Buffer(v.size()) {
+    CHECK(cudaMemcpy(p, v.data(), n * sizeof(T), cudaMemcpyHostToDevice));
+  }
+  Buffer(const Buffer &) = delete;
+  Buffer(Buffer &&o) : p(o.p), n(o.n) { o.p = nullptr; }
+  Buffer &operator=(Buffer &&o) {
+    std::swap(p, o.p), std::swap(n, o.n);
+    return *this;
+  }
+  ~Buffer() {
+    if (p) cudaFree(p);
+  }
   void poison() { CHECK(cudaMemset(p, 0xff, n * sizeof(T))); }
   std::vector<T> host() const {
     std::vector<T> v(n);
@@ -53,13 +62,18 @@ struct Buffer {
   }
 };
 
-struct Shape { int H, HV, K, V; };
+struct Shape {
+  int H, HV, K, V;
+};
 
-static void parallel(int n, const std::function<void(int)>& f) {
+static void parallel(int n, const std::function<void(int)> &f) {
   int workers = std::max(1u, std::thread::hardware_concurrency());
   std::vector<std::thread> ts;
-  for (int w = 0; w < workers; w++) ts.emplace_back([=, &f] { for (int i = w; i < n; i += workers) f(i); });
-  for (auto& t : ts) t.join();
+  for (int w = 0; w < workers; w++)
+    ts.emplace_back([=, &f] {
+      for (int i = w; i < n; i += workers) f(i);
+    });
+  for (auto &t : ts) t.join();
 }
 
 template <typename E>
@@ -74,10 +88,10 @@ struct Inputs {
 };
 
 enum Kind { kla, l2, l2_negative };
-static const char* kind_names[] = {"kla", "l2", "l2 x2"};
+static const char *kind_names[] = {"kla", "l2", "l2 x2"};
 
 template <typename E>
-static Inputs<E> make(Shape s, const std::vector<int>& lens, float decay, Kind kind, unsigned seed) {
+static Inputs<E> make(Shape s, const std::vector<int> &lens, float decay, Kind kind, unsigned seed) {
   Inputs<E> in;
   in.s = s, in.lens = lens;
   for (int n : lens) in.T += n;
@@ -94,7 +108,9 @@ static Inputs<E> make(Shape s, const std::vector<int>& lens, float decay, Kind k
     for (int64_t t = T * part / 64; t < T * (part + 1) / 64; t++)
       for (int h = 0; h < s.H; h++) {
         float nq = 0, nk = 0;
-        for (int i = 0; i < s.K; i++) q[i] = silu_of(1.4f * normal(r)), k[i] = silu_of(1.4f * normal(r)), b[i] = sigmoid(1.4f * normal(r)), nq += q[i] * q[i], nk += k[i] * k[i];
+        for (int i = 0; i < s.K; i++)
+          q[i] = silu_of(1.4f * normal(r)), k[i] = silu_of(1.4f * normal(r)), b[i] = sigmoid(1.4f * normal(r)),
+          nq += q[i] * q[i], nk += k[i] * k[i];
         float step = kind == kla ? sigmoid(normal(r)) / std::max(nk, 1e-6f) : 1;
         for (int i = 0; i < s.K; i++) {
           int64_t at = (t * s.H + h) * s.K + i;
@@ -107,24 +123,26 @@ static Inputs<E> make(Shape s, const std::vector<int>& lens, float decay, Kind k
         for (int hv = h * (s.HV / s.H); hv < (h + 1) * (s.HV / s.H); hv++)
           for (int i = 0; i < s.V; i++) {
             int64_t at = (t * s.HV + hv) * s.V + i;
-            in.wv[at] = E(std::min(1.f, sigmoid(1.4f * normal(r)) * step) * silu_of(1.4f * normal(r))), in.gate[at] = act(1.4f * normal(r));
+            in.wv[at] = E(std::min(1.f, sigmoid(1.4f * normal(r)) * step) * silu_of(1.4f * normal(r))),
+            in.gate[at] = act(1.4f * normal(r));
           }
       }
   });
   std::mt19937 r(seed);
   std::normal_distribution<float> normal;
-  for (auto& x : in.norm) x = 1 + 0.2f * normal(r);
+  for (auto &x : in.norm) x = 1 + 0.2f * normal(r);
   return in;
 }
 
 struct Result {
-  std::vector<float> o, y;      // [T, HV, V]
-  std::vector<float> state;     // [N, HV, K, V]
+  std::vector<float> o, y;   // [T, HV, V]
+  std::vector<float> state;  // [N, HV, K, V]
 };
 
 // The recurrence, token by token, in float64.
 template <typename E>
-static void reference(const Inputs<E>& in, const std::vector<float>& state0, float scale, float eps, std::vector<double>& o, std::vector<double>& y, std::vector<double>& state) {
+static void reference(const Inputs<E> &in, const std::vector<float> &state0, float scale, float eps,
+                      std::vector<double> &o, std::vector<double> &y, std::vector<double> &state) {
   const Shape s = in.s;
   o.assign(size_t(in.T) * s.HV * s.V, 0), y = o, state.assign(in.lens.size() * s.HV * s.K * s.V, 0);
   std::vector<int> begin;
@@ -132,21 +150,22 @@ static void reference(const Inputs<E>& in, const std::vector<float>& state0, flo
   for (int n : in.lens) begin.push_back(at), at += n;
   parallel(in.lens.size() * s.HV, [&](int job) {
     const int doc = job / s.HV, hv = job % s.HV, h = hv / (s.HV / s.H);
-    double* S = &state[size_t(job) * s.K * s.V];
-    if (!state0.empty()) for (int i = 0; i < s.K * s.V; i++) S[i] = state0[size_t(job) * s.K * s.V + i];
+    double *S = &state[size_t(job) * s.K * s.V];
+    if (!state0.empty())
+      for (int i = 0; i < s.K * s.V; i++) S[i] = state0[size_t(job) * s.K * s.V + i];
     std::vector<double> u(s.V);
     for (int t = begin[doc]; t < begin[doc] + in.lens[doc]; t++) {
       const size_t kx = (size_t(t) * s.H + h) * s.K, vx = (size_t(t) * s.HV + hv) * s.V;
       for (int v = 0; v < s.V; v++) u[v] = double(float(in.wv[vx + v]));
       for (int i = 0; i < s.K; i++) {
         const double e = std::exp(double(float(in.g[kx + i]))), b = double(float(in.bk[kx + i]));
-        double* row = S + size_t(i) * s.V;
+        double *row = S + size_t(i) * s.V;
         for (int v = 0; v < s.V; v++) row[v] *= e, u[v] -= b * row[v];
       }
-      double* ot = &o[vx];
+      double *ot = &o[vx];
       for (int i = 0; i < s.K; i++) {
         const double kk = double(float(in.k[kx + i])), qq = scale * double(float(in.q[kx + i]));
-        double* row = S + size_t(i) * s.V;
+        double *row = S + size_t(i) * s.V;
         for (int v = 0; v < s.V; v++) row[v] += kk * u[v], ot[v] += qq * row[v];
       }
       double sum = 0;
@@ -159,24 +178,33 @@ static void reference(const Inputs<E>& in, const std::vector<float>& state0, flo
   });
 }
 
-template <typename E> constexpr bool is_bf16 = std::is_same<E, bf16>::value;
-template <typename E> static auto prepare_kernel(int K) {
+template <typename E>
+constexpr bool is_bf16 = std::is_same<E, bf16>::value;
+template <typename E>
+static auto prepare_kernel(int K) {
   if constexpr (is_bf16<E>) return K == 64 ? gdn2_prepare_k64_bf16 : gdn2_prepare_k128_bf16;
   else return K == 64 ? gdn2_prepare_k64_f16 : gdn2_prepare_k128_f16;
 }
-template <typename E> static auto simple_kernel(int K) {
+template <typename E>
+static auto simple_kernel(int K) {
   if constexpr (is_bf16<E>) return K == 64 ? gdn2_simple_k64_bf16 : gdn2_simple_k128_bf16;
   else return K == 64 ? gdn2_simple_k64_f16 : gdn2_simple_k128_f16;
 }
-template <typename E> static auto walk_kernel(int K, int VS) {
-  if constexpr (is_bf16<E>) return K == 64 ? (VS == 64 ? gdn2_walk_k64_v64_bf16 : gdn2_walk_k64_v128_bf16) : (VS == 64 ? gdn2_walk_k128_v64_bf16 : gdn2_walk_k128_v128_bf16);
-  else return K == 64 ? (VS == 64 ? gdn2_walk_k64_v64_f16 : gdn2_walk_k64_v128_f16) : (VS == 64 ? gdn2_walk_k128_v64_f16 : gdn2_walk_k128_v128_f16);
+template <typename E>
+static auto walk_kernel(int K, int VS) {
+  if constexpr (is_bf16<E>)
+    return K == 64 ? (VS == 64 ? gdn2_walk_k64_v64_bf16 : gdn2_walk_k64_v128_bf16)
+                   : (VS == 64 ? gdn2_walk_k128_v64_bf16 : gdn2_walk_k128_v128_bf16);
+  else
+    return K == 64 ? (VS == 64 ? gdn2_walk_k64_v64_f16 : gdn2_walk_k64_v128_f16)
+                   : (VS == 64 ? gdn2_walk_k128_v64_f16 : gdn2_walk_k128_v128_f16);
 }
 static int key_bytes(int K) { return K == 64 ? gdn2::KeyRecord<64>::bytes : gdn2::KeyRecord<128>::bytes; }
 static int prepare_smem(int K) { return K == 64 ? 81920 : 98304; }
 static int walk_smem(int K, int VS) {
   using namespace gdn2;
-  return K == 64 ? (VS == 64 ? WalkShared<64, 64>::bytes : WalkShared<64, 128>::bytes) : (VS == 64 ? WalkShared<128, 64>::bytes : WalkShared<128, 128>::bytes);
+  return K == 64 ? (VS == 64 ? WalkShared<64, 64>::bytes : WalkShared<64, 128>::bytes)
+                 : (VS == 64 ? WalkShared<128, 64>::bytes : WalkShared<128, 128>::bytes);
 }
 
 // One batch on the device: everything a launch needs.
@@ -192,11 +220,22 @@ struct Batch {
   Buffer<int> cu, doc_chunks, order;
   Buffer<int2> chunks;
   Buffer<unsigned char> key_records, value_records;
-  Buffer<float*> in_table, out_table;
+  Buffer<float *> in_table, out_table;
   bool carried = false;
 
-  Batch(const Inputs<E>& in, const std::vector<float>& state0 = {}, bool keep_state = false)
-      : s(in.s), N(in.lens.size()), T(in.T), scale(1 / std::sqrt(float(in.s.K))), q(in.q), k(in.k), bk(in.bk), wv(in.wv), g(in.g), gate(in.gate), y(in.gate.size()), norm(in.norm) {
+  Batch(const Inputs<E> &in, const std::vector<float> &state0 = {}, bool keep_state = false)
+      : s(in.s),
+        N(in.lens.size()),
+        T(in.T),
+        scale(1 / std::sqrt(float(in.s.K))),
+        q(in.q),
+        k(in.k),
+        bk(in.bk),
+        wv(in.wv),
+        g(in.g),
+        gate(in.gate),
+        y(in.gate.size()),
+        norm(in.norm) {
     std::vector<int> c{0}, d{0}, o;
     std::vector<int2> ch;
     for (int n : in.lens) {
@@ -206,33 +245,39 @@ struct Batch {
     std::stable_sort(o.begin(), o.end(), [&](int a, int b) { return in.lens[a] > in.lens[b]; });
     NC = ch.size();
     cu = Buffer<int>(c), doc_chunks = Buffer<int>(d), order = Buffer<int>(o), chunks = Buffer<int2>(ch);
-    key_records = Buffer<unsigned char>(size_t(NC) * s.H * key_bytes(s.K)), value_records = Buffer<unsigned char>(size_t(NC) * s.HV * s.V * 128);
+    key_records = Buffer<unsigned char>(size_t(NC) * s.H * key_bytes(s.K)),
+    value_records = Buffer<unsigned char>(size_t(NC) * s.HV * s.V * 128);
     if (s.V > 128) o_raw = Buffer<float>(y.n);
     carried = keep_state;
     if (carried) {
       const size_t one = size_t(s.HV) * s.K * s.V;
       states = Buffer<float>(N * one);
       if (!state0.empty()) CHECK(cudaMemcpy(states.p, state0.data(), state0.size() * 4, cudaMemcpyHostToDevice));
-      std::vector<float*> a, b;
-      for (int i = 0; i < N; i++) a.push_back(state0.empty() ? nullptr : states.p + i * one - 4), b.push_back(states.p + i * one - 4);
-      in_table = Buffer<float*>(a), out_table = Buffer<float*>(b);
+      std::vector<float *> a, b;
+      for (int i = 0; i < N; i++)
+        a.push_back(state0.empty() ? nullptr : states.p + i * one - 4), b.push_back(states.p + i * one - 4);
+      in_table = Buffer<float *>(a), out_table = Buffer<float *>(b);
     }
   }
   void simple() {
-    simple_kernel<E>(s.K)<<<dim3(s.HV, N), s.V>>>(q.p, k.p, bk.p, wv.p, g.p, gate.p, norm.p, y.p, cu.p, in_table.p, out_table.p, 4, s.H, s.HV, scale, eps);
+    simple_kernel<E>(s.K)<<<dim3(s.HV, N), s.V>>>(q.p, k.p, bk.p, wv.p, g.p, gate.p, norm.p, y.p, cu.p, in_table.p,
+                                                  out_table.p, 4, s.H, s.HV, scale, eps);
     CHECK(cudaGetLastError());
   }
   void prepare(cudaStream_t st = 0) {
     auto f = prepare_kernel<E>(s.K);
     CHECK(cudaFuncSetAttribute(f, cudaFuncAttributeMaxDynamicSharedMemorySize, prepare_smem(s.K)));
-    f<<<dim3(s.H, NC), 256, prepare_smem(s.K), st>>>(q.p, k.p, bk.p, wv.p, g.p, chunks.p, key_records.p, value_records.p, s.H, s.HV, s.V, scale);
+    f<<<dim3(s.H, NC), 256, prepare_smem(s.K), st>>>(q.p, k.p, bk.p, wv.p, g.p, chunks.p, key_records.p,
+                                                     value_records.p, s.H, s.HV, s.V, scale);
     CHECK(cudaGetLastError());
   }
-  void walk(float* raw, cudaStream_t st = 0) {
+  void walk(float *raw, cudaStream_t st = 0) {
     const int VS = s.V == 64 ? 64 : 128;
     auto f = walk_kernel<E>(s.K, VS);
     CHECK(cudaFuncSetAttribute(f, cudaFuncAttributeMaxDynamicSharedMemorySize, walk_smem(s.K, VS)));
-    f<<<dim3(s.HV * (s.V / VS), N), VS * 2 + 256, walk_smem(s.K, VS), st>>>(key_records.p, value_records.p, gate.p, norm.p, y.p, raw, cu.p, doc_chunks.p, order.p, in_table.p, out_table.p, 4, s.H, s.HV, s.V, eps);
+    f<<<dim3(s.HV * (s.V / VS), N), VS * 2 + 256, walk_smem(s.K, VS), st>>>(
+        key_records.p, value_records.p, gate.p, norm.p, y.p, raw, cu.p, doc_chunks.p, order.p, in_table.p, out_table.p,
+        4, s.H, s.HV, s.V, eps);
     CHECK(cudaGetLastError());
   }
   void fast(cudaStream_t st = 0) {
@@ -246,9 +291,12 @@ struct Batch {
   }
 };
 
-struct Error { double rms = 0, worst = 0; bool finite = true; };
+struct Error {
+  double rms = 0, worst = 0;
+  bool finite = true;
+};
 template <typename T>
-static Error compare(const std::vector<T>& a, const std::vector<double>& b) {
+static Error compare(const std::vector<T> &a, const std::vector<double> &b) {
   Error e;
   double d2 = 0, b2 = 0, w = 0;
   for (size_t i = 0; i < a.size(); i++) {
@@ -256,22 +304,24 @@ static Error compare(const std::vector<T>& a, const std::vector<double>& b) {
     if (!std::isfinite(x)) e.finite = false;
     d2 += d * d, b2 += b[i] * b[i], w = std::max(w, std::fabs(d));
   }
-  e.rms = std::sqrt(d2 / std::max(b2, 1e-300)), e.worst = w / std::max(std::sqrt(b2 / std::max<size_t>(a.size(), 1)), 1e-300);
+  e.rms = std::sqrt(d2 / std::max(b2, 1e-300)),
+  e.worst = w / std::max(std::sqrt(b2 / std::max<size_t>(a.size(), 1)), 1e-300);
   return e;
 }
 
 // Relative root-mean-square errors allowed: (o, state), and y, whose type is act.cuh's.
-template <typename E> constexpr double tolerance = is_bf16<E> ? 8e-3 : 1.5e-3;
+template <typename E>
+constexpr double tolerance = is_bf16<E> ? 8e-3 : 1.5e-3;
 
 template <typename E>
-static void check(Shape s, const std::vector<int>& lens, float decay, Kind kind, bool carried, unsigned seed) {
+static void check(Shape s, const std::vector<int> &lens, float decay, Kind kind, bool carried, unsigned seed) {
   auto in = make<E>(s, lens, decay, kind, seed);
   std::vector<float> state0;
   if (carried) {
     std::mt19937 r(seed + 1);
     std::normal_distribution<float> normal;
     state0.resize(lens.size() * s.HV * s.K * s.V);
-    for (auto& x : state0) x = 0.05f * normal(r);
+    for (auto &x : state0) x = 0.05f * normal(r);
   }
   std::vector<double> o, y, state;
   reference(in, state0, 1 / std::sqrt(float(s.K)), 1e-5f, o, y, state);
@@ -293,15 +343,17 @@ static void check(Shape s, const std::vector<int>& lens, float decay, Kind kind,
     CHECK(cudaDeviceSynchronize());
     eo = compare(raw.host(), o);
   }
-  const bool ok = es.finite && ef.finite && eo.finite && et.finite && es.rms < 4e-3 && ef.rms < 4e-3 + tolerance<E> && eo.rms < tolerance<E> && et.rms < tolerance<E>;
+  const bool ok = es.finite && ef.finite && eo.finite && et.finite && es.rms < 4e-3 && ef.rms < 4e-3 + tolerance<E> &&
+                  eo.rms < tolerance<E> && et.rms < tolerance<E>;
   failures += !ok;
-  printf("%s %-4s H%d HV%d K%d V%d %-5s decay %-5g %s T=%-5d o %.2e (worst %.2e) state %.2e y %.2e simple y %.2e\n", ok ? "ok  " : "FAIL", is_bf16<E> ? "bf16" : "f16", s.H, s.HV, s.K, s.V,
-         kind_names[kind], decay, carried ? "carried" : "zero   ", in.T, eo.rms, eo.worst, et.rms, ef.rms, es.rms);
+  printf("%s %-4s H%d HV%d K%d V%d %-5s decay %-5g %s T=%-5d o %.2e (worst %.2e) state %.2e y %.2e simple y %.2e\n",
+         ok ? "ok  " : "FAIL", is_bf16<E> ? "bf16" : "f16", s.H, s.HV, s.K, s.V, kind_names[kind], decay,
+         carried ? "carried" : "zero   ", in.T, eo.rms, eo.worst, et.rms, ef.rms, es.rms);
 }
 
 // The same bits packed in any order, alone, and split at multiples of 64 tokens.
 template <typename E>
-static void bits(Shape s, const std::vector<int>& lens, unsigned seed) {
+static void bits(Shape s, const std::vector<int> &lens, unsigned seed) {
   auto in = make<E>(s, lens, 1.6f, kla, seed);
   Batch<E> all(in, {}, true);
   all.fast();
@@ -318,8 +370,11 @@ static void bits(Shape s, const std::vector<int>& lens, unsigned seed) {
         const int n = p + 1 < pieces ? std::max(1, lens[d] / 128) * 64 : lens[d] - at, from = begin + at;
         Inputs<E> part;
         part.s = s, part.lens = {n}, part.T = n, part.norm = in.norm;
-        auto cut = [&](auto& to, const auto& v, size_t row) { to.assign(v.begin() + from * row, v.begin() + (from + n) * row); };
-        cut(part.q, in.q, row_k), cut(part.k, in.k, row_k), cut(part.bk, in.bk, row_k), cut(part.g, in.g, row_k), cut(part.wv, in.wv, row_v), cut(part.gate, in.gate, row_v);
+        auto cut = [&](auto &to, const auto &v, size_t row) {
+          to.assign(v.begin() + from * row, v.begin() + (from + n) * row);
+        };
+        cut(part.q, in.q, row_k), cut(part.k, in.k, row_k), cut(part.bk, in.bk, row_k), cut(part.g, in.g, row_k),
+            cut(part.wv, in.wv, row_v), cut(part.gate, in.gate, row_v);
         Batch<E> b(part, state, true);
         b.fast();
         const auto py = b.y.host();
@@ -332,7 +387,8 @@ static void bits(Shape s, const std::vector<int>& lens, unsigned seed) {
     begin += lens[d];
   }
   failures += !ok;
-  printf("%s bits %s K%d V%d HV%d: packed = alone = split\n", ok ? "ok  " : "FAIL", is_bf16<E> ? "bf16" : "f16", s.K, s.V, s.HV);
+  printf("%s bits %s K%d V%d HV%d: packed = alone = split\n", ok ? "ok  " : "FAIL", is_bf16<E> ? "bf16" : "f16", s.K,
+         s.V, s.HV);
 }
 
 template <typename E>
@@ -348,24 +404,27 @@ static void check_all(bool small) {
   unsigned seed = 10;
   check<E>({2, 2, 128, 128}, lengths, 1.6f, kla, false, seed++);
   for (Kind kind : kinds)
-    for (float decay : {0.05f, 1.6f, 50.f, 800.f}) check<E>({2, 2, 128, 128}, {1025, 65, 16, 700}, decay, kind, seed % 2, seed), seed++;
-  for (Shape s : {Shape{2, 2, 64, 64}, Shape{1, 3, 64, 128}, Shape{1, 2, 128, 64}, Shape{2, 2, 128, 256}, Shape{1, 2, 64, 256}, Shape{2, 4, 128, 128}})
+    for (float decay : {0.05f, 1.6f, 50.f, 800.f})
+      check<E>({2, 2, 128, 128}, {1025, 65, 16, 700}, decay, kind, seed % 2, seed), seed++;
+  for (Shape s : {Shape{2, 2, 64, 64}, Shape{1, 3, 64, 128}, Shape{1, 2, 128, 64}, Shape{2, 2, 128, 256},
+                  Shape{1, 2, 64, 256}, Shape{2, 4, 128, 128}})
     for (float decay : {0.05f, 800.f}) check<E>(s, {129, 1, 64, 333}, decay, kinds[seed % 3], true, seed), seed++;
   bits<E>({2, 2, 128, 128}, {1, 64, 129, 1025, 65, 400, 2}, seed++);
   bits<E>({1, 2, 64, 256}, {130, 64, 200}, seed++);
 }
 
 template <typename E>
-static void time_one(const char* name, const std::vector<int>& lens) {
+static void time_one(const char *name, const std::vector<int> &lens) {
   const Shape s{16, 16, 128, 128};
   const auto in = make<E>(s, lens, 0.1f, kla, 7);
   std::vector<Batch<E>> bs;
-  for (int i = 0; i < 2; i++) bs.emplace_back(in);  // two sets in turn: inputs of one are out of the L2 cache when its turn comes
+  for (int i = 0; i < 2; i++)
+    bs.emplace_back(in);  // two sets in turn: inputs of one are out of the L2 cache when its turn comes
   cudaEvent_t a, b, c;
-  for (auto* event : {&a, &b, &c}) CHECK(cudaEventCreate(event));
+  for (auto *event : {&a, &b, &c}) CHECK(cudaEventCreate(event));
   std::vector<float> tp, tw;
   for (int i = 0; i < 24; i++) {
-    auto& x = bs[i % 2];
+    auto &x = bs[i % 2];
     CHECK(cudaEventRecord(a));
     x.prepare();
     CHECK(cudaEventRecord(b));
@@ -387,13 +446,21 @@ static void time_one(const char* name, const std::vector<int>& lens) {
     CHECK(cudaEventElapsedTime(&t, a, c));
     if (i >= 4) tt.push_back(t / 4);
   }
-  auto median = [](std::vector<float> v) { std::sort(v.begin(), v.end()); return v[v.size() / 2]; };
+  auto median = [](std::vector<float> v) {
+    std::sort(v.begin(), v.end());
+    return v[v.size() / 2];
+  };
   const double p = median(tp), w = median(tw), t = median(tt), tok = in.T, chunks = bs[0].NC * 16.;
-  const double rows = tok * 16 * 128 * 2, records = chunks * (57856. + 16384), read_p = 5 * rows, bytes_p = read_p + records, bytes_w = records + 2 * rows;
-  const double flops_p = chunks * 2 * (2 * 64 * 64 * 128 / 2 + 2 * 64 * 64 * 128 / 2), flops_w = chunks * 2 * (3 * 64. * 128 * 128 + 64 * 64 * 128);
+  const double rows = tok * 16 * 128 * 2, records = chunks * (57856. + 16384), read_p = 5 * rows,
+               bytes_p = read_p + records, bytes_w = records + 2 * rows;
+  const double flops_p = chunks * 2 * (2 * 64 * 64 * 128 / 2 + 2 * 64 * 64 * 128 / 2),
+               flops_w = chunks * 2 * (3 * 64. * 128 * 128 + 64 * 64 * 128);
   int longest = *std::max_element(lens.begin(), lens.end());
-  printf("%-4s %-34s N=%-3zu longest %-5d prepare %.3f ms (%.2f TB/s) walk %.3f ms (%.2f TB/s, %.0f TFLOP/s) together %.3f ms; %.2fx the memory floor of 4.3 TB/s\n", is_bf16<E> ? "bf16" : "f16", name, lens.size(),
-         longest, p, bytes_p / p / 1e9, w, bytes_w / w / 1e9, flops_w / w / 1e9, t, t / ((bytes_p + bytes_w) / 4.3e9));
+  printf(
+      "%-4s %-34s N=%-3zu longest %-5d prepare %.3f ms (%.2f TB/s) walk %.3f ms (%.2f TB/s, %.0f TFLOP/s) together "
+      "%.3f ms; %.2fx the memory floor of 4.3 TB/s\n",
+      is_bf16<E> ? "bf16" : "f16", name, lens.size(), longest, p, bytes_p / p / 1e9, w, bytes_w / w / 1e9,
+      flops_w / w / 1e9, t, t / ((bytes_p + bytes_w) / 4.3e9));
   (void)flops_p;
 }
 
@@ -412,7 +479,7 @@ static std::vector<int> mix(unsigned seed, std::vector<int> lens = {}) {
   return lens;
 }
 
-int main(int argc, char** argv) {
+int main(int argc, char **argv) {
   const std::string mode = argc > 1 ? argv[1] : "all";
   if (mode == "small") {
     check_all<bf16>(true), check_all<__half>(true);
@@ -421,7 +488,9 @@ int main(int argc, char** argv) {
   }
   if (failures) return printf("%d checks failed\n", failures), 1;
   if (mode == "time" || mode == "all") {
-    const std::vector<int> peer_starts = {0, 300, 700, 1800, 2000, 2400, 4100, 4900, 6000, 7300, 8100, 9000, 9700, 11500, 12000, 13800, 15000, 16384, 17000, 18000, 20000, 20500, 22000, 24000, 26000, 27000, 27500, 29000, 30500, 31000, 32000, 32768};
+    const std::vector<int> peer_starts = {0,     300,   700,   1800,  2000,  2400,  4100,  4900,  6000,  7300,  8100,
+                                          9000,  9700,  11500, 12000, 13800, 15000, 16384, 17000, 18000, 20000, 20500,
+                                          22000, 24000, 26000, 27000, 27500, 29000, 30500, 31000, 32000, 32768};
     std::vector<int> peer;
     for (size_t i = 1; i < peer_starts.size(); i++) peer.push_back(peer_starts[i] - peer_starts[i - 1]);
     time_one<bf16>("8 x 4096", std::vector<int>(8, 4096));

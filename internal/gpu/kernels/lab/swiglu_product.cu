@@ -1,6 +1,6 @@
-// Lab for swiglu_product: checked against float64 sums, then timed hot.
+// Lab for swiglu_product: checked against float64 sums, then timed hot. `make gpu-lab` builds it:
 //
-//   nvcc -std=c++17 -O3 -gencode=arch=compute_90a,code=sm_90a -o product_lab lab/swiglu_product.cu && ./product_lab [rows]
+//   .build/cuda/lab/swiglu_product [rows]
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -12,13 +12,13 @@
 #include "../swiglu_product.cu"
 #include "../tune.cu"
 
-#define CHECK(x)                                                                         \
-  do {                                                                                   \
-    cudaError_t status = (x);                                                               \
+#define CHECK(x)                                                                              \
+  do {                                                                                        \
+    cudaError_t status = (x);                                                                 \
     if (status != cudaSuccess) {                                                              \
       fprintf(stderr, "%s:%d: %s: %s\n", __FILE__, __LINE__, #x, cudaGetErrorString(status)); \
-      exit(1);                                                                           \
-    }                                                                                    \
+      exit(1);                                                                                \
+    }                                                                                         \
   } while (0)
 
 static CUtensorMap tensor_map(const void *p, uint64_t rows, uint64_t columns, uint64_t ld, uint32_t box_rows) {
@@ -28,14 +28,17 @@ static CUtensorMap tensor_map(const void *p, uint64_t rows, uint64_t columns, ui
   CUtensorMap m;
   cuuint64_t dims[2] = {columns, rows}, strides[1] = {ld * 2};
   cuuint32_t box[2] = {64, box_rows}, elements[2] = {1, 1};
-  CUresult r = reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(fn)(&m, CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 2, const_cast<void *>(p), dims, strides, box, elements,
-      CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  CUresult r = reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(fn)(
+      &m, CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 2, const_cast<void *>(p), dims, strides, box, elements,
+      CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+      CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (r) fprintf(stderr, "cuTensorMapEncodeTiled: %d\n", r), exit(1);
   return m;
 }
 
 __global__ void to_bf16_values(act *p, int64_t n) {
-  for (int64_t i = blockIdx.x * 256ll + threadIdx.x; i < n; i += gridDim.x * 256ll) p[i] = to_act(__bfloat162float(__float2bfloat16(to_float32(p[i]))));
+  for (int64_t i = blockIdx.x * 256ll + threadIdx.x; i < n; i += gridDim.x * 256ll)
+    p[i] = to_act(__bfloat162float(__float2bfloat16(to_float32(p[i]))));
 }
 
 struct Product {
@@ -62,7 +65,8 @@ static Product make(int rows, int n, int k, bool bias) {
   fill_random<<<1024, 256>>>(p.w, int64_t(n) * k, 2, 0.05f);
   to_bf16_values<<<1024, 256>>>(p.w, int64_t(n) * k);
   CHECK(cudaMemset(p.y, 0xff, 1ll * rows * n));
-  CUtensorMap maps[3] = {tensor_map(p.x, rows, k, k, 128), tensor_map(p.w, n, k, k, 128), tensor_map(p.y, rows, n / 2, n / 2, 64)};
+  CUtensorMap maps[3] = {tensor_map(p.x, rows, k, k, 128), tensor_map(p.w, n, k, k, 128),
+                         tensor_map(p.y, rows, n / 2, n / 2, 64)};
   CHECK(cudaMemcpy(p.maps, maps, sizeof maps, cudaMemcpyHostToDevice));
   return p;
 }
@@ -87,10 +91,12 @@ __global__ void check_rows(Product p, int rows, int sampled, unsigned *bad, floa
   const int row = int((i / out) * 7919 % rows), c = int(i % out);
   auto dot = [&](int column) {
     double s = 0;
-    for (int k = 0; k < p.k; k++) s += double(to_float32(p.x[int64_t(row) * p.k + k])) * double(to_float32(p.w[int64_t(column) * p.k + k]));
+    for (int k = 0; k < p.k; k++)
+      s += double(to_float32(p.x[int64_t(row) * p.k + k])) * double(to_float32(p.w[int64_t(column) * p.k + k]));
     return s;
   };
-  const double a = dot(c / 8 * 16 + c % 8) + (p.bias ? p.bias[c] : 0), b = dot(c / 8 * 16 + 8 + c % 8) + (p.bias ? p.bias[p.n / 2 + c] : 0);
+  const double a = dot(c / 8 * 16 + c % 8) + (p.bias ? p.bias[c] : 0),
+               b = dot(c / 8 * 16 + 8 + c % 8) + (p.bias ? p.bias[p.n / 2 + c] : 0);
   const double want = a / (1 + exp(-a)) * b, got = to_float32(p.y[int64_t(row) * out + c]);
   const float e = float(fabs(got - want) / (fabs(want) + 0.05));
   if (!(e < 1e-3f)) atomicAdd(bad, 1);
@@ -103,7 +109,14 @@ int main(int argc, char **argv) {
   CHECK(cudaMalloc(&bad, 4));
   CHECK(cudaMalloc(&worst, 4));
   int failures = 0;
-  struct { int rows, n, k; bool bias; } cases[] = {{256, 256, 64, false}, {256, 272, 72, true}, {512, 12416, 2304, true}, {2560, 624, 256, false}, {32768, 12416, 2304, false}};
+  struct {
+    int rows, n, k;
+    bool bias;
+  } cases[] = {{256, 256, 64, false},
+               {256, 272, 72, true},
+               {512, 12416, 2304, true},
+               {2560, 624, 256, false},
+               {32768, 12416, 2304, false}};
   for (auto &c : cases) {
     Product p = make(c.rows, c.n, c.k, c.bias);
     CHECK(cudaMemset(bad, 0, 4));
