@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"surprisal/internal/score"
-	"surprisal/internal/store/storetest"
+	"surprisal/internal/testkit/storetest"
 )
 
 // TestBucketRunGoesOn scores a corpus from a bucket into a bucket, while one

@@ -10,7 +10,7 @@ import (
 	"testing"
 
 	"surprisal/internal/score"
-	"surprisal/internal/store/storetest"
+	"surprisal/internal/testkit/storetest"
 )
 
 // TestBucketCluster submits a corpus of JSON lines in a bucket to a cluster, which

@@ -13,8 +13,8 @@ import (
 
 	"github.com/chromedp/chromedp"
 
-	"surprisal/internal/browsertest"
 	"surprisal/internal/jobs"
+	"surprisal/internal/testkit/browsertest"
 )
 
 //go:embed testdata/axe.min.js

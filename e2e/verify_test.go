@@ -18,9 +18,9 @@ import (
 
 	"github.com/parquet-go/parquet-go"
 
-	"surprisal/internal/pythontest"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
+	"surprisal/internal/testkit/pythontest"
 )
 
 // someTexts are n small documents, each another.

@@ -18,15 +18,21 @@ const module = "surprisal"
 // layers lists who may import whom: a package imports only families of layers
 // below its own, and its own family.
 var layers = [][]string{
-	{"internal/browsertest", "internal/failpoint", "internal/metrics", "internal/pythontest", "internal/score", "internal/traces"},
+	{"internal/failpoint", "internal/metrics", "internal/score", "internal/traces"},
 	{"internal/store"},
 	{"internal/jobs", "internal/model", "internal/shard"},
 	{"internal/gpu"}, // an engine is made of a model's tensors
 	{"internal/dispatch", "internal/worker"},
-	{"internal/sift", "internal/serve"},
+	{"internal/curate", "internal/serve"},
 	{"internal/report"},
+	{"internal/testkit"}, // what tests share: see testkitUsers
 	{"cmd/dispatcher", "cmd/worker", "internal/tools", "bench", "e2e"},
 }
+
+// testkit is imported by tests and by testkitUsers alone.
+const testkit = "internal/testkit"
+
+var testkitUsers = []string{testkit, "internal/tools", "bench", "e2e"}
 
 // owners names the one package family that may import each heavy dependency. The
 // end-to-end tests and checkrun use two themselves, so as not to trust the code under test.
@@ -45,7 +51,7 @@ var owners = map[string][]string{
 	"github.com/NVIDIA/":             {"internal/gpu/telemetry"},
 	"github.com/schollz/":            {"cmd/dispatcher"},
 	"golang.org/x/image/":            {"internal/report"},
-	"github.com/chromedp/":           {"internal/browsertest", "internal/report", "e2e"},
+	"github.com/chromedp/":           {"internal/testkit/browsertest", "internal/report", "e2e"},
 	"github.com/charmbracelet/":      {"internal/serve"},
 	"go.opentelemetry.io/":           {"internal/traces", "e2e"},
 }
@@ -112,6 +118,13 @@ func TestImportArrows(t *testing.T) {
 					continue
 				}
 				to, other := layerOf(im)
+				if within(im, path.Join(module, testkit)) {
+					uses := func(f string) bool { return within(p.ImportPath, path.Join(module, f)) }
+					if i == 0 && !slices.ContainsFunc(testkitUsers, uses) {
+						t.Errorf("%s imports %s, which is for tests", p.ImportPath, im)
+					}
+					continue
+				}
 				if to < layer || other == family || i > 0 && to == layer {
 					continue
 				}

@@ -6,7 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"surprisal/internal/sift"
+	"surprisal/internal/curate"
 )
 
 func newBucket(l life) *cobra.Command {
@@ -33,13 +33,13 @@ DEST must be new or empty. The same command again goes on where it stopped.`,
 	f.Bool("partial", false, "go on although rows have no score yet; those are left out")
 	f.Bool("json", false, "print what was written as JSON")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		var o sift.BucketOptions
+		var o curate.BucketOptions
 		o.By, _ = f.GetStringSlice("by") // made above, as are the others
 		o.As, _ = f.GetString("as")
 		o.To, _ = f.GetString("to")
 		partial, _ := f.GetBool("partial")
 		asJSON, _ := f.GetBool("json")
-		c, err := sift.Open(l.drain, args[0], partial)
+		c, err := curate.Open(l.drain, args[0], partial)
 		if err != nil {
 			return err
 		}

@@ -7,7 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"surprisal/internal/sift"
+	"surprisal/internal/curate"
 )
 
 func newFilter(l life) *cobra.Command {
@@ -40,7 +40,7 @@ goes on where it stopped.`,
 	f.Bool("partial", false, "go on although rows have no score yet; those are left out")
 	f.Bool("json", false, "print what was kept as JSON")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		var o sift.FilterOptions
+		var o curate.FilterOptions
 		o.Where, _ = f.GetString("where") // made above, as are the others
 		o.By, _ = f.GetStringSlice("by")
 		o.To, _ = f.GetString("to")
@@ -51,7 +51,7 @@ goes on where it stopped.`,
 		if o.Where == "" {
 			return flagError{fmt.Errorf("no condition is given: --where 'perplexity < p60'")}
 		}
-		c, err := sift.Open(l.drain, args[0], partial)
+		c, err := curate.Open(l.drain, args[0], partial)
 		if err != nil {
 			return err
 		}
@@ -68,10 +68,10 @@ goes on where it stopped.`,
 }
 
 // printKept prints what a filter kept of each group.
-func printKept(w io.Writer, r *sift.Result) error {
+func printKept(w io.Writer, r *curate.Result) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(t, "kept rows\tof\t%\tkept tokens\tof\t%\t  group")
-	line := func(name string, c sift.Count) {
+	line := func(name string, c curate.Count) {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t  %s\n", count(c.Kept), count(c.Rows), percent(c.Kept, c.Rows),
 			count(c.KeptTokens), count(c.Tokens), percent(c.KeptTokens, c.Tokens), oneLine(name))
 	}
@@ -93,7 +93,7 @@ func printKept(w io.Writer, r *sift.Result) error {
 }
 
 // printThresholds says what percentiles came to.
-func printThresholds(w io.Writer, list []sift.Threshold) {
+func printThresholds(w io.Writer, list []curate.Threshold) {
 	for i := range list {
 		th := &list[i]
 		of, is := "", "has no value"

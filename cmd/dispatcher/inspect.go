@@ -14,10 +14,10 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"surprisal/internal/curate"
 	"surprisal/internal/dispatch"
 	"surprisal/internal/report"
 	"surprisal/internal/score"
-	"surprisal/internal/sift"
 )
 
 func newInspect(l life) *cobra.Command {
@@ -82,19 +82,19 @@ func inspect(cmd *cobra.Command, l life, args []string) error {
 	}
 	var workerLog bytes.Buffer
 	again := report.Rescorer{Local: dispatch.Local{WorkerBin: bin, WorkerLog: &workerLog, Log: log.Level(zerolog.ErrorLevel)}, Program: version}
-	var doc *sift.Document
+	var doc *curate.Document
 	var m *score.Manifest
 	title := "text"
 	switch {
 	case len(args) == 1 && row != "" && !f.Changed("text"):
-		c, err := sift.Open(l.drain, args[0], true)
+		c, err := curate.Open(l.drain, args[0], true)
 		if err != nil {
 			return err
 		}
 		if doc, err = documentAt(l, c, row); err != nil {
 			return err
 		}
-		if err := again.Tokens(l.drain, c, []*sift.Document{doc}); err != nil {
+		if err := again.Tokens(l.drain, c, []*curate.Document{doc}); err != nil {
 			return fmt.Errorf("score %s again: %w", row, err)
 		}
 		m = c.Manifest
@@ -134,7 +134,7 @@ func inspect(cmd *cobra.Command, l life, args []string) error {
 }
 
 // documentAt reads the document that FILE:N names.
-func documentAt(l life, c *sift.Corpus, row string) (*sift.Document, error) {
+func documentAt(l life, c *curate.Corpus, row string) (*curate.Document, error) {
 	i := strings.LastIndexByte(row, ':')
 	if i < 1 {
 		return nil, flagError{fmt.Errorf("--row %q is not FILE:N", row)}
@@ -150,7 +150,7 @@ func documentAt(l life, c *sift.Corpus, row string) (*sift.Document, error) {
 	return c.Document(l.drain, file, n)
 }
 
-func machineView(title string, doc *sift.Document, tokens []report.Token) inspected {
+func machineView(title string, doc *curate.Document, tokens []report.Token) inspected {
 	s := doc.Score
 	v := inspected{Document: title, ID: doc.ID, Tokens: s.Tokens, SumNLL: s.SumNLL, Top1: s.Top1, Truncated: s.Truncated, Error: s.Error}
 	if s.Bytes >= 0 {

@@ -10,10 +10,10 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 
+	"surprisal/internal/curate"
 	"surprisal/internal/dispatch"
 	"surprisal/internal/report"
 	"surprisal/internal/shard"
-	"surprisal/internal/sift"
 	"surprisal/internal/store"
 )
 
@@ -64,7 +64,7 @@ func runReport(cmd *cobra.Command, l life, out string) error {
 	if err != nil {
 		return err
 	}
-	c, err := sift.Open(l.drain, out, partial)
+	c, err := curate.Open(l.drain, out, partial)
 	if err != nil {
 		return err
 	}
@@ -78,7 +78,7 @@ func runReport(cmd *cobra.Command, l life, out string) error {
 	if !noTokens {
 		var workerLog bytes.Buffer
 		again := report.Rescorer{Local: dispatch.Local{WorkerBin: bin, WorkerLog: &workerLog, Log: log.Level(zerolog.ErrorLevel)}, Program: version}
-		o.Tokens = func(ctx context.Context, docs []*sift.Document) (string, error) {
+		o.Tokens = func(ctx context.Context, docs []*curate.Document) (string, error) {
 			if err := again.Tokens(ctx, c, docs); err != nil {
 				return oneLine(err.Error()), ctx.Err()
 			}

@@ -10,8 +10,8 @@ import (
 	"slices"
 	"testing"
 
-	"surprisal/internal/model/modeltest"
 	"surprisal/internal/model/tokenizer"
+	"surprisal/internal/testkit/modeltest"
 )
 
 // demoScore is what float64 gives a document of the demo.

@@ -12,8 +12,8 @@ import (
 	"strings"
 	"testing"
 
-	"surprisal/internal/model/modeltest"
 	"surprisal/internal/score"
+	"surprisal/internal/testkit/modeltest"
 )
 
 // lengths are those at which chunks, tiles and batches end.

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"surprisal/internal/model/modeltest"
+	"surprisal/internal/testkit/modeltest"
 )
 
 const goldens = "../../testdata/goldens"

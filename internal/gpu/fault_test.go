@@ -12,8 +12,8 @@ import (
 	"strings"
 	"testing"
 
-	"surprisal/internal/model/modeltest"
 	"surprisal/internal/score"
+	"surprisal/internal/testkit/modeltest"
 )
 
 // TestFault: a fault of the device names GPU and batch, and every later call says

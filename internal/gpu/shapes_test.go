@@ -9,10 +9,10 @@ import (
 	"testing"
 
 	"surprisal/internal/model"
-	"surprisal/internal/model/ckptgen"
 	"surprisal/internal/model/cpu"
+	"surprisal/internal/testkit/ckptgen"
 
-	"surprisal/internal/model/modeltest"
+	"surprisal/internal/testkit/modeltest"
 )
 
 // shapes are small models that between them have every option and every size of

@@ -17,8 +17,8 @@ import (
 	"gorgonia.org/cu"
 
 	"surprisal/internal/model"
-	"surprisal/internal/model/ckptgen"
-	"surprisal/internal/model/modeltest"
+	"surprisal/internal/testkit/ckptgen"
+	"surprisal/internal/testkit/modeltest"
 )
 
 // checkpoint writes one of every kind of matrix, with rows of the vocabulary that are

@@ -18,7 +18,7 @@ import (
 	"time"
 
 	"surprisal/internal/model"
-	"surprisal/internal/model/ckptgen"
+	"surprisal/internal/testkit/ckptgen"
 )
 
 const goldens = "../../testdata/goldens"

@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"surprisal/internal/model"
-	"surprisal/internal/model/ckptgen"
+	"surprisal/internal/testkit/ckptgen"
 )
 
 // pickleTests are pickles that a hostile file may hold; want is part of the error, empty for none.

@@ -9,8 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"surprisal/internal/curate"
 	"surprisal/internal/shard"
-	"surprisal/internal/sift"
 	"surprisal/internal/store"
 )
 
@@ -23,7 +23,7 @@ type Options struct {
 	Documents int
 	// Tokens gives tokens with their surprisal for documents that OUT has none
 	// of; nil leaves their texts without colour.
-	Tokens func(ctx context.Context, docs []*sift.Document) (why string, err error)
+	Tokens func(ctx context.Context, docs []*curate.Document) (why string, err error)
 	// Program is this program's version.
 	Program string
 }
@@ -120,7 +120,7 @@ const (
 
 // candidate is a row that may be shown.
 type candidate struct {
-	file *sift.File
+	file *curate.File
 	row  int64
 	key  float64 // smaller is shown first
 }
@@ -249,7 +249,7 @@ func (d *data) reason(r string, n int64) {
 }
 
 // columns finds which of the columns to show by there are.
-func columns(ctx context.Context, c *sift.Corpus, o *Options) ([]string, error) {
+func columns(ctx context.Context, c *curate.Corpus, o *Options) ([]string, error) {
 	if len(o.By) > 0 {
 		_, err := c.Kinds(ctx, o.By)
 		return o.By, err
@@ -264,7 +264,7 @@ func columns(ctx context.Context, c *sift.Corpus, o *Options) ([]string, error) 
 }
 
 // gather reads the scores: once for the percentiles, once for the rest.
-func gather(ctx context.Context, c *sift.Corpus, o *Options) (*data, error) {
+func gather(ctx context.Context, c *curate.Corpus, o *Options) (*data, error) {
 	by, err := columns(ctx, c, o)
 	if err != nil {
 		return nil, err
@@ -283,7 +283,7 @@ func gather(ctx context.Context, c *sift.Corpus, o *Options) (*data, error) {
 	}
 	all := newData(o, by, steps)
 	var mu sync.Mutex
-	err = c.EachFile(ctx, func(ctx context.Context, f *sift.File) error {
+	err = c.EachFile(ctx, func(ctx context.Context, f *curate.File) error {
 		d := newData(o, by, steps)
 		if err := d.file(ctx, c, f, by, limits); err != nil {
 			return err
@@ -311,7 +311,7 @@ func gather(ctx context.Context, c *sift.Corpus, o *Options) (*data, error) {
 	return all, nil
 }
 
-func (d *data) file(ctx context.Context, c *sift.Corpus, f *sift.File, by []string, limits []float64) error {
+func (d *data) file(ctx context.Context, c *curate.Corpus, f *curate.File, by []string, limits []float64) error {
 	for _, r := range f.Scores {
 		made, err := shard.Inspect(ctx, r.Path)
 		if err != nil {

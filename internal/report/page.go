@@ -16,7 +16,7 @@ import (
 	"strings"
 	"time"
 
-	"surprisal/internal/sift"
+	"surprisal/internal/curate"
 )
 
 //go:embed page.html.tmpl
@@ -116,7 +116,7 @@ type tokenView struct {
 }
 
 // Make reads the corpus and draws everything.
-func Make(ctx context.Context, c *sift.Corpus, o Options) (*Report, error) {
+func Make(ctx context.Context, c *curate.Corpus, o Options) (*Report, error) {
 	if o.Documents == 0 {
 		o.Documents = 4
 	}
@@ -156,7 +156,7 @@ func (r *Report) figure(p *plot) template.HTML {
 	return template.HTML("<figcaption>" + html.EscapeString(p.title) + "</figcaption>" + p.svg(false)) //nolint:gosec // every text in it is escaped by the plot
 }
 
-func (r *Report) layOut(c *sift.Corpus, d *data, o Options) {
+func (r *Report) layOut(c *curate.Corpus, d *data, o Options) {
 	m, p := c.Manifest, &r.page
 	p.Title = "Scores of " + m.Run
 	hash := sha256.Sum256([]byte(pageScript))
@@ -258,7 +258,7 @@ func share(a, b int64) string {
 	return fmt.Sprintf("%.1f %%", 100*float64(a)/float64(b))
 }
 
-func options(c *sift.Corpus) string {
+func options(c *curate.Corpus) string {
 	o := c.Manifest.Options
 	s := "column " + o.TextColumn
 	if o.IDsColumn != "" {
@@ -272,11 +272,11 @@ func options(c *sift.Corpus) string {
 }
 
 // documents adds the best, median and worst.
-func (r *Report) documents(ctx context.Context, c *sift.Corpus, d *data, o Options) error {
-	var all []*sift.Document
-	var groups [][]*sift.Document
+func (r *Report) documents(ctx context.Context, c *curate.Corpus, d *data, o Options) error {
+	var all []*curate.Document
+	var groups [][]*curate.Document
 	for _, list := range []*shortlist{&d.best, &d.median, &d.worst} {
-		var docs []*sift.Document
+		var docs []*curate.Document
 		for _, x := range list.list {
 			doc, err := c.Document(ctx, x.file, x.row)
 			if err != nil {
@@ -329,7 +329,7 @@ const natsALevel = 1.5
 
 func level(nll float64) int { return int(max(0, min(nll/natsALevel, levels-1))) }
 
-func show(doc *sift.Document, pieces *Pieces) docView {
+func show(doc *curate.Document, pieces *Pieces) docView {
 	ppl, _ := doc.Score.Perplexity()
 	v := docView{Title: fmt.Sprintf("%s, row %s", doc.File.Input.Rel, count(doc.Row))}
 	if doc.ID != "" {

@@ -10,7 +10,7 @@ import (
 
 	"github.com/chromedp/chromedp"
 
-	"surprisal/internal/browsertest"
+	"surprisal/internal/testkit/browsertest"
 )
 
 // evaluate gives what an expression comes to in the page.

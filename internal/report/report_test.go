@@ -13,10 +13,10 @@ import (
 	"testing"
 	"time"
 
+	"surprisal/internal/curate"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
-	"surprisal/internal/sift"
-	"surprisal/internal/sift/fakescores"
+	"surprisal/internal/testkit/fakescores"
 )
 
 // attacks are texts that would run if anything were not escaped.
@@ -35,7 +35,7 @@ func hostile() []string {
 }
 
 // hostileCorpus has attacks as texts, and by --by text as values.
-func hostileCorpus(t *testing.T) *sift.Corpus {
+func hostileCorpus(t *testing.T) *curate.Corpus {
 	t.Helper()
 	dir := t.TempDir()
 	d, err := shard.OpenDest(t.Context(), filepath.Join(dir, "in"))
@@ -50,7 +50,7 @@ func hostileCorpus(t *testing.T) *sift.Corpus {
 	if _, err := fakescores.Write(t.Context(), []string{filepath.Join(dir, "in")}, out, fakescores.Options{JobTokens: 2000, PerToken: true}); err != nil {
 		t.Fatal(err)
 	}
-	c, err := sift.Open(t.Context(), out, false)
+	c, err := curate.Open(t.Context(), out, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,7 +165,7 @@ func TestNumbers(t *testing.T) {
 	}
 	// A threshold keeps what filter keeps.
 	for _, p := range []int{0, 30, 60, 95} {
-		f, err := c.Filter(t.Context(), sift.FilterOptions{Where: "perplexity < p" + number(float64(p)), DryRun: true})
+		f, err := c.Filter(t.Context(), curate.FilterOptions{Where: "perplexity < p" + number(float64(p)), DryRun: true})
 		if err != nil || f.Total.Kept != r.Steps[p].Rows || f.Total.KeptTokens != r.Steps[p].Tokens {
 			t.Errorf("p%d: the report keeps %+v, the filter %+v (%v)", p, r.Steps[p], f, err)
 		}
@@ -225,7 +225,7 @@ func TestWithoutAnyScore(t *testing.T) {
 	if _, err := fakescores.Write(context.Background(), []string{filepath.Join(dir, "in")}, out, fakescores.Options{}); err != nil {
 		t.Fatal(err)
 	}
-	c, err := sift.Open(t.Context(), out, false)
+	c, err := curate.Open(t.Context(), out, false)
 	if err != nil {
 		t.Fatal(err)
 	}

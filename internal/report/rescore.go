@@ -8,10 +8,10 @@ import (
 	"path/filepath"
 	"slices"
 
+	"surprisal/internal/curate"
 	"surprisal/internal/dispatch"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
-	"surprisal/internal/sift"
 )
 
 // Rescorer scores single documents again, token by token, with the run's own
@@ -22,9 +22,9 @@ type Rescorer struct {
 }
 
 // Tokens fills in TokenIDs and TokenNLL of the documents that have none.
-func (r *Rescorer) Tokens(ctx context.Context, c *sift.Corpus, docs []*sift.Document) error {
-	byFile := map[*sift.File][]*sift.Document{}
-	var files []*sift.File
+func (r *Rescorer) Tokens(ctx context.Context, c *curate.Corpus, docs []*curate.Document) error {
+	byFile := map[*curate.File][]*curate.Document{}
+	var files []*curate.File
 	for _, d := range docs {
 		if d.Score.Error != "" || d.Score.TokenNLL != nil {
 			continue
@@ -39,7 +39,7 @@ func (r *Rescorer) Tokens(ctx context.Context, c *sift.Corpus, docs []*sift.Docu
 	}
 	return r.scratch(func(dir string) error {
 		in := filepath.Join(dir, "in")
-		rows, names := map[*sift.File][]int64{}, make([]string, len(files))
+		rows, names := map[*curate.File][]int64{}, make([]string, len(files))
 		for i, f := range files {
 			for _, d := range byFile[f] {
 				rows[f] = append(rows[f], d.Row)
@@ -80,7 +80,7 @@ func (r *Rescorer) Tokens(ctx context.Context, c *sift.Corpus, docs []*sift.Docu
 }
 
 // Text scores a text with a model. The request's inputs and OUT are set here.
-func (r *Rescorer) Text(ctx context.Context, text string, req dispatch.Request) (doc *sift.Document, m *score.Manifest, err error) {
+func (r *Rescorer) Text(ctx context.Context, text string, req dispatch.Request) (doc *curate.Document, m *score.Manifest, err error) {
 	err = r.scratch(func(dir string) error {
 		d, err := shard.OpenDest(ctx, filepath.Join(dir, "in"))
 		if err != nil {
@@ -111,7 +111,7 @@ func (r *Rescorer) scratch(do func(dir string) error) error {
 }
 
 // run scores dir/in into dir/out.
-func (r *Rescorer) run(ctx context.Context, dir string, req dispatch.Request) (*sift.Corpus, error) {
+func (r *Rescorer) run(ctx context.Context, dir string, req dispatch.Request) (*curate.Corpus, error) {
 	local := r.Local
 	if local.Report == nil {
 		local.Report = func(dispatch.Progress) {}
@@ -139,5 +139,5 @@ func (r *Rescorer) run(ctx context.Context, dir string, req dispatch.Request) (*
 		}
 		return nil, errors.New(reason)
 	}
-	return sift.Open(ctx, req.Out, false)
+	return curate.Open(ctx, req.Out, false)
 }

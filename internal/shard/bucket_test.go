@@ -17,7 +17,7 @@ import (
 
 	"surprisal/internal/score"
 	"surprisal/internal/store"
-	"surprisal/internal/store/storetest"
+	"surprisal/internal/testkit/storetest"
 )
 
 // remoteJob is job with its input at a URL.

@@ -13,7 +13,7 @@ import (
 	"strings"
 	"testing"
 
-	"surprisal/internal/pythontest"
+	"surprisal/internal/testkit/pythontest"
 )
 
 // selections of fixtureRows rows.

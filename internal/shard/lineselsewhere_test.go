@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"surprisal/internal/score"
-	"surprisal/internal/store/storetest"
+	"surprisal/internal/testkit/storetest"
 )
 
 // TestLinesElsewhere plans and reads JSON lines over ranges of a bucket, while one

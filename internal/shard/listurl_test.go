@@ -5,7 +5,7 @@ import (
 	"testing"
 
 	"surprisal/internal/store"
-	"surprisal/internal/store/storetest"
+	"surprisal/internal/testkit/storetest"
 )
 
 // TestQuarantineInBucket: what is moved aside in a bucket is listed as that, and

@@ -6,8 +6,8 @@ import (
 	"strconv"
 	"testing"
 
-	"surprisal/internal/pythontest"
 	"surprisal/internal/score"
+	"surprisal/internal/testkit/pythontest"
 )
 
 // TestReadBack reads score files with pyarrow and DuckDB: what counts is what

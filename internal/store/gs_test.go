@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"surprisal/internal/store"
-	"surprisal/internal/store/storetest"
+	"surprisal/internal/testkit/storetest"
 )
 
 func TestGS(t *testing.T) {

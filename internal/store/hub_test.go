@@ -12,9 +12,9 @@ import (
 	"sync"
 	"testing"
 
-	"surprisal/internal/pythontest"
 	"surprisal/internal/store"
-	"surprisal/internal/store/storetest"
+	"surprisal/internal/testkit/pythontest"
+	"surprisal/internal/testkit/storetest"
 )
 
 func TestHub(t *testing.T) {

@@ -13,7 +13,7 @@ import (
 	"testing"
 
 	"surprisal/internal/store"
-	"surprisal/internal/store/storetest"
+	"surprisal/internal/testkit/storetest"
 )
 
 // largeBody is two parts.

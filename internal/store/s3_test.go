@@ -12,7 +12,7 @@ import (
 	"testing"
 
 	"surprisal/internal/store"
-	"surprisal/internal/store/storetest"
+	"surprisal/internal/testkit/storetest"
 )
 
 func randomBytes(n int) []byte {

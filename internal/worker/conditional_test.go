@@ -9,10 +9,10 @@ import (
 	"testing"
 
 	"surprisal/internal/model/cpu"
-	"surprisal/internal/model/modeltest"
 	"surprisal/internal/model/tokenizer"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
+	"surprisal/internal/testkit/modeltest"
 )
 
 // pairs.json is made by testdata/conditional/make.py with the tokenizers library

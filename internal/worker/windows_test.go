@@ -9,8 +9,8 @@ import (
 	"testing"
 
 	"surprisal/internal/model/cpu"
-	"surprisal/internal/model/modeltest"
 	"surprisal/internal/score"
+	"surprisal/internal/testkit/modeltest"
 )
 
 // TestLongModesAgreeWithGoldens scores the goldens in every long mode through

@@ -10,8 +10,8 @@ import (
 	"testing"
 
 	"surprisal/internal/model"
-	"surprisal/internal/model/modeltest"
 	"surprisal/internal/score"
+	"surprisal/internal/testkit/modeltest"
 )
 
 // sameBits compares scores bit by bit; a NaN equals any NaN.

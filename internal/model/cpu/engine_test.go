@@ -10,8 +10,8 @@ import (
 	"sync"
 	"testing"
 
-	"surprisal/internal/model/modeltest"
 	"surprisal/internal/score"
+	"surprisal/internal/testkit/modeltest"
 )
 
 func TestBadBatches(t *testing.T) {

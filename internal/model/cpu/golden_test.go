@@ -5,7 +5,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"surprisal/internal/model/modeltest"
+	"surprisal/internal/testkit/modeltest"
 )
 
 const goldens = "../../../testdata/goldens"

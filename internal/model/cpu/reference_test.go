@@ -9,7 +9,7 @@ import (
 
 	"surprisal/internal/model"
 
-	"surprisal/internal/model/modeltest"
+	"surprisal/internal/testkit/modeltest"
 )
 
 // fake is a checkpoint in memory.

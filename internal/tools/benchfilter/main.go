@@ -26,7 +26,7 @@ import (
 
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
-	"surprisal/internal/sift/fakescores"
+	"surprisal/internal/testkit/fakescores"
 )
 
 func main() {

@@ -10,7 +10,7 @@ import (
 	"path/filepath"
 
 	"surprisal/internal/model"
-	"surprisal/internal/model/ckptgen"
+	"surprisal/internal/testkit/ckptgen"
 )
 
 func main() {

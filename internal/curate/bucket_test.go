@@ -1,11 +1,11 @@
-package sift
+package curate
 
 import (
 	"os/exec"
 	"path/filepath"
 	"testing"
 
-	"surprisal/internal/sift/fakescores"
+	"surprisal/internal/testkit/fakescores"
 )
 
 // TestBuckets: DuckDB finds each row in the bucket of its percentiles, once.

@@ -1,4 +1,4 @@
-package sift
+package curate
 
 import (
 	"fmt"
@@ -7,8 +7,8 @@ import (
 	"strings"
 	"testing"
 
-	"surprisal/internal/pythontest"
-	"surprisal/internal/sift/fakescores"
+	"surprisal/internal/testkit/fakescores"
+	"surprisal/internal/testkit/pythontest"
 )
 
 // TestFilterKeepsWhatPandasKeeps: the ids kept at the 60th percentile by dump are

@@ -1,4 +1,4 @@
-package sift
+package curate
 
 import (
 	"context"
@@ -8,8 +8,8 @@ import (
 	"slices"
 	"sync"
 
+	"surprisal/internal/curate/where"
 	"surprisal/internal/shard"
-	"surprisal/internal/sift/where"
 )
 
 // FilterOptions say what passes, and where to.

@@ -1,4 +1,4 @@
-package sift
+package curate
 
 import (
 	"context"
@@ -10,8 +10,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"surprisal/internal/curate/where"
 	"surprisal/internal/shard"
-	"surprisal/internal/sift/where"
 )
 
 // heldValues is how many values are kept in memory to be sorted; of more, each

@@ -1,4 +1,4 @@
-package sift
+package curate
 
 import (
 	"bytes"
@@ -16,12 +16,12 @@ import (
 	"testing"
 	"time"
 
+	"surprisal/internal/curate/where"
 	"surprisal/internal/dispatch"
-	"surprisal/internal/pythontest"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
-	"surprisal/internal/sift/fakescores"
-	"surprisal/internal/sift/where"
+	"surprisal/internal/testkit/fakescores"
+	"surprisal/internal/testkit/pythontest"
 )
 
 const demo = "../../examples/demo/corpus"

@@ -1,4 +1,4 @@
-package sift
+package curate
 
 import (
 	"bytes"
@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"surprisal/internal/score"
-	"surprisal/internal/sift/fakescores"
+	"surprisal/internal/testkit/fakescores"
 )
 
 // TestExports: pyarrow finds every score where it belongs, in each layout.

@@ -1,4 +1,4 @@
-package sift
+package curate
 
 import (
 	"fmt"
@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"surprisal/internal/sift/fakescores"
+	"surprisal/internal/testkit/fakescores"
 )
 
 func pythonSays(t *testing.T, args ...string) string {

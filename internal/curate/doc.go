@@ -1,4 +1,4 @@
-// Package sift works on scored corpora: it copies the rows that an expression
+// Package curate works on scored corpora: it copies the rows that an expression
 // lets pass (Filter), sorts documents into head, middle and tail (Bucket), and
 // puts scores beside or into the input (Export). All of it streams: memory does
 // not grow with the corpus.
@@ -11,4 +11,4 @@
 // off and another one is refused. A file in DEST appears whole or not at all;
 // _SUCCESS comes last. A group is the rows with equal values in the columns of
 // --by; a threshold is a percentile of a column within a group, exact.
-package sift
+package curate

@@ -1,4 +1,4 @@
-package sift
+package curate
 
 import (
 	"bytes"
@@ -14,9 +14,9 @@ import (
 	"time"
 
 	"surprisal/internal/score"
-	"surprisal/internal/sift/fakescores"
 	"surprisal/internal/store"
-	"surprisal/internal/store/storetest"
+	"surprisal/internal/testkit/fakescores"
+	"surprisal/internal/testkit/storetest"
 )
 
 // faultyS3 starts a server that is reached through a connection which fails once

@@ -1,12 +1,12 @@
-package sift
+package curate
 
 import (
 	"context"
 	"fmt"
 	"math"
 
+	"surprisal/internal/curate/where"
 	"surprisal/internal/shard"
-	"surprisal/internal/sift/where"
 )
 
 // Buckets are CCNet's: below the 30th percentile of perplexity is head, below
