@@ -75,7 +75,7 @@ sim: native ## 2,000 seeds of dispatchers, queue and workers in virtual time, th
 
 .PHONY: bench-queue
 bench-queue: ## 300 workers on one server: the queue's time of each job; the dispatcher's memory with 1,000,000 jobs
-	go build -o .build/benchqueue ./internal/tools/benchqueue
+	go build -o .build/benchqueue ./bench/queue
 	.build/benchqueue --jobs 1500 --score 13s
 	.build/benchqueue --jobs 20000 --in-flight 1
 	.build/benchqueue --memory --jobs 1000000
@@ -92,7 +92,7 @@ bench-load: ## open a 5.8 GB fp32 checkpoint into bf16: seconds and peak memory
 
 .PHONY: bench-filter
 bench-filter: build python ## filter FILES=10 files of a million rows, DISTINCT of them generated, beside DuckDB: seconds, memory
-	go run ./internal/tools/benchfilter -python .build/python/bin/python3 -files $(or $(FILES),10) -distinct $(or $(DISTINCT),0) -repeat $(or $(REPEAT),3) -dir .build/bench-filter
+	go run ./bench/filter -python .build/python/bin/python3 -files $(or $(FILES),10) -distinct $(or $(DISTINCT),0) -repeat $(or $(REPEAT),3) -dir .build/bench-filter
 	rm -rf .build/bench-filter
 
 .PHONY: lint

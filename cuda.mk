@@ -60,7 +60,7 @@ gpu-binaries: native gpu-parts ## build the CUDA tests and benchmark as programs
 	mkdir -p $(CUDA_BUILD)/bin
 	$(GPU_ENV) go test -c -tags cuda -ldflags '-s -w $(LAZY)' -o $(CUDA_BUILD)/bin/gpu.test ./internal/gpu
 	$(GPU_ENV) go test -c -tags cuda -ldflags '-s -w $(LAZY)' -o $(CUDA_BUILD)/bin/telemetry.test ./internal/gpu/telemetry
-	$(GPU_ENV) go build -trimpath -tags cuda -ldflags '-s -w $(LAZY)' -o $(CUDA_BUILD)/bin/ ./bench/gpubench
+	$(GPU_ENV) go build -trimpath -tags cuda -ldflags '-s -w $(LAZY)' -o $(CUDA_BUILD)/bin/gpubench ./bench/gpu
 	$(GPU_ENV) go build -trimpath -tags cuda -ldflags '-s -w $(LAZY)' -o $(CUDA_BUILD)/bin/ ./cmd/worker
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w $(LAZY)' -o $(CUDA_BUILD)/bin/ ./cmd/dispatcher ./internal/tools/genckpt ./internal/tools/gencorpus
 

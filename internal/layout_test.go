@@ -37,14 +37,14 @@ var testkitUsers = []string{testkit, "internal/tools", "bench", "e2e"}
 // owners names the one package family that may import each heavy dependency. The
 // end-to-end tests and checkrun use two themselves, so as not to trust the code under test.
 var owners = map[string][]string{
-	"github.com/nats-io/":            {"internal/jobs", "internal/tools/benchqueue", "e2e"},
+	"github.com/nats-io/":            {"internal/jobs", "bench/queue", "e2e"},
 	"github.com/parquet-go/":         {"internal/shard", "internal/tools/checkrun", "internal/tools/gencorpus", "e2e"},
 	"github.com/daulet/tokenizers":   {"internal/model/tokenizer"},
 	"github.com/nlpodyssey/gopickle": {"internal/model"},
 	"gocloud.dev/":                   {"internal/store"},
-	"github.com/aws/":                {"internal/store"},
+	"github.com/aws/":                {"internal/store", "internal/testkit/storetest"},
 	"cloud.google.com/":              {"internal/store"},
-	"github.com/Azure/":              {"internal/store"},
+	"github.com/Azure/":              {"internal/store", "internal/testkit/storetest"},
 	"gorgonia.org/cu":                {"internal/gpu"},
 	"github.com/spf13/":              {"cmd/dispatcher", "cmd/worker"},
 	"github.com/prometheus/":         {"internal/metrics", "internal/gpu/telemetry", "e2e"},

@@ -57,7 +57,7 @@ func run() error {
 	distinct := flag.Int("distinct", 0, "how many of the input files are generated; the others are hard links to them (default all)")
 	only := flag.Bool("prepare", false, "only make what is missing of the corpus")
 	flag.Parse()
-	b := bench{*dir, *bin, *python, "internal/tools/benchfilter/corpus.py", *files, min(*files, cmp.Or(*distinct, *files)), *rows}
+	b := bench{*dir, *bin, *python, "bench/filter/corpus.py", *files, min(*files, cmp.Or(*distinct, *files)), *rows}
 	if err := b.prepare(); err != nil || *only {
 		return err
 	}
