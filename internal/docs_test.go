@@ -21,10 +21,10 @@ var (
 	makeCommand = regexp.MustCompile(`(?m)(?:^|[;&|(] ?)(?:[A-Z_]+=\S+ )*make ([a-z][a-z-]*)`)
 )
 
-// markdown gives the text of every Markdown file that git tracks, by path from the root.
+// markdown gives the text of every Markdown file of the project, by path from the root.
 func markdown(t *testing.T) map[string]string {
 	t.Helper()
-	out, err := exec.Command("git", "-C", "..", "ls-files", "*.md").Output()
+	out, err := exec.Command("git", "-C", "..", "ls-files", "-co", "--exclude-standard", "*.md").Output()
 	if err != nil {
 		t.Skipf("SKIPPED: the documents are found through git: %v", err)
 	}
