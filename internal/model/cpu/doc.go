@@ -6,7 +6,7 @@
 //
 //	project   tiles of tokens   rmsnorm, the fused projections q|k|v|b|w|f|g|eta, f_proj.1
 //	prepare   tiles of tokens   short convolutions, gates, Kaczmarz step
-//	walk      (sequence, value head, 32 columns of V)   the recurrence, token by token
+//	walk      (sequence, value head, 16 columns of V)   the recurrence, token by token
 //	finish    tiles of tokens   gate, o_proj, SwiGLU; then the next layer's project
 //	loss      tiles of targets  final norm, lm_head in blocks of the vocabulary, log-sum-exp
 //

@@ -40,7 +40,7 @@ void sp_prepare(const sp_mixer *m, int64_t t0, int64_t t1, int64_t seq0, const f
 // sp_walk runs the recurrence of value head hv over tokens t0..t1-1 (t1 > t0), for value
 // columns v0..v0+vn-1, vn <= SP_SLICE. s [K, V] is that head's state, read and
 // replaced; NULL is zero before and dropped after. scratch [K, SP_SLICE], aligned to 64 bytes.
-#define SP_SLICE 32
+#define SP_SLICE 16
 void sp_walk(const sp_mixer *m, int64_t hv, int64_t v0, int64_t vn, int64_t t0, int64_t t1, float *s, float *scratch);
 
 // sp_gate is y = rmsnorm(o, o_norm) * silu(g + gate_bias) over each value head of tokens

@@ -1,6 +1,6 @@
-// Vectors of 16 floats for every instruction set, and the few functions that
+// Vectors of 8 floats for every instruction set, and the few functions that
 // the model needs on them. The compiler's own vector types are lowered to
-// whatever the target has (one AVX-512 register, two AVX2, four NEON).
+// whatever the target has (one AVX2 register, two NEON).
 //
 // Every sum has a fixed order that depends on the width alone, so that a
 // token's values never depend on its position or on its neighbours. The clones
@@ -19,17 +19,17 @@
 #endif
 #define SP_INLINE static inline __attribute__((always_inline))
 
-#define SP_LANES 16
+#define SP_LANES 8
 
-typedef float vf __attribute__((vector_size(64)));
-typedef int32_t vi __attribute__((vector_size(64)));
-typedef float vfu __attribute__((vector_size(64), aligned(4), may_alias)); // in memory, anywhere
+typedef float vf __attribute__((vector_size(32)));
+typedef int32_t vi __attribute__((vector_size(32)));
+typedef float vfu __attribute__((vector_size(32), aligned(4), may_alias)); // in memory, anywhere
 
 SP_INLINE vf vset(float x) { return x - (vf){0}; }
 SP_INLINE vf vload(const float *p) { return *(const vfu *)p; }
 SP_INLINE void vstore(float *p, vf v) { *(vfu *)p = v; }
 
-// vloadn reads the first n of 16 lanes, the others are 0; n may pass 16.
+// vloadn reads the first n of 8 lanes, the others are 0; n may pass 8.
 SP_INLINE vf vloadn(const float *p, int64_t n) {
   if (n >= SP_LANES) return vload(p);
   vf v = {0};
@@ -37,7 +37,7 @@ SP_INLINE vf vloadn(const float *p, int64_t n) {
   return v;
 }
 
-// vstoren writes the first n of 16 lanes; n may pass 16.
+// vstoren writes the first n of 8 lanes; n may pass 8.
 SP_INLINE void vstoren(float *p, vf v, int64_t n) {
   if (n >= SP_LANES) {
     vstore(p, v);
