@@ -20,9 +20,9 @@ import (
 
 	"surprisal/internal/failpoint"
 	"surprisal/internal/jobs"
+	"surprisal/internal/place"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
-	"surprisal/internal/store"
 )
 
 const (
@@ -252,7 +252,7 @@ func scores(t *testing.T, out string) []scored {
 		if err != nil {
 			t.Fatal(err)
 		}
-		rel := store.Rel(out, path[:strings.LastIndexByte(path, '/')])
+		rel := place.Rel(out, path[:strings.LastIndexByte(path, '/')])
 		err = shard.ReadScores(t.Context(), path, func(s score.Score) error {
 			if s.Row != next[rel] {
 				return fmt.Errorf("%s: row %d, want %d", path, s.Row, next[rel])

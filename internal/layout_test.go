@@ -18,7 +18,8 @@ const module = "surprisal"
 // layers lists who may import whom: a package imports only families of layers
 // below its own, and its own family.
 var layers = [][]string{
-	{"internal/failpoint", "internal/metrics", "internal/score", "internal/traces"},
+	{"internal/failpoint", "internal/metrics", "internal/place", "internal/traces"},
+	{"internal/score"},
 	{"internal/store"},
 	{"internal/jobs", "internal/model", "internal/shard"},
 	{"internal/gpu"}, // an engine is made of a model's tensors

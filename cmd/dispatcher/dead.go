@@ -108,8 +108,8 @@ func letters(cmd *cobra.Command, l life, args []string) ([]jobs.DeadLetter, erro
 	return dispatch.DeadLetters(l.drain, client, run)
 }
 
-// place says what a letter's job was to score.
-func place(d jobs.DeadLetter) string {
+// rowsOf says what a letter's job was to score.
+func rowsOf(d jobs.DeadLetter) string {
 	if d.Job == nil {
 		return "(an unreadable message)"
 	}
@@ -120,7 +120,7 @@ func printLetters(out io.Writer, letters []jobs.DeadLetter) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "RUN\tJOB\tDIED\tATTEMPTS\tROWS\tREASON")
 	for _, d := range letters {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\n", d.Run, d.ID, when(d.Time), d.Attempts, place(d), oneLine(d.Reason))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\n", d.Run, d.ID, when(d.Time), d.Attempts, rowsOf(d), oneLine(d.Reason))
 	}
 	return w.Flush()
 }
@@ -129,7 +129,7 @@ func printLetter(out io.Writer, d jobs.DeadLetter) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	line := func(name, format string, a ...any) { fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, a...)) }
 	line("job", "%s of run %s", d.ID, d.Run)
-	line("rows", "%s", place(d))
+	line("rows", "%s", rowsOf(d))
 	if d.Job != nil {
 		line("input", "%s", d.Job.Input.Path)
 		line("output", "%s/%s", d.Job.Out, d.Job.Output)

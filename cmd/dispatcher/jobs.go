@@ -14,6 +14,7 @@ import (
 
 	"surprisal/internal/dispatch"
 	"surprisal/internal/jobs"
+	"surprisal/internal/place"
 	"surprisal/internal/score"
 )
 
@@ -201,7 +202,7 @@ func newTarget(cmd *cobra.Command, l life, arg string) (*targetRun, error) {
 		return nil, err
 	}
 	st, err := os.Stat(arg)
-	folder := err == nil && st.IsDir() || score.IsURL(arg)
+	folder := err == nil && st.IsDir() || place.IsURL(arg)
 	if url, _ := cmd.Flags().GetString("nats"); folder && url == "" {
 		return &targetRun{out: arg}, nil
 	}

@@ -12,9 +12,9 @@ import (
 
 	"surprisal/internal/curate"
 	"surprisal/internal/dispatch"
+	"surprisal/internal/place"
 	"surprisal/internal/report"
 	"surprisal/internal/shard"
-	"surprisal/internal/store"
 )
 
 func newReport(l life) *cobra.Command {
@@ -69,9 +69,9 @@ func runReport(cmd *cobra.Command, l life, out string) error {
 		return err
 	}
 	if to == "" {
-		to = store.Join(c.Dir, "report.html")
+		to = place.Join(c.Dir, "report.html")
 	}
-	if to, err = store.Resolve(to); err != nil {
+	if to, err = place.Resolve(to); err != nil {
 		return flagError{err}
 	}
 	o := report.Options{By: by, Documents: documents, Program: version}
@@ -89,12 +89,12 @@ func runReport(cmd *cobra.Command, l life, out string) error {
 	if err != nil {
 		return err
 	}
-	dir, name := store.Split(to)
+	dir, name := place.Split(to)
 	if err := writeInto(cmd.Context(), dir, func(d *shard.Dest) error { return d.WriteFile(cmd.Context(), name, r.HTML) }); err != nil {
 		return err
 	}
 	if plots != "" {
-		if plots, err = store.Resolve(plots); err != nil {
+		if plots, err = place.Resolve(plots); err != nil {
 			return flagError{err}
 		}
 		err := writeInto(cmd.Context(), plots, func(d *shard.Dest) error {

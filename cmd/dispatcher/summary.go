@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"surprisal/internal/dispatch"
+	"surprisal/internal/place"
 	"surprisal/internal/score"
-	"surprisal/internal/store"
 )
 
 // printSummary prints what a run came to.
@@ -74,7 +74,7 @@ func printSummary(w io.Writer, s *dispatch.Summary, asJSON bool) error {
 		return err
 	}
 	if s.Complete {
-		_, err := fmt.Fprintf(w, "\ncomplete: every row has its score or its reason (%s)\n", store.Join(s.Out, score.SuccessName))
+		_, err := fmt.Fprintf(w, "\ncomplete: every row has its score or its reason (%s)\n", place.Join(s.Out, score.SuccessName))
 		return err
 	}
 	_, err := fmt.Fprintf(w, "\nNOT complete: no %s was written; the same command again retries what is missing\n", score.SuccessName)

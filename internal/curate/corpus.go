@@ -9,9 +9,9 @@ import (
 	"strings"
 
 	"surprisal/internal/dispatch"
+	"surprisal/internal/place"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
-	"surprisal/internal/store"
 )
 
 // Corpus is a run's committed scores with the inputs they are of.
@@ -47,7 +47,7 @@ func usage(format string, a ...any) error {
 // Open reads what OUT holds. An OUT that lacks rows is a UsageError unless
 // partial is set.
 func Open(ctx context.Context, out string, partial bool) (*Corpus, error) {
-	dir, err := store.Resolve(out)
+	dir, err := place.Resolve(out)
 	if err != nil {
 		return nil, usage("%w", err) // out may hold a secret
 	}
@@ -76,7 +76,7 @@ func Open(ctx context.Context, out string, partial bool) (*Corpus, error) {
 				c.MissingRows += j.Rows()
 				continue
 			}
-			f.Scores = append(f.Scores, Range{store.Join(dir, j.Output), j.First, j.Last, j.Offset, j.ID})
+			f.Scores = append(f.Scores, Range{place.Join(dir, j.Output), j.First, j.Last, j.Offset, j.ID})
 		}
 		if p.Rows > 0 {
 			c.Files = append(c.Files, f)

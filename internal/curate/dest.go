@@ -14,9 +14,9 @@ import (
 	"runtime"
 	"time"
 
+	"surprisal/internal/place"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
-	"surprisal/internal/store"
 )
 
 // madeByName pins what a DEST is.
@@ -81,9 +81,9 @@ func (c *Corpus) checkDest(dest string) (string, error) {
 	if dest == "" {
 		return "", usage("no destination is named: give --to DEST")
 	}
-	dir, err := store.Resolve(dest)
+	dir, err := place.Resolve(dest)
 	if err == nil {
-		err = score.ValidOut(dir)
+		err = place.ValidOut(dir)
 	}
 	if err != nil {
 		return "", usage("--to: %w", err) // dest may hold a secret
@@ -95,7 +95,7 @@ func (c *Corpus) checkDest(dest string) (string, error) {
 		return "", usage("--to %s holds the scores' folder %s: name a folder elsewhere", dest, c.Dir)
 	}
 	for i := range c.Files {
-		if from, _ := store.Split(c.Files[i].Input.Path); under(from, dir) {
+		if from, _ := place.Split(c.Files[i].Input.Path); under(from, dir) {
 			return "", usage("--to %s holds the input %s: name a folder elsewhere", dest, c.Files[i].Input.Path)
 		}
 	}
@@ -105,8 +105,8 @@ func (c *Corpus) checkDest(dest string) (string, error) {
 // under tells whether a place is dir or below it, however either is reached:
 // links are followed, and the queries of URLs are not looked at.
 func under(name, dir string) bool {
-	a, err := score.ParsePlace(name)
-	b, err2 := score.ParsePlace(dir)
+	a, err := place.Parse(name)
+	b, err2 := place.Parse(dir)
 	if err != nil || err2 != nil {
 		return false
 	}

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"surprisal/internal/place"
 	"surprisal/internal/score"
 	"surprisal/internal/store"
 	"surprisal/internal/testkit/fakescores"
@@ -264,7 +265,7 @@ func TestElsewhere(t *testing.T) {
 					t.Fatal(err)
 				}
 				n++
-				rel := store.Rel(root+"/kept", info.Name)
+				rel := place.Rel(root+"/kept", info.Name)
 				if !strings.HasSuffix(rel, ".parquet") {
 					continue
 				}

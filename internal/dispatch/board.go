@@ -13,7 +13,7 @@ import (
 type board struct {
 	m     *score.Manifest
 	at    map[score.JobKey]int32 // indices of place
-	place []place                // in the manifest's order
+	place []slot                 // in the manifest's order
 	count map[jobs.State]int     // of placed jobs
 	done  progressSum            // of those in StateDone
 	why   map[int32]string       // the error of those that have one
@@ -21,7 +21,7 @@ type board struct {
 }
 
 // place is one job.
-type place struct {
+type slot struct {
 	key       score.JobKey
 	file, cut int32
 	state     jobs.State // empty: nobody has had it yet
@@ -33,12 +33,12 @@ const stateCommitted jobs.State = "committed"
 
 func newBoard(m *score.Manifest, c *Committed) *board {
 	n := m.JobCount()
-	b := &board{m: m, at: make(map[score.JobKey]int32, n), place: make([]place, 0, n), count: map[jobs.State]int{}, why: map[int32]string{}}
+	b := &board{m: m, at: make(map[score.JobKey]int32, n), place: make([]slot, 0, n), count: map[jobs.State]int{}, why: map[int32]string{}}
 	for f := range m.Files {
 		for cut := range m.Files[f].Cuts {
 			id := m.Job(f, cut).ID
 			key, _ := score.KeyOf(id) // the manifest makes no other
-			p := place{key: key, file: int32(f), cut: int32(cut)}
+			p := slot{key: key, file: int32(f), cut: int32(cut)}
 			if c.Jobs[id] {
 				p.state = stateCommitted
 				b.count[stateCommitted]++

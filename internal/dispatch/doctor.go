@@ -15,9 +15,9 @@ import (
 
 	"surprisal/internal/jobs"
 	"surprisal/internal/model"
+	"surprisal/internal/place"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
-	"surprisal/internal/store"
 )
 
 // CheckState is what came of a check.
@@ -291,7 +291,7 @@ func (d *doctor) model(ctx context.Context) {
 
 func (d *doctor) out(ctx context.Context) {
 	const remedy = "name a folder that this user may write, on every worker's machine"
-	out, err := store.Resolve(d.req.Out)
+	out, err := place.Resolve(d.req.Out)
 	if err != nil {
 		d.fail("out", remedy, err)
 		return
@@ -310,7 +310,7 @@ func (d *doctor) out(ctx context.Context) {
 		return
 	}
 	switch {
-	case score.IsURL(out):
+	case place.IsURL(out):
 		d.ok("publish files", "a file was put in %s, and a second one of its name refused", out)
 		return
 	case !h.Links:

@@ -9,9 +9,9 @@ import (
 	"github.com/rs/zerolog"
 
 	"surprisal/internal/jobs"
+	"surprisal/internal/place"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
-	"surprisal/internal/store"
 )
 
 // GarbageRequest is what to look for.
@@ -63,7 +63,7 @@ func CollectGarbage(ctx context.Context, req GarbageRequest, do func(Garbage) er
 
 // files looks through Out and gives its run.
 func (req GarbageRequest) files(ctx context.Context, do func(Garbage) error) (run string, err error) {
-	out, err := store.Resolve(req.Out)
+	out, err := place.Resolve(req.Out)
 	if err != nil {
 		return "", usage("%s: %w", req.Out, err)
 	}

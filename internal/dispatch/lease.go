@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"surprisal/internal/jobs"
+	"surprisal/internal/place"
 	"surprisal/internal/store"
 )
 
@@ -57,7 +58,7 @@ func (l lease) put(ctx context.Context, name string, when store.Condition) (stor
 
 // leaseOut is lockOut for a bucket.
 func leaseOut(ctx context.Context, out string, log zerolog.Logger) (unlock func(), err error) {
-	name := store.Join(out, lockName)
+	name := place.Join(out, lockName)
 	mine := newLease()
 	info, err := mine.put(ctx, name, store.Condition{Absent: true})
 	if errors.Is(err, fs.ErrExist) {

@@ -13,9 +13,9 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"surprisal/internal/jobs"
+	"surprisal/internal/place"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
-	"surprisal/internal/store"
 )
 
 // StateQueued is a job that no worker has had yet: it has no record, and OUT no
@@ -107,7 +107,7 @@ func (l *lister) tell(j JobLine) error {
 
 // manifest reads OUT's manifest. With a queue it may be out of sight.
 func (l *lister) manifest(ctx context.Context) error {
-	out, err := store.Resolve(l.req.Out)
+	out, err := place.Resolve(l.req.Out)
 	if err != nil {
 		return usage("%s: %w", l.req.Out, err)
 	}
@@ -318,7 +318,7 @@ type JobDetail struct {
 // GetJob asks for one job of a run, by its id or an unmistakable beginning of it.
 // client may be nil: OUT alone tells then.
 func GetJob(ctx context.Context, client *jobs.Client, out, run, id string) (*JobDetail, error) {
-	out, err := store.Resolve(out)
+	out, err := place.Resolve(out)
 	if err != nil {
 		return nil, usage("%s: %w", out, err)
 	}
@@ -353,7 +353,7 @@ func GetJob(ctx context.Context, client *jobs.Client, out, run, id string) (*Job
 
 // output fills in what manifest and OUT have of the job.
 func (d *JobDetail) output(ctx context.Context, j score.Job) error {
-	d.Job, d.File, d.Input, d.First, d.Last, d.Output = j.ID, j.Input.Rel, j.Input.Path, j.First, j.Last, store.Join(j.Out, j.Output)
+	d.Job, d.File, d.Input, d.First, d.Last, d.Output = j.ID, j.Input.Rel, j.Input.Path, j.First, j.Last, place.Join(j.Out, j.Output)
 	c, err := shard.Inspect(ctx, d.Output)
 	switch {
 	case err == nil && c.Job == j.ID && c.ConfigDigest == j.ConfigDigest:
@@ -393,7 +393,7 @@ func (d *JobDetail) ask(ctx context.Context, client *jobs.Client, known bool) er
 	case err == nil:
 		d.Letter = &letter
 		if j := letter.Job; j != nil && !known {
-			d.File, d.Input, d.First, d.Last, d.Output = j.Input.Rel, j.Input.Path, j.First, j.Last, store.Join(j.Out, j.Output)
+			d.File, d.Input, d.First, d.Last, d.Output = j.Input.Rel, j.Input.Path, j.First, j.Last, place.Join(j.Out, j.Output)
 		}
 	case !errors.Is(err, jobs.ErrNoJob) && !errors.Is(err, jobs.ErrNotSetUp):
 		return err

@@ -10,7 +10,7 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 
-	"surprisal/internal/score"
+	"surprisal/internal/place"
 )
 
 // lockName is hidden, so that no reader of OUT takes it for data.
@@ -20,7 +20,7 @@ const lockName = ".surprisal.lock"
 // working on one OUT. The kernel drops the lock when the process ends, however
 // it ends.
 func lockOut(ctx context.Context, out string, log zerolog.Logger) (unlock func(), err error) {
-	if score.IsURL(out) {
+	if place.IsURL(out) {
 		return leaseOut(ctx, out, log)
 	}
 	if err := os.MkdirAll(out, 0o777); err != nil {

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"surprisal/internal/model"
+	"surprisal/internal/place"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
 	"surprisal/internal/store"
@@ -66,10 +67,10 @@ func Plan(ctx context.Context, req Request) (m, known *score.Manifest, err error
 		m.JobTokens = DefaultJobTokens
 	}
 	if req.Out != "" {
-		if m.Out, err = store.Resolve(req.Out); err != nil {
+		if m.Out, err = place.Resolve(req.Out); err != nil {
 			return nil, nil, usage("--out: %w", err)
 		}
-		if err := score.ValidOut(m.Out); err != nil {
+		if err := place.ValidOut(m.Out); err != nil {
 			return nil, nil, usage("--out: %w", err)
 		}
 		known, err = shard.ReadManifest(ctx, m.Out)
@@ -78,7 +79,7 @@ func Plan(ctx context.Context, req Request) (m, known *score.Manifest, err error
 		}
 	}
 	for _, in := range req.Inputs {
-		abs, err := store.Resolve(in)
+		abs, err := place.Resolve(in)
 		if err != nil {
 			return nil, nil, usage("input: %w", err) // which tells the place, but no secret in it
 		}
@@ -162,7 +163,7 @@ func planInputs(ctx context.Context, req Request, m, known *score.Manifest) ([]s
 
 // withoutRev is in without the hub's commit.
 func withoutRev(in score.Input) score.Input {
-	if p, err := score.ParsePlace(in.Path); err == nil && p.Rev != "" {
+	if p, err := place.Parse(in.Path); err == nil && p.Rev != "" {
 		p.Rev = ""
 		in.Path = p.String()
 	}
@@ -170,12 +171,12 @@ func withoutRev(in score.Input) score.Input {
 }
 
 // problemRel names a path that Discover could not look into.
-func problemRel(place string) string {
-	if score.IsURL(place) {
-		_, rest, _ := strings.Cut(place, "://")
+func problemRel(name string) string {
+	if place.IsURL(name) {
+		_, rest, _ := strings.Cut(name, "://")
 		return strings.TrimPrefix(path.Clean("/"+strings.ReplaceAll(rest, `\`, "_")), "/")
 	}
-	return strings.TrimPrefix(filepath.ToSlash(place), "/")
+	return strings.TrimPrefix(filepath.ToSlash(name), "/")
 }
 
 func newRunID() string {
@@ -205,15 +206,15 @@ func (f modelFiles) digest(ctx context.Context, req Request, m *score.Model) (er
 // resolveModel fills m.Model but for its digests, and the options that the model
 // decides.
 func resolveModel(ctx context.Context, req Request, m *score.Manifest) (modelFiles, error) {
-	name, err := store.Resolve(req.ModelDir)
+	name, err := place.Resolve(req.ModelDir)
 	if err == nil {
-		err = score.ValidModelDir(name)
+		err = place.ValidModelDir(name)
 	}
 	if err != nil && req.ModelDir != "" {
 		return modelFiles{}, usage("--model: %w", err)
 	}
 	dir := name
-	if score.IsURL(name) {
+	if place.IsURL(name) {
 		if dir, name, err = store.Download(ctx, name, model.IsFile, func() {}); err != nil {
 			return modelFiles{}, inputOrCancel(ctx, "--model: %w", err)
 		}
@@ -234,12 +235,12 @@ func resolveModel(ctx context.Context, req Request, m *score.Manifest) (modelFil
 	if m.Options.IDsColumn != "" {
 		return modelFiles{dir: dir}, nil
 	}
-	tok, named := filepath.Join(dir, "tokenizer.json"), store.Join(name, "tokenizer.json")
+	tok, named := filepath.Join(dir, "tokenizer.json"), place.Join(name, "tokenizer.json")
 	if req.Tokenizer != "" {
-		if tok, err = store.Resolve(req.Tokenizer); err != nil {
+		if tok, err = place.Resolve(req.Tokenizer); err != nil {
 			return modelFiles{}, usage("--tokenizer: %w", err)
 		}
-		if named = tok; score.IsURL(tok) {
+		if named = tok; place.IsURL(tok) {
 			if tok, named, err = store.DownloadFile(ctx, tok, model.BesideTokenizer(), func() {}); err != nil {
 				return modelFiles{}, inputOrCancel(ctx, "--tokenizer: %w", err)
 			}
@@ -271,7 +272,7 @@ func sameRun(known, m *score.Manifest) error {
 	case known.Model.TokenizerDigest != m.Model.TokenizerDigest:
 		what = "another tokenizer"
 	case known.ConfigDigest != m.ConfigDigest:
-		what = "other options (see options in " + store.Join(m.Out, score.ManifestName) + ")"
+		what = "other options (see options in " + place.Join(m.Out, score.ManifestName) + ")"
 	case !slices.Equal(known.Inputs, m.Inputs):
 		what = "other inputs (" + strings.Join(known.Inputs, " ") + ")"
 	default:

@@ -9,9 +9,9 @@ import (
 	"strings"
 
 	"surprisal/internal/jobs"
+	"surprisal/internal/place"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
-	"surprisal/internal/store"
 )
 
 // Committed is what OUT holds of a run.
@@ -28,7 +28,7 @@ type Committed struct {
 // are somebody's, and are not replaced.
 func Reconcile(ctx context.Context, m *score.Manifest) (*Committed, error) {
 	c := &Committed{Jobs: map[string]bool{}}
-	outputs, prefix := m.Outputs(), store.Join(m.Out, "")
+	outputs, prefix := m.Outputs(), place.Join(m.Out, "")
 	err := shard.InspectAll(ctx, m.Out, func(path string, got shard.Committed, err error) error {
 		j, ours := outputs.Job(strings.TrimPrefix(strings.TrimPrefix(path, prefix), "/"))
 		switch {

@@ -11,9 +11,9 @@ import (
 	"path/filepath"
 	"slices"
 
+	"surprisal/internal/place"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
-	"surprisal/internal/store"
 )
 
 // Rescored is what came of scoring rows again.
@@ -108,7 +108,7 @@ func (v *verification) draw() []drawn {
 func oldScores(ctx context.Context, picks []drawn) error {
 	for i := 0; i < len(picks); {
 		j := picks[i].job
-		err := shard.ReadScores(ctx, store.Join(j.Out, j.Output), func(s score.Score) error {
+		err := shard.ReadScores(ctx, place.Join(j.Out, j.Output), func(s score.Score) error {
 			if i < len(picks) && picks[i].job.ID == j.ID && picks[i].row == s.Row {
 				picks[i].old = s
 				i++

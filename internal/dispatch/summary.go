@@ -15,9 +15,9 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"surprisal/internal/failpoint"
+	"surprisal/internal/place"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
-	"surprisal/internal/store"
 )
 
 // Summary is what a run came to, from its committed files.
@@ -122,7 +122,7 @@ func (s *Summary) distribution(ctx context.Context, m *score.Manifest, c *Commit
 			var ppl []float64
 			var nll, n float64
 			errs := map[string]int64{}
-			err := shard.ReadScores(ctx, store.Join(m.Out, j.Output), func(sc score.Score) error {
+			err := shard.ReadScores(ctx, place.Join(m.Out, j.Output), func(sc score.Score) error {
 				if sc.Error != "" {
 					errs[sc.Error]++
 				}

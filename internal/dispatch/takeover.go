@@ -10,9 +10,9 @@ import (
 	"github.com/rs/zerolog"
 
 	"surprisal/internal/jobs"
+	"surprisal/internal/place"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
-	"surprisal/internal/store"
 )
 
 // Resumed is what became of a run that was taken up again.
@@ -69,7 +69,7 @@ func Resume(ctx context.Context, client *jobs.Client, target string, opt QueueOp
 
 // find reads the manifest of the run that a person names by its id or by OUT.
 func find(ctx context.Context, client *jobs.Client, target string) (*score.Manifest, error) {
-	out, err := store.Resolve(target)
+	out, err := place.Resolve(target)
 	if err != nil {
 		return nil, usage("%s: %w", target, err)
 	}

@@ -17,9 +17,9 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"surprisal/internal/jobs"
+	"surprisal/internal/place"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
-	"surprisal/internal/store"
 )
 
 // FindingKind says what is wrong.
@@ -98,7 +98,7 @@ type verification struct {
 // moved aside and the manifest is restored, so that the command that began the
 // run scores again what is missing.
 func Verify(ctx context.Context, req VerifyRequest) (*Verification, error) {
-	out, err := store.Resolve(req.Out)
+	out, err := place.Resolve(req.Out)
 	if err != nil {
 		return nil, usage("%s: %w", req.Out, err)
 	}

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"path"
 	"strings"
+
+	"surprisal/internal/place"
 )
 
 // MaxRow bounds a row index, so that an output's name keeps its 12 digits.
@@ -131,14 +133,14 @@ func (j Job) Validate() error {
 	if err := ValidRel(j.Input.Rel); err != nil {
 		return bad("%w", err)
 	}
-	if err := ValidInput(j.Input.Path); err != nil {
+	if err := place.ValidInput(j.Input.Path); err != nil {
 		return bad("%w", err)
 	}
-	if err := ValidOut(j.Out); err != nil {
+	if err := place.ValidOut(j.Out); err != nil {
 		return bad("%w", err)
 	}
 	for _, name := range []string{j.Model.Dir, j.Model.Tokenizer} {
-		if err := ValidModelDir(name); IsURL(name) && err != nil {
+		if err := place.ValidModelDir(name); place.IsURL(name) && err != nil {
 			return bad("%w", err)
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"surprisal/internal/place"
 )
 
 // FormatVersion is the version of the manifest and of the job message. A
@@ -180,7 +182,7 @@ func (m *Manifest) Validate() error {
 	if d := ConfigDigest(m.Options, m.Model); d != m.ConfigDigest {
 		return fmt.Errorf("manifest: config digest is %s, its options give %s", m.ConfigDigest, d)
 	}
-	if err := ValidOut(m.Out); err != nil && m.Out != "" {
+	if err := place.ValidOut(m.Out); err != nil && m.Out != "" {
 		return fmt.Errorf("manifest: %w", err)
 	}
 	if err := m.checkCosts(); err != nil {
@@ -195,7 +197,7 @@ func (m *Manifest) Validate() error {
 			return fmt.Errorf("manifest: file %q is there twice", f.Input.Rel)
 		}
 		seen[f.Input.Rel] = true
-		if err := ValidInput(f.Input.Path); err != nil && f.Error == "" {
+		if err := place.ValidInput(f.Input.Path); err != nil && f.Error == "" {
 			return fmt.Errorf("manifest: file %q: %w", f.Input.Rel, err)
 		}
 		if f.Rows < 0 || f.Rows > MaxRow {

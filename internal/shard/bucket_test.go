@@ -15,6 +15,7 @@ import (
 
 	"github.com/parquet-go/parquet-go"
 
+	"surprisal/internal/place"
 	"surprisal/internal/score"
 	"surprisal/internal/store"
 	"surprisal/internal/testkit/storetest"
@@ -236,11 +237,11 @@ func TestBucketCommit(t *testing.T) {
 	if c, err := writeJob(t, job, nil); err != nil || c.Existed {
 		t.Fatalf("over a torn file: %+v (%v)", c, err)
 	}
-	if c, err := Inspect(t.Context(), store.Join(out, job.Output)); err != nil || c.Job != job.ID {
+	if c, err := Inspect(t.Context(), place.Join(out, job.Output)); err != nil || c.Job != job.ID {
 		t.Fatalf("%+v (%v)", c, err)
 	}
 	rows := 0
-	if err := ReadScores(t.Context(), store.Join(out, job.Output), func(score.Score) error { rows++; return nil }); err != nil || rows != 100 {
+	if err := ReadScores(t.Context(), place.Join(out, job.Output), func(score.Score) error { rows++; return nil }); err != nil || rows != 100 {
 		t.Fatalf("%d rows (%v)", rows, err)
 	}
 	if keys, uploads := s.Keys(t, ""), s.Uploads(t); len(keys) != 1 || uploads != 0 {

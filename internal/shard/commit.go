@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"surprisal/internal/failpoint"
+	"surprisal/internal/place"
 	"surprisal/internal/score"
 	"surprisal/internal/store"
 )
@@ -33,7 +34,7 @@ type outDir struct {
 }
 
 func openOut(ctx context.Context, dir string) (*outDir, error) {
-	if score.IsURL(dir) {
+	if place.IsURL(dir) {
 		return nil, fmt.Errorf("%s: %w: this works in local folders only", dir, store.ErrUnsupported)
 	}
 	root, err := store.OpenFolder(ctx, dir)
@@ -209,7 +210,7 @@ func (o *outDir) putFile(dir, prefix, name string, replace bool, content func(io
 // empty) in out that are older than age, and says how many. age must be longer
 // than a job takes: a worker that is alive may be writing the younger ones.
 func RemoveTemporaries(ctx context.Context, out, run string, age time.Duration) (int, error) {
-	if score.IsURL(out) {
+	if place.IsURL(out) {
 		return 0, nil // there are none in a bucket
 	}
 	n := 0

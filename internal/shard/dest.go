@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"surprisal/internal/place"
 	"surprisal/internal/score"
 	"surprisal/internal/store"
 )
@@ -37,8 +38,8 @@ type destPlace interface {
 
 // OpenDest opens a folder, making it if need be, or a prefix in a bucket.
 func OpenDest(ctx context.Context, dir string) (*Dest, error) {
-	if score.IsURL(dir) {
-		return &Dest{outBucket(dir)}, score.ValidOut(dir)
+	if place.IsURL(dir) {
+		return &Dest{outBucket(dir)}, place.ValidOut(dir)
 	}
 	o, err := openOut(ctx, dir)
 	if err != nil {
@@ -242,7 +243,7 @@ func (o outBucket) empty(ctx context.Context) (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		if !strings.HasPrefix(store.Rel(string(o), info.Name), ".") {
+		if !strings.HasPrefix(place.Rel(string(o), info.Name), ".") {
 			return false, nil
 		}
 	}

@@ -11,8 +11,8 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"surprisal/internal/place"
 	"surprisal/internal/score"
-	"surprisal/internal/store"
 )
 
 const parquetSuffix = ".parquet"
@@ -53,8 +53,8 @@ func Discover(ctx context.Context, args []string, exclude string) ([]score.Input
 		return nil, nil, errors.New("no input: name a parquet file, a folder or a glob")
 	}
 	d := &discovery{ctx: ctx, seen: map[string]bool{}}
-	if score.IsURL(exclude) {
-		p, err := score.ParsePlace(exclude)
+	if place.IsURL(exclude) {
+		p, err := place.Parse(exclude)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -97,7 +97,7 @@ type discovery struct {
 	ctx     context.Context // of the one call of Discover
 	exclude []string
 	// excludeURL is OUT when it is in a bucket.
-	excludeURL *score.Place
+	excludeURL *place.Place
 	arg        int
 	found      []found
 	seen       map[string]bool
@@ -109,11 +109,11 @@ func (d *discovery) argument(arg string) error {
 	if arg == "" {
 		return errors.New("an input argument is empty: name a parquet file, a folder or a glob")
 	}
-	abs, err := store.Resolve(arg)
+	abs, err := place.Resolve(arg)
 	if err != nil {
 		return fmt.Errorf("input %w", err)
 	}
-	if score.IsURL(abs) {
+	if place.IsURL(abs) {
 		return d.url(abs)
 	}
 	st, err := os.Stat(abs) // before globs: a name may have brackets in it

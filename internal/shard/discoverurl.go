@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"surprisal/internal/place"
 	"surprisal/internal/score"
 	"surprisal/internal/store"
 )
@@ -15,11 +16,11 @@ import (
 // url takes what an argument that is a URL names: as in local folders, a file
 // whatever its suffix, every parquet file below a folder, or what a glob matches.
 func (d *discovery) url(arg string) error {
-	p, err := score.SplitPlace(arg)
+	p, err := place.ParseArg(arg)
 	if err != nil {
 		return fmt.Errorf("input %w", err)
 	}
-	if err := score.ValidInputURL(p); err != nil {
+	if err := place.ValidInputURL(p); err != nil {
 		return fmt.Errorf("input %w", err)
 	}
 	if hasMeta(p.Key) {
@@ -28,14 +29,14 @@ func (d *discovery) url(arg string) error {
 		}
 		return d.urlGlob(arg, p)
 	}
-	p, err = score.ParsePlace(arg)
+	p, err = place.Parse(arg)
 	if err != nil {
 		return fmt.Errorf("input %w", err)
 	}
 	if p.Key != "" {
 		info, err := store.Stat(d.ctx, arg)
 		if err == nil {
-			p, err := score.ParsePlace(info.Name)
+			p, err := place.Parse(info.Name)
 			if err != nil {
 				return fmt.Errorf("input %w", err)
 			}
@@ -52,10 +53,10 @@ func (d *discovery) url(arg string) error {
 }
 
 // urlFolder takes every *.parquet below dir.
-func (d *discovery) urlFolder(arg string, dir score.Place) error {
+func (d *discovery) urlFolder(arg string, dir place.Place) error {
 	n, problems, any := len(d.seen), len(d.problems), false
 	var lines []store.Info // taken in a folder without parquet
-	err := d.list(dir, func(info store.Info, p score.Place) {
+	err := d.list(dir, func(info store.Info, p place.Place) {
 		any = true
 		switch {
 		case hiddenBelow(dir.Key, p.Key):
@@ -85,18 +86,18 @@ func (d *discovery) urlFolder(arg string, dir score.Place) error {
 	return nil
 }
 
-func inFolder(name string, dir score.Place) bool {
-	p, err := score.ParsePlace(name)
+func inFolder(name string, dir place.Place) bool {
+	p, err := place.Parse(name)
 	return err == nil && p.Within(dir)
 }
 
 // list calls do for the files below dir that are not OUT's.
-func (d *discovery) list(dir score.Place, do func(store.Info, score.Place)) error {
+func (d *discovery) list(dir place.Place, do func(store.Info, place.Place)) error {
 	for info, err := range store.List(d.ctx, dir.String()) {
 		if err != nil {
 			return err
 		}
-		p, err := score.ParsePlace(info.Name)
+		p, err := place.Parse(info.Name)
 		if err != nil {
 			if strings.HasSuffix(info.Name, parquetSuffix) {
 				d.problem(info.Name, fmt.Errorf("%w; rename it", err))
@@ -117,7 +118,7 @@ func hiddenBelow(dir, key string) bool {
 
 // urlGlob takes what a pattern matches, by one listing for each folder before a
 // wildcard.
-func (d *discovery) urlGlob(arg string, p score.Place) error {
+func (d *discovery) urlGlob(arg string, p place.Place) error {
 	patterns, err := expandBraces(p.Key)
 	if err != nil {
 		return fmt.Errorf("input %s: %w", arg, err)
@@ -148,7 +149,7 @@ func (d *discovery) urlGlob(arg string, p score.Place) error {
 	for _, dir := range dirs {
 		from := p
 		from.Key = dir
-		err := d.list(from, func(info store.Info, f score.Place) {
+		err := d.list(from, func(info store.Info, f place.Place) {
 			key := strings.Split(f.Key, "/")
 			if !slices.ContainsFunc(byDir[dir], func(parts []string) bool { return matchURL(parts, key) }) {
 				return
@@ -198,11 +199,11 @@ func matchURL(pattern, key []string) bool {
 }
 
 // addURL takes a file whose Rel is relative to base.
-func (d *discovery) addURL(info store.Info, base score.Place) {
+func (d *discovery) addURL(info store.Info, base place.Place) {
 	if d.seen[info.Name] {
 		return
 	}
-	p, err := score.ParsePlace(info.Name)
+	p, err := place.Parse(info.Name)
 	if err != nil {
 		d.problem(info.Name, err)
 		return

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"surprisal/internal/place"
 	"surprisal/internal/score"
 	"surprisal/internal/store"
 )
@@ -165,13 +166,13 @@ var outputName = regexp.MustCompile(`^rows-[0-9]{12}-[0-9]{12}\.parquet$`)
 // at the first error.
 func ListOutputs(ctx context.Context, out string) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
-		if score.IsURL(out) {
+		if place.IsURL(out) {
 			for info, err := range store.List(ctx, out) {
 				if err != nil {
 					yield("", fmt.Errorf("list outputs: %w", err))
 					return
 				}
-				if outputName.MatchString(path.Base(store.Rel(out, info.Name))) && !yield(info.Name, nil) {
+				if outputName.MatchString(path.Base(place.Rel(out, info.Name))) && !yield(info.Name, nil) {
 					return
 				}
 			}
@@ -207,7 +208,7 @@ func InspectAll(ctx context.Context, out string, do func(path string, c Committe
 		err  error
 	}
 	workers := 4 * runtime.GOMAXPROCS(0) // mostly waiting for disks
-	if score.IsURL(out) {
+	if place.IsURL(out) {
 		workers = 64 // or for a network
 	}
 	g, ctx := errgroup.WithContext(ctx)

@@ -12,7 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"surprisal/internal/score"
+	"surprisal/internal/place"
 	"surprisal/internal/store"
 )
 
@@ -47,12 +47,12 @@ const (
 // List calls do for each of our files below out, and for other parquet files, in
 // order of path.
 func List(ctx context.Context, out string, do func(Entry) error) error {
-	if score.IsURL(out) {
+	if place.IsURL(out) {
 		for info, err := range store.List(ctx, out) {
 			if err != nil {
 				return fmt.Errorf("list %s: %w", out, err)
 			}
-			e := Entry{Path: info.Name, Rel: store.Rel(out, info.Name), Size: info.Size, Modified: info.Modified}
+			e := Entry{Path: info.Name, Rel: place.Rel(out, info.Name), Size: info.Size, Modified: info.Modified}
 			switch name := path.Base(e.Rel); {
 			case strings.HasPrefix(e.Rel, quarantine+"/"):
 				e.Kind = EntryQuarantined
@@ -119,11 +119,11 @@ func List(ctx context.Context, out string, do func(Entry) error) error {
 // gives its new place. The file's job can be scored again then.
 func Quarantine(ctx context.Context, out, rel string) (string, error) {
 	to := path.Join(quarantine, rel+"."+time.Now().UTC().Format("20060102T150405.000000000")+quarantineSuffix)
-	if score.IsURL(out) {
-		if err := moveObject(ctx, store.Join(out, rel), store.Join(out, to)); err != nil {
+	if place.IsURL(out) {
+		if err := moveObject(ctx, place.Join(out, rel), place.Join(out, to)); err != nil {
 			return "", fmt.Errorf("quarantine %s: %w", rel, err)
 		}
-		return store.Join(out, to), nil
+		return place.Join(out, to), nil
 	}
 	o, err := openOut(ctx, out)
 	if err != nil {
@@ -162,8 +162,8 @@ func Remove(ctx context.Context, out string, e Entry) error {
 	if e.Kind != EntryTemporary && e.Kind != EntryQuarantined {
 		return fmt.Errorf("remove %s: it is of kind %s", e.Path, e.Kind)
 	}
-	if score.IsURL(out) {
-		return store.Remove(ctx, store.Join(out, e.Rel))
+	if place.IsURL(out) {
+		return store.Remove(ctx, place.Join(out, e.Rel))
 	}
 	o, err := openOut(ctx, out)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"testing"
 
+	"surprisal/internal/place"
 	"surprisal/internal/store"
 	"surprisal/internal/testkit/storetest"
 )
@@ -14,7 +15,7 @@ func TestQuarantineInBucket(t *testing.T) {
 	storetest.S3(t)
 	out := storetest.URL("quarantine/out")
 	const rel = "a/rows-000000000000-000000000009.parquet"
-	if _, err := store.PutBytes(t.Context(), store.Join(out, rel), []byte("damaged"), store.Condition{}); err != nil {
+	if _, err := store.PutBytes(t.Context(), place.Join(out, rel), []byte("damaged"), store.Condition{}); err != nil {
 		t.Fatal(err)
 	}
 	list := func() (kinds string) {

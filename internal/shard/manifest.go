@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"surprisal/internal/place"
 	"surprisal/internal/score"
 	"surprisal/internal/store"
 )
@@ -66,7 +67,7 @@ var ErrMoved = errors.New("it was moved or copied here")
 // fs.ErrNotExist when there is none, and ErrMoved when it is another folder's:
 // who went on with it would write there.
 func ReadManifest(ctx context.Context, out string) (*score.Manifest, error) {
-	path := store.Join(out, score.ManifestName)
+	path := place.Join(out, score.ManifestName)
 	m, err := readManifest(ctx, path)
 	if err == nil && !samePlace(m.Out, out) {
 		err = fmt.Errorf("%w: it is of %s: put the folder back there, or score into a new one", ErrMoved, m.Out)
@@ -82,9 +83,9 @@ func ReadManifest(ctx context.Context, out string) (*score.Manifest, error) {
 
 // samePlace tells whether two names are of one folder.
 func samePlace(a, b string) bool {
-	if score.IsURL(a) || score.IsURL(b) {
-		x, xerr := store.Resolve(a)
-		y, yerr := store.Resolve(b)
+	if place.IsURL(a) || place.IsURL(b) {
+		x, xerr := place.Resolve(a)
+		y, yerr := place.Resolve(b)
 		return xerr == nil && yerr == nil && strings.TrimSuffix(x, "/") == strings.TrimSuffix(y, "/")
 	}
 	x, xerr := os.Stat(a)
@@ -140,13 +141,13 @@ func WriteSuccess(ctx context.Context, out string, body []byte) error {
 
 // ReadSuccess reads out/_SUCCESS; the error wraps fs.ErrNotExist when there is none.
 func ReadSuccess(ctx context.Context, out string) ([]byte, error) {
-	return readSmall(ctx, store.Join(out, score.SuccessName))
+	return readSmall(ctx, place.Join(out, score.SuccessName))
 }
 
 // RemoveSuccess removes out/_SUCCESS; there being none is no error.
 func RemoveSuccess(ctx context.Context, out string) error {
-	if score.IsURL(out) {
-		return store.Remove(ctx, store.Join(out, score.SuccessName))
+	if place.IsURL(out) {
+		return store.Remove(ctx, place.Join(out, score.SuccessName))
 	}
 	if err := os.Remove(filepath.Join(out, score.SuccessName)); err != nil && !os.IsNotExist(err) {
 		return fmt.Errorf("remove %s: %w", score.SuccessName, err)
@@ -155,8 +156,8 @@ func RemoveSuccess(ctx context.Context, out string) error {
 }
 
 func writeRoot(ctx context.Context, out, name string, body []byte, replace bool) error {
-	if score.IsURL(out) {
-		_, err := store.PutBytes(ctx, store.Join(out, name), body, store.Condition{Absent: !replace})
+	if place.IsURL(out) {
+		_, err := store.PutBytes(ctx, place.Join(out, name), body, store.Condition{Absent: !replace})
 		if err != nil {
 			return fmt.Errorf("write %s: %w", name, err)
 		}

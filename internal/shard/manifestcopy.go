@@ -9,8 +9,8 @@ import (
 	"io"
 	"io/fs"
 
+	"surprisal/internal/place"
 	"surprisal/internal/score"
-	"surprisal/internal/store"
 )
 
 // manifestCopy is a second copy of the manifest in OUT, compressed. gzip's
@@ -34,7 +34,7 @@ func pack(b []byte) ([]byte, error) {
 
 // readCopy gives the manifest's bytes from its second copy.
 func readCopy(ctx context.Context, out string) ([]byte, error) {
-	f, err := openSource(ctx, store.Join(out, manifestCopy))
+	f, err := openSource(ctx, place.Join(out, manifestCopy))
 	if err != nil {
 		return nil, err
 	}
@@ -59,7 +59,7 @@ func readCopy(ctx context.Context, out string) ([]byte, error) {
 // fs.ErrNotExist when there is neither.
 func VerifyManifest(ctx context.Context, out string) (*score.Manifest, error) {
 	copied, copyErr := readCopy(ctx, out)
-	m, err := readManifest(ctx, store.Join(out, score.ManifestName)) // also of a folder that was moved
+	m, err := readManifest(ctx, place.Join(out, score.ManifestName)) // also of a folder that was moved
 	if err != nil {
 		err = fmt.Errorf("read manifest: %w", err)
 	}
@@ -75,7 +75,7 @@ func VerifyManifest(ctx context.Context, out string) (*score.Manifest, error) {
 		}
 		return m, fmt.Errorf("%w: %w", ErrManifestChanged, err)
 	}
-	b, err := readSmall(ctx, store.Join(out, score.ManifestName))
+	b, err := readSmall(ctx, place.Join(out, score.ManifestName))
 	if err != nil {
 		return nil, fmt.Errorf("read manifest: %w", err)
 	}
@@ -96,7 +96,7 @@ func RestoreManifest(ctx context.Context, out string) error {
 	if copyErr == nil {
 		return writeRoot(ctx, out, score.ManifestName, copied, true)
 	}
-	b, err := readSmall(ctx, store.Join(out, score.ManifestName))
+	b, err := readSmall(ctx, place.Join(out, score.ManifestName))
 	if err != nil {
 		return fmt.Errorf("restore the manifest's copy: %w", err)
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"surprisal/internal/failpoint"
+	"surprisal/internal/place"
 	"surprisal/internal/score"
 	"surprisal/internal/store"
 )
@@ -27,7 +28,7 @@ type outPlace interface {
 
 // openPlace opens OUT to write to it.
 func openPlace(ctx context.Context, out string) (outPlace, error) {
-	if score.IsURL(out) {
+	if place.IsURL(out) {
 		return outBucket(out), nil
 	}
 	return openOut(ctx, out)
@@ -38,7 +39,7 @@ func openPlace(ctx context.Context, out string) (outPlace, error) {
 // condition that the name is free.
 type outBucket string
 
-func (o outBucket) path(name string) string { return store.Join(string(o), name) }
+func (o outBucket) path(name string) string { return place.Join(string(o), name) }
 
 func (o outBucket) temporary(job score.Job) (*os.File, string, error) {
 	f, err := unnamed(tempPrefix + job.Run)

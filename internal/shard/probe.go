@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"surprisal/internal/score"
+	"surprisal/internal/place"
 	"surprisal/internal/store"
 )
 
@@ -32,7 +32,7 @@ type OutHealth struct {
 // rename, sync the folder; in a bucket, put a file twice, of which the second must
 // be refused. Nothing is left behind.
 func ProbeOut(ctx context.Context, out string) (h OutHealth, err error) {
-	if score.IsURL(out) {
+	if place.IsURL(out) {
 		return OutHealth{At: out}, probeBucket(ctx, out)
 	}
 	if err := ctx.Err(); err != nil {
@@ -87,7 +87,7 @@ func ProbeOut(ctx context.Context, out string) (h OutHealth, err error) {
 }
 
 func probeBucket(ctx context.Context, out string) (err error) {
-	name := store.Join(out, tempPrefix+"probe."+rand.Text()+tempSuffix)
+	name := place.Join(out, tempPrefix+"probe."+rand.Text()+tempSuffix)
 	if _, err := store.PutBytes(ctx, name, []byte("one"), store.Condition{Absent: true}); err != nil {
 		return fmt.Errorf("put a file: %w", err)
 	}

@@ -10,8 +10,8 @@ import (
 
 	"github.com/parquet-go/parquet-go"
 
+	"surprisal/internal/place"
 	"surprisal/internal/score"
-	"surprisal/internal/store"
 )
 
 // Verify reads all of a job's score file: that it is the job's, that every byte
@@ -21,7 +21,7 @@ import (
 // ErrInputChanged when the input is no longer the planned one, and fs.ErrNotExist
 // when there is no file.
 func Verify(ctx context.Context, job score.Job, input bool) (Committed, error) {
-	path := store.Join(job.Out, job.Output)
+	path := place.Join(job.Out, job.Output)
 	c, err := verify(ctx, path, job, input)
 	if err != nil {
 		return c, fmt.Errorf("verify %s: %w", path, err)
@@ -30,7 +30,7 @@ func Verify(ctx context.Context, job score.Job, input bool) (Committed, error) {
 }
 
 func verify(ctx context.Context, path string, job score.Job, input bool) (Committed, error) {
-	if !score.IsURL(path) { // a link is no output of ours
+	if !place.IsURL(path) { // a link is no output of ours
 		if st, err := os.Lstat(path); err != nil {
 			return Committed{}, err
 		} else if !st.Mode().IsRegular() {

@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"surprisal/internal/score"
+	"surprisal/internal/place"
 )
 
 // bucket is files under keys, reached over the network. A call is one attempt;
@@ -38,7 +38,7 @@ var buckets struct {
 }
 
 // bucketOf gives the bucket that p is in.
-func bucketOf(ctx context.Context, p score.Place) (bucket, error) {
+func bucketOf(ctx context.Context, p place.Place) (bucket, error) {
 	if err := fenceOf(ctx).Check(p.String()); err != nil {
 		return nil, err
 	}
@@ -79,9 +79,9 @@ func Forget() {
 	buckets.open = nil
 }
 
-// place parses a URL and opens its bucket.
-func place(ctx context.Context, name string) (score.Place, bucket, error) {
-	p, err := score.ParsePlace(name)
+// at parses a URL and opens its bucket.
+func at(ctx context.Context, name string) (place.Place, bucket, error) {
+	p, err := place.Parse(name)
 	if err != nil {
 		return p, nil, err
 	}
@@ -89,7 +89,7 @@ func place(ctx context.Context, name string) (score.Place, bucket, error) {
 	return p, b, err
 }
 
-func stat(ctx context.Context, b bucket, p score.Place) (info Info, err error) {
+func stat(ctx context.Context, b bucket, p place.Place) (info Info, err error) {
 	err = retry(ctx, p.String(), func() (bool, error) {
 		info, err = b.stat(ctx, p.Key)
 		return false, err

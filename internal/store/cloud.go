@@ -23,20 +23,20 @@ import (
 	"gocloud.dev/gcerrors"
 	"google.golang.org/api/googleapi"
 
-	"surprisal/internal/score"
+	"surprisal/internal/place"
 )
 
 // cloud is a bucket of S3, Google Cloud Storage or Azure. Their versions are
 // etags, or generations of gs.
 type cloud struct {
-	root score.Place
+	root place.Place
 	b    *blob.Bucket
 	s3   *s3.Client // of an s3 one
 	hint string     // how to give credentials
 }
 
 // openCloud opens a gs or az bucket with the provider's usual credentials.
-func openCloud(ctx context.Context, root score.Place) (bucket, error) {
+func openCloud(ctx context.Context, root place.Place) (bucket, error) {
 	url, hint := "gs://"+root.Host, "set GOOGLE_APPLICATION_CREDENTIALS, or run gcloud auth application-default login"
 	if root.Scheme == "az" {
 		url, hint = "azblob://"+root.Host, "set AZURE_STORAGE_ACCOUNT and AZURE_STORAGE_KEY, AZURE_STORAGE_SAS_TOKEN or AZURE_CLIENT_ID, _SECRET and AZURE_TENANT_ID"

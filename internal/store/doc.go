@@ -2,7 +2,7 @@
 // az buckets, https servers and the Hugging Face hub. It is the one importer of
 // cloud SDKs.
 //
-// A file is named by its place (score.Place): an absolute path or a URL. Resolve
+// A file is named by its place (place.Place): an absolute path or a URL. Resolve
 // turns what a person typed into one. Open gives an Object: a size, a version
 // and ranges of bytes. Stat, List, Put and Remove do what they say.
 //

@@ -15,7 +15,7 @@ import (
 	"slices"
 	"strings"
 
-	"surprisal/internal/score"
+	"surprisal/internal/place"
 )
 
 var hubVersion = regexp.MustCompile(`^([0-9a-f]{40}|[0-9a-f]{64})$`)
@@ -40,7 +40,7 @@ func Download(ctx context.Context, dir string, take func(name string) bool, move
 	if moved == nil {
 		moved = func() {}
 	}
-	p, b, err := place(ctx, dir)
+	p, b, err := at(ctx, dir)
 	if err != nil {
 		return "", "", err
 	}
@@ -59,7 +59,7 @@ func Download(ctx context.Context, dir string, take func(name string) bool, move
 		if err != nil {
 			return "", "", err
 		}
-		f, err := score.ParsePlace(info.Name)
+		f, err := place.Parse(info.Name)
 		if err != nil || path.Dir("/"+f.Key) != path.Clean("/"+p.Key) || !take(path.Base(f.Key)) {
 			continue
 		}
@@ -184,7 +184,7 @@ func (n *noting) Read(b []byte) (int, error) {
 // DownloadFile is Download of one file; beside names others that are brought
 // along if they are there.
 func DownloadFile(ctx context.Context, name string, beside []string, moved func()) (local, pinned string, err error) {
-	p, err := score.ParsePlace(name)
+	p, err := place.Parse(name)
 	if err != nil {
 		return "", "", err
 	}
@@ -194,5 +194,5 @@ func DownloadFile(ctx context.Context, name string, beside []string, moved func(
 	if err != nil {
 		return "", "", err
 	}
-	return filepath.Join(dir, base), Join(pinned, base), nil
+	return filepath.Join(dir, base), place.Join(pinned, base), nil
 }

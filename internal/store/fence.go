@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"surprisal/internal/score"
+	"surprisal/internal/place"
 )
 
 // ErrOutside: the place is outside of those that are allowed here.
@@ -27,7 +27,7 @@ type Fence struct {
 
 // post is one place of a fence.
 type post struct {
-	place score.Place
+	place place.Place
 	dir   string   // of a local folder, absolute and clean
 	root  *os.Root // of a local folder
 }
@@ -51,11 +51,11 @@ func NewFence(flag string, places []string) (*Fence, error) {
 }
 
 func newPost(name string) (post, error) {
-	name, err := Resolve(name)
+	name, err := place.Resolve(name)
 	if err != nil {
 		return post{}, err
 	}
-	p, err := score.ParsePlace(name)
+	p, err := place.Parse(name)
 	if err != nil || p.Scheme != "" {
 		p.Key = strings.TrimSuffix(p.Key, "/")
 		return post{place: p}, err
@@ -91,7 +91,7 @@ func (f *Fence) Check(name string) error {
 // find gives the folder that a local name is below, and the rest of the name; no
 // folder for a URL below an allowed one.
 func (f *Fence) find(name string) (*os.Root, string, error) {
-	place, err := score.ParsePlace(name)
+	place, err := place.Parse(name)
 	if err != nil {
 		return nil, "", err
 	}
@@ -137,7 +137,7 @@ func (f *Fence) escaped(name string, err error) error {
 // Resolve is where links lead from a local name, which has to lie inside too.
 // It is for files whose bytes are checked after they were opened.
 func (f *Fence) Resolve(name string) (string, error) {
-	if f == nil || score.IsURL(name) {
+	if f == nil || place.IsURL(name) {
 		return name, f.Check(name)
 	}
 	if err := f.Check(name); err != nil {

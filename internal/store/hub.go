@@ -15,14 +15,14 @@ import (
 	"strings"
 	"sync"
 
-	"surprisal/internal/score"
+	"surprisal/internal/place"
 )
 
 // hub is a repository of the Hugging Face hub at one commit: the one that its
 // branch has when it is first asked for. A version is the sha256 of a large file,
 // git's id of a small one.
 type hub struct {
-	root     score.Place // with the revision as it was given
+	root     place.Place // with the revision as it was given
 	kind     string      // datasets or models
 	repo     string      // OWNER/NAME
 	endpoint *url.URL
@@ -75,7 +75,7 @@ func hubToken() string {
 	return ""
 }
 
-func openHub(root score.Place) (*hub, error) {
+func openHub(root place.Place) (*hub, error) {
 	endpoint := os.Getenv("HF_ENDPOINT")
 	if endpoint == "" {
 		endpoint = "https://huggingface.co"
@@ -93,7 +93,7 @@ func openHub(root score.Place) (*hub, error) {
 }
 
 // place is the place of a key at the commit that is read.
-func (h *hub) place(key, commit string) score.Place {
+func (h *hub) place(key, commit string) place.Place {
 	p := h.root.Join(key)
 	p.Rev = commit
 	return p

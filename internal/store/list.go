@@ -3,14 +3,11 @@ package store
 import (
 	"context"
 	"iter"
-	"strings"
-
-	"surprisal/internal/score"
 )
 
 // Stat looks at one file that is not local.
 func Stat(ctx context.Context, name string) (Info, error) {
-	p, b, err := place(ctx, name)
+	p, b, err := at(ctx, name)
 	if err != nil {
 		return Info{}, err
 	}
@@ -21,7 +18,7 @@ func Stat(ctx context.Context, name string) (Info, error) {
 // ends at the first error. That there are none is no error.
 func List(ctx context.Context, dir string) iter.Seq2[Info, error] {
 	return func(yield func(Info, error) bool) {
-		p, b, err := place(ctx, dir)
+		p, b, err := at(ctx, dir)
 		if err != nil {
 			yield(Info{}, err)
 			return
@@ -51,14 +48,4 @@ func List(ctx context.Context, dir string) iter.Seq2[Info, error] {
 			}
 		}
 	}
-}
-
-// Rel is name relative to dir, which it is below, without queries.
-func Rel(dir, name string) string {
-	d, err := score.SplitPlace(dir)
-	n, err2 := score.SplitPlace(name)
-	if err != nil || err2 != nil {
-		return name
-	}
-	return strings.TrimPrefix(strings.TrimPrefix(n.Key, d.Key), "/")
 }

@@ -8,7 +8,7 @@ import (
 	"os"
 	"time"
 
-	"surprisal/internal/score"
+	"surprisal/internal/place"
 )
 
 // Info is what a store says of a file.
@@ -30,7 +30,7 @@ type Object struct {
 
 // Open opens the file as it is now.
 func Open(ctx context.Context, name string) (*Object, error) {
-	p, err := score.ParsePlace(name)
+	p, err := place.Parse(name)
 	if err != nil {
 		return nil, err
 	}
@@ -64,7 +64,7 @@ func Modified(ctx context.Context, name string) (time.Time, error) {
 // that is another one now is ErrChanged; elsewhere, where that would cost a
 // request, the first read tells.
 func OpenVersion(ctx context.Context, want Info) (*Object, error) {
-	p, err := score.ParsePlace(want.Name)
+	p, err := place.Parse(want.Name)
 	if err != nil {
 		return nil, err
 	}

@@ -7,7 +7,7 @@ import (
 	"io"
 	"io/fs"
 
-	"surprisal/internal/score"
+	"surprisal/internal/place"
 )
 
 // Condition is when Put may write. The zero value is always.
@@ -59,8 +59,8 @@ func Remove(ctx context.Context, name string) error {
 	})
 }
 
-func writableOf(ctx context.Context, name string) (p score.Place, w writable, err error) {
-	p, b, err := place(ctx, name)
+func writableOf(ctx context.Context, name string) (p place.Place, w writable, err error) {
+	p, b, err := at(ctx, name)
 	if err != nil {
 		return p, nil, err
 	}

@@ -19,7 +19,7 @@ import (
 	"github.com/aws/smithy-go"
 	"gocloud.dev/blob/s3blob"
 
-	"surprisal/internal/score"
+	"surprisal/internal/place"
 )
 
 const s3Hint = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; for a public bucket end the URL with ?anonymous=true"
@@ -27,7 +27,7 @@ const s3Hint = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE;
 // openS3 opens an S3 bucket, or one of a server that speaks S3: AWS_ENDPOINT_URL,
 // AWS_REGION and the rest of the SDK's environment count, and before them the
 // URL's query.
-func openS3(ctx context.Context, root score.Place) (bucket, error) {
+func openS3(ctx context.Context, root place.Place) (bucket, error) {
 	q, err := url.ParseQuery(root.Query)
 	if err != nil {
 		return nil, err

@@ -10,16 +10,16 @@ import (
 	"strconv"
 	"strings"
 
-	"surprisal/internal/score"
+	"surprisal/internal/place"
 )
 
 // web is an https server: single files, by their whole URL.
 type web struct {
-	root   score.Place
+	root   place.Place
 	client *http.Client
 }
 
-func openWeb(root score.Place) *web {
+func openWeb(root place.Place) *web {
 	c := httpClient()
 	c.CheckRedirect = func(r *http.Request, via []*http.Request) error {
 		switch {

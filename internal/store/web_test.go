@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"surprisal/internal/score"
+	"surprisal/internal/place"
 )
 
 // serve makes an https server the one that URLs of its host reach.
@@ -20,7 +20,7 @@ func serve(t *testing.T, h http.HandlerFunc) (root string) {
 	s := httptest.NewTLSServer(h)
 	t.Cleanup(s.Close)
 	root = s.URL
-	p, err := score.ParsePlace(root)
+	p, err := place.Parse(root)
 	if err != nil {
 		t.Fatal(err)
 	}

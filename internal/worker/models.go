@@ -13,6 +13,7 @@ import (
 
 	"surprisal/internal/model"
 	"surprisal/internal/model/tokenizer"
+	"surprisal/internal/place"
 	"surprisal/internal/score"
 	"surprisal/internal/store"
 )
@@ -155,7 +156,7 @@ func (m *models) inside(dir string) (string, error) {
 
 // folder gives a model's local folder, fetched from the hub if need be.
 func (m *models) folder(ctx context.Context, dir string) (string, error) {
-	if !score.IsURL(dir) {
+	if !place.IsURL(dir) {
 		return m.inside(dir)
 	}
 	if err := m.fence.Check(dir); err != nil {
@@ -224,13 +225,13 @@ func (m *models) openTokenizer(ctx context.Context, j *score.Job) (*tokenizer.To
 	path := m.cfg.Tokenizer
 	if path == "" {
 		if path = j.Model.Tokenizer; path == "" {
-			path = store.Join(j.Model.Dir, "tokenizer.json")
+			path = place.Join(j.Model.Dir, "tokenizer.json")
 		}
 		var err error
 		if path, err = m.fence.Resolve(path); err != nil {
 			return nil, err
 		}
-		if score.IsURL(path) {
+		if place.IsURL(path) {
 			if path, _, err = store.DownloadFile(ctx, path, model.BesideTokenizer(), m.moved); err != nil {
 				return nil, err
 			}

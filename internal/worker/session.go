@@ -13,6 +13,7 @@ import (
 
 	"surprisal/internal/jobs"
 	"surprisal/internal/metrics"
+	"surprisal/internal/place"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
 	"surprisal/internal/store"
@@ -176,7 +177,7 @@ func (s *session) take(ctx context.Context, lease *jobs.Lease) error {
 		<-s.slots
 		return nil
 	}
-	c, err := shard.Inspect(store.Within(ctx, s.w.outputs), store.Join(t.job.Out, t.job.Output))
+	c, err := shard.Inspect(store.Within(ctx, s.w.outputs), place.Join(t.job.Out, t.job.Output))
 	switch {
 	case errors.Is(err, store.ErrOutside):
 		s.fail(ctx, t, err)

@@ -15,9 +15,9 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"surprisal/internal/place"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
-	"surprisal/internal/store"
 )
 
 // Options say what is written.
@@ -60,7 +60,7 @@ func tokens(s *score.Score) {
 // Write scores inputs into out and writes the manifest. Called again, it goes on
 // where it was cut off.
 func Write(ctx context.Context, inputs []string, out string, o Options) (*score.Manifest, error) {
-	abs, err := store.Resolve(out)
+	abs, err := place.Resolve(out)
 	if err != nil {
 		return nil, err
 	}
@@ -100,7 +100,7 @@ func Write(ctx context.Context, inputs []string, out string, o Options) (*score.
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(runtime.GOMAXPROCS(0))
 	for _, j := range m.Jobs() {
-		if _, err := os.Stat(store.Join(abs, j.Output)); err == nil {
+		if _, err := os.Stat(place.Join(abs, j.Output)); err == nil {
 			continue
 		}
 		if o.Skip == nil || !o.Skip(j) {

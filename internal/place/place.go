@@ -1,4 +1,4 @@
-package score
+package place
 
 import (
 	"errors"
@@ -12,8 +12,8 @@ import (
 	"unicode/utf8"
 )
 
-// maxPlaceBytes bounds a path or a URL.
-const maxPlaceBytes = 4096
+// maxBytes bounds a path or a URL.
+const maxBytes = 4096
 
 // Place is where a file or a folder is: an absolute local path, or a URL of a
 // bucket, of a web server or of the Hugging Face hub. A URL's path is taken as
@@ -51,10 +51,10 @@ var (
 // IsURL tells whether s names a place by a URL rather than by a path.
 func IsURL(s string) bool { return schemePrefix.MatchString(s) }
 
-// ParsePlace reads a place as it stands in a manifest or a job message, which
+// Parse reads a place as it stands in a manifest or a job message, which
 // may be hostile. Its error names no part of a URL that may be secret.
-func ParsePlace(s string) (Place, error) {
-	p, err := SplitPlace(s)
+func Parse(s string) (Place, error) {
+	p, err := ParseArg(s)
 	if err != nil {
 		return p, err
 	}
@@ -68,10 +68,10 @@ func errQuery(place string) error {
 	return fmt.Errorf("%s has a query or a fragment: only s3 URLs may have one, of endpoint, region, use_path_style and anonymous; signed URLs are not taken, since manifests would hold the signature", place)
 }
 
-// SplitPlace is ParsePlace for a person's argument, whose path may be a glob.
-func SplitPlace(s string) (Place, error) {
-	if len(s) > maxPlaceBytes {
-		return Place{}, fmt.Errorf("a path or URL of %d bytes, more than %d", len(s), maxPlaceBytes)
+// ParseArg is Parse for a person's argument, whose path may be a glob.
+func ParseArg(s string) (Place, error) {
+	if len(s) > maxBytes {
+		return Place{}, fmt.Errorf("a path or URL of %d bytes, more than %d", len(s), maxBytes)
 	}
 	m := schemePrefix.FindStringSubmatch(s)
 	if m == nil {
@@ -269,7 +269,7 @@ func (p Place) Within(dir Place) bool {
 }
 
 func validPlace(s, what string, allowed func(p Place) bool) error {
-	p, err := ParsePlace(s)
+	p, err := Parse(s)
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}

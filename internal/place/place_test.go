@@ -1,11 +1,11 @@
-package score
+package place
 
 import (
 	"strings"
 	"testing"
 )
 
-func TestParsePlace(t *testing.T) {
+func TestParse(t *testing.T) {
 	for s, want := range map[string]string{
 		"/a/b":                     "/a/b",
 		"s3://bucket/a/b":          "s3://bucket/a/b",
@@ -24,7 +24,7 @@ func TestParsePlace(t *testing.T) {
 		"s3://bucket/a?use_path_style=true&endpoint=http://127.0.0.1:9000/": "s3://bucket/a?endpoint=http://127.0.0.1:9000&use_path_style=true",
 		"s3://bucket/a?region=eu-west-1":                                    "s3://bucket/a?region=eu-west-1",
 	} {
-		p, err := ParsePlace(s)
+		p, err := Parse(s)
 		if err != nil || p.String() != want {
 			t.Errorf("%s: %s (%v), want %s", s, p, err, want)
 		}
@@ -37,7 +37,7 @@ func TestParsePlace(t *testing.T) {
 		"s3://bucket/a?region=eu&region=us", "s3://bucket/a\\b", "s3://bucket/a\nb", "s3://bucket/a\x00b", "gs://bucket/a?x=" + secret, "hf://datasets/O",
 		"hf://O/N@../x", "hf://datasets/../N/x", "hf://O/N@a?x=" + secret, "https://h:port/x", "https:///x", "s3://bucket/" + strings.Repeat("a", 5000),
 	} {
-		if p, err := ParsePlace(s); err == nil {
+		if p, err := Parse(s); err == nil {
 			t.Errorf("%q: taken as %+v", s, p)
 		} else if strings.Contains(err.Error(), secret) {
 			t.Errorf("%q: told in %v", s, err)
@@ -67,8 +67,8 @@ func TestWithin(t *testing.T) {
 		{"s3://bucket/a?endpoint=http://evil", "s3://bucket/a", false}, {"gs://bucket/a", "s3://bucket/a", false},
 		{"hf://O/N@abc/x", "hf://O/N", true}, {"hf://O/N@abc/x", "hf://O/N@def", false}, {"hf://O/Nx/x", "hf://O/N", false},
 	} {
-		p, err := ParsePlace(tc.place)
-		d, err2 := ParsePlace(tc.dir)
+		p, err := Parse(tc.place)
+		d, err2 := Parse(tc.dir)
 		if err != nil || err2 != nil || p.Within(d) != tc.want {
 			t.Errorf("%s in %s: %v (%v, %v)", tc.place, tc.dir, p.Within(d), err, err2)
 		}
@@ -81,11 +81,11 @@ func FuzzParsePlace(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		p, err := ParsePlace(s)
+		p, err := Parse(s)
 		if err != nil || p.Scheme == "" {
 			return
 		}
-		again, err := ParsePlace(p.String())
+		again, err := Parse(p.String())
 		if err != nil || again != p {
 			t.Fatalf("%q is %+v, then %+v (%v)", s, p, again, err)
 		}
