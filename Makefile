@@ -70,28 +70,28 @@ test: native ## run every test
 	go test $(GO_TEST_FLAGS) ./...
 
 .PHONY: sim
-sim: native ## 2,000 seeds of dispatchers, queue and workers in virtual time, through crashes and a bad network
+sim: native ## simulate 2,000 runs of dispatchers, queue and workers in virtual time, with crashes and a bad network
 	SURPRISAL_SIM_SEEDS=2000 go test -timeout 30m -run 'TestSimulation$$' ./internal/worker
 
 .PHONY: bench-queue
-bench-queue: ## 300 workers on one server: the queue's time of each job; the dispatcher's memory with 1,000,000 jobs
+bench-queue: ## 300 workers on one server: the queue's cost per job; the dispatcher's memory with 1,000,000 jobs
 	go build -o .build/benchqueue ./bench/queue
 	.build/benchqueue --jobs 1500 --score 13s
 	.build/benchqueue --jobs 20000 --in-flight 1
 	.build/benchqueue --memory --jobs 1000000
 
 .PHONY: bench
-bench: native ## tokenizer and CPU engine speed
+bench: native ## measure the tokenizer and the CPU engine
 	go test -run '^$$' -bench . -benchmem ./internal/model/...
 
 .PHONY: bench-load
-bench-load: ## open a 5.8 GB fp32 checkpoint into bf16: seconds and peak memory
+bench-load: ## open a 5.8 GB fp32 checkpoint as bf16: seconds and peak memory
 	go run ./internal/tools/genckpt --config gdn2_kla_1.3B --dtype float32 --seed 1 --out .build/bench-ckpt
 	SURPRISAL_BENCH_CKPT=$(CURDIR)/.build/bench-ckpt go test -run '^$$' -bench Open1B3 -benchtime 2x ./internal/model
 	rm -rf .build/bench-ckpt
 
 .PHONY: bench-filter
-bench-filter: build python ## filter FILES=10 files of a million rows, DISTINCT of them generated, beside DuckDB: seconds, memory
+bench-filter: build python ## filter FILES=10 files of a million rows (DISTINCT of them generated) and compare with DuckDB: seconds, memory
 	go run ./bench/filter -python .build/python/bin/python3 -files $(or $(FILES),10) -distinct $(or $(DISTINCT),0) -repeat $(or $(REPEAT),3) -dir .build/bench-filter
 	rm -rf .build/bench-filter
 
@@ -106,13 +106,13 @@ lint: native $(STATICCHECK) ## gofmt, go vet, staticcheck
 include cuda.mk
 
 .PHONY: stores
-stores: $(VERSITYGW) $(FAKEGCS) ## build the object stores that tests of buckets need (once)
+stores: $(VERSITYGW) $(FAKEGCS) ## build the object stores for the bucket tests (once)
 
 .PHONY: azurite
-azurite: $(AZURITE) ## install Azurite, for the tests of az:// (once; needs npm)
+azurite: $(AZURITE) ## install Azurite for the tests of az:// (once; needs npm)
 
 .PHONY: python
-python: $(STAMP)/python ## make .build/python, whose libraries tests and bench-filter compare with (once)
+python: $(STAMP)/python ## create .build/python with the libraries that tests and bench-filter compare with (once)
 
 $(STAMP)/python: Makefile
 	python3 -m venv .build/python
@@ -121,21 +121,21 @@ $(STAMP)/python: Makefile
 	touch $@
 
 .PHONY: prometheus
-prometheus: ## install prometheus and promtool (Debian, Ubuntu: apt), for the tests of deploy/prometheus
+prometheus: ## install prometheus and promtool (Debian, Ubuntu: apt) for the tests of deploy/prometheus
 	{ command -v promtool && command -v prometheus; } >/dev/null || apt-get install -y --no-install-recommends prometheus
 
 .PHONY: chaos
-chaos: native ## kill, freeze, cut off and fill up real processes, and simulate, at length (20 minutes)
+chaos: native ## kill, freeze and cut off real processes, fill disks, and simulate, at length (20 minutes)
 	SURPRISAL_CHAOS=long go test -tags failpoints ./internal/failpoint ./e2e -run 'Chaos|Hit|Parse' -v -count 1 -timeout 60m
 	SURPRISAL_SIM_SEEDS=2000 go test ./internal/worker -run Simulation -v -count 1 -timeout 60m
 
 .PHONY: vulncheck
-vulncheck: native $(GOVULNCHECK) ## known vulnerabilities in what the programs call; needs vuln.go.dev
+vulncheck: native $(GOVULNCHECK) ## report known vulnerabilities in code that the programs call; needs vuln.go.dev
 	@out=$$($(GOVULNCHECK) ./cmd/... 2>&1) && code=0 || code=$$?; printf '%s\n' "$$out"; \
 	case $$code:$$out in *"fetching vulnerabilities"*) echo "SKIPPED: vuln.go.dev can't be reached, nothing was checked";; *) exit $$code;; esac
 
 .PHONY: clean
-clean: ## remove what was built, tools and native libraries too
+clean: ## delete everything that was built, including tools and native libraries
 	rm -rf bin .build $(DEMO)/out
 
 # cargo reads the module cache, which is read-only, and writes below .build alone.

@@ -44,15 +44,15 @@ gpu-env: # what the CUDA build exports; .ci/run has all of Go compiled with it, 
 gpu-parts: $(GPU_PARTS)
 
 .PHONY: gpu-vet
-gpu-vet: native gpu-parts gpu-lab-check ## go vet of the CUDA engine, its lab compiled (no GPU needed)
+gpu-vet: native gpu-parts gpu-lab-check ## vet the CUDA engine and compile its lab (no GPU needed)
 	$(GPU_ENV) go vet -tags cuda ./internal/gpu/... ./internal/worker/... ./cmd/... ./bench/...
 
 .PHONY: gpu-test
-gpu-test: native gpu-parts ## run the CUDA engine's tests, on a machine with a GPU
+gpu-test: native gpu-parts ## run the CUDA engine's tests (needs a GPU)
 	$(GPU_ENV) go test $(GO_TEST_FLAGS) -tags cuda ./internal/gpu/...
 
 .PHONY: bench-gpu
-bench-gpu: gpu-binaries ## check and measure the CUDA engine beside its limit and its peer, on a machine with a GPU
+bench-gpu: gpu-binaries ## check the CUDA engine, then measure it against its limit and PyTorch (needs a GPU)
 	bench/run
 
 .PHONY: gpu-binaries
@@ -110,7 +110,7 @@ LAB := $(notdir $(basename $(wildcard internal/gpu/kernels/lab/*.cu)))
 LAB_FLAGS := -std=c++17 -O3 $(ACT_FLAGS) $(if $(RACECHECK),-DHOPPER_RACECHECK)
 
 .PHONY: gpu-lab
-gpu-lab: $(LAB:%=$(CUDA_BUILD)/lab/%) ## build the kernels' lab, for a machine with a GPU
+gpu-lab: $(LAB:%=$(CUDA_BUILD)/lab/%) ## build the kernels' lab programs, to run on a GPU
 
 $(CUDA_BUILD)/lab/%: internal/gpu/kernels/lab/%.cu $(KERNELS) $(KERNEL_HEADERS) $(FLAVOR) | $(NVCC)
 	mkdir -p $(@D)
@@ -130,7 +130,7 @@ CLANG_FORMAT := .build/clang-format-$(CLANG_FORMAT_VERSION)/bin/clang-format
 C_SOURCES := $(shell find internal/gpu -name '*.c' -o -name '*.h' -o -name '*.cc' -o -name '*.cu' -o -name '*.cuh')
 
 .PHONY: format-c
-format-c: $(CLANG_FORMAT) ## lay out the CUDA engine's C, C++ and CUDA by .clang-format
+format-c: $(CLANG_FORMAT) ## format the C, C++ and CUDA sources with .clang-format
 	$(CLANG_FORMAT) -i $(C_SOURCES)
 
 lint: lint-c
