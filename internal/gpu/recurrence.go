@@ -12,7 +12,7 @@ import (
 	"surprisal/internal/score"
 )
 
-// recurrence launches the kernels of kernels/gdn2_*.cu; GDN2_API.md there says
+// recurrence launches the kernels of kernels/gdn2_*.cu; docs/kernels/gdn2_api.md says
 // what they want. Documents are taken in groups whose chunks fit the workspace: a
 // batch of a usual mix is one group, one of single tokens is many.
 type recurrence struct {

@@ -15,7 +15,8 @@
 // Inverse: 16 x 16 diagonal blocks by substitution in fp32, the rest block row by block row with operands split in two
 // (hi + lo); it is kept split, so that its products with bk exp G and wv, which are elements as they stand, round once.
 //
-// Its operands come from memory or from the layer's projections: gdn2_source.cuh. Shapes, layouts, launch: GDN2_API.md.
+// Its operands come from memory or from the layer's projections: gdn2_source.cuh. Shapes, layouts, launch:
+// docs/kernels/gdn2_api.md.
 #include "gdn2_source.cuh"
 
 namespace gdn2 {
@@ -118,7 +119,8 @@ struct PrepareShared {
     return reinterpret_cast<float *>(&(block < 2 ? hi : lo)[16 * (block & 1) + row][16 * (block & 1) + 16]);
   }
 };
-static_assert(sizeof(PrepareShared<__half, 128>) <= 98304 && sizeof(PrepareShared<__half, 64>) <= 81920, "GDN2_API.md");
+static_assert(sizeof(PrepareShared<__half, 128>) <= 98304 && sizeof(PrepareShared<__half, 64>) <= 81920,
+              "docs/kernels/gdn2_api.md");
 
 template <typename E, int N>
 __device__ __forceinline__ Pairs<N> times(const Pairs<N> &x, const Pairs<N> &y) {

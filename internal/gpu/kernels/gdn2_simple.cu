@@ -4,7 +4,8 @@
 // One block a (value head, document), one thread a value channel v, which keeps column v of S [K, V] in fp32 registers:
 //   s_i <- exp(g_i) s_i;  u = wv_v - sum_i bk_i s_i;  s_i <- s_i + k_i u
 //   o_v = scale sum_i q_i s_i;  y_v = o_v rsqrt(mean o^2 + eps) o_norm_v silu(gate_v)
-// Shapes, layouts, launch: GDN2_API.md. Source: the recurrence of the GDN-2 model, stated in gdn2_recurrence.cuh.
+// Shapes, layouts, launch: docs/kernels/gdn2_api.md. Source: the recurrence of the GDN-2 model, stated in
+// gdn2_recurrence.cuh.
 #include "gdn2_recurrence.cuh"
 
 namespace gdn2 {

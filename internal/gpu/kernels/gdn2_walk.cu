@@ -10,7 +10,7 @@
 // A step of a document waits for the one before it, so these warpgroups do the products and nothing else: one warp
 // fetches (each part of a chunk's operands into the place of the chunk before last as soon as that part is done with),
 // and a warpgroup a step behind does the output's norm, gate and stores. They meet at barriers in shared memory, never
-// all at once. Shapes, layouts, launch: GDN2_API.md.
+// all at once. Shapes, layouts, launch: docs/kernels/gdn2_api.md.
 //
 // | kernel | block | dynamic shared memory |
 // | --- | --- | --- |
@@ -336,7 +336,7 @@ __device__ __forceinline__ void walk(const unsigned char *__restrict__ key_recor
 }
 static_assert(WalkShared<128, 128>::bytes == 226432 && WalkShared<128, 64>::bytes == 177280 &&
                   WalkShared<64, 128>::bytes == 177280 && WalkShared<64, 64>::bytes == 128128,
-              "the table above, GDN2_API.md and the launcher");
+              "the table above, docs/kernels/gdn2_api.md and the launcher");
 
 }  // namespace gdn2
 
