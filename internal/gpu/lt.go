@@ -67,7 +67,8 @@ func openBLAS() (*blas, error) {
 		}
 		reasons = append(reasons, errors.New(cText(message)))
 	}
-	return nil, fmt.Errorf("load libcublasLt.so.13 (set CUDA_HOME, or SURPRISAL_CUBLASLT to the file): %w", errors.Join(reasons...))
+	return nil, fmt.Errorf("load libcublasLt.so.13 (set CUDA_HOME, or SURPRISAL_CUBLASLT to the file): %w",
+		errors.Join(reasons...))
 }
 
 func (b *blas) close() {
@@ -80,11 +81,14 @@ func (b *blas) close() {
 // precision is the type of activations and matrix weights.
 func precision() string { return C.GoString(C.sp_precision()) }
 
+// algorithm is one of the library's ways to compute a product.
+type algorithm = C.sp_algo
+
 // product is y[M, N] = x[M, K] w[N, K]^T, or y += that, by one algorithm.
 type product struct {
 	name string
 	c    C.sp_product
-	algo C.sp_algo
+	algo algorithm
 	// took is the algorithm's time at load, milliseconds for that many rows; what
 	// describes it.
 	took float64
@@ -114,9 +118,9 @@ func newProduct(name string, n, k, ldx, ldy, out int) *product {
 }
 
 // candidates lists algorithms for m rows, the library's favourite first.
-func (b *blas) candidates(p *product, m int) ([]C.sp_algo, error) {
+func (b *blas) candidates(p *product, m int) ([]algorithm, error) {
 	const most = 32
-	algos := make([]C.sp_algo, most)
+	algos := make([]algorithm, most)
 	message := make([]byte, C.sp_message_size)
 	n := C.sp_lt_candidates(b.lt, &p.c, C.int64_t(m), most, &algos[0], (*C.char)(unsafe.Pointer(&message[0])))
 	if n < 0 {
@@ -132,15 +136,16 @@ func (b *blas) run(p *product, m int, o operands, s cu.Stream) error {
 	return b.runWith(p, &p.algo, m, o, s)
 }
 
-func (b *blas) runWith(p *product, algo *C.sp_algo, m int, o operands, s cu.Stream) error {
+func (b *blas) runWith(p *product, algo *algorithm, m int, o operands, s cu.Stream) error {
 	var message [C.sp_message_size]byte
-	if C.sp_lt_run(b.lt, &p.c, algo, C.int64_t(m), C.uint64_t(o.x), C.uint64_t(o.w), C.uint64_t(o.y), C.uint64_t(o.bias), unsafe.Pointer(s.C()), (*C.char)(unsafe.Pointer(&message[0]))) != 0 {
+	if C.sp_lt_run(b.lt, &p.c, algo, C.int64_t(m), C.uint64_t(o.x), C.uint64_t(o.w), C.uint64_t(o.y), C.uint64_t(o.bias),
+		unsafe.Pointer(s.C()), (*C.char)(unsafe.Pointer(&message[0]))) != 0 {
 		return fmt.Errorf("%s: %s", p.name, cText(message[:]))
 	}
 	return nil
 }
 
-func (b *blas) describe(algo *C.sp_algo) string {
+func (b *blas) describe(algo *algorithm) string {
 	message := make([]byte, C.sp_message_size)
 	C.sp_lt_describe(b.lt, algo, (*C.char)(unsafe.Pointer(&message[0])))
 	return cText(message)

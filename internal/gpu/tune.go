@@ -3,7 +3,6 @@
 package gpu
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -12,14 +11,14 @@ import (
 	"gorgonia.org/cu"
 )
 
-// commonRows is the number of rows for which the algorithm is asked that the
-// others must agree with. It never depends on the budget.
+// commonRows is the number of rows whose favourite algorithm all others must agree
+// with. It never depends on the budget.
 const commonRows = 4096
 
 // tuneAll chooses an algorithm for each kind of product: the fastest of those
-// that agree to the bit with the library's favourite for commonRows. Which is the
+// that agree to the bit with the library's favourite for commonRows. Which one is
 // fastest may differ between loads, budgets and machines of one kind; the scores
-// don't. The work buffers are free for it.
+// don't. It overwrites the work buffers.
 func (e *Engine) tuneAll() error {
 	y, g := &e.w.layers[0], e.gemm
 	for _, t := range []struct {
@@ -45,25 +44,59 @@ func (e *Engine) tuneAll() error {
 	return nil
 }
 
+// tune chooses the algorithm of one product. Without tuning it is the library's
+// favourite, and none runs.
 func (e *Engine) tune(p *product, rows int, o operands) error {
-	common, err := e.lt.candidates(p, commonRows)
+	all, err := e.algorithms(p, rows)
 	if err != nil {
 		return err
-	}
-	if len(common) == 0 {
-		return fmt.Errorf("cuBLASLt %d has none that sums a row in one piece", e.lt.version)
 	}
 	if e.opt.untuned {
-		p.algo = common[0]
+		p.algo = all[0]
 		return nil
 	}
-	all, err := e.lt.candidates(p, rows)
+	agree, err := e.agreeing(p, all, rows, o)
 	if err != nil {
 		return err
 	}
-	all = append(common[:1:1], append(all, common[1:]...)...)
+	best, ms, err := e.fastest(p, agree, rows, o)
+	if err != nil {
+		return err
+	}
+	p.algo, p.took, p.rows = best, ms, rows
+	p.what = fmt.Sprintf("%s, %d of %d agree", e.lt.describe(&p.algo), len(agree), len(all))
+	return nil
+}
 
-	// The reference's output, to compare with.
+// algorithms lists the library's candidates for commonRows and for rows, each once,
+// its favourite for commonRows first.
+func (e *Engine) algorithms(p *product, rows int) ([]algorithm, error) {
+	common, err := e.lt.candidates(p, commonRows)
+	if err != nil {
+		return nil, err
+	}
+	if len(common) == 0 {
+		return nil, fmt.Errorf("cuBLASLt %d has no algorithm that sums a row in one piece", e.lt.version)
+	}
+	if e.opt.untuned {
+		return common[:1], nil
+	}
+	more, err := e.lt.candidates(p, rows)
+	if err != nil {
+		return nil, err
+	}
+	var all []algorithm
+	for _, a := range slices.Concat(common[:1], more, common[1:]) {
+		if !slices.Contains(all, a) {
+			all = append(all, a)
+		}
+	}
+	return all, nil
+}
+
+// agreeing runs each algorithm on random operands and returns those whose output has
+// the bits of the first one's, in order; the first is among them.
+func (e *Engine) agreeing(p *product, all []algorithm, rows int, o operands) ([]algorithm, error) {
 	tested := min(rows, commonRows)
 	width := int64(2)
 	if p.c.fp32_out != 0 {
@@ -74,75 +107,75 @@ func (e *Engine) tune(p *product, rows int, o operands) error {
 	want, count := scratch.alloc("the choice of algorithms", size), scratch.alloc("a counter", 8)
 	defer func() { _ = scratch.free() }()
 	if scratch.err != nil {
-		return scratch.err
+		return nil, scratch.err
 	}
 	// x is rows of stride ldx from o.x, which may point into a row.
 	if err := e.fillRandom(o.x, int64(rows-1)*int64(p.c.ldx)+int64(p.c.k), 1); err != nil {
-		return err
+		return nil, err
 	}
-	var agree []int // of all, the library's favourite first
-	var seen [][]byte
+	var agree []algorithm
 	for i := range all {
-		algo := &all[i]
-		raw := bytes.Clone(unsafe.Slice((*byte)(unsafe.Pointer(algo)), unsafe.Sizeof(*algo)))
-		if slices.ContainsFunc(seen, func(b []byte) bool { return bytes.Equal(b, raw) }) {
-			continue
-		}
-		seen = append(seen, raw)
+		algo, reference := &all[i], i == 0
 		if err := cu.MemsetD8Async(o.y, 0, size, e.dev.stream); err != nil {
-			return err
+			return nil, err
 		}
 		if err := e.lt.runWith(p, algo, tested, o, e.dev.stream); err != nil {
-			if i == 0 {
-				return err
+			if reference {
+				return nil, err
 			}
-			continue // not for so many rows
+			continue // does not support this number of rows
 		}
-		if i == 0 {
+		if reference {
 			if err := cu.MemcpyDtoDAsync(want, o.y, size, e.dev.stream); err != nil {
-				return err
+				return nil, err
 			}
 		} else if n, err := e.differences(count, want, o.y, size/4); err != nil {
-			return err
+			return nil, err
 		} else if n != 0 {
 			continue
 		}
 		if rows != tested && e.lt.runWith(p, algo, rows, o, e.dev.stream) != nil {
-			if i == 0 {
-				return fmt.Errorf("the library's favourite for %d rows does not take %d", commonRows, rows)
+			if reference {
+				return nil, fmt.Errorf("the library's favourite for %d rows does not support %d rows", commonRows, rows)
 			}
 			continue
 		}
-		agree = append(agree, i)
+		agree = append(agree, *algo)
 	}
-	// In turns, several times: clocks settle under load, and fall for all alike. What
-	// is far behind after the first is so after the others.
+	return agree, nil
+}
+
+// fastest times algorithms in turns, several times, since clocks fall under load for
+// all of them alike, and returns the best and its mean milliseconds. One that is far
+// behind in the first round is left out of the others. Near ties go to the library's
+// order.
+func (e *Engine) fastest(p *product, all []algorithm, rows int, o operands) (algorithm, float64, error) {
 	const rounds = 6
-	agreed := len(agree)
+	list := make([]int, len(all))
+	for i := range list {
+		list[i] = i
+	}
 	took := make([]float64, len(all)) // all rounds together
 	done := 0
-	for ; done < rounds && (done == 0 || len(agree) > 1); done++ {
-		for _, i := range agree {
+	for ; done < rounds && (done == 0 || len(list) > 1); done++ {
+		for _, i := range list {
 			ms, err := e.time(func() error { return e.lt.runWith(p, &all[i], rows, o, e.dev.stream) })
 			if err != nil {
-				return err
+				return algorithm{}, 0, err
 			}
 			took[i] += ms
 		}
 		if done == 0 {
-			agree = contenders(agree, took)
+			list = contenders(list, took)
 		}
 	}
-	best := agree[0]
-	for _, i := range agree {
-		// A clear gain only: near ties go to the library's order.
+	best := list[0]
+	for _, i := range list {
 		if took[i] < took[best]*0.99 {
 			best = i
 		}
 	}
-	p.algo, p.took, p.rows = all[best], took[best]/float64(done), rows
-	p.what = fmt.Sprintf("%s, %d of %d agree", e.lt.describe(&p.algo), agreed, len(seen))
-	return nil
+	return all[best], took[best] / float64(done), nil
 }
 
 // contenders are those of list that took no more than a tenth longer than the fastest.
@@ -164,7 +197,8 @@ func (e *Engine) time(run func() error) (float64, error) {
 		}
 		defer func() { _ = cu.DestroyEvent(&ev[i]) }()
 	}
-	if err := errors.Join(run(), ev[0].Record(e.dev.stream), run(), run(), ev[1].Record(e.dev.stream), ev[1].Synchronize()); err != nil {
+	err := errors.Join(run(), ev[0].Record(e.dev.stream), run(), run(), ev[1].Record(e.dev.stream), ev[1].Synchronize())
+	if err != nil {
 		return 0, err
 	}
 	ms, err := ev[0].Elapsed(ev[1])
@@ -188,7 +222,8 @@ func (e *Engine) differences(count, a, b cu.DevicePtr, n int64) (int64, error) {
 	if err := cu.MemsetD8Async(count, 0, 8, e.dev.stream); err != nil {
 		return 0, err
 	}
-	if err := e.dev.launch(fn, [3]int{8 * e.dev.sms, 1, 1}, 256, 0, uint64(count), uint64(a), uint64(b), uint64(n)); err != nil {
+	err = e.dev.launch(fn, [3]int{8 * e.dev.sms, 1, 1}, 256, 0, uint64(count), uint64(a), uint64(b), uint64(n))
+	if err != nil {
 		return 0, err
 	}
 	if err := e.dev.stream.Synchronize(); err != nil {

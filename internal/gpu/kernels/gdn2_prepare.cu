@@ -4,74 +4,39 @@
 //   A[t,s] = sum_i bk_t,i k_s,i exp(G_t,i - G_s,i)  s < t        X = (I+A)^-1 (bk exp G)      q' = scale q exp G
 //   P[t,s] = scale sum_i q_t,i k_s,i exp(G_t,i - G_s,i)  s <= t  Z = (I+A)^-1 wv              k' = k exp(G_C - G)
 //
-// Range: g has no lower bound, so exp(G_t - G_s) is never split at a point outside [s, t]. Warp w has tokens 8w..8w+7,
-// a lane a few channels of all eight: exp(g) is taken once an element, and every factor is a product of such numbers
-// over consecutive tokens, in [0, 1], made in fp32 without an exchange between lanes and rounded once: nothing
-// overflows, and what underflows is truly that small. Operands go to shared memory as rows of tokens and come back as
+// Stages, with a barrier of the block after each (prepare, below, calls them in this order):
+//   1  own pairs     A and P of the pairs within a warp's 8 tokens, each warp alone
+//   2  decays        q', k', bk exp G; the rows and columns that stage 3 multiplies
+//   3  other pairs   A and P of the pairs in different warps
+//   4  inverse       (I+A)^-1 by four warps, while the other four write P and bring the first panel of wv
+//   5  solution      X, Z and the other panels of wv
+//
+// Range: g has no lower bound, so exp(G_t - G_s) is never split at a point outside [s, t]. Warp w has tokens 8 w to
+// 8 w + 7, a lane a few channels of all eight. exp(g) is taken once per element; every factor is a product of such
+// numbers over consecutive tokens, in [0, 1], made in fp32 without an exchange between lanes and rounded once. Nothing
+// overflows, and what underflows is that small. Operands go to shared memory as rows of tokens and come back as
 // fragments. A pair (t, s) is split at the start of the odd half of the smallest aligned block of 2, 4, 8 or 16 tokens
-// that holds both, or, between blocks of 16, at the start of t's. Pairs of 1 apart and equal ones are one product,
-// those split in blocks of 4 and of 8 another: half the rows of each suffice.
+// that holds both, or, between blocks of 16, at the start of t's. Pairs of equal tokens and of neighbours are one
+// product, those split in blocks of 4 and of 8 another: half the rows of each suffice.
 //
 // Inverse: 16 x 16 diagonal blocks by substitution in fp32, the rest block row by block row with operands split in two
-// (hi + lo); it is kept split, so that its products with bk exp G and wv, which are elements as they stand, round once.
+// (hi + lo). It is kept split, so that its products with bk exp G and wv, which are elements as they stand, round once.
 //
-// Its operands come from memory or from the layer's projections: gdn2_source.cuh. Shapes, layouts, launch:
+// Operands come from memory or from the layer's projections: gdn2_source.cuh. Shapes, layouts, launch:
 // docs/kernels/gdn2_api.md.
-#include "gdn2_source.cuh"
+#include "gdn2_mma.cuh"
 
 namespace gdn2 {
 
-template <typename E>
-__device__ __forceinline__ void mma16816(float (&d)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0,
-                                         uint32_t b1);
-template <>
-__device__ __forceinline__ void mma16816<__nv_bfloat16>(float (&d)[4], uint32_t a0, uint32_t a1, uint32_t a2,
-                                                        uint32_t a3, uint32_t b0, uint32_t b1) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
-}
-template <>
-__device__ __forceinline__ void mma16816<__half>(float (&d)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3,
-                                                 uint32_t b0, uint32_t b1) {
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-               : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
-}
+constexpr int prepare_threads = 256;
+constexpr int value_panel = 128;  // value columns solved at a time
 
-__device__ __forceinline__ uint4 ldmatrix4(const void *p) {
-  uint4 r;
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-               : "=r"(r.x), "=r"(r.y), "=r"(r.z), "=r"(r.w)
-               : "r"(smem_address(p))
-               : "memory");
-  return r;
-}
-__device__ __forceinline__ uint4 ldmatrix4_trans(const void *p) {
-  uint4 r;
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-               : "=r"(r.x), "=r"(r.y), "=r"(r.z), "=r"(r.w)
-               : "r"(smem_address(p))
-               : "memory");
-  return r;
-}
-__device__ __forceinline__ void stmatrix4(void *p, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
-  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1,%2,%3,%4};"
-               :
-               : "r"(smem_address(p)), "r"(a), "r"(b), "r"(c), "r"(d)
-               : "memory");
-}
-__device__ __forceinline__ void stmatrix4_trans(void *p, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
-  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1,%2,%3,%4};"
-               :
-               : "r"(smem_address(p)), "r"(a), "r"(b), "r"(c), "r"(d)
-               : "memory");
-}
+// Waits for this thread's cp.async.
 __device__ __forceinline__ void copy_async_wait() {
   asm volatile("cp.async.commit_group;\ncp.async.wait_group 0;" ::: "memory");
 }
-// Of the first four warps, which invert, or of the last, which have the values meanwhile.
+// A barrier of the first four warps (inverting_warps) or of the last four (value_warps).
+constexpr int inverting_warps = 1, value_warps = 2;
 template <int Id>
 __device__ __forceinline__ void sync_four_warps() {
 #ifdef HOPPER_RACECHECK
@@ -80,41 +45,40 @@ __device__ __forceinline__ void sync_four_warps() {
   asm volatile("bar.sync %0, 128;" ::"n"(Id) : "memory");
 #endif
 }
-constexpr int prepare_threads = 256;
-constexpr int value_panel = 128;  // value columns solved at a time
 
-// Rows of operands are K + 8 elements apart: the 8 rows of an ldmatrix lie in different banks. "own" are a warp's 8
-// tokens.
+// A block's shared memory. Rows of operands are K + 8 elements apart, so that the 8 rows of an ldmatrix lie in
+// different banks. Before and in stage 2 a warp uses parts of it for the operands of its own pairs (OwnRoom).
 template <typename E, int K>
 struct PrepareShared {
   static constexpr int stride = K + 8;
   union {
-    struct {
-      E k8[56][stride];   // k decayed to the end of its own 8 tokens, warps 0..6
+    struct {              // stages 2 and 3, k by columns of A and P
+      E k8[56][stride];   // decayed to the end of its own 8 tokens, warps 0 to 6
       E k16[24][stride];  // to the end of its 16 tokens, warps 0, 2, 4 (for odd warps that is k8)
     };
-    unsigned char x_tile[K * C * 2];     // after A and P: X as it goes to the record
-    act inputs[3 + C][value_panel + 8];  // after A and P: the convolution's inputs, from three tokens before the chunk
+    act inputs[3 + C][value_panel + 8];  // stage 4: the convolution's inputs, from three tokens before the chunk
+    unsigned char x_tile[K * C * 2];     // stage 5: X as it goes to the record
   };
   union {
-    E a16[96][stride];            // warps 2..7: 8 rows bk and 8 rows q, decayed from the start of their 16 tokens
-    E value[C][value_panel + 8];  // after A and P: wv, or first what its write gate comes from
+    E a16[96][stride];            // stages 2 and 3: bk (8 rows) and q (8 rows) of warps 2 to 7, decayed from the start
+                                  // of their 16 tokens
+    E value[C][value_panel + 8];  // stages 4 and 5: wv; in stage 4 first the input of its write gate
   };
-  E erase[C][stride];  // -bk exp G
+  E erase[C][stride];  // from stage 2: -bk exp G
   union {
-    E a8[64][stride];  // warps 1, 3, 5, 7 until they have it in registers: rows as in a16, decayed from the start of
-                       // their own 8 tokens
+    E a8[64][stride];  // stage 2: as a16, of warps 1, 3, 5, 7, decayed from the start of their own 8 tokens
     struct {
-      // 16 x 16 blocks: A under the diagonal, then (I+A)^-1 on and under it; split in two. Above lies A of the
-      // diagonal's blocks, fp32.
+      // From stage 3, in 16 x 16 blocks split in two: A under the diagonal, then (I+A)^-1 on and under it. Above the
+      // diagonal lies A of the diagonal's blocks, fp32 (a_diagonal).
       E hi[C][C + 8], lo[C][C + 8];
     };
   };
-  unsigned char p_tile[C * C * 2];
-  float total[8][K];  // exp of g summed over 8 tokens
-  float inv_step[C];  // of each token, where the source makes them
-  uint4 between[4][K / 32]
-               [4];  // products of these, as factors of B fragments: over tokens 16..47, 16..31, 32..47, none
+  unsigned char p_tile[C * C * 2];  // stages 1 to 4: P as it goes to the record
+  float total[8][K];                // from stage 1: exp of g summed over a warp's tokens
+  float inv_step[C];                // of each token, where the source makes them
+  // Stage 3: products of totals as factors of B fragments, over tokens 16..47, 16..31, 32..47 and over none.
+  uint4 between[4][K / 32][4];
+
   __device__ __forceinline__ float *a_diagonal(int block, int row) {
     return reinterpret_cast<float *>(&(block < 2 ? hi : lo)[16 * (block & 1) + row][16 * (block & 1) + 16]);
   }
@@ -136,307 +100,335 @@ __device__ __forceinline__ Pairs<N> rounded(const Factors<N> &f) {
   for (int i = 0; i < N; i++) p.w[i] = Pair<E>::pack_factors(f.x[2 * i], f.x[2 * i + 1]);
   return p;
 }
-
-// Splits x, y into the sum of two elements each.
-template <typename E>
-__device__ __forceinline__ void split(float x, float y, uint32_t &hi, uint32_t &lo) {
-  hi = Pair<E>::pack(x, y);
-  lo = Pair<E>::pack(x - Pair<E>::lo(hi), y - Pair<E>::hi(hi));
-}
-template <typename E>
-__device__ __forceinline__ void split(const float (&d)[2][4], uint32_t (&hi)[4],
-                                      uint32_t (&lo)[4]) {  // accumulators to an A operand
+template <int N>
+__device__ __forceinline__ Factors<N> all_equal(float x) {
+  Factors<N> f;
 #pragma unroll
-  for (int i = 0; i < 4; i++) split<E>(d[i / 2][i % 2 * 2], d[i / 2][i % 2 * 2 + 1], hi[i], lo[i]);
-}
-template <typename E>
-__device__ __forceinline__ void mma(float (&d)[4], const uint4 &a, uint32_t b0, uint32_t b1) {
-  mma16816<E>(d, a.x, a.y, a.z, a.w, b0, b1);
+  for (int i = 0; i < 2 * N; i++) f.x[i] = x;
+  return f;
 }
 
-// 16 rows times 8 columns over K channels; a, b: this lane's row of the first 16 x 16 and 8 x 32.
+// Where a thread stands.
+struct Thread {
+  int tid, warp, lane;
+  int row, quad;     // of a sum: this lane has rows row and row + 8, columns 2 quad + {0, 1}
+  int matrix, line;  // of ldmatrix's four: this lane gives the address of row `line` of matrix `matrix`
+  __device__ __forceinline__ Thread()
+      : tid(threadIdx.x),
+        warp(__shfl_sync(~0u, tid / 32, 0)),
+        lane(tid % 32),
+        row(lane / 4),
+        quad(lane % 4),
+        matrix(lane / 8),
+        line(lane % 8) {}
+};
+
+// A lane's channels of its warp's 8 tokens; e is exp(g).
+template <int N>
+struct OwnTokens {
+  Pairs<N> q[8], k[8], b[8];
+  Factors<N> e[8];
+};
+
+// A of the pairs within a warp's 8 tokens, this lane's part: in registers until its place in shared memory is free.
+// Tokens are counted from the warp's first.
+struct OwnPairs {
+  float next;     // (2 row + 1, 2 row) where quad == row < 4
+  float pair[2];  // (t, s) and (t, s + 1) where `valid`
+  bool valid;
+  int t, s;
+  __device__ __forceinline__ explicit OwnPairs(const Thread &at) {
+    const bool by4 = at.row >= 4;
+    valid = by4 ? at.quad >= 2 : at.quad == at.row / 2;
+    t = by4 ? at.row : at.row + 2 + (at.row & 2), s = by4 ? 2 * at.quad - 4 : 4 * at.quad;
+  }
+};
+
+// A block at work: its stages. Members are set once and are the same in all of them.
 template <typename E, int K>
-__device__ __forceinline__ void multiply(float (&d)[4], const E *a, const E *b) {
-  float odd[4] = {};
-#pragma unroll
-  for (int i = 0; i < 4; i++) d[i] = 0.f;
-#pragma unroll 4
-  for (int ks = 0; ks < K / 16; ks += 2) {
-    const uint4 y = ldmatrix4(b + 16 * ks);
-    mma<E>(d, ldmatrix4(a + 16 * ks), y.x, y.y);
-    mma<E>(odd, ldmatrix4(a + 16 * ks + 16), y.z, y.w);
-  }
-#pragma unroll
-  for (int i = 0; i < 4; i++) d[i] += odd[i];
-}
-
-// d += x (hi + lo)^T of one 16 x 16 block without the product of the two low parts; x: A operand, split as well.
-template <typename E>
-__device__ __forceinline__ void multiply_split(float (&d)[2][4], float (&small)[2][4], const uint32_t (&xh)[4],
-                                               const uint32_t (&xl)[4], const uint4 &h, const uint4 &l) {
-  mma16816<E>(d[0], xh[0], xh[1], xh[2], xh[3], h.x, h.y);
-  mma16816<E>(d[1], xh[0], xh[1], xh[2], xh[3], h.z, h.w);
-  mma16816<E>(small[0], xl[0], xl[1], xl[2], xl[3], h.x, h.y);
-  mma16816<E>(small[1], xl[0], xl[1], xl[2], xl[3], h.z, h.w);
-  mma16816<E>(small[0], xh[0], xh[1], xh[2], xh[3], l.x, l.y);
-  mma16816<E>(small[1], xh[0], xh[1], xh[2], xh[3], l.z, l.w);
-}
-
-// (I+A)^-1 Y for N groups of 16 columns; y: this lane's row of a group. out(r, x): X^T of tokens 16r.., a group's
-// accumulators of (16 columns, 2 x 8 tokens).
-template <typename E, int N, typename Out>
-__device__ __forceinline__ void solve(const E *const (&y)[N], const int (&stride)[N], const E *hi, const E *lo,
-                                      Out out) {
-  uint4 a[N][4];
-#pragma unroll
-  for (int n = 0; n < N; n++)
-#pragma unroll
-    for (int r = 0; r < 4; r++) a[n][r] = ldmatrix4_trans(y[n] + 16 * r * stride[n]);
-#pragma unroll
-  for (int r = 0; r < 4; r++) {
-    float x[N][2][4] = {};
-#pragma unroll
-    for (int c = 0; c <= r; c++) {
-      const uint4 h = ldmatrix4(hi + 16 * r * (C + 8) + 16 * c), l = ldmatrix4(lo + 16 * r * (C + 8) + 16 * c);
-#pragma unroll
-      for (int n = 0; n < N; n++) mma<E>(x[n][0], a[n][c], h.x, h.y), mma<E>(x[n][1], a[n][c], h.z, h.w);
-#pragma unroll
-      for (int n = 0; n < N; n++) mma<E>(x[n][0], a[n][c], l.x, l.y), mma<E>(x[n][1], a[n][c], l.z, l.w);
-    }
-    out(r, x);
-  }
-}
-
-template <typename E, int K, typename Source>
-__device__ __forceinline__ void prepare(const Source &source, const int2 *__restrict__ chunks,
-                                        unsigned char *__restrict__ key_records,
-                                        unsigned char *__restrict__ value_records, int H, int HV, int V, float scale) {
+struct Preparation {
   using P = Pair<E>;
   using Record = KeyRecord<K>;
   using Shared = PrepareShared<E, K>;
-  constexpr int N = K / 64, S = Shared::stride;  // a lane has channels 2 N lane.. of its warp's 8 tokens
+  static constexpr int N = K / 64, S = Shared::stride;
   using Elements = Pairs<N>;
   using Decay = Factors<N>;
-  extern __shared__ __align__(1024) unsigned char raw[];
-  Shared &sh = *reinterpret_cast<Shared *>(raw);
-  const int tid = threadIdx.x, warp = __shfl_sync(~0u, tid / 32, 0), lane = tid % 32, row = lane / 4, quad = lane % 4;
-  const int h = blockIdx.x, chunk = blockIdx.y;
-  const int2 span = chunks[chunk];
-  const int count = span.y & chunk_tokens, per = HV == H ? 1 : HV / H;
-  const Place place{span.x, count, (span.y & chunk_starts) != 0, h, H};
-  unsigned char *record = key_records + (int64_t(chunk) * H + h) * Record::bytes;
 
-  Elements rg[8], rk[8], rb[8], rq[8];
-  source.template keys<K>(rq, rk, rb, rg, sh, place, warp, lane);
-  const int width = V < value_panel ? V : value_panel, panels = V > value_panel ? per * (V / value_panel) : per;
+  Shared &sh;
+  const Thread at;
+  const int channel;            // this lane's first of 2 N
+  unsigned char *const record;  // the key record
+  const float scale;
 
-  const int channel = 2 * N * lane;
-  const typename Source::template Exp<N> exp_of(source, h, h * K + channel);
-  Decay e[8];
-#pragma unroll
-  for (int i = 0; i < 8; i++) e[i] = exp_of(rg[i]);
-  auto total = [&](int w) -> Decay & { return *reinterpret_cast<Decay *>(&sh.total[w][channel]); };
-  total(warp) = ((e[0] * e[1]) * (e[2] * e[3])) * ((e[4] * e[5]) * (e[6] * e[7]));
+  __device__ __forceinline__ Preparation(Shared &sh, unsigned char *record, float scale)
+      : sh(sh), channel(2 * N * at.lane), record(record), scale(scale) {}
 
-  // This lane's part of ldmatrix addresses: its row of the A operand's two halves (16 x 16) and of the B operand (8 x
-  // 32).
-  const int matrix = lane / 8, line = lane % 8;
-  auto put = [&](E *rows, int at, const Elements &x) { *reinterpret_cast<Elements *>(rows + at * S + channel) = x; };
-  auto store_p = [&](int t, int block, float x, float y) {
-    *reinterpret_cast<uint32_t *>(sh.p_tile + t * 128 + ((block ^ (t % 8)) * 16) + quad * 4) =
-        P::pack(x * scale, y * scale);
-  };
-  // Own rows of shared memory as room for operands: 8 rows each.
-  E *const room_b = sh.erase[8 * warp];
-  E *const room_q = warp & 1 ? sh.a8[16 * (warp / 2)] : warp == 6 ? sh.a16[64] : sh.k16[4 * warp];
-  E *const room_k = warp < 7 ? sh.k8[8 * warp] : sh.a8[56];
-  const E *const operand_a = (matrix & 1 ? room_q : room_b) + line * S + matrix / 2 * 8;
-  const E *const operand_b = room_k + line * S + matrix * 8;
-
-  // P of own tokens: zeros first. 64 pieces of 16 bytes.
-#pragma unroll
-  for (int i = 0; i < 2; i++) reinterpret_cast<uint4 *>(sh.p_tile)[64 * warp + 32 * i + lane] = make_uint4(0, 0, 0, 0);
-  // Pairs one apart, and equal ones. Rows: bk of tokens 1, 3, 5, 7, q of the same, decayed; then all of q.
-  const Elements d1 = rounded<E>(e[1]), d3 = rounded<E>(e[3]), d5 = rounded<E>(e[5]), d7 = rounded<E>(e[7]);
-  {
-    const Elements d[4] = {d1, d3, d5, d7};
-#pragma unroll
-    for (int i = 0; i < 4; i++)
-      put(room_b, i, times<E>(rb[2 * i + 1], d[i])), put(room_b, 4 + i, times<E>(rq[2 * i + 1], d[i]));
-#pragma unroll
-    for (int i = 0; i < 8; i++) put(room_q, i, rq[i]), put(room_k, i, rk[i]);
+  __device__ __forceinline__ Decay &total(int warp) const {
+    return *reinterpret_cast<Decay *>(&sh.total[warp][channel]);
   }
-  __syncwarp();
-  float next, pair[2];  // A of own tokens, this lane's part
-  {
-    float x[4];
-    multiply<E, K>(x, operand_a, operand_b);
-    next = x[0];  // (2 row + 1, 2 row) where quad == row
-    unsigned char *p = sh.p_tile + 1024 * warp;
-    if (row >= 4 && quad == row - 4) {
-      const int t = 2 * quad + 1;
-      *reinterpret_cast<uint16_t *>(p + t * 128 + ((warp ^ t) * 16) + (t - 1) * 2) =
-          static_cast<uint16_t>(P::pack(x[0] * scale, 0.f));
+  __device__ __forceinline__ void put(E *rows, int i, const Elements &x) const {
+    *reinterpret_cast<Elements *>(rows + i * S + channel) = x;
+  }
+  // Where P of (t, 8 block) lies; the block's 8 columns are one swizzled piece of 16 bytes.
+  __device__ __forceinline__ unsigned char *p_at(int t, int block) const {
+    return sh.p_tile + t * 128 + (block ^ (t & 7)) * 16;
+  }
+  __device__ __forceinline__ void store_p(int t, int block, float x, float y) const {
+    *reinterpret_cast<uint32_t *>(p_at(t, block) + at.quad * 4) = P::pack(x * scale, y * scale);
+  }
+
+  // Stage 1.
+
+  // A warp's room for the operands of its own pairs: 8 rows each for bk, q and k, which nobody else uses yet; and this
+  // lane's ldmatrix rows in them, rows of bk and q together as the A operand.
+  struct OwnRoom {
+    E *b, *q, *k;
+    const E *operand_a, *operand_b;
+    __device__ __forceinline__ OwnRoom(Shared &sh, const Thread &at) {
+      b = sh.erase[8 * at.warp];
+      q = at.warp & 1 ? sh.a8[16 * (at.warp / 2)] : at.warp == 6 ? sh.a16[64] : sh.k16[4 * at.warp];
+      k = at.warp < 7 ? sh.k8[8 * at.warp] : sh.a8[56];
+      operand_a = (at.matrix & 1 ? q : b) + at.line * S + at.matrix / 2 * 8;
+      operand_b = k + at.line * S + at.matrix * 8;
     }
-    if (quad == row / 2)
-      *reinterpret_cast<uint16_t *>(p + row * 128 + ((warp ^ row) * 16) + row * 2) =
-          static_cast<uint16_t>(P::pack((row & 1 ? x[3] : x[2]) * scale, 0.f));
+  };
+
+  __device__ __forceinline__ void own_pairs(const OwnTokens<N> &x, OwnPairs &own) const {
+    const OwnRoom room(sh, at);
+    total(at.warp) = ((x.e[0] * x.e[1]) * (x.e[2] * x.e[3])) * ((x.e[4] * x.e[5]) * (x.e[6] * x.e[7]));
+    clear_own_p();
+    neighbours(x, room, own);
+    __syncwarp();
+    blocks_of_4_and_8(x, room, own);
   }
-  __syncwarp();
-  // Rows: tokens 2, 3, 6, 7 from the middle of their 4 tokens, then 4..7 from the middle of the 8; columns: 0, 1, 4, 5
-  // and 0..3 up to there.
-  {
+
+  // P of a warp's tokens with all: 64 pieces of 16 bytes.
+  __device__ __forceinline__ void clear_own_p() const {
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+      reinterpret_cast<uint4 *>(sh.p_tile)[64 * at.warp + 32 * i + at.lane] = make_uint4(0, 0, 0, 0);
+  }
+
+  // Pairs of neighbours (2 i + 1, 2 i) and of equal tokens. Rows: bk of tokens 1, 3, 5, 7 and q of the same, decayed;
+  // then q of all.
+  __device__ __forceinline__ void neighbours(const OwnTokens<N> &x, const OwnRoom &room, OwnPairs &own) const {
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      const int t = 2 * i + 1;
+      const Elements d = rounded<E>(x.e[t]);
+      put(room.b, i, times<E>(x.b[t], d)), put(room.b, 4 + i, times<E>(x.q[t], d));
+    }
+#pragma unroll
+    for (int i = 0; i < 8; i++) put(room.q, i, x.q[i]), put(room.k, i, x.k[i]);
+    __syncwarp();
+    float d[4];
+    multiply<E, K>(d, room.operand_a, room.operand_b);
+    own.next = d[0];
+    const int first = 8 * at.warp;
+    if (at.row >= 4 && at.quad == at.row - 4) {
+      const int t = 2 * at.quad + 1;
+      store_one_p(first + t, t - 1, d[0]);
+    }
+    if (at.quad == at.row / 2) store_one_p(first + at.row, at.row, at.row & 1 ? d[3] : d[2]);
+  }
+  // P of token t of the chunk with token s of its warp.
+  __device__ __forceinline__ void store_one_p(int t, int s, float x) const {
+    *reinterpret_cast<uint16_t *>(p_at(t, at.warp) + s * 2) = static_cast<uint16_t>(P::pack(x * scale, 0.f));
+  }
+
+  // Pairs split in blocks of 4 and of 8 tokens. Rows: tokens 2, 3, 6, 7 from the middle of their 4 tokens, then 4 to 7
+  // from the middle of the 8. Columns: 0, 1, 4, 5 and 0 to 3 up to there.
+  __device__ __forceinline__ void blocks_of_4_and_8(const OwnTokens<N> &x, const OwnRoom &room, OwnPairs &own) const {
+    const Decay(&e)[8] = x.e;
     const Decay e23 = e[2] * e[3], e45 = e[4] * e[5], e67 = e[6] * e[7], e46 = e45 * e[6], e47 = e45 * e67;
-    const Elements d23 = rounded<E>(e23), d[8] = {rounded<E>(e[2]), d23,
-                                                  rounded<E>(e[6]), rounded<E>(e67),
-                                                  rounded<E>(e[4]), rounded<E>(e45),
-                                                  rounded<E>(e46),  rounded<E>(e47)};
+    const Elements d1 = rounded<E>(e[1]), d3 = rounded<E>(e[3]), d5 = rounded<E>(e[5]), d23 = rounded<E>(e23);
+    const Elements d[8] = {
+        rounded<E>(e[2]), d23, rounded<E>(e[6]), rounded<E>(e67), rounded<E>(e[4]), rounded<E>(e45), rounded<E>(e46),
+        rounded<E>(e47)};
     constexpr int token[8] = {2, 3, 6, 7, 4, 5, 6, 7};
 #pragma unroll
-    for (int i = 0; i < 8; i++)
-      put(room_b, i, times<E>(rb[token[i]], d[i])), put(room_q, i, times<E>(rq[token[i]], d[i]));
-    put(room_k, 0, times<E>(rk[0], d1)), put(room_k, 1, rk[1]), put(room_k, 2, times<E>(rk[4], d5)),
-        put(room_k, 3, rk[5]);
-    put(room_k, 4, times<E>(rk[0], rounded<E>(e[1] * e23))), put(room_k, 5, times<E>(rk[1], d23)),
-        put(room_k, 6, times<E>(rk[2], d3)), put(room_k, 7, rk[3]);
+    for (int i = 0; i < 8; i++) {
+      put(room.b, i, times<E>(x.b[token[i]], d[i]));
+      put(room.q, i, times<E>(x.q[token[i]], d[i]));
+    }
+    put(room.k, 0, times<E>(x.k[0], d1));
+    put(room.k, 1, x.k[1]);
+    put(room.k, 2, times<E>(x.k[4], d5));
+    put(room.k, 3, x.k[5]);
+    put(room.k, 4, times<E>(x.k[0], rounded<E>(e[1] * e23)));
+    put(room.k, 5, times<E>(x.k[1], d23));
+    put(room.k, 6, times<E>(x.k[2], d3));
+    put(room.k, 7, x.k[3]);
+    __syncwarp();
+    float sums[4];
+    multiply<E, K>(sums, room.operand_a, room.operand_b);
+    own.pair[0] = sums[0], own.pair[1] = sums[1];
+    if (own.valid)
+      *reinterpret_cast<uint32_t *>(p_at(8 * at.warp + own.t, at.warp) + own.s * 2) =
+          P::pack(sums[2] * scale, sums[3] * scale);
   }
-  __syncwarp();
-  const bool by4 = row >= 4, in_pair = by4 ? quad >= 2 : quad == row / 2;
-  const int pair_t = by4 ? row : row + 2 + (row & 2),
-            pair_s = by4 ? 2 * quad - 4 : 4 * quad;  // where in_pair: (t, s), (t, s + 1)
-  {
-    float x[4];
-    multiply<E, K>(x, operand_a, operand_b);
-    pair[0] = x[0], pair[1] = x[1];
-    if (in_pair)
-      *reinterpret_cast<uint32_t *>(sh.p_tile + 1024 * warp + pair_t * 128 + ((warp ^ pair_t) * 16) + pair_s * 2) =
-          P::pack(x[2] * scale, x[3] * scale);
-  }
-  __syncthreads();
 
-  // Minus the product over all tokens before own, minus because X is stored negated.
-  Decay before;
-#pragma unroll
-  for (int i = 0; i < 2 * N; i++) before.x[i] = -1.f;
+  // Stage 2.
+
+  // own: bk and q of an odd warp, decayed from the start of its 8 tokens, as the A operand of stage 3. x is spoilt.
+  __device__ __forceinline__ void decays(OwnTokens<N> &x, uint4 (&own)[K / 16]) const {
+    // Minus the product over all tokens before own: minus because X is stored negated.
+    Decay before = all_equal<N>(-1.f);
 #pragma unroll 2
-  for (int w = 0; w < warp; w++) before = before * total(w);
-  if (warp == 7) *reinterpret_cast<Decay *>(record + Record::decay + channel * 4) = before * total(7) * -1.f;
-  if (warp == 0) {
+    for (int w = 0; w < at.warp; w++) before = before * total(w);
+    if (at.warp == 7) *reinterpret_cast<Decay *>(record + Record::decay + channel * 4) = before * total(7) * -1.f;
+    if (at.warp == 0) store_between();
+    decay_rows(x, before);
+    decay_columns(x);
+    store_operands(x);
+    if (at.warp & 1) {
+      __syncwarp();
+      const E *from = &sh.a8[16 * (at.warp / 2) + at.matrix % 2 * 8 + at.line][at.matrix / 2 * 8];
+#pragma unroll
+      for (int ks = 0; ks < K / 16; ks++) own[ks] = ldmatrix4(from + 16 * ks);
+    }
+  }
+
+  __device__ __forceinline__ void store_between() const {
     const Decay f1 = total(2) * total(3), f2 = total(4) * total(5);
     const Elements f[3] = {rounded<E>(f1 * f2), rounded<E>(f1), rounded<E>(f2)};
 #pragma unroll
     for (int j = 0; j < N; j++) {
-      const int at = channel + 2 * j, ks = at / 16, word = ((ks / 2 * 4 + at % 8 / 2) * 4) + ks % 2 * 2 + at % 16 / 8;
+      const int c = channel + 2 * j, ks = c / 16, word = ((ks / 2 * 4 + c % 8 / 2) * 4) + ks % 2 * 2 + c % 16 / 8;
 #pragma unroll
       for (int i = 0; i < 3; i++) reinterpret_cast<uint32_t *>(sh.between[i])[word] = f[i].w[j];
       reinterpret_cast<uint32_t *>(sh.between[3])[word] = P::pack_factors(1.f, 1.f);
     }
   }
-  // Rows decayed from the start of own 8 tokens, columns to their end; Q', K' and bk exp G.
-  {
-    E *const a8 = sh.a8[16 * (warp / 2)];
-    E *const a16 = sh.a16[16 * (warp < 2 ? 0 : warp - 2)];
-    unsigned char *const tile = record + channel / 64 * (C * 128) + warp * 1024 + channel % 8 * 2;
-    auto at = [&](int i) { return i * 128 + ((channel % 64 / 8) ^ i) * 16; };
-    Decay d = e[0];
+
+  // This lane's channels of token i of its warp in a tile of the record.
+  __device__ __forceinline__ unsigned char *tile_at(int tile, int i) const {
+    return record + channel / 64 * (C * 128) + at.warp * 1024 + channel % 8 * 2 + tile + i * 128 +
+           ((channel % 64 / 8) ^ i) * 16;
+  }
+
+  // bk exp G and q' to where they stay; bk and q decayed from the start of own 8 tokens.
+  __device__ __forceinline__ void decay_rows(OwnTokens<N> &x, const Decay &before) const {
+    Decay d = x.e[0];
 #pragma unroll
     for (int i = 0; i < 8; i++) {
-      if (i) d = d * e[i];
+      if (i) d = d * x.e[i];
       const Decay all = d * before;
-      put(sh.erase[8 * warp], i, times<E>(rb[i], rounded<E>(all)));
-      *reinterpret_cast<Elements *>(tile + Record::q + at(i)) = times<E>(rq[i], rounded<E>(all * -scale));
+      put(sh.erase[8 * at.warp], i, times<E>(x.b[i], rounded<E>(all)));
+      *reinterpret_cast<Elements *>(tile_at(Record::q, i)) = times<E>(x.q[i], rounded<E>(all * -scale));
       const Elements f = rounded<E>(d);
-      rb[i] = times<E>(rb[i], f), rq[i] = times<E>(rq[i], f);
+      x.b[i] = times<E>(x.b[i], f), x.q[i] = times<E>(x.q[i], f);
     }
-    Decay after;
-#pragma unroll
-    for (int i = 0; i < 2 * N; i++) after.x[i] = 1.f;
+  }
+
+  // k' to the record; k decayed to the end of own 8 tokens.
+  __device__ __forceinline__ void decay_columns(OwnTokens<N> &x) const {
+    Decay after = all_equal<N>(1.f);
 #pragma unroll 2
-    for (int w = 7; w > warp; w--) after = total(w) * after;
-    d = e[7];
-    unsigned char *const tile_k = tile + Record::k;
+    for (int w = 7; w > at.warp; w--) after = total(w) * after;
+    Decay d = x.e[7];
 #pragma unroll
     for (int i = 7; i >= 0; i--) {
       if (i == 7) {
-        *reinterpret_cast<Elements *>(tile_k + at(i)) = times<E>(rk[i], rounded<E>(after));
+        *reinterpret_cast<Elements *>(tile_at(Record::k, i)) = times<E>(x.k[i], rounded<E>(after));
       } else {
-        if (i < 6) d = d * e[i + 1];
-        *reinterpret_cast<Elements *>(tile_k + at(i)) = times<E>(rk[i], rounded<E>(d * after));
-        rk[i] = times<E>(rk[i], rounded<E>(d));
+        if (i < 6) d = d * x.e[i + 1];
+        *reinterpret_cast<Elements *>(tile_at(Record::k, i)) = times<E>(x.k[i], rounded<E>(d * after));
+        x.k[i] = times<E>(x.k[i], rounded<E>(d));
       }
     }
-    const Elements neighbour = rounded<E>(total(warp ^ 1));
-    if (warp & 1) {
-#pragma unroll
-      for (int i = 0; i < 8; i++) put(a8, i, rb[i]), put(a8, 8 + i, rq[i]);
-#pragma unroll
-      for (int i = 0; i < 8; i++) rb[i] = times<E>(rb[i], neighbour), rq[i] = times<E>(rq[i], neighbour);
-    } else if (warp < 6) {
-#pragma unroll
-      for (int i = 0; i < 8; i++) put(sh.k16[4 * warp], i, times<E>(rk[i], neighbour));
-    }
-    if (warp < 7) {
-#pragma unroll
-      for (int i = 0; i < 8; i++) put(sh.k8[8 * warp], i, rk[i]);
-    }
-    if (warp > 1) {
-#pragma unroll
-      for (int i = 0; i < 8; i++) put(a16, i, rb[i]), put(a16, 8 + i, rq[i]);
-    }
   }
-  uint4 own[K / 16];  // odd warps: rows decayed from the start of own 8 tokens
-  if (warp & 1) {
-    __syncwarp();
-    const E *at = &sh.a8[16 * (warp / 2) + matrix % 2 * 8 + line][matrix / 2 * 8];
-#pragma unroll
-    for (int ks = 0; ks < K / 16; ks++) own[ks] = ldmatrix4(at + 16 * ks);
-  }
-  __syncthreads();
 
-  // A of own tokens; then pairs in different warps, and a pair of warps, or of pairs of warps, at a time.
-  const int t8 = 8 * (warp & 1);
-  if (row < 4 && quad == row) sh.a_diagonal(warp / 2, t8 + 2 * row + 1)[t8 + 2 * row] = next;
-  if (in_pair)
-    *reinterpret_cast<float2 *>(sh.a_diagonal(warp / 2, t8 + pair_t) + t8 + pair_s) = make_float2(pair[0], pair[1]);
-  auto store_block = [&](int rows, int columns, const float(&x)[4]) {  // of 8 tokens each
-    const int t = 8 * rows + row, s = 8 * columns + 2 * quad;
+  // Operands of stage 3: own rows and columns, and those decayed over the other warp's 8 of the 16 tokens too.
+  __device__ __forceinline__ void store_operands(OwnTokens<N> &x) const {
+    E *const a8 = sh.a8[16 * (at.warp / 2)];
+    E *const a16 = sh.a16[16 * (at.warp < 2 ? 0 : at.warp - 2)];
+    const Elements neighbour = rounded<E>(total(at.warp ^ 1));
+    if (at.warp & 1) {
+#pragma unroll
+      for (int i = 0; i < 8; i++) put(a8, i, x.b[i]), put(a8, 8 + i, x.q[i]);
+#pragma unroll
+      for (int i = 0; i < 8; i++) x.b[i] = times<E>(x.b[i], neighbour), x.q[i] = times<E>(x.q[i], neighbour);
+    } else if (at.warp < 6) {
+#pragma unroll
+      for (int i = 0; i < 8; i++) put(sh.k16[4 * at.warp], i, times<E>(x.k[i], neighbour));
+    }
+    if (at.warp < 7) {
+#pragma unroll
+      for (int i = 0; i < 8; i++) put(sh.k8[8 * at.warp], i, x.k[i]);
+    }
+    if (at.warp > 1) {
+#pragma unroll
+      for (int i = 0; i < 8; i++) put(a16, i, x.b[i]), put(a16, 8 + i, x.q[i]);
+    }
+  }
+
+  // Stage 3.
+
+  __device__ __forceinline__ void other_pairs(const OwnPairs &own, const uint4 (&rows)[K / 16]) const {
+    store_own_a(own);
+    if (at.warp & 1) {
+      within_16(rows);
+      within_32();
+    } else {
+      between_32();
+    }
+  }
+
+  __device__ __forceinline__ void store_own_a(const OwnPairs &own) const {
+    const int first = 8 * (at.warp & 1);
+    if (at.row < 4 && at.quad == at.row)
+      sh.a_diagonal(at.warp / 2, first + 2 * at.row + 1)[first + 2 * at.row] = own.next;
+    if (own.valid)
+      *reinterpret_cast<float2 *>(sh.a_diagonal(at.warp / 2, first + own.t) + first + own.s) =
+          make_float2(own.pair[0], own.pair[1]);
+  }
+
+  // A and P of 8 tokens with 8: a sum has A in its first 8 rows and P in the others.
+  __device__ __forceinline__ void store_block(int rows, int columns, const float (&x)[4]) const {
+    const int t = 8 * rows + at.row, s = 8 * columns + 2 * at.quad;
     uint32_t hi, lo;
     split<E>(x[0], x[1], hi, lo);
     *reinterpret_cast<uint32_t *>(&sh.hi[t][s]) = hi, *reinterpret_cast<uint32_t *>(&sh.lo[t][s]) = lo;
     store_p(t, columns, x[2], x[3]);
-  };
-  if (warp & 1) {
-    {
-      const E *b = &sh.k8[8 * (warp - 1) + line][matrix * 8];
-      float x[4] = {}, odd[4] = {};
+  }
+
+  // An odd warp's tokens with those of the warp before it.
+  __device__ __forceinline__ void within_16(const uint4 (&rows)[K / 16]) const {
+    const E *b = &sh.k8[8 * (at.warp - 1) + at.line][at.matrix * 8];
+    float x[4] = {}, odd[4] = {};
 #pragma unroll
-      for (int ks = 0; ks < K / 16; ks += 2) {
-        const uint4 y = ldmatrix4(b + 16 * ks);
-        mma<E>(x, own[ks], y.x, y.y);
-        mma<E>(odd, own[ks + 1], y.z, y.w);
-      }
-      *reinterpret_cast<float2 *>(sh.a_diagonal(warp / 2, 8 + row) + 2 * quad) =
-          make_float2(x[0] + odd[0], x[1] + odd[1]);
-      store_p(8 * warp + row, warp - 1, x[2] + odd[2], x[3] + odd[3]);
+    for (int ks = 0; ks < K / 16; ks += 2) {
+      const uint4 y = ldmatrix4(b + 16 * ks);
+      mma<E>(x, rows[ks], y.x, y.y);
+      mma<E>(odd, rows[ks + 1], y.z, y.w);
     }
-    // Tokens 16..31 with 0..15 (warps 1, 3) and 48..63 with 32..47 (warps 5, 7), 8 columns each.
-    const int rows = warp < 4 ? 2 : 6, columns = rows - 2 + warp / 2 % 2;
-    const E *b = (columns & 1 ? sh.k8[8 * columns] : sh.k16[4 * columns]) + line * S + matrix * 8;
+    *reinterpret_cast<float2 *>(sh.a_diagonal(at.warp / 2, 8 + at.row) + 2 * at.quad) =
+        make_float2(x[0] + odd[0], x[1] + odd[1]);
+    store_p(8 * at.warp + at.row, at.warp - 1, x[2] + odd[2], x[3] + odd[3]);
+  }
+
+  // Tokens 16..31 with 0..15 (warps 1, 3) and 48..63 with 32..47 (warps 5, 7), 8 columns each.
+  __device__ __forceinline__ void within_32() const {
+    const int rows = at.warp < 4 ? 2 : 6, columns = rows - 2 + at.warp / 2 % 2;
+    const E *b = (columns & 1 ? sh.k8[8 * columns] : sh.k16[4 * columns]) + at.line * S + at.matrix * 8;
 #pragma unroll
     for (int m = 0; m < 2; m++) {
       float x[4];
-      multiply<E, K>(x, &sh.a16[16 * (rows + m - 2) + matrix % 2 * 8 + line][matrix / 2 * 8], b);
+      multiply<E, K>(x, &sh.a16[16 * (rows + m - 2) + at.matrix % 2 * 8 + at.line][at.matrix / 2 * 8], b);
       store_block(rows + m, columns, x);
     }
-  } else {
-    // 16 tokens with 16: (3, 0), (2, 0), (3, 1) with what lies between, and (2, 1).
-    const int i = warp / 2, r = i & 1 ? 2 : 3, c = i / 2;
-    const E *a = &sh.a16[32 * (r - 1) + matrix % 2 * 8 + line][matrix / 2 * 8];
-    const E *b = (matrix / 2 ? sh.k8[16 * c + 8] : sh.k16[8 * c]) + line * S + matrix % 2 * 8;
+  }
+
+  // 16 tokens with 16, an even warp each: blocks (3, 0), (2, 0) and (3, 1) with what lies between, and (2, 1).
+  __device__ __forceinline__ void between_32() const {
+    const int i = at.warp / 2, r = i & 1 ? 2 : 3, c = i / 2;
+    const E *a = &sh.a16[32 * (r - 1) + at.matrix % 2 * 8 + at.line][at.matrix / 2 * 8];
+    const E *b = (at.matrix / 2 ? sh.k8[16 * c + 8] : sh.k16[8 * c]) + at.line * S + at.matrix % 2 * 8;
     float x[2][2][4] = {};
 #pragma unroll
     for (int ks = 0; ks < K / 16; ks++) {
-      const uint2 f = reinterpret_cast<const uint2 *>(&sh.between[i][ks / 2][quad])[ks % 2];
+      const uint2 f = reinterpret_cast<const uint2 *>(&sh.between[i][ks / 2][at.quad])[ks % 2];
       uint4 y = ldmatrix4(b + 16 * ks);
       y.x = P::mul(y.x, f.x), y.y = P::mul(y.y, f.y), y.z = P::mul(y.z, f.x), y.w = P::mul(y.w, f.y);
 #pragma unroll
@@ -451,41 +443,52 @@ __device__ __forceinline__ void prepare(const Source &source, const int2 *__rest
 #pragma unroll
       for (int n = 0; n < 2; n++) store_block(2 * r + m, 2 * c + n, x[m][n]);
   }
-  __syncthreads();
 
-  const int tile_row = matrix / 2 * 8 + line, tile_column = matrix % 2 * 8;  // this lane's row of a 16 x 16 block
-  if (warp < 4) {
-    if (warp < 2) {  // the inverses of the diagonal blocks, a lane a column
-      const int block = 2 * warp + lane / 16, column = lane % 16;
-      const float *a_rows = sh.a_diagonal(block, 0);
-      float x[16];
+  // Stage 4: the first four warps.
+
+  // This lane's row of a 16 x 16 block, and its column there.
+  __device__ __forceinline__ int tile_row() const { return at.matrix / 2 * 8 + at.line; }
+  __device__ __forceinline__ int tile_column() const { return at.matrix % 2 * 8; }
+
+  __device__ __forceinline__ void invert() const {
+    if (at.warp < 2) invert_diagonal();
+    sync_four_warps<inverting_warps>();
+    invert_below();
+  }
+
+  // The inverses of the diagonal's blocks, two a warp, a column a lane.
+  __device__ __forceinline__ void invert_diagonal() const {
+    const int block = 2 * at.warp + at.lane / 16, column = at.lane % 16;
+    const float *rows = sh.a_diagonal(block, 0);
+    float x[16];
 #pragma unroll
-      for (int r = 0; r < 16; r++) {
-        float sum[4] = {column == r ? 1.f : 0.f, 0.f, 0.f, 0.f};
+    for (int r = 0; r < 16; r++) {
+      float sum[4] = {column == r ? 1.f : 0.f, 0.f, 0.f, 0.f};
 #pragma unroll
-        for (int c = 0; c < r; c += 4) {
-          const float4 a = *reinterpret_cast<const float4 *>(a_rows + r * ((C + 8) / 2) + c);
-          sum[0] -= a.x * x[c];
-          if (c + 1 < r) sum[1] -= a.y * x[c + 1];
-          if (c + 2 < r) sum[2] -= a.z * x[c + 2];
-          if (c + 3 < r) sum[3] -= a.w * x[c + 3];
-        }
-        x[r] = (sum[0] + sum[1]) + (sum[2] + sum[3]);
-        const uint32_t hi = P::pack(x[r], 0.f);
-        const uint32_t lo = P::pack(x[r] - P::lo(hi), 0.f);
-        *reinterpret_cast<uint16_t *>(&sh.hi[16 * block + r][16 * block + column]) = static_cast<uint16_t>(hi);
-        *reinterpret_cast<uint16_t *>(&sh.lo[16 * block + r][16 * block + column]) = static_cast<uint16_t>(lo);
+      for (int c = 0; c < r; c += 4) {
+        const float4 a = *reinterpret_cast<const float4 *>(rows + r * ((C + 8) / 2) + c);
+        sum[0] -= a.x * x[c];
+        if (c + 1 < r) sum[1] -= a.y * x[c + 1];
+        if (c + 2 < r) sum[2] -= a.z * x[c + 2];
+        if (c + 3 < r) sum[3] -= a.w * x[c + 3];
       }
+      x[r] = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+      const uint32_t hi = P::pack(x[r], 0.f);
+      const uint32_t lo = P::pack(x[r] - P::lo(hi), 0.f);
+      *reinterpret_cast<uint16_t *>(&sh.hi[16 * block + r][16 * block + column]) = static_cast<uint16_t>(hi);
+      *reinterpret_cast<uint16_t *>(&sh.lo[16 * block + r][16 * block + column]) = static_cast<uint16_t>(lo);
     }
-    sync_four_warps<1>();
-    // The rest of the inverse, a warp 16 columns: block row by block row, transposed, so that a product's accumulators
-    // are the next one's operand.
+  }
+
+  // The rest of the inverse, 16 columns a warp: block row by block row, transposed, so that a product's sums are the
+  // next one's operand.
+  __device__ __forceinline__ void invert_below() const {
     uint32_t xh[4][4], xl[4][4];
 #pragma unroll
     for (int r = 0; r < 4; r++) {
-      if (r < warp) continue;
-      const E *hi = &sh.hi[16 * r + tile_row][tile_column], *lo = &sh.lo[16 * r + tile_row][tile_column];
-      if (r == warp) {
+      if (r < at.warp) continue;
+      const E *hi = &sh.hi[16 * r + tile_row()][tile_column()], *lo = &sh.lo[16 * r + tile_row()][tile_column()];
+      if (r == at.warp) {
         const uint4 h = ldmatrix4_trans(hi + 16 * r), l = ldmatrix4_trans(lo + 16 * r);
         xh[r][0] = h.x, xh[r][1] = h.y, xh[r][2] = h.z, xh[r][3] = h.w;
         xl[r][0] = l.x, xl[r][1] = l.y, xl[r][2] = l.z, xl[r][3] = l.w;
@@ -493,10 +496,13 @@ __device__ __forceinline__ void prepare(const Source &source, const int2 *__rest
         float x[2][4] = {}, small[2][4] = {};
 #pragma unroll
         for (int c = 0; c < r; c++)
-          if (c >= warp) multiply_split<E>(x, small, xh[c], xl[c], ldmatrix4(hi + 16 * c), ldmatrix4(lo + 16 * c));
+          if (c >= at.warp) multiply_split<E>(x, small, xh[c], xl[c], ldmatrix4(hi + 16 * c), ldmatrix4(lo + 16 * c));
         uint32_t ah[4], al[4];
 #pragma unroll
-        for (int i = 0; i < 8; i++) x[i / 4][i % 4] = -x[i / 4][i % 4] - small[i / 4][i % 4], small[i / 4][i % 4] = 0.f;
+        for (int i = 0; i < 8; i++) {
+          x[i / 4][i % 4] = -x[i / 4][i % 4] - small[i / 4][i % 4];
+          small[i / 4][i % 4] = 0.f;
+        }
         split<E>(x, ah, al);
 #pragma unroll
         for (int i = 0; i < 8; i++) x[i / 4][i % 4] = 0.f;
@@ -506,24 +512,127 @@ __device__ __forceinline__ void prepare(const Source &source, const int2 *__rest
         split<E>(x, xh[r], xl[r]);
       }
     }
-    sync_four_warps<1>();  // A has been read
+    sync_four_warps<inverting_warps>();  // A has been read
 #pragma unroll
     for (int r = 1; r < 4; r++)
-      if (r > warp) {
-        stmatrix4_trans(&sh.hi[16 * r + tile_row][16 * warp + tile_column], xh[r][0], xh[r][1], xh[r][2], xh[r][3]);
-        stmatrix4_trans(&sh.lo[16 * r + tile_row][16 * warp + tile_column], xl[r][0], xl[r][1], xl[r][2], xl[r][3]);
+      if (r > at.warp) {
+        stmatrix4_trans(&sh.hi[16 * r + tile_row()][16 * at.warp + tile_column()], xh[r][0], xh[r][1], xh[r][2],
+                        xh[r][3]);
+        stmatrix4_trans(&sh.lo[16 * r + tile_row()][16 * at.warp + tile_column()], xl[r][0], xl[r][1], xl[r][2],
+                        xl[r][3]);
       }
-#ifdef HOPPER_RACECHECK
-    if (Source::computed) __syncthreads();
-#endif
-  } else {
-    source.fetch(sh, place, h * per * V, width, HV * V, tid - 128, 128);
+  }
+
+  // Stage 4: the last four warps.
+
+  template <typename Source>
+  __device__ __forceinline__ void first_values(const Source &source, const Place &place, int column, int width,
+                                               int columns) const {
+    const int thread = at.tid - 128;
+    source.fetch(sh, place, column, width, columns, thread, 128);
 #pragma unroll
     for (int i = 0; i < C * C * 2 / 16; i += 128)
-      reinterpret_cast<uint4 *>(record + Record::p)[i + tid - 128] =
-          reinterpret_cast<const uint4 *>(sh.p_tile)[i + tid - 128];
+      reinterpret_cast<uint4 *>(record + Record::p)[i + thread] =
+          reinterpret_cast<const uint4 *>(sh.p_tile)[i + thread];
     if constexpr (Source::computed)
-      source.compute(sh, place, h * per * V, width, tid - 128, 128, [] { copy_async_wait(), sync_four_warps<2>(); });
+      source.compute(sh, place, column, width, thread, 128, [] { copy_async_wait(), sync_four_warps<value_warps>(); });
+  }
+
+  // Stage 5.
+
+  __device__ __forceinline__ void store_x(int r, const float (&x)[2][4]) const {
+    unsigned char *to =
+        sh.x_tile + (16 * at.warp + at.matrix % 2 * 8 + at.line) * 128 + ((2 * r + at.matrix / 2) ^ at.line) * 16;
+    stmatrix4(to, P::pack(x[0][0], x[0][1]), P::pack(x[0][2], x[0][3]), P::pack(x[1][0], x[1][1]),
+              P::pack(x[1][2], x[1][3]));
+  }
+  // to: the record's place of this warp's 16 columns.
+  __device__ __forceinline__ void store_z(unsigned char *to, int r, const float (&x)[2][4]) const {
+    reinterpret_cast<uint4 *>(to)[r * 32 + at.lane] = make_uint4(P::pack(x[0][0], x[0][1]), P::pack(x[0][2], x[0][3]),
+                                                                 P::pack(x[1][0], x[1][1]), P::pack(x[1][2], x[1][3]));
+  }
+
+  static constexpr int value_stride = value_panel + 8;
+  __device__ __forceinline__ const E *key_columns() const {
+    return &sh.erase[tile_row()][16 * at.warp + tile_column()];
+  }
+  __device__ __forceinline__ const E *value_columns() const {
+    return &sh.value[tile_row()][16 * at.warp + tile_column()];
+  }
+  __device__ __forceinline__ const E *inverse_hi() const { return &sh.hi[tile_row()][tile_column()]; }
+  __device__ __forceinline__ const E *inverse_lo() const { return &sh.lo[tile_row()][tile_column()]; }
+
+  // X, and Z of the first panel, 16 columns a warp.
+  __device__ __forceinline__ void solve_first(unsigned char *to, bool has_values) const {
+    const bool has_keys = at.warp < K / 16;
+    const E *hi = inverse_hi(), *lo = inverse_lo();
+    if (has_keys && has_values)
+      solve<E, 2>({key_columns(), value_columns()}, {S, value_stride}, hi, lo,
+                  [&](int r, const float(&x)[2][2][4]) { store_x(r, x[0]), store_z(to, r, x[1]); });
+    else if (has_keys)
+      solve<E, 1>({key_columns()}, {S}, hi, lo, [&](int r, const float(&x)[1][2][4]) { store_x(r, x[0]); });
+    else if (has_values)
+      solve<E, 1>({value_columns()}, {value_stride}, hi, lo,
+                  [&](int r, const float(&x)[1][2][4]) { store_z(to, r, x[0]); });
+  }
+
+  __device__ __forceinline__ void solve_values(unsigned char *to) const {
+    solve<E, 1>({value_columns()}, {value_stride}, inverse_hi(), inverse_lo(),
+                [&](int r, const float(&x)[1][2][4]) { store_z(to, r, x[0]); });
+  }
+
+  __device__ __forceinline__ void write_x() const {
+#pragma unroll
+    for (int i = 0; i < K * C * 2 / 16; i += prepare_threads)
+      reinterpret_cast<uint4 *>(record + Record::x)[i + at.tid] =
+          reinterpret_cast<const uint4 *>(sh.x_tile)[i + at.tid];
+  }
+};
+
+template <typename E, int K, typename Source>
+__device__ __forceinline__ void prepare(const Source &source, const int2 *__restrict__ chunks,
+                                        unsigned char *__restrict__ key_records,
+                                        unsigned char *__restrict__ value_records, int H, int HV, int V, float scale) {
+  using Work = Preparation<E, K>;
+  constexpr int N = Work::N;
+  extern __shared__ __align__(1024) unsigned char raw[];
+  auto &sh = *reinterpret_cast<typename Work::Shared *>(raw);
+  const int h = blockIdx.x, chunk = blockIdx.y, per = HV == H ? 1 : HV / H;
+  const int2 span = chunks[chunk];
+  const Place place{span.x, span.y & chunk_tokens, (span.y & chunk_starts) != 0, h, H};
+  const Work work(sh, key_records + (int64_t(chunk) * H + h) * KeyRecord<K>::bytes, scale);
+  const int tid = work.at.tid, warp = work.at.warp;
+
+  // Stage 1
+  OwnTokens<N> x;
+  Pairs<N> g[8];
+  source.template keys<K>(x.q, x.k, x.b, g, sh, place, warp, work.at.lane);
+  const typename Source::template Exp<N> exp_of(source, h, h * K + work.channel);
+#pragma unroll
+  for (int i = 0; i < 8; i++) x.e[i] = exp_of(g[i]);
+  OwnPairs own(work.at);
+  work.own_pairs(x, own);
+  __syncthreads();
+
+  // Stage 2
+  uint4 own_rows[K / 16];
+  work.decays(x, own_rows);
+  __syncthreads();
+
+  // Stage 3
+  work.other_pairs(own, own_rows);
+  __syncthreads();
+
+  // Stage 4. A key head's value columns, in panels: width columns each, from first_column on.
+  const int width = V < value_panel ? V : value_panel, panels = V > value_panel ? per * (V / value_panel) : per;
+  const int first_column = h * per * V;
+  if (warp < 4) {
+    work.invert();
+#ifdef HOPPER_RACECHECK
+    if (Source::computed) __syncthreads();  // the value warps' barrier is one of all warps
+#endif
+  } else {
+    work.first_values(source, place, first_column, width, HV * V);
 #ifdef HOPPER_RACECHECK
     __syncthreads();
     __syncthreads();
@@ -532,42 +641,22 @@ __device__ __forceinline__ void prepare(const Source &source, const int2 *__rest
   copy_async_wait();
   __syncthreads();
 
-  const E *hi = &sh.hi[tile_row][tile_column], *lo = &sh.lo[tile_row][tile_column];
-  const E *const key_columns = &sh.erase[tile_row][16 * warp + tile_column];
-  const E *const value_columns = &sh.value[tile_row][16 * warp + tile_column];
-  constexpr int value_stride = value_panel + 8;
-  auto store_x = [&](int r, const float(&x)[2][4]) {
-    stmatrix4(sh.x_tile + (16 * warp + matrix % 2 * 8 + line) * 128 + ((2 * r + matrix / 2) ^ line) * 16,
-              P::pack(x[0][0], x[0][1]), P::pack(x[0][2], x[0][3]), P::pack(x[1][0], x[1][1]),
-              P::pack(x[1][2], x[1][3]));
-  };
+  // Stage 5
+  const bool has_values = warp < width / 16;
   unsigned char *const value_record = value_records + (int64_t(chunk) * HV + h * per) * value_record_bytes(V);
-  auto store_z = [&](int panel, int r, const float(&x)[2][4]) {
-    reinterpret_cast<uint4 *>(value_record + int64_t(panel * width + 16 * warp) * (C * 2))[r * 32 + lane] = make_uint4(
-        P::pack(x[0][0], x[0][1]), P::pack(x[0][2], x[0][3]), P::pack(x[1][0], x[1][1]), P::pack(x[1][2], x[1][3]));
-  };
-  const bool keys = warp < K / 16, has_values = warp < width / 16;
-  if (keys && has_values)
-    solve<E, 2>({key_columns, value_columns}, {S, value_stride}, hi, lo,
-                [&](int r, const float(&x)[2][2][4]) { store_x(r, x[0]), store_z(0, r, x[1]); });
-  else if (keys) solve<E, 1>({key_columns}, {S}, hi, lo, [&](int r, const float(&x)[1][2][4]) { store_x(r, x[0]); });
-  else if (has_values)
-    solve<E, 1>({value_columns}, {value_stride}, hi, lo, [&](int r, const float(&x)[1][2][4]) { store_z(0, r, x[0]); });
+  auto z_of = [&](int panel) { return value_record + int64_t(panel * width + 16 * warp) * (C * 2); };
+  work.solve_first(z_of(0), has_values);
   __syncthreads();
-#pragma unroll
-  for (int i = 0; i < K * C * 2 / 16; i += prepare_threads)
-    reinterpret_cast<uint4 *>(record + Record::x)[i + tid] = reinterpret_cast<const uint4 *>(sh.x_tile)[i + tid];
+  work.write_x();
   for (int panel = 1; panel < panels; panel++) {
-    const int column = h * per * V + panel * width;
+    const int column = first_column + panel * width;
     __syncthreads();
     source.fetch(sh, place, column, width, HV * V, tid, prepare_threads);
     if constexpr (Source::computed)
       source.compute(sh, place, column, width, tid, prepare_threads, [] { copy_async_wait(), __syncthreads(); });
     copy_async_wait();
     __syncthreads();
-    if (has_values)
-      solve<E, 1>({value_columns}, {value_stride}, hi, lo,
-                  [&](int r, const float(&x)[1][2][4]) { store_z(panel, r, x[0]); });
+    if (has_values) work.solve_values(z_of(panel));
   }
 }
 
