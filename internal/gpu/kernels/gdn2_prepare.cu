@@ -278,8 +278,9 @@ struct Preparation {
     for (int w = 0; w < at.warp; w++) before = before * total(w);
     if (at.warp == 7) *reinterpret_cast<Decay *>(record + Record::decay + channel * 4) = before * total(7) * -1.f;
     if (at.warp == 0) store_between();
-    decay_rows(x, before);
-    decay_columns(x);
+    unsigned char *const tile = record + channel / 64 * (C * 128) + at.warp * 1024 + channel % 8 * 2;
+    decay_rows(x, before, tile + Record::q);
+    decay_columns(x, tile + Record::k);
     store_operands(x);
     if (at.warp & 1) {
       __syncwarp();
@@ -301,28 +302,27 @@ struct Preparation {
     }
   }
 
-  // This lane's channels of token i of its warp in a tile of the record.
-  __device__ __forceinline__ unsigned char *tile_at(int tile, int i) const {
-    return record + channel / 64 * (C * 128) + at.warp * 1024 + channel % 8 * 2 + tile + i * 128 +
-           ((channel % 64 / 8) ^ i) * 16;
+  // This lane's channels of token i of its warp, in a tile of the record.
+  __device__ __forceinline__ Elements &in_tile(unsigned char *tile, int i) const {
+    return *reinterpret_cast<Elements *>(tile + i * 128 + ((channel % 64 / 8) ^ i) * 16);
   }
 
   // bk exp G and q' to where they stay; bk and q decayed from the start of own 8 tokens.
-  __device__ __forceinline__ void decay_rows(OwnTokens<N> &x, const Decay &before) const {
+  __device__ __forceinline__ void decay_rows(OwnTokens<N> &x, const Decay &before, unsigned char *tile) const {
     Decay d = x.e[0];
 #pragma unroll
     for (int i = 0; i < 8; i++) {
       if (i) d = d * x.e[i];
       const Decay all = d * before;
       put(sh.erase[8 * at.warp], i, times<E>(x.b[i], rounded<E>(all)));
-      *reinterpret_cast<Elements *>(tile_at(Record::q, i)) = times<E>(x.q[i], rounded<E>(all * -scale));
+      in_tile(tile, i) = times<E>(x.q[i], rounded<E>(all * -scale));
       const Elements f = rounded<E>(d);
       x.b[i] = times<E>(x.b[i], f), x.q[i] = times<E>(x.q[i], f);
     }
   }
 
   // k' to the record; k decayed to the end of own 8 tokens.
-  __device__ __forceinline__ void decay_columns(OwnTokens<N> &x) const {
+  __device__ __forceinline__ void decay_columns(OwnTokens<N> &x, unsigned char *tile) const {
     Decay after = all_equal<N>(1.f);
 #pragma unroll 2
     for (int w = 7; w > at.warp; w--) after = total(w) * after;
@@ -330,10 +330,10 @@ struct Preparation {
 #pragma unroll
     for (int i = 7; i >= 0; i--) {
       if (i == 7) {
-        *reinterpret_cast<Elements *>(tile_at(Record::k, i)) = times<E>(x.k[i], rounded<E>(after));
+        in_tile(tile, i) = times<E>(x.k[i], rounded<E>(after));
       } else {
         if (i < 6) d = d * x.e[i + 1];
-        *reinterpret_cast<Elements *>(tile_at(Record::k, i)) = times<E>(x.k[i], rounded<E>(d * after));
+        in_tile(tile, i) = times<E>(x.k[i], rounded<E>(d * after));
         x.k[i] = times<E>(x.k[i], rounded<E>(d));
       }
     }
