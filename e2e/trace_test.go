@@ -194,7 +194,7 @@ func TestTracesOfACluster(t *testing.T) {
 	if again := parseSummary(t, wait(t, cmd, r).want(t, 0)); !again.Complete || again.Documents == 0 {
 		t.Errorf("%+v", again)
 	}
-	if !strings.Contains(r.stderr, "spans not sent") {
+	if !strings.Contains(r.stderr, "cannot send spans") {
 		t.Errorf("nothing is said of lost spans: %s", r.stderr)
 	}
 }

@@ -2,8 +2,8 @@
 
 package failpoint
 
-// Enabled tells whether the program can be made to fail.
+// Enabled tells whether failpoints are compiled in.
 const Enabled = false
 
-// Hit does what SURPRISAL_FAILPOINT says of the place.
+// Hit does nothing.
 func Hit(string) error { return nil }

@@ -13,20 +13,20 @@ import (
 	"time"
 )
 
-// Enabled tells whether the program can be made to fail.
+// Enabled tells whether failpoints are compiled in.
 const Enabled = true
 
-// point is what to do at a place.
+// point is the action at a place.
 type point struct {
 	action, arg string
-	from        int  // the hit that does it, from 1
-	on          bool // and all later ones
+	from        int  // the first hit that triggers it, from 1
+	on          bool // later hits trigger it too
 	hits        int
 }
 
 var state = sync.OnceValues(func() (map[string]*point, error) { return parse(os.Getenv("SURPRISAL_FAILPOINT")) })
 
-var mu sync.Mutex // the points' hits
+var mu sync.Mutex // guards the points' hits
 
 func parse(s string) (map[string]*point, error) {
 	points := map[string]*point{}
@@ -63,7 +63,7 @@ func parse(s string) (map[string]*point, error) {
 	return points, nil
 }
 
-// Hit does what SURPRISAL_FAILPOINT says of the place.
+// Hit performs the action that SURPRISAL_FAILPOINT sets for the place.
 func Hit(name string) error {
 	points, err := state()
 	if err != nil {
@@ -88,12 +88,12 @@ func (p *point) do(name string) error {
 	switch p.action {
 	case "kill":
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-		select {} // it comes in an instant
+		select {} // until the signal arrives
 	case "stop":
 		_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
 		return nil
 	case "sleep":
-		d, _ := time.ParseDuration(p.arg) // parse has seen it
+		d, _ := time.ParseDuration(p.arg) // parse has checked it
 		time.Sleep(d)
 		return nil
 	}

@@ -7,8 +7,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Dispatcher is how queue, workers and runs stand. Its methods may be called from
-// any goroutine.
+// Dispatcher has the metrics of the queue, its workers and its runs. Its methods may be
+// called from any goroutine.
 type Dispatcher struct {
 	*Set
 	queue     *prometheus.GaugeVec
@@ -26,45 +26,56 @@ type Dispatcher struct {
 	runJobs, runRows, runDocuments, runTokens, runRate, runLeft, runCommit, runPaused *prometheus.GaugeVec
 
 	mu   sync.Mutex
-	runs []string // that are told of, oldest first
+	runs []string // reported, oldest first
 }
 
-// NewDispatcher makes a dispatcher's metrics.
+// NewDispatcher creates a dispatcher's metrics.
 func NewDispatcher(version string) *Dispatcher {
 	s := newSet("dispatcher", version)
 	m := &Dispatcher{
-		Set:          s,
-		queue:        s.gauge("surprisal_queue_jobs", "jobs in the queue: pending, or in_hand (in workers' hands, or delayed after a failed attempt)", "state"),
-		oldest:       s.gauge("surprisal_queue_oldest_seconds", "seconds since the oldest job in the queue was queued, those in hand included; 0 when there is none"),
-		again:        s.gauge("surprisal_queue_redelivered_jobs", "jobs in hand or delayed that were delivered more than once"),
-		bytes:        s.gauge("surprisal_queue_bytes", "bytes of the jobs in the queue"),
-		stored:       s.gauge("surprisal_store_used_bytes", "bytes that JetStream stores for the account"),
-		limit:        s.gauge("surprisal_store_limit_bytes", "bytes that the account may store; absent without a limit"),
-		letters:      s.gauge("surprisal_dead_letters", "jobs that are dead: no worker takes them until a person queues them again"),
-		workers:      s.gauge("surprisal_workers", "workers that show signs of life, by engine and by what they do: idle, busy, draining, stalled", "engine", "state"),
-		vanished:     s.counter("surprisal_workers_vanished_total", "workers that went silent with jobs in hand, as this dispatcher saw").WithLabelValues(),
-		heartbeat:    s.gauge("surprisal_heartbeat_age_seconds", "seconds since the last sign of life of the worker that has shown none for longest, of those listed and those that vanished with jobs in hand; 0 without workers"),
-		ackWait:      s.gauge("surprisal_ack_wait_seconds", "the shortest ack wait of the runs in the queue: a job without a heartbeat for so long goes to another worker"),
-		runJobs:      s.gauge("surprisal_run_jobs", "a run's jobs by state: queued, running, waiting, failed (to be tried again), done, dead", "run", "state"),
-		runRows:      s.gauge("surprisal_run_rows", "rows of a run", "run"),
-		runDocuments: s.gauge("surprisal_run_documents", "documents of a run scored so far, those in hand included", "run"),
-		runTokens:    s.gauge("surprisal_run_tokens", "tokens of a run scored so far, those in hand included", "run"),
-		runRate:      s.gauge("surprisal_run_tokens_per_second", "tokens of a run scored a second, lately", "run"),
-		runLeft:      s.gauge("surprisal_run_time_left_seconds", "seconds that a run still takes at this rate; absent while unknown", "run"),
-		runCommit:    s.gauge("surprisal_run_last_commit_timestamp_seconds", "when a job of the run was last committed, or since when this dispatcher has watched; Unix time", "run"),
-		runPaused:    s.gauge("surprisal_run_paused", "1 while a person has paused the run", "run"),
+		Set: s,
+		queue: s.gauge("surprisal_queue_jobs",
+			"jobs in the queue: pending, or in_hand (with a worker, or delayed after a failed attempt)", "state"),
+		oldest: s.gauge("surprisal_queue_oldest_seconds",
+			"seconds since the oldest job in the queue was queued, including jobs in progress; 0 if the queue is empty"),
+		again: s.gauge("surprisal_queue_redelivered_jobs",
+			"jobs with a worker or delayed that were delivered more than once"),
+		bytes:   s.gauge("surprisal_queue_bytes", "size of the jobs in the queue in bytes"),
+		stored:  s.gauge("surprisal_store_used_bytes", "bytes that JetStream stores for the account"),
+		limit:   s.gauge("surprisal_store_limit_bytes", "bytes that the account may store; absent without a limit"),
+		letters: s.gauge("surprisal_dead_letters", "dead jobs, which no worker takes until someone retries them"),
+		workers: s.gauge("surprisal_workers", "workers alive, by engine and state: idle, busy, draining, stalled",
+			"engine", "state"),
+		vanished: s.counter("surprisal_workers_vanished_total",
+			"workers that went silent with jobs, as seen by this dispatcher").WithLabelValues(),
+		heartbeat: s.gauge("surprisal_heartbeat_age_seconds",
+			"seconds since the last sign of life of the worker that has been silent longest, "+
+				"among those listed and those that vanished with jobs; 0 without workers"),
+		ackWait: s.gauge("surprisal_ack_wait_seconds",
+			"the shortest ack wait of the queued runs: a job without a heartbeat for this long is redelivered"),
+		runJobs: s.gauge("surprisal_run_jobs",
+			"a run's jobs by state: queued, running, waiting, failed (will be retried), done, dead", "run", "state"),
+		runRows: s.gauge("surprisal_run_rows", "rows of a run", "run"),
+		runDocuments: s.gauge("surprisal_run_documents", "documents of a run scored so far, including those in progress",
+			"run"),
+		runTokens: s.gauge("surprisal_run_tokens", "tokens of a run scored so far, including those in progress", "run"),
+		runRate:   s.gauge("surprisal_run_tokens_per_second", "tokens of a run scored per second, recently", "run"),
+		runLeft: s.gauge("surprisal_run_time_left_seconds",
+			"remaining seconds of a run at this rate; absent while unknown", "run"),
+		runCommit: s.gauge("surprisal_run_last_commit_timestamp_seconds",
+			"Unix time of the run's last committed job, or of when this dispatcher started to watch it", "run"),
+		runPaused: s.gauge("surprisal_run_paused", "1 while the run is paused", "run"),
 	}
 	return m
 }
 
-// Queue is how the queue stands.
+// Queue is the state of the queue.
 type Queue struct {
 	Pending, InHand, Redelivered, Bytes float64
 	Oldest                              time.Time     // zero: none
 	AckWait                             time.Duration // the shortest; 0: no run is queued
 }
 
-// SetQueue tells how the queue stands.
 func (m *Dispatcher) SetQueue(q Queue) {
 	m.queue.WithLabelValues("pending").Set(q.Pending)
 	m.queue.WithLabelValues("in_hand").Set(q.InHand)
@@ -78,19 +89,19 @@ func (m *Dispatcher) SetQueue(q Queue) {
 	known(m.ackWait, unless(q.AckWait == 0, q.AckWait.Seconds()))
 }
 
-// SetStore tells what JetStream stores, and may; a limit below 0 is none.
+// SetStore sets JetStream's storage usage and limit; a negative limit means none.
 func (m *Dispatcher) SetStore(used, limit float64) {
 	m.stored.WithLabelValues().Set(used)
 	known(m.limit, limit)
 }
 
-// SetDeadLetters tells how many jobs are dead.
 func (m *Dispatcher) SetDeadLetters(n int) { m.letters.WithLabelValues().Set(float64(n)) }
 
-// WorkerKind is what workers are counted by.
+// WorkerKind is the key by which workers are counted.
 type WorkerKind struct{ Engine, State string }
 
-// SetWorkers tells of the workers, and the age of the oldest sign of life.
+// SetWorkers sets the number of workers of each kind, and the age of the oldest sign of
+// life.
 func (m *Dispatcher) SetWorkers(count map[WorkerKind]int, oldest time.Duration) {
 	m.workers.Reset()
 	for k, n := range count {
@@ -99,10 +110,10 @@ func (m *Dispatcher) SetWorkers(count map[WorkerKind]int, oldest time.Duration) 
 	m.heartbeat.WithLabelValues().Set(oldest.Seconds())
 }
 
-// Vanished counts a worker that went silent with jobs in hand.
+// Vanished counts a worker that went silent with jobs.
 func (m *Dispatcher) Vanished() { m.vanished.Inc() }
 
-// Run is how a run stands.
+// Run is the state of a run.
 type Run struct {
 	ID                      string
 	Jobs                    map[string]int // by state
@@ -113,10 +124,10 @@ type Run struct {
 	Paused                  bool
 }
 
-// maxRuns bounds the runs that are told of; the newest stay.
+// maxRuns limits the runs reported; the newest stay.
 const maxRuns = 64
 
-// SetRun tells how a run stands.
+// SetRun updates a run, or adds it.
 func (m *Dispatcher) SetRun(r Run) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -148,7 +159,7 @@ func (m *Dispatcher) SetRun(r Run) {
 	}
 }
 
-// DropRun tells of the run no more.
+// DropRun removes a run's metrics.
 func (m *Dispatcher) DropRun(id string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -163,7 +174,8 @@ func (m *Dispatcher) drop(id string) {
 		}
 	}
 	m.runJobs.DeletePartialMatch(prometheus.Labels{"run": id})
-	for _, g := range []*prometheus.GaugeVec{m.runRows, m.runDocuments, m.runTokens, m.runRate, m.runLeft, m.runCommit, m.runPaused} {
+	for _, g := range []*prometheus.GaugeVec{m.runRows, m.runDocuments, m.runTokens, m.runRate, m.runLeft, m.runCommit,
+		m.runPaused} {
 		g.DeleteLabelValues(id)
 	}
 }

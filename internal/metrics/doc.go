@@ -1,12 +1,12 @@
-// Package metrics is what both programs tell Prometheus, and the server that tells
-// it: /metrics, /healthz, /readyz, and /debug/pprof if asked.
+// Package metrics has the Prometheus metrics of both programs and the server for
+// /metrics, /healthz, /readyz and, on request, /debug/pprof.
 //
-//	Worker      what one worker process does; its pipeline counts on it
-//	Dispatcher  how queue, workers and runs stand, as a dispatcher sees them
-//	Set         the metrics of one program, on a registry of its own
+//	Worker      the work of one worker process, counted by its pipeline
+//	Dispatcher  the state of queue, workers and runs, as a dispatcher sees them
+//	Set         the metrics of one program, on its own registry
 //	Server      serves a Set
 //
-// Every metric is in docs/metrics.md, which a test holds to the code. No label has
-// a job or a file in it, so the number of series is bounded by the program, by the
-// GPUs of a machine and, on a dispatcher, by the runs that are on.
+// docs/metrics.md lists every metric; a test compares it with the code. No label contains
+// a job or a file, so the number of series is bounded by the program, by the machine's
+// GPUs and, on a dispatcher, by the active runs.
 package metrics

@@ -40,7 +40,8 @@ func TestNativeHistogram(t *testing.T) {
 		}
 		h := f.GetMetric()[0].GetHistogram()
 		if h.GetSampleCount() != 1000 || len(h.GetPositiveSpan()) == 0 || h.GetSchema() < 3 || len(h.GetBucket()) == 0 {
-			t.Errorf("%d perplexities, schema %d, %d spans, %d classic buckets", h.GetSampleCount(), h.GetSchema(), len(h.GetPositiveSpan()), len(h.GetBucket()))
+			t.Errorf("%d perplexities, schema %d, %d spans, %d classic buckets", h.GetSampleCount(), h.GetSchema(),
+				len(h.GetPositiveSpan()), len(h.GetBucket()))
 		}
 		return
 	}

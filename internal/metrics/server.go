@@ -13,27 +13,26 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// ErrAddress: the address can't be listened on.
-var ErrAddress = errors.New("metrics can't be served")
+// ErrAddress means that the address is not valid or not available.
+var ErrAddress = errors.New("cannot serve metrics")
 
-// ServerConfig is what a Server serves.
 type ServerConfig struct {
-	// Address is host:port; without a host, 127.0.0.1. Port 0 takes a free one.
+	// Address is host:port. The default host is 127.0.0.1; port 0 chooses a free port.
 	Address string
-	// Pprof serves /debug/pprof too.
+	// Pprof also serves /debug/pprof.
 	Pprof bool
-	// Healthy and Ready say why the process is not; nothing means that it is.
+	// Healthy and Ready return the reasons why the process is not; none means that it is.
 	Healthy, Ready func() []string
 }
 
-// Server serves a program's metrics and how it is.
+// Server serves a program's metrics and health.
 type Server struct {
 	listener net.Listener
 	http     http.Server
 	ended    chan error
 }
 
-// Serve serves from now on, until Close.
+// Serve starts a server, which runs until Close.
 func Serve(set *Set, cfg ServerConfig) (*Server, error) {
 	address, err := Address(cfg.Address)
 	if err != nil {
@@ -67,8 +66,7 @@ func Serve(set *Set, cfg ServerConfig) (*Server, error) {
 	return s, nil
 }
 
-// Address is what is listened on for what a person gave: without a host, loopback
-// alone.
+// Address completes a --metrics-addr: without a host, it is loopback.
 func Address(given string) (string, error) {
 	host, port, err := net.SplitHostPort(given)
 	if err != nil {
@@ -80,8 +78,8 @@ func Address(given string) (string, error) {
 	return net.JoinHostPort(host, port), nil
 }
 
-// Beside is the address for the n-th of the programs that this one starts: the n-th
-// port after its own, or any where it took any.
+// Beside gives the address for the n-th program that this one starts: the n-th port
+// after its own, or any free port if its own is 0.
 func Beside(given string, n int) (string, error) {
 	address, err := Address(given)
 	if err != nil {
@@ -90,7 +88,7 @@ func Beside(given string, n int) (string, error) {
 	host, port, _ := net.SplitHostPort(address) // Address has made it
 	p, err := strconv.ParseUint(port, 10, 16)
 	if err != nil {
-		return "", fmt.Errorf("%w: --metrics-addr %s: the port is no number", ErrAddress, given)
+		return "", fmt.Errorf("%w: --metrics-addr %s: the port is not a number", ErrAddress, given)
 	}
 	if p == 0 {
 		return address, nil
@@ -98,10 +96,10 @@ func Beside(given string, n int) (string, error) {
 	return net.JoinHostPort(host, strconv.FormatUint(p+uint64(n), 10)), nil
 }
 
-// Addr is where it listens.
+// Addr is the address that the server listens on.
 func (s *Server) Addr() string { return s.listener.Addr().String() }
 
-// Close ends it, at once.
+// Close stops the server at once.
 func (s *Server) Close() error {
 	err := s.http.Close()
 	if served := <-s.ended; !errors.Is(served, http.ErrServerClosed) {
@@ -113,7 +111,7 @@ func (s *Server) Close() error {
 	return nil
 }
 
-// answer says ok, or 503 and why not, a line each.
+// answer responds with ok, or with 503 and one reason per line.
 func answer(reasons func() []string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")

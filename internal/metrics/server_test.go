@@ -65,7 +65,8 @@ func TestServer(t *testing.T) {
 			t.Errorf("/metrics lacks %s", line)
 		}
 	}
-	if strings.Contains(body, "\nsurprisal_engine_peak_flops") || strings.Contains(body, "\nsurprisal_model_flops_utilization_ratio") {
+	if strings.Contains(body, "\nsurprisal_engine_peak_flops") ||
+		strings.Contains(body, "\nsurprisal_model_flops_utilization_ratio") {
 		t.Error("/metrics has what is not known")
 	}
 	if scraped != 1 {
@@ -79,7 +80,8 @@ func TestPprof(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = s.Close() }()
-	if code, body := get(t, "http://"+s.Addr()+"/debug/pprof/goroutine?debug=1"); code != 200 || !strings.Contains(body, "goroutine profile") {
+	if code, body := get(t, "http://"+s.Addr()+"/debug/pprof/goroutine?debug=1"); code != 200 ||
+		!strings.Contains(body, "goroutine profile") {
 		t.Errorf("%d %.80q", code, body)
 	}
 }

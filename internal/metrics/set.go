@@ -9,7 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 )
 
-// Definition is what docs/metrics.md says of a metric.
+// Definition describes a metric, as docs/metrics.md does.
 type Definition struct {
 	Name   string
 	Kind   string // counter, gauge or histogram
@@ -24,20 +24,20 @@ type Set struct {
 	refresh atomic.Pointer[func()] // before each scrape
 }
 
-// BeforeScrape has refresh bring up to date what is only counted now and then.
+// BeforeScrape sets a function that updates metrics which are only counted occasionally.
 func (s *Set) BeforeScrape(refresh func()) { s.refresh.Store(&refresh) }
 
-// newSet has what both programs tell: what they are, and Go's and the process's
-// own metrics.
+// newSet has the metrics that both programs share: build information, Go and process
+// metrics.
 func newSet(program, version string) *Set {
 	s := &Set{reg: prometheus.NewRegistry()}
 	s.reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	s.gauge("surprisal_build_info", "1; the labels say what runs", "program", "version", "goversion").
+	s.gauge("surprisal_build_info", "1; the labels describe the program", "program", "version", "goversion").
 		WithLabelValues(program, version, runtime.Version()).Set(1)
 	return s
 }
 
-// Definitions lists the set's own metrics, in order of name.
+// Definitions lists the set's own metrics, sorted by name.
 func (s *Set) Definitions() []Definition {
 	defs := slices.Clone(s.defs)
 	slices.SortFunc(defs, func(a, b Definition) int {
@@ -49,7 +49,7 @@ func (s *Set) Definitions() []Definition {
 	return defs
 }
 
-// Register adds a collector of another package, which says what it tells.
+// Register adds another package's collector and its definitions.
 func (s *Set) Register(c prometheus.Collector, defs []Definition) {
 	s.reg.MustRegister(c)
 	s.defs = append(s.defs, defs...)
@@ -66,7 +66,7 @@ func (s *Set) counter(name, help string, labels ...string) *prometheus.CounterVe
 	return c
 }
 
-// gauge is absent until it is set, which one without labels is by WithLabelValues().
+// gauge is absent until it is set; a gauge without labels is set by WithLabelValues().
 func (s *Set) gauge(name, help string, labels ...string) *prometheus.GaugeVec {
 	s.define("gauge", name, help, labels)
 	g := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, labels)
@@ -74,7 +74,7 @@ func (s *Set) gauge(name, help string, labels ...string) *prometheus.GaugeVec {
 	return g
 }
 
-// gaugeFunc is read when it is scraped.
+// gaugeFunc is read at each scrape.
 func (s *Set) gaugeFunc(name, help string, read func() float64) {
 	s.define("gauge", name, help, nil)
 	s.reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, read))

@@ -6,10 +6,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Phase is a part of the work on a batch, or on the rows that go into it.
+// Phase is a stage of the work on a batch or on its rows.
 type Phase string
 
-// The phases of the pipeline, in its order.
+// The phases, in pipeline order.
 const (
 	PhaseRead     Phase = "read"     // rows from the input, a chunk of them
 	PhaseTokenize Phase = "tokenize" // a chunk's texts, on one core
@@ -24,7 +24,6 @@ var phases = []Phase{PhaseRead, PhaseTokenize, PhasePack, PhaseCopy, PhaseForwar
 // Cause is what an idle engine waits for.
 type Cause string
 
-// What an engine waits for.
 const (
 	CauseNoJob      Cause = "no_job"     // the queue has none for it
 	CauseLoading    Cause = "loading"    // its model
@@ -35,10 +34,10 @@ const (
 
 var causes = []Cause{CauseNoJob, CauseLoading, CauseReading, CauseTokenizing, CauseWriting}
 
-// settledStates are those of package jobs that a lease can end in.
+// settledStates are the states of package jobs in which a lease can end.
 var settledStates = []string{"done", "failed", "waiting", "dead"}
 
-// Worker is what a worker process counts. Its methods may be called from any
+// Worker has the metrics of a worker process. Its methods may be called from any
 // goroutine.
 type Worker struct {
 	*Set
@@ -62,29 +61,36 @@ type Worker struct {
 	ackWait     *prometheus.GaugeVec
 }
 
-// NewWorker makes a worker's metrics; counters begin at 0, so that a rate shows
-// from the first count on.
+// NewWorker creates a worker's metrics. Counters start at 0, so that a rate includes
+// the first count.
 func NewWorker(version string) *Worker {
 	s := newSet("worker", version)
 	one := func(name, help string) prometheus.Counter { return s.counter(name, help).WithLabelValues() }
 	m := &Worker{
-		Set:         s,
-		documents:   s.counter("surprisal_documents_total", "documents (rows) of the jobs that this worker committed", "result"),
-		tokens:      one("surprisal_tokens_total", "tokens scored in the jobs that this worker committed"),
-		bytes:       one("surprisal_bytes_total", "bytes of UTF-8 text scored in the jobs that this worker committed, where they are known"),
-		jobs:        s.counter("surprisal_jobs_total", "jobs that left this worker's hands, by the state it left them in", "state"),
-		deliveries:  one("surprisal_deliveries_total", "jobs that the queue delivered to this worker"),
-		redelivered: one("surprisal_redeliveries_total", "of these, jobs that had been delivered before: given back, failed, or lost by a worker"),
-		conflicts:   one("surprisal_commit_conflicts_total", "score files that were not written because another one of the same job has other scores"),
-		nonFinite:   one("surprisal_nonfinite_scores_total", "documents that the model gave a score that is not finite"),
-		forward:     one("surprisal_forward_tokens_total", "tokens that went through forward passes, contexts and repeated jobs included"),
-		flops:       one("surprisal_model_flops_total", "floating-point operations of the matrix products that those tokens took"),
-		peak:        s.gauge("surprisal_engine_peak_flops", "floating-point operations a second that the GPU's data sheet promises, dense, in the engine's precision"),
-		utilization: s.gauge("surprisal_model_flops_utilization_ratio", "of the peak, over the last 10 s"),
-		perJoule:    s.gauge("surprisal_tokens_per_joule", "forward tokens a joule of the GPU, over the last 10 s"),
-		ackWait:     s.gauge("surprisal_ack_wait_seconds", "the shortest ack wait of the jobs in hand: a job without a heartbeat for so long goes to another worker"),
-		phase:       map[Phase]prometheus.Observer{},
-		idle:        map[Cause]prometheus.Counter{},
+		Set: s,
+		documents: s.counter("surprisal_documents_total", "documents (rows) in the jobs that this worker committed",
+			"result"),
+		tokens: one("surprisal_tokens_total", "tokens scored in the jobs that this worker committed"),
+		bytes: one("surprisal_bytes_total",
+			"bytes of UTF-8 text scored in the jobs that this worker committed, where known"),
+		jobs:       s.counter("surprisal_jobs_total", "jobs that this worker ended, by resulting state", "state"),
+		deliveries: one("surprisal_deliveries_total", "jobs that the queue delivered to this worker"),
+		redelivered: one("surprisal_redeliveries_total",
+			"of these, jobs that had been delivered before: returned, failed, or lost by a worker"),
+		conflicts: one("surprisal_commit_conflicts_total",
+			"score files refused because an existing file of the same job has different scores"),
+		nonFinite: one("surprisal_nonfinite_scores_total", "documents whose score is not finite"),
+		forward: one("surprisal_forward_tokens_total",
+			"tokens that went through forward passes, including contexts and repeated jobs"),
+		flops: one("surprisal_model_flops_total", "floating-point operations of the matrix products for those tokens"),
+		peak: s.gauge("surprisal_engine_peak_flops",
+			"peak floating-point operations per second from the GPU's data sheet, dense, in the engine's precision"),
+		utilization: s.gauge("surprisal_model_flops_utilization_ratio", "share of the peak, over the last 10 s"),
+		perJoule:    s.gauge("surprisal_tokens_per_joule", "forward tokens per joule of the GPU, over the last 10 s"),
+		ackWait: s.gauge("surprisal_ack_wait_seconds",
+			"the shortest ack wait of the jobs in progress: a job without a heartbeat for this long is redelivered"),
+		phase: map[Phase]prometheus.Observer{},
+		idle:  map[Cause]prometheus.Counter{},
 	}
 	for _, result := range []string{"scored", "failed"} {
 		m.documents.WithLabelValues(result)
@@ -93,41 +99,44 @@ func NewWorker(version string) *Worker {
 		m.jobs.WithLabelValues(state)
 	}
 	m.perplexity = s.histogram(prometheus.HistogramOpts{
-		Name: "surprisal_document_perplexity", Help: "perplexity of the documents of the jobs that this worker committed",
+		Name: "surprisal_document_perplexity", Help: "perplexity of the documents in the jobs that this worker committed",
 		Buckets:                     []float64{2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384, 65536},
 		NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 160, NativeHistogramMinResetDuration: time.Hour,
 	}).WithLabelValues()
 	seconds := s.histogram(prometheus.HistogramOpts{
-		Name: "surprisal_phase_seconds", Help: "seconds of work by phase: of a chunk of rows (read, tokenize), a batch (pack, copy, forward) or a job (write)",
+		Name:    "surprisal_phase_seconds",
+		Help:    "seconds of work by phase: per chunk of rows (read, tokenize), batch (pack, copy, forward) or job (write)",
 		Buckets: []float64{.0001, .001, .01, .05, .1, .25, .5, 1, 2.5, 5, 10, 60},
 	}, "phase")
 	for _, p := range phases {
 		m.phase[p] = seconds.WithLabelValues(string(p))
 	}
 	m.fill = s.histogram(prometheus.HistogramOpts{
-		Name: "surprisal_batch_fill_ratio", Help: "tokens of a batch, of its token budget",
+		Name: "surprisal_batch_fill_ratio", Help: "tokens in a batch, as a share of its token budget",
 		Buckets: []float64{.1, .25, .5, .75, .9, .95, .99, 1},
 	}).WithLabelValues()
-	idle := s.counter("surprisal_engine_idle_seconds_total", "seconds that the engine (the GPU, or the CPU engine) had nothing to do, by what it waited for", "cause")
+	idle := s.counter("surprisal_engine_idle_seconds_total",
+		"seconds that the engine (GPU or CPU) was idle, by what it waited for", "cause")
 	for _, c := range causes {
 		m.idle[c] = idle.WithLabelValues(string(c))
 	}
 	return m
 }
 
-// Live has the set tell, whenever it is scraped, how many jobs are in hand and the
-// age of the oldest heartbeat among them.
+// Live adds gauges, read at each scrape, for the number of jobs in progress and the age
+// of the oldest heartbeat among them.
 func (m *Worker) Live(inHand func() int, heartbeat func() time.Duration) {
-	m.gaugeFunc("surprisal_jobs_in_hand", "jobs in this worker's hands", func() float64 { return float64(inHand()) })
-	m.gaugeFunc("surprisal_heartbeat_age_seconds", "seconds since the oldest heartbeat of a job in hand; 0 without one", func() float64 { return heartbeat().Seconds() })
+	m.gaugeFunc("surprisal_jobs_in_hand", "jobs that this worker has", func() float64 { return float64(inHand()) })
+	m.gaugeFunc("surprisal_heartbeat_age_seconds",
+		"seconds since the oldest heartbeat of a job in progress; 0 without one", func() float64 { return heartbeat().Seconds() })
 }
 
-// Connected has the set tell, whenever it is scraped, whether a server answers.
+// Connected adds a gauge, read at each scrape, for whether a server answers.
 func (s *Set) Connected(read func() bool) {
 	s.gaugeFunc("surprisal_nats_connected", "1 while a NATS server answers", func() float64 { return truth(read()) })
 }
 
-// Committed counts a job done: its documents, failed ones among them, its tokens and bytes.
+// Committed counts a completed job: its documents (including failed ones), tokens and bytes.
 func (m *Worker) Committed(documents, failed, tokens, bytes int64) {
 	m.Settled("done")
 	m.documents.WithLabelValues("scored").Add(float64(documents - failed))
@@ -147,45 +156,45 @@ func (m *Worker) Delivered(before bool) {
 	}
 }
 
-// Settled counts a job that left this worker's hands in a state of package jobs.
+// Settled counts a job that this worker ended, by its state in package jobs.
 func (m *Worker) Settled(state string) { m.jobs.WithLabelValues(state).Inc() }
 
-// Conflict counts a score file refused because there is another.
+// Conflict counts a score file refused because a different one exists.
 func (m *Worker) Conflict() { m.conflicts.Inc() }
 
 // NonFinite counts a document whose score is not finite.
 func (m *Worker) NonFinite() { m.nonFinite.Inc() }
 
-// Batch counts a forward pass of so many tokens of a budget, each of so many
-// floating-point operations (0: not known).
+// Batch counts a forward pass: its tokens, their budget, and the floating-point
+// operations per token (0: unknown).
 func (m *Worker) Batch(tokens, budget int, flops float64) {
 	m.forward.Add(float64(tokens))
 	m.flops.Add(float64(tokens) * flops)
 	m.fill.Observe(float64(tokens) / float64(budget))
 }
 
-// Took counts the time of a phase.
+// Took records the duration of a phase.
 func (m *Worker) Took(p Phase, d time.Duration) { m.phase[p].Observe(d.Seconds()) }
 
-// Idle counts time that the engine had nothing to do.
+// Idle counts time that the engine was idle.
 func (m *Worker) Idle(c Cause, d time.Duration) { m.idle[c].Add(d.Seconds()) }
 
-// Efficiency sets what is worked out over the last seconds; what is not known is
-// negative, and absent.
+// Efficiency sets the averages over the last seconds. A negative value is unknown, and
+// its metric absent.
 func (m *Worker) Efficiency(peakFlops, utilization, tokensPerJoule float64) {
 	known(m.peak, peakFlops)
 	known(m.utilization, utilization)
 	known(m.perJoule, tokensPerJoule)
 }
 
-// AckWait sets the shortest of the jobs in hand; 0 while there are none.
+// AckWait sets the shortest ack wait of the jobs in progress; 0 while there are none.
 func (m *Worker) AckWait(d time.Duration) {
 	if d > 0 {
 		m.ackWait.WithLabelValues().Set(d.Seconds())
 	}
 }
 
-// known sets a gauge, or takes it away where the value is not known.
+// known sets a gauge, or removes it if the value is unknown.
 func known(g *prometheus.GaugeVec, v float64) {
 	if v < 0 {
 		g.Reset()

@@ -1,9 +1,9 @@
-// Package traces sends OpenTelemetry spans of runs and jobs to a collector, where the
-// standard OTEL_* variables name one; by default none do, and nothing is made.
+// Package traces sends OpenTelemetry spans of runs and jobs to the collector that the
+// standard OTEL_* variables name. Without one, it creates no spans.
 //
-// A dispatcher's command that queues jobs is the span "run". Its context goes with
-// each job in the message's header traceparent, so that whichever worker takes it
-// adds the span "job", and under that "read" and "tokenize" (a chunk of rows each),
-// "forward" (a batch's pass) and "write" (the score file). They are what metrics call
-// phases, measured at the same places.
+// A dispatcher's command that queues jobs is the span "run". The header traceparent of
+// each job's message carries its context, so any worker adds the span "job" to it, and
+// below that "read" and "tokenize" (a chunk of rows each), "forward" (a batch's pass) and
+// "write" (the score file). These are the phases of package metrics, measured at the same
+// places.
 package traces

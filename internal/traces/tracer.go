@@ -20,19 +20,19 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// Header is the message header that a job's parent is in, as W3C Trace Context has it.
+// Header is the message header with a job's parent, as defined by W3C Trace Context.
 const Header = "traceparent"
 
-// ErrConfig: the OTEL_* variables ask for what is not here.
-var ErrConfig = errors.New("traces can't be sent")
+// ErrConfig means that the OTEL_* variables request something unsupported.
+var ErrConfig = errors.New("cannot send traces")
 
-// Tracer makes spans; nil makes none.
+// Tracer creates spans; a nil Tracer creates none.
 type Tracer struct {
 	provider *sdk.TracerProvider
 	tracer   trace.Tracer
 }
 
-// wanted reads the standard variables.
+// wanted tells from the standard variables whether to trace.
 func wanted(env func(string) string) (bool, error) {
 	if strings.EqualFold(env("OTEL_SDK_DISABLED"), "true") {
 		return false, nil
@@ -62,8 +62,8 @@ func wanted(env func(string) string) (bool, error) {
 	return true, nil
 }
 
-// New makes what the OTEL_* variables ask for: nil, unless they name a collector.
-// Close it. service is the name where OTEL_SERVICE_NAME is not set.
+// New creates a Tracer as the OTEL_* variables request: nil unless they name a collector.
+// The caller must Close it. service is the name if OTEL_SERVICE_NAME is not set.
 func New(ctx context.Context, service, version string, log zerolog.Logger) (*Tracer, error) {
 	on, err := wanted(os.Getenv)
 	if !on || err != nil {
@@ -73,7 +73,8 @@ func New(ctx context.Context, service, version string, log zerolog.Logger) (*Tra
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
 	}
-	about, err := resource.New(ctx, resource.WithAttributes(attribute.String("service.name", service), attribute.String("service.version", version)),
+	about, err := resource.New(ctx, resource.WithAttributes(attribute.String("service.name", service),
+		attribute.String("service.version", version)),
 		resource.WithFromEnv(), resource.WithTelemetrySDK(), resource.WithHost())
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
@@ -84,8 +85,8 @@ func New(ctx context.Context, service, version string, log zerolog.Logger) (*Tra
 	return t, nil
 }
 
-// complaints logs what the library complains of, once a minute: a collector that is
-// away costs spans, nothing else.
+// complaints logs the library's errors, at most once a minute: an unreachable collector
+// costs spans and nothing else.
 type complaints struct {
 	log zerolog.Logger
 	mu  sync.Mutex
@@ -99,13 +100,13 @@ func (c *complaints) Handle(err error) {
 		return
 	}
 	c.at = time.Now()
-	c.log.Warn().Err(err).Msg("spans not sent: some are lost")
+	c.log.Warn().Err(err).Msg("cannot send spans; some are lost")
 }
 
-// closeWithin bounds what is sent at the end.
+// closeWithin limits how long Close sends the remaining spans.
 const closeWithin = 5 * time.Second
 
-// Close sends what was not sent yet.
+// Close sends the remaining spans.
 func (t *Tracer) Close() {
 	if t == nil {
 		return
@@ -117,8 +118,8 @@ func (t *Tracer) Close() {
 	}
 }
 
-// Run begins the span of a command that may queue jobs; its context makes those
-// children of it. Call end when the command is over.
+// Run starts the span of a command that may queue jobs; jobs queued with the returned
+// context are its children. Call end when the command ends.
 func (t *Tracer) Run(ctx context.Context, command string) (_ context.Context, end func(error)) {
 	if t == nil {
 		return ctx, func(error) {}
@@ -135,14 +136,14 @@ func finish(span trace.Span, err error) {
 	span.End()
 }
 
-// NameRun says which run the context's span is of.
+// NameRun sets the run of the context's span.
 func NameRun(ctx context.Context, run string) {
 	if span := trace.SpanFromContext(ctx); span.IsRecording() {
 		span.SetAttributes(attribute.String("surprisal.run", run))
 	}
 }
 
-// Parent is what Header is to hold of messages sent under ctx; empty: nothing.
+// Parent is the value of Header for messages sent with ctx; empty if there is no span.
 func Parent(ctx context.Context) string {
 	if !trace.SpanContextFromContext(ctx).IsValid() {
 		return ""
@@ -152,55 +153,57 @@ func Parent(ctx context.Context) string {
 	return carrier[Header]
 }
 
-// JobInfo tells one attempt at a job.
+// JobInfo describes one attempt at a job.
 type JobInfo struct {
 	Run, Job, File, Worker string
 	First, Last            int64 // rows
 	Attempt                int
 }
 
-// Job is the span of one attempt at a job; nil is none. Its methods may be called
-// from any goroutine.
+// Job is the span of one attempt at a job, or nil if there is none. Its methods may be
+// called from any goroutine.
 type Job struct {
-	ctx    context.Context // the span's
+	ctx    context.Context // carries the span, for its children
 	tracer trace.Tracer
 	span   trace.Span
 }
 
-// Job begins the span of a job whose message's Header held parent; what is not valid
-// there counts as nothing, and the job's trace begins with it.
+// Job starts the span of a job whose message had parent as Header. If parent is not
+// valid, the job starts a new trace.
 func (t *Tracer) Job(parent string, start time.Time, info JobInfo) *Job {
 	if t == nil {
 		return nil
 	}
 	ctx := propagation.TraceContext{}.Extract(context.Background(), propagation.MapCarrier{Header: parent})
-	ctx, span := t.tracer.Start(ctx, "job", trace.WithTimestamp(start), trace.WithSpanKind(trace.SpanKindConsumer), trace.WithAttributes(
-		attribute.String("surprisal.run", info.Run), attribute.String("surprisal.job", info.Job), attribute.String("surprisal.file", info.File),
-		attribute.Int64("surprisal.first", info.First), attribute.Int64("surprisal.last", info.Last),
-		attribute.Int("surprisal.attempt", info.Attempt), attribute.String("surprisal.worker", info.Worker),
-	))
+	ctx, span := t.tracer.Start(ctx, "job", trace.WithTimestamp(start), trace.WithSpanKind(trace.SpanKindConsumer),
+		trace.WithAttributes(
+			attribute.String("surprisal.run", info.Run), attribute.String("surprisal.job",
+				info.Job), attribute.String("surprisal.file", info.File),
+			attribute.Int64("surprisal.first", info.First), attribute.Int64("surprisal.last", info.Last),
+			attribute.Int("surprisal.attempt", info.Attempt), attribute.String("surprisal.worker", info.Worker),
+		))
 	return &Job{ctx, t.tracer, span}
 }
 
-// Phase adds a span of what took from start until now: n of unit (rows, tokens,
-// documents).
-// A nil check alone when nobody traces.
+// Phase adds a span from start until now for n of a unit (rows, tokens, documents). When
+// tracing is off, it costs a nil check.
 func (j *Job) Phase(name string, start time.Time, unit string, n int) {
 	if j != nil {
 		j.Span(name, start, time.Now(), unit, n)
 	}
 }
 
-// Span is Phase of what has ended before.
+// Span is Phase with an explicit end.
 func (j *Job) Span(name string, start, end time.Time, unit string, n int) {
 	if j == nil || !j.span.IsRecording() {
 		return
 	}
-	_, span := j.tracer.Start(j.ctx, name, trace.WithTimestamp(start), trace.WithAttributes(attribute.Int("surprisal."+unit, n)))
+	_, span := j.tracer.Start(j.ctx, name, trace.WithTimestamp(start),
+		trace.WithAttributes(attribute.Int("surprisal."+unit, n)))
 	span.End(trace.WithTimestamp(end))
 }
 
-// End ends it; err is why the job has no score file.
+// End ends the span; err is the reason why the job has no score file.
 func (j *Job) End(err error) {
 	if j != nil {
 		finish(j.span, err)

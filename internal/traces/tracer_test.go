@@ -26,7 +26,8 @@ func TestWanted(t *testing.T) {
 		{"a name alone", map[string]string{"OTEL_SERVICE_NAME": "x"}, false, false},
 		{"an exporter that is not here", map[string]string{"OTEL_TRACES_EXPORTER": "zipkin"}, false, true},
 		{"gRPC", map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": url, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, false, true},
-		{"HTTP for traces", map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": url, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf"}, true, false},
+		{"HTTP for traces", map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": url, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
+			"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf"}, true, false},
 	} {
 		on, err := wanted(func(k string) string { return x.env[k] })
 		if on != x.on || errors.Is(err, ErrConfig) != x.bad {
@@ -37,7 +38,8 @@ func TestWanted(t *testing.T) {
 
 // TestOff: without the variables nothing is made, and nothing is allocated.
 func TestOff(t *testing.T) {
-	for _, k := range []string{"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_TRACES_EXPORTER"} {
+	for _, k := range []string{"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+		"OTEL_TRACES_EXPORTER"} {
 		t.Setenv(k, "")
 	}
 	tr, err := New(t.Context(), "x", "y", zerolog.Nop())
@@ -66,7 +68,8 @@ func TestParentIsHostile(t *testing.T) {
 		t.Fatal(err)
 	}
 	good := "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-	for _, parent := range []string{"", "x", good[:54], "ff" + good[2:], "00-00000000000000000000000000000000-b7ad6b7169203331-01", good + "\x00\r\n"} {
+	for _, parent := range []string{"", "x", good[:54], "ff" + good[2:],
+		"00-00000000000000000000000000000000-b7ad6b7169203331-01", good + "\x00\r\n"} {
 		j := tr.Job(parent, time.Now(), JobInfo{})
 		if got := j.span.SpanContext(); !got.IsValid() || got.TraceID().String() == good[3:35] {
 			t.Errorf("%q: %v", parent, got)
