@@ -13,6 +13,7 @@ import (
 
 	"surprisal/internal/dispatch"
 	"surprisal/internal/jobs"
+	"surprisal/internal/usage"
 )
 
 // version is stamped by the build.
@@ -71,7 +72,7 @@ func run(args []string) int {
 }
 
 func exitCode(err error) int {
-	var use *dispatch.UsageError
+	var use *usage.Error
 	switch {
 	case err == nil:
 		return exitOK

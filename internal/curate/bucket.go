@@ -7,6 +7,7 @@ import (
 
 	"surprisal/internal/curate/where"
 	"surprisal/internal/shard"
+	"surprisal/internal/usage"
 )
 
 // Buckets are CCNet's: below the 30th percentile of perplexity is head, below
@@ -45,7 +46,7 @@ func (c *Corpus) Bucket(ctx context.Context, o BucketOptions) (*Bucketed, error)
 		return nil, err
 	}
 	if o.As != "column" && o.As != "folders" {
-		return nil, usage("--as %s is not one of column, folders", o.As)
+		return nil, usage.Errorf("--as %s is not one of column, folders", o.As)
 	}
 	names := union(o.By, []string{"perplexity", "n_tokens"})
 	kinds, err := c.Kinds(ctx, names)

@@ -12,6 +12,7 @@ import (
 	"surprisal/internal/place"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
+	"surprisal/internal/usage"
 )
 
 // Corpus is a run's committed scores with the inputs they are of.
@@ -40,23 +41,19 @@ type Range struct {
 	Job         string
 }
 
-func usage(format string, a ...any) error {
-	return &dispatch.UsageError{Err: fmt.Errorf(format, a...)}
-}
-
 // Open reads what OUT holds. An OUT that lacks rows is a UsageError unless
 // partial is set.
 func Open(ctx context.Context, out string, partial bool) (*Corpus, error) {
 	dir, err := place.Resolve(out)
 	if err != nil {
-		return nil, usage("%w", err) // out may hold a secret
+		return nil, usage.Errorf("%w", err) // out may hold a secret
 	}
 	m, err := shard.ReadManifest(ctx, dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, usage("%s has no %s: name a folder that dispatcher run or submit wrote scores to", out, score.ManifestName)
+		return nil, usage.Errorf("%s has no %s: name a folder that dispatcher run or submit wrote scores to", out, score.ManifestName)
 	}
 	if err != nil {
-		return nil, usage("%s: %w", out, err)
+		return nil, usage.Errorf("%s: %w", out, err)
 	}
 	m.Out = dir // it may have been moved
 	done, err := dispatch.Reconcile(ctx, m)
@@ -87,7 +84,7 @@ func Open(ctx context.Context, out string, partial bool) (*Corpus, error) {
 		if n := len(c.FailedFiles); n > 0 {
 			what += fmt.Sprintf(" and %d input files failed (%s)", n, c.FailedFiles[0])
 		}
-		return nil, usage("%s is not complete: %s: run it to its end, or go on without them with --partial", out, what)
+		return nil, usage.Errorf("%s is not complete: %s: run it to its end, or go on without them with --partial", out, what)
 	}
 	return c, nil
 }
@@ -134,7 +131,7 @@ func (o *opened) openInput(ctx context.Context, f *File) (err error) {
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, shard.ErrInputChanged):
-		return usage("%w", err)
+		return usage.Errorf("%w", err)
 	case err == nil && o.input != nil && o.input.Rows() != f.Rows:
 		return fmt.Errorf("%s: %w: %d rows, the manifest has %d", f.Input.Path, shard.ErrInputChanged, o.input.Rows(), f.Rows)
 	}
@@ -224,15 +221,15 @@ func columnError(o *opened, name string, err error) error {
 	describe := ""
 	switch {
 	case o.scores[0].Table.Has(name), o.input != nil && o.input.HasField(name):
-		return usage("%w", err)
+		return usage.Errorf("%w", err)
 	case o.lines != nil:
 		describe = o.lines.Describe()
 	case o.input != nil:
 		describe = o.input.Describe()
 	default:
-		return usage("%w", err)
+		return usage.Errorf("%w", err)
 	}
-	return usage("there is no column %q: the scores have %s; the input has %s", name, o.scores[0].Table.Describe(), describe)
+	return usage.Errorf("there is no column %q: the scores have %s; the input has %s", name, o.scores[0].Table.Describe(), describe)
 }
 
 // union lists names without repetition.

@@ -17,6 +17,7 @@ import (
 	"surprisal/internal/place"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
+	"surprisal/internal/usage"
 )
 
 // madeByName pins what a DEST is.
@@ -79,24 +80,24 @@ const staleAfter = time.Hour
 // checkDest refuses a DEST that can't be one.
 func (c *Corpus) checkDest(dest string) (string, error) {
 	if dest == "" {
-		return "", usage("no destination is named: give --to DEST")
+		return "", usage.Errorf("no destination is named: give --to DEST")
 	}
 	dir, err := place.Resolve(dest)
 	if err == nil {
 		err = place.ValidOut(dir)
 	}
 	if err != nil {
-		return "", usage("--to: %w", err) // dest may hold a secret
+		return "", usage.Errorf("--to: %w", err) // dest may hold a secret
 	}
 	switch {
 	case under(dir, c.Dir):
-		return "", usage("--to %s lies inside the scores' folder %s: name a folder elsewhere", dest, c.Dir)
+		return "", usage.Errorf("--to %s lies inside the scores' folder %s: name a folder elsewhere", dest, c.Dir)
 	case under(c.Dir, dir):
-		return "", usage("--to %s holds the scores' folder %s: name a folder elsewhere", dest, c.Dir)
+		return "", usage.Errorf("--to %s holds the scores' folder %s: name a folder elsewhere", dest, c.Dir)
 	}
 	for i := range c.Files {
 		if from, _ := place.Split(c.Files[i].Input.Path); under(from, dir) {
-			return "", usage("--to %s holds the input %s: name a folder elsewhere", dest, c.Files[i].Input.Path)
+			return "", usage.Errorf("--to %s holds the input %s: name a folder elsewhere", dest, c.Files[i].Input.Path)
 		}
 	}
 	return dir, nil
@@ -140,7 +141,7 @@ func (c *Corpus) openDest(ctx context.Context, dest string, req Request) (*desti
 	}
 	d, err := shard.OpenDest(ctx, dir)
 	if err != nil {
-		return nil, usage("--to %s: %w", dest, err)
+		return nil, usage.Errorf("--to %s: %w", dest, err)
 	}
 	to := &destination{Dest: d, req: req, digest: req.digest(), slots: make(chan struct{}, cores()+1)}
 	if err := to.claim(ctx, dest); err != nil {
@@ -158,7 +159,7 @@ func (d *destination) claim(ctx context.Context, dest string) error {
 		if ctx.Err() != nil {
 			return err
 		}
-		return usage("--to %s: %w", dest, err)
+		return usage.Errorf("--to %s: %w", dest, err)
 	}
 	for {
 		b, err := d.ReadFile(ctx, madeByName)
@@ -173,7 +174,7 @@ func (d *destination) claim(ctx context.Context, dest string) error {
 			return look(err)
 		}
 		if !empty {
-			return usage("--to %s holds other things: name a new or empty folder", dest)
+			return usage.Errorf("--to %s holds other things: name a new or empty folder", dest)
 		}
 		if b, err = indented(d.req); err != nil {
 			return err
@@ -191,10 +192,10 @@ func (d *destination) made(b []byte, dest string) error {
 	var there Request
 	dec := json.NewDecoder(bytes.NewReader(b))
 	if err := dec.Decode(&there); err != nil {
-		return usage("--to %s: its %s can't be read (%w): name another folder", dest, madeByName, err)
+		return usage.Errorf("--to %s: its %s can't be read (%w): name another folder", dest, madeByName, err)
 	}
 	if there.digest() != d.digest {
-		return usage("--to %s holds what another command made (see its %s): name another folder, or remove that one", dest, madeByName)
+		return usage.Errorf("--to %s holds what another command made (see its %s): name another folder, or remove that one", dest, madeByName)
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
+	"surprisal/internal/usage"
 )
 
 // Document is one row with its score.
@@ -52,13 +53,13 @@ func (c *Corpus) Find(name string) (*File, error) {
 		}
 		if baseName(f.Input.Rel) == baseName(name) {
 			if found != nil {
-				return nil, usage("%s may be %s or %s: give the whole path", name, found.Input.Rel, f.Input.Rel)
+				return nil, usage.Errorf("%s may be %s or %s: give the whole path", name, found.Input.Rel, f.Input.Rel)
 			}
 			found = f
 		}
 	}
 	if found == nil {
-		return nil, usage("%s has no scores of a file %s", c.Dir, name)
+		return nil, usage.Errorf("%s has no scores of a file %s", c.Dir, name)
 	}
 	return found, nil
 }
@@ -66,7 +67,7 @@ func (c *Corpus) Find(name string) (*File, error) {
 // Document reads one row.
 func (c *Corpus) Document(ctx context.Context, f *File, row int64) (*Document, error) {
 	if row < 0 || row >= f.Rows {
-		return nil, usage("%s has rows 0 to %d, not %d", f.Input.Rel, f.Rows-1, row)
+		return nil, usage.Errorf("%s has rows 0 to %d, not %d", f.Input.Rel, f.Rows-1, row)
 	}
 	d := &Document{File: f, Row: row}
 	var at *Range
@@ -76,7 +77,7 @@ func (c *Corpus) Document(ctx context.Context, f *File, row int64) (*Document, e
 		}
 	}
 	if at == nil {
-		return nil, usage("row %d of %s has no score yet", row, f.Input.Rel)
+		return nil, usage.Errorf("row %d of %s has no score yet", row, f.Input.Rel)
 	}
 	if err := c.readScore(ctx, d, at); err != nil {
 		return nil, err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"surprisal/internal/shard"
+	"surprisal/internal/usage"
 )
 
 // ExportOptions say what is written, and where to.
@@ -38,13 +39,13 @@ func (c *Corpus) Export(ctx context.Context, o ExportOptions) (*Exported, error)
 	case "dolma":
 		one = c.dolma
 		if c.MissingRows > 0 {
-			return nil, usage("%d rows have no score yet, and dolma's attributes must line up with its documents: score them first", c.MissingRows)
+			return nil, usage.Errorf("%d rows have no score yet, and dolma's attributes must line up with its documents: score them first", c.MissingRows)
 		}
 		if c.Manifest.Options.TextColumn == "" {
-			return nil, usage("the run scored ready-made ids, and dolma's attributes are spans of text: use --as sidecar or merged")
+			return nil, usage.Errorf("the run scored ready-made ids, and dolma's attributes are spans of text: use --as sidecar or merged")
 		}
 	default:
-		return nil, usage("--as %s is not one of sidecar, merged, dolma", o.As)
+		return nil, usage.Errorf("--as %s is not one of sidecar, merged, dolma", o.As)
 	}
 	dest, err := c.openDest(ctx, o.To, req)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"surprisal/internal/curate/where"
 	"surprisal/internal/shard"
+	"surprisal/internal/usage"
 )
 
 // FilterOptions say what passes, and where to.
@@ -145,7 +146,7 @@ func (c *Corpus) Filter(ctx context.Context, o FilterOptions) (*Result, error) {
 func badWhere(err error) error {
 	var e *where.Error
 	if errors.As(err, &e) {
-		return usage("--where: %w", err)
+		return usage.Errorf("--where: %w", err)
 	}
 	return err
 }
@@ -213,7 +214,7 @@ func (c *Corpus) copyRows(ctx context.Context, dest *destination, f *File, name 
 	}
 	err = errors.Join(err, o.close())
 	if errors.Is(err, shard.ErrColumn) {
-		return usage("%w", err)
+		return usage.Errorf("%w", err)
 	}
 	return err
 }

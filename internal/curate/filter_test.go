@@ -17,11 +17,11 @@ import (
 	"time"
 
 	"surprisal/internal/curate/where"
-	"surprisal/internal/dispatch"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
 	"surprisal/internal/testkit/fakescores"
 	"surprisal/internal/testkit/pythontest"
+	"surprisal/internal/usage"
 )
 
 const demo = "../../examples/demo/corpus"
@@ -185,7 +185,7 @@ func TestNth(t *testing.T) {
 }
 
 func isUsage(err error) bool {
-	var u *dispatch.UsageError
+	var u *usage.Error
 	return errors.As(err, &u) && !strings.Contains(err.Error(), "\n")
 }
 

@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"surprisal/internal/shard"
+	"surprisal/internal/usage"
 )
 
 // maxGroups bounds what --by may ask for: a group costs memory.
@@ -43,7 +44,7 @@ func (g *groups) of(key string) (int, error) {
 	i, ok := g.index[key]
 	if !ok {
 		if i = len(g.keys); i == maxGroups {
-			return 0, usage("--by %s gives more than %d groups: name a column with fewer values", strings.Join(g.by, ","), maxGroups)
+			return 0, usage.Errorf("--by %s gives more than %d groups: name a column with fewer values", strings.Join(g.by, ","), maxGroups)
 		}
 		key = strings.Clone(key)
 		g.index[key] = i
@@ -164,7 +165,7 @@ func (g *groups) sorted() []int {
 func checkBy(by []string) error {
 	for i, b := range by {
 		if b == "" || slices.Contains(by[:i], b) {
-			return usage("--by %s: name each column once", strings.Join(by, ","))
+			return usage.Errorf("--by %s: name each column once", strings.Join(by, ","))
 		}
 	}
 	return nil

@@ -12,6 +12,7 @@ import (
 	"surprisal/internal/place"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
+	"surprisal/internal/usage"
 )
 
 // GarbageRequest is what to look for.
@@ -65,11 +66,11 @@ func CollectGarbage(ctx context.Context, req GarbageRequest, do func(Garbage) er
 func (req GarbageRequest) files(ctx context.Context, do func(Garbage) error) (run string, err error) {
 	out, err := place.Resolve(req.Out)
 	if err != nil {
-		return "", usage("%s: %w", req.Out, err)
+		return "", usage.Errorf("%s: %w", req.Out, err)
 	}
 	m, err := shard.ReadManifest(ctx, out)
 	if err != nil {
-		return "", usage("%s is no run's output folder: %w", out, err)
+		return "", usage.Errorf("%s is no run's output folder: %w", out, err)
 	}
 	if !req.DryRun {
 		unlock, err := lockOut(ctx, out, zerolog.Nop())

@@ -17,6 +17,7 @@ import (
 	"surprisal/internal/jobs"
 	"surprisal/internal/place"
 	"surprisal/internal/store"
+	"surprisal/internal/usage"
 )
 
 // A lease is OUT's lock where OUT is in a bucket: a file that its holder writes
@@ -65,11 +66,11 @@ func leaseOut(ctx context.Context, out string, log zerolog.Logger) (unlock func(
 		info, err = takeOver(ctx, out, name, mine, log)
 	}
 	if err != nil {
-		var use *UsageError
+		var use *usage.Error
 		if errors.As(err, &use) || ctx.Err() != nil {
 			return nil, err
 		}
-		return nil, usage("--out: %w", err)
+		return nil, usage.Errorf("--out: %w", err)
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	done := make(chan struct{})
@@ -147,13 +148,13 @@ func takeOver(ctx context.Context, out, name string, mine lease, log zerolog.Log
 			case err != nil:
 				return first, err
 			case there.Version != first.Version:
-				return first, usage("--out %s: another dispatcher is working on it (pid %d on %s): wait for it, or stop it", out, l.PID, l.Host)
+				return first, usage.Errorf("--out %s: another dispatcher is working on it (pid %d on %s): wait for it, or stop it", out, l.PID, l.Host)
 			}
 		}
 	}
 	info, err := mine.put(ctx, name, store.Condition{Version: first.Version})
 	if errors.Is(err, store.ErrChanged) {
-		return info, usage("--out %s: another dispatcher is working on it: wait for it, or stop it", out)
+		return info, usage.Errorf("--out %s: another dispatcher is working on it: wait for it, or stop it", out)
 	}
 	return info, err
 }

@@ -16,6 +16,7 @@ import (
 	"surprisal/internal/place"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
+	"surprisal/internal/usage"
 )
 
 // StateQueued is a job that no worker has had yet: it has no record, and OUT no
@@ -67,7 +68,7 @@ var JobStateNames = []jobs.State{StateQueued, jobs.StateRunning, jobs.StateWaiti
 func ListJobs(ctx context.Context, req ListRequest, do func(JobLine) error) (more bool, err error) {
 	for _, s := range req.States {
 		if !slices.Contains(JobStateNames, s) {
-			return false, usage("--state %q is not one of %s", s, strings.Trim(fmt.Sprint(JobStateNames), "[]"))
+			return false, usage.Errorf("--state %q is not one of %s", s, strings.Trim(fmt.Sprint(JobStateNames), "[]"))
 		}
 	}
 	l := &lister{req: req, do: do}
@@ -109,7 +110,7 @@ func (l *lister) tell(j JobLine) error {
 func (l *lister) manifest(ctx context.Context) error {
 	out, err := place.Resolve(l.req.Out)
 	if err != nil {
-		return usage("%s: %w", l.req.Out, err)
+		return usage.Errorf("%s: %w", l.req.Out, err)
 	}
 	m, err := shard.ReadManifest(ctx, out)
 	switch {
@@ -118,7 +119,7 @@ func (l *lister) manifest(ctx context.Context) error {
 		l.req.Out, l.req.Run = out, m.Run
 		l.index = newJobIndex(m)
 	case l.req.Client == nil || l.req.Run == "":
-		return usage("%s is no run's output folder: %w", out, err)
+		return usage.Errorf("%s is no run's output folder: %w", out, err)
 	case ctx.Err() != nil:
 		return ctx.Err()
 	}
@@ -320,7 +321,7 @@ type JobDetail struct {
 func GetJob(ctx context.Context, client *jobs.Client, out, run, id string) (*JobDetail, error) {
 	out, err := place.Resolve(out)
 	if err != nil {
-		return nil, usage("%s: %w", out, err)
+		return nil, usage.Errorf("%s: %w", out, err)
 	}
 	d := &JobDetail{Run: run, Job: id, There: "unknown: the output folder is not to be read here", Last: -1}
 	m, err := shard.ReadManifest(ctx, out)
@@ -331,15 +332,15 @@ func GetJob(ctx context.Context, client *jobs.Client, out, run, id string) (*Job
 		found := newJobIndex(m).byPrefix(id)
 		switch {
 		case len(found) == 0:
-			return nil, usage("run %s has no job %s", m.Run, id)
+			return nil, usage.Errorf("run %s has no job %s", m.Run, id)
 		case len(found) > 1:
-			return nil, usage("%s is the beginning of several jobs' ids: give more of it", id)
+			return nil, usage.Errorf("%s is the beginning of several jobs' ids: give more of it", id)
 		}
 		if err := d.output(ctx, found[0]); err != nil {
 			return nil, err
 		}
 	case client == nil:
-		return nil, usage("%s is no run's output folder: %w", out, err)
+		return nil, usage.Errorf("%s is no run's output folder: %w", out, err)
 	}
 	if client == nil {
 		d.State = StateQueued
@@ -399,7 +400,7 @@ func (d *JobDetail) ask(ctx context.Context, client *jobs.Client, known bool) er
 		return err
 	}
 	if !known && d.Record == nil && d.Letter == nil && d.Queued.IsZero() {
-		return usage("run %s has no job %s that the queue knows of; give the whole id, or run this where the output folder can be read", d.Run, d.Job)
+		return usage.Errorf("run %s has no job %s that the queue knows of; give the whole id, or run this where the output folder can be read", d.Run, d.Job)
 	}
 	return nil
 }

@@ -21,6 +21,7 @@ import (
 	"surprisal/internal/jobs"
 	"surprisal/internal/metrics"
 	"surprisal/internal/score"
+	"surprisal/internal/usage"
 )
 
 // Local runs a whole run on this machine: a NATS server in this process, worker
@@ -65,7 +66,7 @@ func (l *Local) Run(drain, ctx context.Context, req Request) (*Summary, error) {
 			e = have.best()
 		}
 		if !have.has(e) { // before OUT is pinned to it
-			return "", 0, usage("--engine %s: the worker program has only %v on this machine", e, have.Engines)
+			return "", 0, usage.Errorf("--engine %s: the worker program has only %v on this machine", e, have.Engines)
 		}
 		workers, err = l.workers(e, have)
 		return e, workers, err
@@ -114,7 +115,7 @@ func (l *Local) workers(e score.EngineKind, have engines) (int, error) {
 	case e != score.EngineCUDA:
 		return max(l.Workers, 1), nil
 	case l.Workers > n:
-		return 0, usage("--workers %d: one a GPU, and this machine shows %d", l.Workers, n)
+		return 0, usage.Errorf("--workers %d: one a GPU, and this machine shows %d", l.Workers, n)
 	case l.Workers == 0:
 		return n, nil
 	}
@@ -314,7 +315,7 @@ func (l *Local) worker(stop, ctx context.Context, c command) error {
 func findWorker(bin string) (string, error) {
 	if bin != "" {
 		if _, err := exec.LookPath(bin); err != nil {
-			return "", usage("--worker-bin: %w", err)
+			return "", usage.Errorf("--worker-bin: %w", err)
 		}
 		return bin, nil
 	}
@@ -327,7 +328,7 @@ func findWorker(bin string) (string, error) {
 	if p, err := exec.LookPath("surprisal-worker"); err == nil {
 		return p, nil
 	}
-	return "", usage("no worker program beside this one nor surprisal-worker on PATH: build it with make build, or name it with --worker-bin")
+	return "", usage.Errorf("no worker program beside this one nor surprisal-worker on PATH: build it with make build, or name it with --worker-bin")
 }
 
 // engines is what `worker engines` prints.
@@ -364,11 +365,11 @@ func askEngines(ctx context.Context, bin string) (engines, error) {
 		if errors.As(err, &exit) && len(exit.Stderr) > 0 {
 			err = fmt.Errorf("%w: %s", err, strings.TrimSpace(string(exit.Stderr)))
 		}
-		return engines{}, usage("%s does not run: %w", bin, err)
+		return engines{}, usage.Errorf("%s does not run: %w", bin, err)
 	}
 	var e engines
 	if err := json.Unmarshal(out, &e); err != nil || len(e.Engines) == 0 {
-		return e, usage("%s is not a worker of this program: it printed %.80q", bin, out)
+		return e, usage.Errorf("%s is not a worker of this program: it printed %.80q", bin, out)
 	}
 	return e, nil
 }

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"surprisal/internal/place"
+	"surprisal/internal/usage"
 )
 
 // lockName is hidden, so that no reader of OUT takes it for data.
@@ -24,16 +25,16 @@ func lockOut(ctx context.Context, out string, log zerolog.Logger) (unlock func()
 		return leaseOut(ctx, out, log)
 	}
 	if err := os.MkdirAll(out, 0o777); err != nil {
-		return nil, usage("--out: %w", err)
+		return nil, usage.Errorf("--out: %w", err)
 	}
 	f, err := os.OpenFile(filepath.Join(out, lockName), os.O_RDWR|os.O_CREATE, 0o666)
 	if err != nil {
-		return nil, usage("--out: %w", err)
+		return nil, usage.Errorf("--out: %w", err)
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		_ = f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, usage("--out %s: another dispatcher is working on it: wait for it, or stop it", out)
+			return nil, usage.Errorf("--out %s: another dispatcher is working on it: wait for it, or stop it", out)
 		}
 		return nil, fmt.Errorf("lock %s: %w", out, err)
 	}

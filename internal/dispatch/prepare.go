@@ -21,6 +21,7 @@ import (
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
 	"surprisal/internal/store"
+	"surprisal/internal/usage"
 )
 
 // Request is what a person asks for.
@@ -68,20 +69,20 @@ func Plan(ctx context.Context, req Request) (m, known *score.Manifest, err error
 	}
 	if req.Out != "" {
 		if m.Out, err = place.Resolve(req.Out); err != nil {
-			return nil, nil, usage("--out: %w", err)
+			return nil, nil, usage.Errorf("--out: %w", err)
 		}
 		if err := place.ValidOut(m.Out); err != nil {
-			return nil, nil, usage("--out: %w", err)
+			return nil, nil, usage.Errorf("--out: %w", err)
 		}
 		known, err = shard.ReadManifest(ctx, m.Out)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, nil, usage("--out %s: %w", m.Out, err)
+			return nil, nil, usage.Errorf("--out %s: %w", m.Out, err)
 		}
 	}
 	for _, in := range req.Inputs {
 		abs, err := place.Resolve(in)
 		if err != nil {
-			return nil, nil, usage("input: %w", err) // which tells the place, but no secret in it
+			return nil, nil, usage.Errorf("input: %w", err) // which tells the place, but no secret in it
 		}
 		m.Inputs = append(m.Inputs, abs)
 	}
@@ -99,7 +100,7 @@ func Plan(ctx context.Context, req Request) (m, known *score.Manifest, err error
 		}
 	}
 	if err := m.Options.Validate(); err != nil {
-		return nil, nil, &UsageError{err}
+		return nil, nil, &usage.Error{Err: err}
 	}
 	// What takes long, side by side: a digest reads all of a checkpoint.
 	g, gctx := errgroup.WithContext(ctx)
@@ -211,7 +212,7 @@ func resolveModel(ctx context.Context, req Request, m *score.Manifest) (modelFil
 		err = place.ValidModelDir(name)
 	}
 	if err != nil && req.ModelDir != "" {
-		return modelFiles{}, usage("--model: %w", err)
+		return modelFiles{}, usage.Errorf("--model: %w", err)
 	}
 	dir := name
 	if place.IsURL(name) {
@@ -220,11 +221,11 @@ func resolveModel(ctx context.Context, req Request, m *score.Manifest) (modelFil
 		}
 	}
 	if req.ModelDir == "" {
-		return modelFiles{}, usage("no model is named: give --model DIR, a folder with model-ckpt.pth and training_metadata.json")
+		return modelFiles{}, usage.Errorf("no model is named: give --model DIR, a folder with model-ckpt.pth and training_metadata.json")
 	}
 	cfg, err := model.LoadConfig(dir)
 	if err != nil {
-		return modelFiles{}, usage("--model %s: %w", req.ModelDir, err)
+		return modelFiles{}, usage.Errorf("--model %s: %w", req.ModelDir, err)
 	}
 	if m.Options.MaxLength == 0 {
 		if m.Options.MaxLength = cfg.BlockSize; m.Options.MaxLength <= 0 {
@@ -238,7 +239,7 @@ func resolveModel(ctx context.Context, req Request, m *score.Manifest) (modelFil
 	tok, named := filepath.Join(dir, "tokenizer.json"), place.Join(name, "tokenizer.json")
 	if req.Tokenizer != "" {
 		if tok, err = place.Resolve(req.Tokenizer); err != nil {
-			return modelFiles{}, usage("--tokenizer: %w", err)
+			return modelFiles{}, usage.Errorf("--tokenizer: %w", err)
 		}
 		if named = tok; place.IsURL(tok) {
 			if tok, named, err = store.DownloadFile(ctx, tok, model.BesideTokenizer(), func() {}); err != nil {
@@ -248,9 +249,9 @@ func resolveModel(ctx context.Context, req Request, m *score.Manifest) (modelFil
 	}
 	if _, err := os.Stat(tok); err != nil {
 		if req.Tokenizer == "" {
-			return modelFiles{}, usage("--model %s has no tokenizer.json: name one with --tokenizer FILE, or score ready-made ids with --ids-column", req.ModelDir)
+			return modelFiles{}, usage.Errorf("--model %s has no tokenizer.json: name one with --tokenizer FILE, or score ready-made ids with --ids-column", req.ModelDir)
 		}
-		return modelFiles{}, usage("--tokenizer %s: %w", req.Tokenizer, err)
+		return modelFiles{}, usage.Errorf("--tokenizer %s: %w", req.Tokenizer, err)
 	}
 	m.Model.Tokenizer = named
 	return modelFiles{dir, tok}, nil
@@ -260,7 +261,7 @@ func inputOrCancel(ctx context.Context, format string, a ...any) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	return usage(format, a...)
+	return usage.Errorf(format, a...)
 }
 
 // sameRun refuses to put scores of one kind beside another's.
@@ -278,7 +279,7 @@ func sameRun(known, m *score.Manifest) error {
 	default:
 		return nil
 	}
-	return usage("--out %s holds run %s, made with %s: name another --out, or remove that folder", m.Out, known.Run, what)
+	return usage.Errorf("--out %s holds run %s, made with %s: name another --out, or remove that folder", m.Out, known.Run, what)
 }
 
 // planFiles plans inputs, several at a time, keeping what known has.
@@ -298,7 +299,7 @@ func planFiles(ctx context.Context, inputs []score.Input, m, known *score.Manife
 				k.Input = in // a later commit of a hub repository that holds the same file
 			}
 			if k.Input != in {
-				return nil, usage("input %s has changed since run %s began (%s holds scores of what it was): name another --out", in.Path, known.Run, m.Out)
+				return nil, usage.Errorf("input %s has changed since run %s began (%s holds scores of what it was): name another --out", in.Path, known.Run, m.Out)
 			}
 			files[i] = *k
 			delete(before, in.Rel)

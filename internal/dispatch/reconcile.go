@@ -12,6 +12,7 @@ import (
 	"surprisal/internal/place"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
+	"surprisal/internal/usage"
 )
 
 // Committed is what OUT holds of a run.
@@ -39,7 +40,7 @@ func Reconcile(ctx context.Context, m *score.Manifest) (*Committed, error) {
 		case err != nil:
 			return err
 		case got.Job != j.ID || got.ConfigDigest != j.ConfigDigest:
-			return usage("%s holds scores of job %s of run %s, not of this run: name another --out", path, got.Job, got.Run)
+			return usage.Errorf("%s holds scores of job %s of run %s, not of this run: name another --out", path, got.Job, got.Run)
 		default:
 			c.Jobs[j.ID] = true
 			c.Totals.Add(got.Totals)

@@ -14,6 +14,7 @@ import (
 	"surprisal/internal/place"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
+	"surprisal/internal/usage"
 )
 
 // Rescored is what came of scoring rows again.
@@ -146,7 +147,7 @@ func (v *verification) scoreAgain(ctx context.Context, rows []shard.Row) ([]scor
 		return nil, err
 	}
 	if m.Model.Digest != v.m.Model.Digest || m.Model.TokenizerDigest != v.m.Model.TokenizerDigest {
-		return nil, usage("%s or its tokenizer is not the one that the run used: rows can't be scored again", v.m.Model.Dir)
+		return nil, usage.Errorf("%s or its tokenizer is not the one that the run used: rows can't be scored again", v.m.Model.Dir)
 	}
 	sum, err := v.req.Local.Run(ctx, ctx, req)
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
 	"surprisal/internal/traces"
+	"surprisal/internal/usage"
 )
 
 // Submitted is a run that is in the queue.
@@ -73,7 +74,7 @@ func acquire(ctx context.Context, client *jobs.Client, run, command string) (fun
 // held makes a usage error of one that says who has the run.
 func held(err error) error {
 	if errors.Is(err, jobs.ErrHeld) {
-		return &UsageError{err}
+		return &usage.Error{Err: err}
 	}
 	return err
 }
@@ -86,7 +87,7 @@ const StaleAfter = time.Hour
 // tells what OUT holds already. It takes OUT's lock, and what own takes; Release it.
 func Begin(ctx context.Context, req Request, stale time.Duration, log zerolog.Logger, own func(run string) (func(), error)) (*Submitted, error) {
 	if req.Out == "" {
-		return nil, usage("no output folder is named: give --out DIR")
+		return nil, usage.Errorf("no output folder is named: give --out DIR")
 	}
 	m, known, err := Plan(ctx, req)
 	if err != nil {
@@ -125,16 +126,16 @@ func begin(ctx context.Context, m, known *score.Manifest, stale time.Duration, l
 	switch {
 	case known == nil:
 		if err := shard.WriteManifest(ctx, m.Out, m); errors.Is(err, fs.ErrExist) {
-			return nil, usage("--out %s: another dispatcher has just begun a run there: the same command again goes on with it", m.Out)
+			return nil, usage.Errorf("--out %s: another dispatcher has just begun a run there: the same command again goes on with it", m.Out)
 		} else if err != nil {
-			return nil, usage("--out: %w", err)
+			return nil, usage.Errorf("--out: %w", err)
 		}
 		if err := failpoint.Hit(failpoint.AfterManifest); err != nil {
 			return nil, err
 		}
 	case !sameFiles(known.Files, m.Files):
 		if err := shard.ReplaceManifest(ctx, m.Out, m); err != nil {
-			return nil, usage("--out: %w", err)
+			return nil, usage.Errorf("--out: %w", err)
 		}
 		log.Info().Msg("input files were added or mended since the run began: the manifest has them now")
 	}

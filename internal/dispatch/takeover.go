@@ -13,6 +13,7 @@ import (
 	"surprisal/internal/place"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
+	"surprisal/internal/usage"
 )
 
 // Resumed is what became of a run that was taken up again.
@@ -71,20 +72,20 @@ func Resume(ctx context.Context, client *jobs.Client, target string, opt QueueOp
 func find(ctx context.Context, client *jobs.Client, target string) (*score.Manifest, error) {
 	out, err := place.Resolve(target)
 	if err != nil {
-		return nil, usage("%s: %w", target, err)
+		return nil, usage.Errorf("%s: %w", target, err)
 	}
 	m, err := shard.ReadManifest(ctx, out)
 	switch {
 	case err == nil:
 		return m, sameOut(out, m)
 	case !errors.Is(err, fs.ErrNotExist):
-		return nil, usage("%s: %w", out, err)
+		return nil, usage.Errorf("%s: %w", out, err)
 	case !score.ValidRunID(target):
-		return nil, usage("%s is neither a run's id nor an output folder with a %s", target, score.ManifestName)
+		return nil, usage.Errorf("%s is neither a run's id nor an output folder with a %s", target, score.ManifestName)
 	}
 	_, m, err = open(ctx, client, target)
 	if errors.Is(err, jobs.ErrNoRun) || errors.Is(err, jobs.ErrNotSetUp) {
-		return nil, usage("the queue does not know run %s; if it was wiped or made anew, name the run's output folder: dispatcher resume OUT", target)
+		return nil, usage.Errorf("the queue does not know run %s; if it was wiped or made anew, name the run's output folder: dispatcher resume OUT", target)
 	}
 	return m, err
 }
@@ -100,7 +101,7 @@ func sameOut(out string, m *score.Manifest) error {
 	if aerr == nil && berr == nil && os.SameFile(a, b) {
 		return nil
 	}
-	return usage("%s holds run %s, whose workers write to %s: move it back there, or make that name lead to it", out, m.Run, m.Out)
+	return usage.Errorf("%s holds run %s, whose workers write to %s: move it back there, or make that name lead to it", out, m.Run, m.Out)
 }
 
 // Pause has the run's workers finish what they hold and take no more of it, until
@@ -108,7 +109,7 @@ func sameOut(out string, m *score.Manifest) error {
 func Pause(ctx context.Context, client *jobs.Client, run string) error {
 	_, err := client.UpdateRun(ctx, run, func(r *jobs.RunRecord) error {
 		if r.State.Final() {
-			return usage("run %s is %s: there is nothing to pause", run, r.State)
+			return usage.Errorf("run %s is %s: there is nothing to pause", run, r.State)
 		}
 		r.State = jobs.RunPaused
 		return nil
@@ -152,7 +153,7 @@ func Cancel(ctx context.Context, client *jobs.Client, run string, now bool) erro
 	defer release()
 	_, err = client.UpdateRun(ctx, run, func(r *jobs.RunRecord) error {
 		if r.State == jobs.RunComplete {
-			return usage("run %s is complete: there is nothing to cancel", run)
+			return usage.Errorf("run %s is complete: there is nothing to cancel", run)
 		}
 		r.State, r.Drop, r.Error = jobs.RunCancelled, r.Drop || now, ""
 		return nil
@@ -186,13 +187,13 @@ func Retry(ctx context.Context, client *jobs.Client, run string, what RetryOptio
 		return nil, err
 	}
 	if r.State == jobs.RunCancelled {
-		return nil, usage("run %s was cancelled: dispatcher resume %s takes it up again", run, run)
+		return nil, usage.Errorf("run %s was cancelled: dispatcher resume %s takes it up again", run, run)
 	}
 	own := func(run string) (func(), error) { return acquire(ctx, client, run, "retry") }
 	res := &Retried{Run: run}
 	s, err := locked(ctx, m, log, own, func() (*Submitted, error) {
 		if m, err = shard.ReadManifest(ctx, m.Out); err != nil { // under the lock
-			return nil, usage("%s: %w", r.Out, err)
+			return nil, usage.Errorf("%s: %w", r.Out, err)
 		}
 		if what.FailedFiles {
 			if err := res.replan(ctx, m); err != nil {

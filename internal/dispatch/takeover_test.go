@@ -20,6 +20,7 @@ import (
 	"surprisal/internal/jobs"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
+	"surprisal/internal/usage"
 )
 
 // bench is a NATS server, a dispatcher's client and a planned run.
@@ -202,7 +203,7 @@ func TestOneDispatcherAtATime(t *testing.T) {
 	}
 	_, err = Resume(b.ctx, b.client, b.m.Out, QueueOptions{}, zerolog.Nop())
 	host, _ := os.Hostname()
-	var use *UsageError
+	var use *usage.Error
 	if !errors.As(err, &use) || strings.Contains(err.Error(), "\n") {
 		t.Fatalf("%v", err)
 	}
@@ -416,7 +417,7 @@ func TestPauseCancelRetry(t *testing.T) {
 	if sum, err := b.wait(); err != nil || !sum.Complete {
 		t.Fatalf("%+v %v", sum, err)
 	}
-	var use *UsageError
+	var use *usage.Error
 	if err := Cancel(b.ctx, b.client, b.m.Run, false); !errors.As(err, &use) {
 		t.Fatalf("cancelling a complete run: %v", err)
 	}

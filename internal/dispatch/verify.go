@@ -20,6 +20,7 @@ import (
 	"surprisal/internal/place"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
+	"surprisal/internal/usage"
 )
 
 // FindingKind says what is wrong.
@@ -100,7 +101,7 @@ type verification struct {
 func Verify(ctx context.Context, req VerifyRequest) (*Verification, error) {
 	out, err := place.Resolve(req.Out)
 	if err != nil {
-		return nil, usage("%s: %w", req.Out, err)
+		return nil, usage.Errorf("%s: %w", req.Out, err)
 	}
 	if req.StaleAfter == 0 {
 		req.StaleAfter = StaleAfter
@@ -163,9 +164,9 @@ func (v *verification) manifest(ctx context.Context, out string) error {
 		f.What, f.Remedy = err.Error(), "--repair writes the copy again"
 		v.add(f)
 	case errors.Is(err, fs.ErrNotExist):
-		return usage("%s is no run's output folder: it has no %s", out, score.ManifestName)
+		return usage.Errorf("%s is no run's output folder: it has no %s", out, score.ManifestName)
 	default:
-		return usage("%s: %w, and there is no whole copy of it: name another --out, or restore it from a backup", out, err)
+		return usage.Errorf("%s: %w, and there is no whole copy of it: name another --out, or restore it from a backup", out, err)
 	}
 	m.Out = out
 	v.m, v.v.Run = m, m.Run

@@ -12,6 +12,7 @@ import (
 	"surprisal/internal/jobs"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
+	"surprisal/internal/usage"
 )
 
 // Wait follows a submitted run to its end, checks OUT and sums up. Any number may
@@ -83,10 +84,10 @@ func open(ctx context.Context, client *jobs.Client, run string) (jobs.RunRecord,
 	}
 	m, err := shard.ReadManifest(ctx, r.Out)
 	if err != nil {
-		return r, nil, usage("run %s: its output folder %s is not to be read here: %w", run, r.Out, err)
+		return r, nil, usage.Errorf("run %s: its output folder %s is not to be read here: %w", run, r.Out, err)
 	}
 	if m.Run != run {
-		return r, nil, usage("%s belongs to run %s now, not to %s", r.Out, m.Run, run)
+		return r, nil, usage.Errorf("%s belongs to run %s now, not to %s", r.Out, m.Run, run)
 	}
 	return r, m, nil
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"surprisal/internal/dispatch"
+	"surprisal/internal/usage"
 )
 
 // order is what a person wants done.
@@ -136,5 +137,5 @@ func (s *Server) obey(ctx context.Context, o order) (said string, err error) {
 		}
 		return said, nil
 	}
-	return "", &dispatch.UsageError{Err: fmt.Errorf("there is no order %q: pause, resume, cancel, retry or drain", clip(o.Do, 40))}
+	return "", &usage.Error{Err: fmt.Errorf("there is no order %q: pause, resume, cancel, retry or drain", clip(o.Do, 40))}
 }

@@ -9,6 +9,7 @@ import (
 
 	"surprisal/internal/dispatch"
 	"surprisal/internal/jobs"
+	"surprisal/internal/usage"
 )
 
 const (
@@ -22,7 +23,7 @@ const (
 
 // codeOf is the HTTP status of an error.
 func codeOf(err error) int {
-	var use *dispatch.UsageError
+	var use *usage.Error
 	switch {
 	case errors.Is(err, errReadOnly), errors.Is(err, jobs.ErrDenied), errors.Is(err, jobs.ErrAuth):
 		return http.StatusForbidden
