@@ -8,14 +8,20 @@ SHELL := /bin/bash
 LIB := .build/lib
 STAMP := .build/stamp
 TOOLS := .build/bin
+
+# One set of flags for every build, test and check, so that Go compiles each package
+# once: for the dispatcher (without cgo) as for the worker, with the CUDA engine or
+# without. `eval "$(make -s env)"` gives a shell the same.
 export CGO_ENABLED := 1
+TAGS := netgo,osusergo,disable_grpc_modules,grpcnotrace
+export GOFLAGS := -trimpath -tags=$(TAGS) $(filter-out -trimpath -tags=% -ldflags=%,$(GOFLAGS))
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 # NVML's functions are found at run time, as the worker first calls them. Where the
 # compiler has all of them found at the start, no worker would start without a driver.
 ifeq ($(shell uname -s),Linux)
 LAZY := -extldflags=-Wl,-z,lazy
-export GOFLAGS += -ldflags=$(LAZY)
+GOFLAGS += -ldflags=$(LAZY)
 endif
 # Without symbols for debuggers, which are a third of the program; stack traces stay.
 LDFLAGS := -s -w -X main.version=$(VERSION) $(LAZY)
@@ -56,8 +62,8 @@ native: $(LIB)/libtokenizers.a $(GEMM) ## build the static libraries that the wo
 
 .PHONY: build
 build: native ## build bin/dispatcher (no cgo) and bin/worker
-	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/dispatcher ./cmd/dispatcher
-	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/worker ./cmd/worker
+	CGO_ENABLED=0 go build -ldflags '$(LDFLAGS)' -o bin/dispatcher ./cmd/dispatcher
+	go build -ldflags '$(LDFLAGS)' -o bin/worker ./cmd/worker
 
 .PHONY: demo
 demo: build ## score the demo corpus with the demo model, on the CPU
@@ -68,6 +74,10 @@ demo: build ## score the demo corpus with the demo model, on the CPU
 .PHONY: test
 test: native ## run every test
 	go test $(GO_TEST_FLAGS) ./...
+
+.PHONY: check
+check: native $(STATICCHECK) ## the inner loop: format, vet, staticcheck, layout, short tests of what differs from main
+	.ci/check $(STATICCHECK)
 
 .PHONY: sim
 sim: native ## simulate 2,000 runs of dispatchers, queue and workers in virtual time, with crashes and a bad network
@@ -100,8 +110,8 @@ lint: native $(STATICCHECK) ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l cmd internal); if [ -n "$$unformatted" ]; then echo "not formatted (gofmt -w):"; echo "$$unformatted"; exit 1; fi
 	go vet ./...
 	$(STATICCHECK) ./...
-	go vet -tags failpoints ./internal/failpoint ./e2e
-	$(STATICCHECK) -tags failpoints ./internal/failpoint ./e2e
+	go vet -tags $(TAGS),failpoints ./internal/failpoint ./e2e
+	$(STATICCHECK) -tags $(TAGS),failpoints ./internal/failpoint ./e2e
 
 include cuda.mk
 
@@ -126,7 +136,7 @@ prometheus: ## install prometheus and promtool (Debian, Ubuntu: apt) for the tes
 
 .PHONY: chaos
 chaos: native ## kill, freeze and cut off real processes, fill disks, and simulate, at length (20 minutes)
-	SURPRISAL_CHAOS=long go test -tags failpoints ./internal/failpoint ./e2e -run 'Chaos|Hit|Parse' -v -count 1 -timeout 60m
+	SURPRISAL_CHAOS=long go test -tags $(TAGS),failpoints ./internal/failpoint ./e2e -run 'Chaos|Hit|Parse' -v -count 1 -timeout 60m
 	SURPRISAL_SIM_SEEDS=2000 go test ./internal/worker -run Simulation -v -count 1 -timeout 60m
 
 .PHONY: vulncheck
@@ -165,7 +175,7 @@ require-cargo:
 
 $(VERSITYGW):
 	mkdir -p $(TOOLS)
-	GOBIN=$(CURDIR)/$(TOOLS) CGO_ENABLED=0 go install -trimpath -ldflags '-s -w' github.com/versity/versitygw/cmd/versitygw@$(VERSITYGW_VERSION)
+	GOBIN=$(CURDIR)/$(TOOLS) CGO_ENABLED=0 go install -ldflags '-s -w' github.com/versity/versitygw/cmd/versitygw@$(VERSITYGW_VERSION)
 	mv $(TOOLS)/versitygw $@
 
 $(GOVULNCHECK):
@@ -175,7 +185,7 @@ $(GOVULNCHECK):
 
 $(FAKEGCS):
 	mkdir -p $(TOOLS)
-	GOBIN=$(CURDIR)/$(TOOLS) CGO_ENABLED=0 go install -trimpath -ldflags '-s -w' github.com/fsouza/fake-gcs-server@$(FAKEGCS_VERSION)
+	GOBIN=$(CURDIR)/$(TOOLS) CGO_ENABLED=0 go install -ldflags '-s -w' github.com/fsouza/fake-gcs-server@$(FAKEGCS_VERSION)
 	mv $(TOOLS)/fake-gcs-server $@
 
 $(STATICCHECK):

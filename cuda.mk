@@ -28,28 +28,31 @@ FLAVOR := $(CUDA_BUILD)/flavor
 KERNELS := $(wildcard internal/gpu/kernels/*.cu)
 KERNEL_HEADERS := $(wildcard internal/gpu/kernels/*.cuh)
 FATBINS := $(patsubst internal/gpu/kernels/%.cu,internal/gpu/fatbin/%.fatbin,$(KERNELS))
-GPU_ENV = CGO_CFLAGS="-O2 $(ACT_FLAGS) -I$(CURDIR)/internal/gpu/shim -I$(CUDA)/include" CGO_LDFLAGS="-L$(CURDIR)/$(CUDA_BUILD)/lib"
+# The same with and without the CUDA engine. NVML's binding calls what NVIDIA deprecates.
+export CGO_CFLAGS := -O2 -Wno-deprecated-declarations $(ACT_FLAGS) -I$(CURDIR)/internal/gpu/shim -I$(CUDA)/include
+export CGO_LDFLAGS := -L$(CURDIR)/$(CUDA_BUILD)/lib
+CUDA_TAGS := -tags $(TAGS),cuda
 GPU_PARTS := $(FATBINS) $(CUDA_BUILD)/lib/libcuda.a
 
 .PHONY: gpu
 gpu: native gpu-parts ## build bin/dispatcher and bin/worker with the CUDA engine
-	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/dispatcher ./cmd/dispatcher
-	$(GPU_ENV) go build -trimpath -tags cuda -ldflags '$(LDFLAGS)' -o bin/worker ./cmd/worker
+	CGO_ENABLED=0 go build -ldflags '$(LDFLAGS)' -o bin/dispatcher ./cmd/dispatcher
+	go build $(CUDA_TAGS) -ldflags '$(LDFLAGS)' -o bin/worker ./cmd/worker
 
-.PHONY: gpu-env
-gpu-env: # what the CUDA build exports; .ci/run has all of Go compiled with it, once
-	@printf '%s\n' 'export $(GPU_ENV)'
+.PHONY: env
+env: ## print the flags that Go is given here, for a shell to eval
+	@printf "export %s='%s'\n" CGO_ENABLED '$(CGO_ENABLED)' GOFLAGS '$(GOFLAGS)' CGO_CFLAGS '$(CGO_CFLAGS)' CGO_LDFLAGS '$(CGO_LDFLAGS)'
 
 .PHONY: gpu-parts
 gpu-parts: $(GPU_PARTS)
 
 .PHONY: gpu-vet
 gpu-vet: native gpu-parts gpu-lab-check ## vet the CUDA engine and compile its lab (no GPU needed)
-	$(GPU_ENV) go vet -tags cuda ./internal/gpu/... ./internal/worker/... ./cmd/... ./bench/...
+	go vet $(CUDA_TAGS) ./internal/gpu/... ./internal/worker/... ./cmd/... ./bench/...
 
 .PHONY: gpu-test
 gpu-test: native gpu-parts ## run the CUDA engine's tests (needs a GPU)
-	$(GPU_ENV) go test $(GO_TEST_FLAGS) -tags cuda ./internal/gpu/...
+	go test $(GO_TEST_FLAGS) $(CUDA_TAGS) ./internal/gpu/...
 
 .PHONY: bench-gpu
 bench-gpu: gpu-binaries ## check the CUDA engine, then measure it against its limit and PyTorch (needs a GPU)
@@ -58,11 +61,11 @@ bench-gpu: gpu-binaries ## check the CUDA engine, then measure it against its li
 .PHONY: gpu-binaries
 gpu-binaries: native gpu-parts ## build the CUDA tests and benchmark as programs for a machine without Go
 	mkdir -p $(CUDA_BUILD)/bin
-	$(GPU_ENV) go test -c -tags cuda -ldflags '-s -w $(LAZY)' -o $(CUDA_BUILD)/bin/gpu.test ./internal/gpu
-	$(GPU_ENV) go test -c -tags cuda -ldflags '-s -w $(LAZY)' -o $(CUDA_BUILD)/bin/telemetry.test ./internal/gpu/telemetry
-	$(GPU_ENV) go build -trimpath -tags cuda -ldflags '-s -w $(LAZY)' -o $(CUDA_BUILD)/bin/gpubench ./bench/gpu
-	$(GPU_ENV) go build -trimpath -tags cuda -ldflags '-s -w $(LAZY)' -o $(CUDA_BUILD)/bin/ ./cmd/worker
-	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w $(LAZY)' -o $(CUDA_BUILD)/bin/ ./cmd/dispatcher ./internal/tools/genckpt ./internal/tools/gencorpus
+	go test -c $(CUDA_TAGS) -ldflags '-s -w $(LAZY)' -o $(CUDA_BUILD)/bin/gpu.test ./internal/gpu
+	go test -c $(CUDA_TAGS) -ldflags '-s -w $(LAZY)' -o $(CUDA_BUILD)/bin/telemetry.test ./internal/gpu/telemetry
+	go build $(CUDA_TAGS) -ldflags '-s -w $(LAZY)' -o $(CUDA_BUILD)/bin/gpubench ./bench/gpu
+	go build $(CUDA_TAGS) -ldflags '-s -w $(LAZY)' -o $(CUDA_BUILD)/bin/ ./cmd/worker
+	CGO_ENABLED=0 go build -ldflags '-s -w $(LAZY)' -o $(CUDA_BUILD)/bin/ ./cmd/dispatcher ./internal/tools/genckpt ./internal/tools/gencorpus
 
 # The engine's tests on a machine without a GPU: stand-ins for the driver and
 # cuBLASLt run the kernels on the CPU. What they can't show: the tensor-core
@@ -73,8 +76,8 @@ EMULATOR_FLAGS := -std=c++17 -O3 -w -fno-strict-aliasing -fPIC -shared -march=x8
 
 .PHONY: gpu-emulate
 gpu-emulate: native gpu-parts $(EMULATOR)/libcuda.so.1 $(EMULATOR)/libcublasLt.so.13 ## run the CUDA engine's tests on the CPU
-	$(GPU_ENV) LD_LIBRARY_PATH=$(CURDIR)/$(EMULATOR) SURPRISAL_CUBLASLT=$(CURDIR)/$(EMULATOR)/libcublasLt.so.13 \
-		go test $(GO_TEST_FLAGS) -tags cuda ./internal/gpu
+	LD_LIBRARY_PATH=$(CURDIR)/$(EMULATOR) SURPRISAL_CUBLASLT=$(CURDIR)/$(EMULATOR)/libcublasLt.so.13 \
+		go test $(GO_TEST_FLAGS) $(CUDA_TAGS) ./internal/gpu
 
 $(EMULATOR)/libcuda.so.1: $(EMULATOR_SOURCES) $(KERNELS) $(KERNEL_HEADERS) $(FLAVOR) | $(NVCC)
 	mkdir -p $(@D)

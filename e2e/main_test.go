@@ -53,9 +53,10 @@ func withPrograms(m *testing.M) (int, error) {
 	bin = dir
 	for source, cgo := range map[string]string{"../cmd/dispatcher": "0", "../cmd/worker": "1", "../internal/tools/checkrun": "0"} {
 		name := filepath.Base(source)
-		args := []string{"build", "-o", filepath.Join(dir, name)}
+		// Without symbols for debuggers they are linked in half the time.
+		args := []string{"build", "-o", filepath.Join(dir, name), "-ldflags", "-s -w " + goFlag("ldflags")}
 		if failpoint.Enabled {
-			args = append(args, "-tags", "failpoints")
+			args = append(args, "-tags", "failpoints,"+goFlag("tags"))
 		}
 		if raceEnabled {
 			args, cgo = append(args, "-race"), "1"
@@ -98,6 +99,16 @@ func withPrograms(m *testing.M) (int, error) {
 		code = 1
 	}
 	return code, err
+}
+
+// goFlag is the value of a flag in GOFLAGS: on the command line it would replace that.
+func goFlag(name string) string {
+	for _, f := range strings.Fields(os.Getenv("GOFLAGS")) {
+		if value, ok := strings.CutPrefix(strings.TrimPrefix(f, "-"), name+"="); ok {
+			return value
+		}
+	}
+	return ""
 }
 
 // environ holds what setenv has set, by test.
