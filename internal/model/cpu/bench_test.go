@@ -81,11 +81,11 @@ func cpuTime() time.Duration {
 // sgemmRate is the library's rate in GFLOP/s on all of an engine's cores, each
 // with a product of its own of the demo's commonest shape.
 func sgemmRate(e *Engine, d time.Duration) float64 {
-	const rows, in, out = 256, 192, 1024
+	const rows, in, out = 240, 192, 1024
 	var m memory
 	defer m.free()
 	type job struct{ a, c []float32 }
-	w, jobs := m.matrix(in, out), make([]job, len(e.workers))
+	w, jobs := m.matrix(e.set, in, out), make([]job, len(e.workers))
 	for i := range jobs {
 		jobs[i] = job{m.floats(rows * in), m.floats(rows * out)}
 	}

@@ -27,10 +27,11 @@ const (
 	defaultMaxTokens = 2048
 	defaultRows      = 128
 	maxMaxTokens     = 1 << 20
-	// maxTile rows amortise the packing of a weight panel; their activations
-	// stay in a second-level cache.
-	maxTile = 256
-	minTile = 32
+	// maxTile rows amortise the reading of a weight panel; their activations
+	// stay in a second-level cache. Tiles are whole blocks of a product's rows.
+	maxTile  = 240
+	minTile  = 24
+	tileStep = 12
 	// vocabBlock logits of a tile's rows stay in a second-level cache.
 	vocabBlock = 512
 	maxThreads = 1024
@@ -46,6 +47,8 @@ type Config struct {
 	// is 2048, or 128 a thread. Work buffers take about 4 (6 H K + 2 HV V + D) bytes
 	// of each: 76 KB for the 1.3 B model.
 	MaxTokens int
+	// Set is the instruction set; empty is SURPRISAL_CPU_SET's, or the fastest that the machine has.
+	Set string
 }
 
 func (c Config) withDefaults(m model.Config) Config {
@@ -78,6 +81,7 @@ func (c Config) validate() error {
 type Engine struct {
 	model  model.Config
 	cfg    Config
+	set    *C.sp_set
 	device string
 	mem    memory
 
@@ -112,7 +116,7 @@ type Engine struct {
 type worker struct {
 	norm   []float32 // [maxTile, ldx]
 	wide   []float32 // [maxTile, ldWide]: gate, SwiGLU or logits
-	slice  []float32 // [K, SP_SLICE], the walk's part of S
+	slice  []float32 // [K + 3, slice], the walk's part of S
 	loss   []C.sp_loss
 	target []int32
 	nll    []float32
@@ -152,8 +156,12 @@ func newEngine(src source, mc model.Config, cfg Config) (*Engine, error) {
 	if err := mc.Validate(); err != nil {
 		return nil, fmt.Errorf("start cpu engine: %w", err)
 	}
-	e := &Engine{model: mc, cfg: cfg, device: cpuName(), cols: columnsOf(mc)}
-	l := loader{src: src, mem: &e.mem}
+	set, err := setNamed(cfg.Set)
+	if err != nil {
+		return nil, fmt.Errorf("start cpu engine: %w", err)
+	}
+	e := &Engine{model: mc, cfg: cfg, set: set, device: cpuName(), cols: columnsOf(mc)}
+	l := loader{src: src, mem: &e.mem, set: set}
 	e.embedding = l.embedding(mc)
 	for i := range mc.Layers {
 		e.layers = append(e.layers, l.layer(mc, i))
@@ -180,7 +188,7 @@ func (e *Engine) plan() {
 	e.workers = make([]worker, e.cfg.Threads)
 	for i := range e.workers {
 		e.workers[i] = worker{
-			norm: e.mem.floats(maxTile * e.ldx), wide: e.mem.floats(maxTile * e.ldWide), slice: e.mem.floats(c.K * C.SP_SLICE),
+			norm: e.mem.floats(maxTile * e.ldx), wide: e.mem.floats(maxTile * e.ldWide), slice: e.mem.floats((c.K + 3) * int(e.set.slice)),
 			loss: allocOf[C.sp_loss](&e.mem, maxTile), target: allocOf[int32](&e.mem, maxTile),
 			nll: e.mem.floats(maxTile), top1: allocOf[uint8](&e.mem, maxTile),
 		}
@@ -235,10 +243,10 @@ func (e *Engine) Close() error {
 	return nil
 }
 
-// offPower is a row stride for n floats: whole cache lines, and not a multiple
-// of 1 KB, whose rows would share few sets of a cache.
+// offPower is a row stride for n floats: whole panels of a product and cache lines,
+// and not a multiple of 1 KB, whose rows would share few sets of a cache.
 func offPower(n int) int {
-	if n = stride(n); n%256 == 0 {
+	if n = panelsOf(n); n%256 == 0 {
 		n += 16
 	}
 	return n

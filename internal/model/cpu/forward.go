@@ -80,7 +80,7 @@ func (e *Engine) project(w *worker, l, first, last int) {
 
 // norm is w.norm [n] = rmsnorm(x[first:first+n]) * weight.
 func (e *Engine) norm(w *worker, weight []float32, first, n int) {
-	C.sp_rmsnorm(ptr(e.x[first*e.ldx:]), C.int64_t(e.ldx), nil, ptr(weight), ptr(w.norm), C.int64_t(e.ldx), C.int64_t(n), C.int64_t(e.model.Width), C.float(e.model.NormEps))
+	C.sp_rmsnorm(e.set, ptr(e.x[first*e.ldx:]), C.int64_t(e.ldx), nil, ptr(weight), ptr(w.norm), C.int64_t(e.ldx), C.int64_t(n), C.int64_t(e.model.Width), C.float(e.model.NormEps))
 }
 
 // prepare takes rows first..last-1 from projections to the walk's operands,
@@ -96,7 +96,7 @@ func (e *Engine) prepare(b *score.Batch, l, first, last int) {
 		if b.States[n] != nil {
 			hist = ptr(b.States[n].(*state).inputs(l))
 		}
-		C.sp_prepare(&e.mixers[l], C.int64_t(t), C.int64_t(end), C.int64_t(start), hist)
+		C.sp_prepare(e.set, &e.mixers[l], C.int64_t(t), C.int64_t(end), C.int64_t(start), hist)
 		t = end
 	}
 }
@@ -125,15 +125,16 @@ func (e *Engine) plotWalk(b *score.Batch) {
 // walk runs the recurrence, a task for each (sequence, value head, slice of V).
 func (e *Engine) walk(b *score.Batch, l int) {
 	c := e.model
-	perHead := (c.V + C.SP_SLICE - 1) / C.SP_SLICE
+	slice := int(e.set.slice)
+	perHead := (c.V + slice - 1) / slice
 	perSeq := c.VHeads * perHead
 	e.parallel(len(e.order)*perSeq, func(w *worker, i int) {
-		n, hv, v0 := e.order[i/perSeq], i%perSeq/perHead, i%perHead*C.SP_SLICE
+		n, hv, v0 := e.order[i/perSeq], i%perSeq/perHead, i%perHead*slice
 		var s *C.float
 		if b.States[n] != nil {
 			s = ptr(b.States[n].(*state).head(l, hv))
 		}
-		C.sp_walk(&e.mixers[l], C.int64_t(hv), C.int64_t(v0), C.int64_t(min(c.V-v0, C.SP_SLICE)),
+		C.sp_walk(e.set, &e.mixers[l], C.int64_t(hv), C.int64_t(v0), C.int64_t(min(c.V-v0, slice)),
 			C.int64_t(b.CuSeqlens[n]), C.int64_t(b.CuSeqlens[n+1]), s, ptr(w.slice))
 	})
 }
@@ -143,15 +144,15 @@ func (e *Engine) finish(w *worker, l, first, last int) {
 	y, n := &e.layers[l], last-first
 	x, p := e.x[first*e.ldx:], e.p[first*e.ldp:]
 	y.gate.mulTo(w.wide, e.ldWide, p[e.cols.g:], e.ldp, n, false)
-	C.sp_gate(&e.mixers[l], C.int64_t(first), C.int64_t(last), ptr(w.wide), C.int64_t(e.ldWide))
+	C.sp_gate(e.set, &e.mixers[l], C.int64_t(first), C.int64_t(last), ptr(w.wide), C.int64_t(e.ldWide))
 	y.out.mulTo(x, e.ldx, w.wide, e.ldWide, n, true)
 
 	e.norm(w, y.norm2, first, n)
 	y.up.mulTo(w.wide, e.ldWide, w.norm, e.ldx, n, false)
-	C.sp_swiglu(ptr(w.wide), C.int64_t(e.ldWide), ptr(y.upBias), C.int64_t(n), C.int64_t(e.model.Inner))
+	C.sp_swiglu(e.set, ptr(w.wide), C.int64_t(e.ldWide), ptr(y.upBias), C.int64_t(n), C.int64_t(e.model.Inner))
 	y.down.mulTo(x, e.ldx, w.wide, e.ldWide, n, true)
 	if y.downBias != nil {
-		C.sp_add_bias(ptr(x), C.int64_t(e.ldx), ptr(y.downBias), C.int64_t(n), C.int64_t(e.model.Width))
+		C.sp_add_bias(e.set, ptr(x), C.int64_t(e.ldx), ptr(y.downBias), C.int64_t(n), C.int64_t(e.model.Width))
 	}
 }
 
@@ -167,7 +168,7 @@ func (e *Engine) loss(b *score.Batch) {
 	e.tiles(len(targets), func(w *worker, first, last int) {
 		at := targets[first:last]
 		rows := C.int64_t(len(at))
-		C.sp_rmsnorm(ptr(e.x), C.int64_t(e.ldx), (*C.int32_t)(&at[0]), ptr(e.lnF), ptr(w.norm), C.int64_t(e.ldx), rows, C.int64_t(e.model.Width), C.float(e.model.NormEps))
+		C.sp_rmsnorm(e.set, ptr(e.x), C.int64_t(e.ldx), (*C.int32_t)(&at[0]), ptr(e.lnF), ptr(w.norm), C.int64_t(e.ldx), rows, C.int64_t(e.model.Width), C.float(e.model.NormEps))
 		for i, t := range at {
 			w.target[i] = b.Targets[t]
 		}
@@ -175,7 +176,7 @@ func (e *Engine) loss(b *score.Batch) {
 		C.sp_loss_start(&w.loss[0], rows)
 		for i, m := range e.head {
 			m.mulTo(w.wide, e.ldWide, w.norm, e.ldx, len(at), false)
-			C.sp_loss_block(&w.loss[0], ptr(w.wide), C.int64_t(e.ldWide), goal, C.int64_t(i*vocabBlock), rows, C.int64_t(m.out))
+			C.sp_loss_block(e.set, &w.loss[0], ptr(w.wide), C.int64_t(e.ldWide), goal, C.int64_t(i*vocabBlock), rows, C.int64_t(m.out))
 		}
 		C.sp_loss_end(&w.loss[0], goal, ptr(w.nll), (*C.uint8_t)(&w.top1[0]), rows)
 		for i, t := range at {

@@ -32,9 +32,9 @@ func TestGoldens(t *testing.T) {
 	for _, name := range []string{
 		"kla", "plain", "gva", "expand_v", "neg_eigval", "no_conv", "kla_l2norm", "kla_128", "plain_128", "gva_128", "strong_decay_128",
 	} {
-		t.Run(name, func(t *testing.T) {
+		inEverySet(t, name, func(t *testing.T, set string) {
 			g := modeltest.ReadGolden(t, filepath.Join(goldens, name))
-			e := open(t, filepath.Join(goldens, name), Config{})
+			e := open(t, filepath.Join(goldens, name), Config{Set: set})
 			docs := g.Documents()
 			modeltest.Score(t, e, docs, nil, e.Info().MaxTokens)
 			worst, worstMean, flips, n := 0.0, 0.0, 0, 0
@@ -63,7 +63,7 @@ func TestGoldens(t *testing.T) {
 				t.Errorf("%d of %d top-1 flags differ", flips, n) // ties to rounding only
 			}
 
-			one := open(t, filepath.Join(goldens, name), Config{QueryScale: 1})
+			one := open(t, filepath.Join(goldens, name), Config{QueryScale: 1, Set: set})
 			modeltest.Score(t, one, docs, nil, one.Info().MaxTokens)
 			worstMean = 0
 			for i, d := range docs {

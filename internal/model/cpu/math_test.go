@@ -5,6 +5,13 @@ import (
 	"testing"
 )
 
+// inEverySet runs a test for each instruction set that the machine has.
+func inEverySet(t *testing.T, name string, run func(t *testing.T, set string)) {
+	for _, set := range sets() {
+		t.Run(name+"/"+set, func(t *testing.T) { run(t, set) })
+	}
+}
+
 // TestFunctions holds the vector functions against float64 over all of float,
 // in units of the last place where the result is a normal float.
 func TestFunctions(t *testing.T) {
@@ -20,7 +27,11 @@ func TestFunctions(t *testing.T) {
 		{"silu", fnSilu, func(x float64) float64 { return x * sigmoid(x) }, 3},
 		{"softplus", fnSoftplus, func(x float64) float64 { return math.Max(x, 0) + math.Log1p(math.Exp(-math.Abs(x))) }, 3.5},
 	} {
-		t.Run(f.name, func(t *testing.T) {
+		inEverySet(t, f.name, func(t *testing.T, set string) {
+			kernels, err := setNamed(set)
+			if err != nil {
+				t.Fatal(err)
+			}
 			var in []float32
 			for x := -110.0; x < 95; x += 1e-3 {
 				in = append(in, float32(x))
@@ -30,7 +41,7 @@ func TestFunctions(t *testing.T) {
 			}
 			in = append(in, 0, float32(math.Copysign(0, -1)), -800, -1e30, 1e30, math.MaxFloat32, -math.MaxFloat32)
 			out := append([]float32(nil), in...)
-			mapped(f.fn, out)
+			mapped(kernels, f.fn, out)
 			worst, at := 0.0, float32(0)
 			for i, x := range in {
 				want := f.want(float64(x))
@@ -58,7 +69,7 @@ func TestFunctions(t *testing.T) {
 			for _, n := range []int{1, 15, 16, 17, 33} { // a NaN stays and stays alone
 				x := make([]float32, n)
 				x[n-1] = float32(math.NaN())
-				mapped(f.fn, x)
+				mapped(kernels, f.fn, x)
 				for i, v := range x {
 					if math.IsNaN(float64(v)) != (i == n-1) {
 						t.Errorf("of %d values, with a NaN last: value %d is %g", n, i, v)

@@ -57,7 +57,7 @@ func (e *Engine) tiles(n int, do func(w *worker, first, last int)) {
 		return
 	}
 	count := roundUp((n+maxTile-1)/maxTile, len(e.workers))
-	rows := max(roundUp((n+count-1)/count, 16), minTile)
+	rows := max(roundUp((n+count-1)/count, tileStep), minTile)
 	rows = min(rows, maxTile)
 	e.parallel((n+rows-1)/rows, func(w *worker, i int) { do(w, i*rows, min((i+1)*rows, n)) })
 }

@@ -1,110 +1,170 @@
-// Vectors of 8 floats for every instruction set, and the few functions that
-// the model needs on them. The compiler's own vector types are lowered to
-// whatever the target has (one AVX2 register, two NEON).
+// The registers of one instruction set, and the few functions that the model
+// needs on them. A translation unit for each set (set_avx512.c, set_avx2.c,
+// set_sse2.c, set_neon.c) names the set and includes the kernels, all of which are
+// written on vf, one register of SP_W floats.
 //
-// Every sum has a fixed order that depends on the width alone, so that a
-// token's values never depend on its position or on its neighbours. The clones
-// of a function for different instruction sets may differ in the last bit (FMA
-// or not): scores are the same to the bit on one kind of CPU.
+// Bits: every operation is named here, and none is fused or split by the compiler
+// (C11 without GNU extensions has no contraction). Sums over a row go to 16 lanes
+// whatever the register's width. AVX-512, AVX2 and NEON therefore give the same
+// bits; SSE2 has no fused multiply-add and rounds twice.
 #ifndef SP_SIMD_H
 #define SP_SIMD_H
 
+#include <math.h>
 #include <stdint.h>
 #include <string.h>
 
-#if defined(__x86_64__) && defined(__linux__) && defined(__GLIBC__) && !defined(__clang__) && __GNUC__ >= 12 && !defined(SP_ONE_VERSION)
-#define SP_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define SP_CLONES // one version, for the instruction set that the build asks for (CGO_CFLAGS)
+#if defined(__GNUC__) && !defined(__clang__) && !defined(__STRICT_ANSI__)
+#error "compile with -std=c11: gnu11 lets the compiler fuse multiplications with additions"
 #endif
+#ifdef __clang__
+#pragma STDC FP_CONTRACT OFF
+#endif
+
 #define SP_INLINE static inline __attribute__((always_inline))
 
-#define SP_LANES 8
+// SP_SUM lanes hold a row's sum.
+#define SP_SUM 16
 
-typedef float vf __attribute__((vector_size(32)));
-typedef int32_t vi __attribute__((vector_size(32)));
-typedef float vfu __attribute__((vector_size(32), aligned(4), may_alias)); // in memory, anywhere
+#if defined(SP_AVX512)
 
-SP_INLINE vf vset(float x) { return x - (vf){0}; }
-SP_INLINE vf vload(const float *p) { return *(const vfu *)p; }
-SP_INLINE void vstore(float *p, vf v) { *(vfu *)p = v; }
+#define SP_W 16
+typedef __m512 vf;
+SP_INLINE vf vset(float x) { return _mm512_set1_ps(x); }
+SP_INLINE vf vload(const float *p) { return _mm512_loadu_ps(p); }
+SP_INLINE void vstore(float *p, vf v) { _mm512_storeu_ps(p, v); }
+SP_INLINE vf vfma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
+SP_INLINE vf vmin(vf a, vf b) { return _mm512_min_ps(a, b); }
+SP_INLINE vf vmax(vf a, vf b) { return _mm512_max_ps(a, b); }
 
-// vloadn reads the first n of 8 lanes, the others are 0; n may pass 8.
+#elif defined(SP_AVX2)
+
+#define SP_W 8
+typedef __m256 vf;
+SP_INLINE vf vset(float x) { return _mm256_set1_ps(x); }
+SP_INLINE vf vload(const float *p) { return _mm256_loadu_ps(p); }
+SP_INLINE void vstore(float *p, vf v) { _mm256_storeu_ps(p, v); }
+SP_INLINE vf vfma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
+SP_INLINE vf vmin(vf a, vf b) { return _mm256_min_ps(a, b); }
+SP_INLINE vf vmax(vf a, vf b) { return _mm256_max_ps(a, b); }
+
+#elif defined(SP_SSE2)
+
+#define SP_W 4
+typedef __m128 vf;
+SP_INLINE vf vset(float x) { return _mm_set1_ps(x); }
+SP_INLINE vf vload(const float *p) { return _mm_loadu_ps(p); }
+SP_INLINE void vstore(float *p, vf v) { _mm_storeu_ps(p, v); }
+SP_INLINE vf vfma(vf a, vf b, vf c) { return a * b + c; }
+SP_INLINE vf vmin(vf a, vf b) { return _mm_min_ps(a, b); }
+SP_INLINE vf vmax(vf a, vf b) { return _mm_max_ps(a, b); }
+
+#elif defined(SP_NEON)
+
+#define SP_W 4
+typedef float32x4_t vf;
+SP_INLINE vf vset(float x) { return vdupq_n_f32(x); }
+SP_INLINE vf vload(const float *p) { return vld1q_f32(p); }
+SP_INLINE void vstore(float *p, vf v) { vst1q_f32(p, v); }
+SP_INLINE vf vfma(vf a, vf b, vf c) { return vfmaq_f32(c, a, b); }
+// As x86: the second operand where either is NaN.
+SP_INLINE vf vmin(vf a, vf b) { return vbslq_f32(vcltq_f32(a, b), a, b); }
+SP_INLINE vf vmax(vf a, vf b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
+
+#else
+#error "name an instruction set"
+#endif
+
+typedef int32_t vi __attribute__((vector_size(4 * SP_W)));
+
+// vmin and vmax give their second operand where either is NaN.
+// vatmost and vatleast keep a NaN in x.
+SP_INLINE vf vatmost(vf x, float hi) { return vmin(vset(hi), x); }
+SP_INLINE vf vatleast(vf x, float lo) { return vmax(vset(lo), x); }
+
+// vloadn reads the first n lanes and gives 0 in the others; n may pass SP_W.
+// Callers pass the constant SP_W in loops, which leaves a plain load.
 SP_INLINE vf vloadn(const float *p, int64_t n) {
-  if (n >= SP_LANES) return vload(p);
-  vf v = {0};
-  for (int64_t i = 0; i < n; i++) v[i] = p[i];
-  return v;
+  if (n >= SP_W) return vload(p);
+  float a[SP_W] = {0};
+  for (int64_t i = 0; i < n; i++) a[i] = p[i];
+  return vload(a);
 }
 
-// vstoren writes the first n of 8 lanes; n may pass 8.
+// vstoren writes the first n lanes; n may pass SP_W.
 SP_INLINE void vstoren(float *p, vf v, int64_t n) {
-  if (n >= SP_LANES) {
+  if (n >= SP_W) {
     vstore(p, v);
     return;
   }
-  for (int64_t i = 0; i < n; i++) p[i] = v[i];
+  float a[SP_W];
+  vstore(a, v);
+  for (int64_t i = 0; i < n; i++) p[i] = a[i];
 }
 
-// vpick is a where the mask is set and b elsewhere.
-SP_INLINE vf vpick(vi mask, vf a, vf b) { return (vf)(((vi)a & mask) | ((vi)b & ~mask)); }
+// sum16 is a sum over a row in SP_SUM lanes: element i goes to lane i % SP_SUM.
+typedef struct {
+  vf lane[SP_SUM / SP_W];
+} sum16;
 
-// vatmost and vatleast keep a NaN.
-SP_INLINE vf vatmost(vf x, float hi) { return vpick(x > vset(hi), vset(hi), x); }
-SP_INLINE vf vatleast(vf x, float lo) { return vpick(x < vset(lo), vset(lo), x); }
-
-// vsum adds the lanes as a tree.
-SP_INLINE float vsum(vf v) {
-  float a[SP_LANES];
-  memcpy(a, &v, sizeof a);
-  for (int w = SP_LANES / 2; w > 0; w /= 2)
+// total adds the lanes as a tree.
+SP_INLINE float total(const sum16 *s) {
+  float a[SP_SUM];
+  for (int j = 0; j < SP_SUM / SP_W; j++) vstore(a + j * SP_W, s->lane[j]);
+  for (int w = SP_SUM / 2; w > 0; w /= 2)
     for (int i = 0; i < w; i++) a[i] += a[i + w];
   return a[0];
 }
 
-// vexp is e^x to about an ulp over all of float: 0 below, +inf above, NaN kept.
-// x = n ln 2 + r, |r| <= ln 2 / 2; the polynomial is Cephes' expf. 2^n is applied
-// in two factors, since n reaches -150 and 128.
-SP_INLINE vf vexp(vf x) {
-  const float magic = 12582912.0f; // 1.5 * 2^23: adding it rounds to an integer
-  x = vatleast(vatmost(x, 89.0f), -104.0f);
-  vf t = x * 1.44269504088896341f + magic;
-  vi n = (vi)t - (vi)vset(magic);
-  vf k = t - magic;
-  vf r = x - k * 0.693359375f;
-  r = r + k * 2.12194440e-4f;
-  vf p = vset(1.9875691500e-4f);
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * (r * r) + r;
-  p = p + 1.0f;
-  vi half = n >> 1;
-  return p * (vf)((half + 127) << 23) * (vf)((n - half + 127) << 23);
+SP_INLINE float first(vf v) {
+  float a[SP_W];
+  vstore(a, v);
+  return a[0];
 }
 
-SP_INLINE vf vsigmoid(vf x) { return 1.0f / (1.0f + vexp(-x)); }
+// vexp is e^x to about an ulp: below -87 it stays at e^-87 (1.6e-38), above it is
+// +inf, NaN is kept. x = n ln 2 + r, |r| <= ln 2 / 2. t holds n + 126 in its low
+// bits, so that a shift makes 2^(n-1) of it; the polynomial, Cephes' expf, is doubled.
+SP_INLINE vf vexp(vf x) {
+  const float magic = 12582912.0f + 126; // 1.5 * 2^23: adding it rounds to an integer
+  x = vatleast(vatmost(x, 89.0f), -86.99f);
+  vf t = vfma(x, vset(1.44269504088896341f), vset(magic));
+  vf k = t - vset(magic);
+  vf r = vfma(k, vset(-0.693359375f), x);
+  r = vfma(k, vset(2.12194440e-4f), r);
+  vf p = vset(2 * 1.9875691500e-4f);
+  p = vfma(p, r, vset(2 * 1.3981999507e-3f));
+  p = vfma(p, r, vset(2 * 8.3334519073e-3f));
+  p = vfma(p, r, vset(2 * 4.1665795894e-2f));
+  p = vfma(p, r, vset(2 * 1.6666665459e-1f));
+  p = vfma(p, r, vset(2 * 5.0000001201e-1f));
+  p = vfma(p, r, vset(2));
+  p = vfma(p, r, vset(2));
+  return p * (vf)((vi)t << 23);
+}
+
+SP_INLINE vf vneg(vf x) { return (vf)((vi)x ^ (vi)vset(-0.0f)); }
+
+SP_INLINE vf vsigmoid(vf x) { return vset(1) / (vset(1) + vexp(vneg(x))); }
 
 // vsilu is x sigmoid(x).
-SP_INLINE vf vsilu(vf x) { return x / (1.0f + vexp(-x)); }
+SP_INLINE vf vsilu(vf x) { return x / (vset(1) + vexp(vneg(x))); }
 
 // vsoftplus is ln(1 + e^x) = max(x, 0) + ln(1 + u), u = e^-|x| in (0, 1], with
 // ln(1 + u) = 2 atanh(s), s = u / (2 + u) <= 1/3: small values keep all their bits.
 SP_INLINE vf vsoftplus(vf x) {
   vf u = vexp((vf)((vi)x | (vi)vset(-0.0f)));
-  vf s = u / (2.0f + u), z = s * s;
+  vf s = u / (vset(2) + u), z = s * s;
   vf p = vset(1.0f / 17);
-  p = p * z + 1.0f / 15;
-  p = p * z + 1.0f / 13;
-  p = p * z + 1.0f / 11;
-  p = p * z + 1.0f / 9;
-  p = p * z + 1.0f / 7;
-  p = p * z + 1.0f / 5;
-  p = p * z + 1.0f / 3;
-  p = p * z + 1.0f;
-  return vpick(x > vset(0.0f), x, vset(0.0f)) + 2.0f * s * p;
+  p = vfma(p, z, vset(1.0f / 15));
+  p = vfma(p, z, vset(1.0f / 13));
+  p = vfma(p, z, vset(1.0f / 11));
+  p = vfma(p, z, vset(1.0f / 9));
+  p = vfma(p, z, vset(1.0f / 7));
+  p = vfma(p, z, vset(1.0f / 5));
+  p = vfma(p, z, vset(1.0f / 3));
+  p = vfma(p, z, vset(1));
+  return vfma(s + s, p, vatleast(x, 0));
 }
 
 #endif

@@ -1,5 +1,10 @@
 package cpu
 
+/*
+#include "kernels.h"
+*/
+import "C"
+
 import (
 	"fmt"
 	"math"
@@ -80,6 +85,7 @@ func taps(c model.Config) int {
 type loader struct {
 	src source
 	mem *memory
+	set *C.sp_set
 	err error
 }
 
@@ -113,7 +119,7 @@ func (l *loader) columns(m matrix, col int, name string, out int) {
 }
 
 func (l *loader) linear(name string, in, out int) matrix {
-	m := l.mem.matrix(in, out)
+	m := l.mem.matrix(l.set, in, out)
 	l.columns(m, 0, name, out)
 	return m
 }
@@ -123,7 +129,7 @@ func (l *loader) layer(c model.Config, i int) layer {
 	a, m := p+"attn.", p+"mlp.swiglu."
 	col, kd, vd := columnsOf(c), c.Heads*c.K, c.VHeads*c.V
 	y := layer{norm1: l.vector(p+"norm_1.weight", c.Width), norm2: l.vector(p+"norm_2.weight", c.Width)}
-	y.proj = l.mem.matrix(c.Width, col.total)
+	y.proj = l.mem.matrix(l.set, c.Width, col.total)
 	for _, part := range []struct {
 		name     string
 		col, out int
@@ -137,7 +143,7 @@ func (l *loader) layer(c model.Config, i int) layer {
 	}
 	y.decay, y.gate = l.linear(a+"f_proj.1.weight", c.V, kd), l.linear(a+"g_proj.1.weight", c.V, vd)
 	y.out = l.linear(a+"o_proj.weight", vd, c.Width)
-	y.up = l.mem.matrix(c.Width, 2*c.Inner)
+	y.up = l.mem.matrix(l.set, c.Width, 2*c.Inner)
 	l.columns(y.up, 0, m+"w1.weight", c.Inner)
 	l.columns(y.up, c.Inner, m+"w2.weight", c.Inner)
 	y.down = l.linear(m+"w3.weight", c.Inner, c.Width)
@@ -187,7 +193,7 @@ func (l *loader) head(c model.Config) []matrix {
 	rows := l.read("lm_head.weight", c.PaddedVocabSize*c.Width)
 	var blocks []matrix
 	for v := 0; v < c.VocabSize && rows != nil; v += vocabBlock {
-		m := l.mem.matrix(c.Width, min(vocabBlock, c.VocabSize-v))
+		m := l.mem.matrix(l.set, c.Width, min(vocabBlock, c.VocabSize-v))
 		if m.data == nil {
 			break
 		}

@@ -1,0 +1,80 @@
+// From a layer's projections to the recurrence's operands, and from its output
+// to o_proj's input. Formulas: the model card of the KLA update; the short
+// convolution, the gates and the Kaczmarz step are one pass over a token's row.
+
+// conv is silu of the causal depthwise convolution (or of the projection alone
+// when there are no taps), for n channels from col.
+SP_INLINE vf conv(const sp_mixer *m, const float *const *rows, int64_t taps, int64_t channels, int64_t col, int64_t n) {
+  if (!taps) return vsilu(vloadn(rows[0] + col, n));
+  vf y = vloadn(m->conv_bias + col, n);
+#pragma GCC unroll 4
+  for (int64_t j = 0; j < taps; j++) y = vfma(vloadn(m->conv_weight + j * channels + col, n), vloadn(rows[j] + col, n), y);
+  return vsilu(y);
+}
+
+// squares writes the convolution of K channels from col to y and gives its sum of squares.
+SP_INLINE float squares(const sp_mixer *m, const float *const *rows, int64_t taps, int64_t channels, int64_t col, float *y) {
+  SP_EACH(m->k, vstoren(y + i, conv(m, rows, taps, channels, col + i, lanes), lanes););
+  return sum_squares(y, m->k);
+}
+
+SP_INLINE void prepare_token(const sp_mixer *m, const float *const *rows, int64_t taps, float *p, float *q, float *k, float *e) {
+  const int64_t H = m->h, K = m->k, V = m->v, HK = H * K, channels = 2 * HK + m->hv * V, group = m->hv / H * V;
+  for (int64_t h = 0; h < H; h++) {
+    const int64_t at = h * K;
+    const float q2 = squares(m, rows, taps, channels, at, q + at), k2 = squares(m, rows, taps, channels, HK + at, k + at);
+    float step = 1, qs = m->query_scale, ks = 1;
+    if (m->kaczmarz) step = first(vsigmoid(vset(p[m->eta_col + h] + m->step_bias[h]))) / (k2 > m->kaczmarz_eps ? k2 : m->kaczmarz_eps);
+    if (m->l2norm) {
+      qs *= 1.0f / sqrtf(q2 + 1e-6f);
+      ks = 1.0f / sqrtf(k2 + 1e-6f);
+    }
+    // Without a Kaczmarz step the bounds change nothing: a sigmoid is within them.
+    const vf decay = vset(-m->decay[h]), twice = vset(m->neg_eigval ? 2 : 1), steps = vset(step), qscale = vset(qs), kscale = vset(ks);
+    float *b = p + m->b_col + at, *w = p + m->w_col + h * group;
+    SP_EACH(K, {
+      const int64_t j = at + i;
+      vf ev = vexp(decay * vsoftplus(vloadn(e + j, lanes) + vloadn(m->dt_bias + j, lanes)));
+      vstoren(e + j, ev, lanes);
+      vf kv = vloadn(k + j, lanes) * kscale;
+      vstoren(k + j, kv, lanes);
+      vf bv = vatleast(vatmost(vsigmoid(vloadn(b + i, lanes)) * steps, 1), 0);
+      vstoren(b + i, bv * twice * kv * ev, lanes);
+      vstoren(q + j, vloadn(q + j, lanes) * qscale, lanes);
+    });
+    SP_EACH(group, {
+      vf wv = vatleast(vatmost(vsigmoid(vloadn(w + i, lanes)) * steps, 1), 0);
+      vstoren(w + i, wv * conv(m, rows, taps, channels, 2 * HK + h * group + i, lanes), lanes);
+    });
+  }
+}
+
+static void prepare(const sp_mixer *m, int64_t t0, int64_t t1, int64_t seq0, const float *hist) {
+  const int64_t channels = 2 * m->h * m->k + m->hv * m->v;
+  const float *rows[SP_MAX_TAPS];
+  for (int64_t t = t0; t < t1; t++) {
+    float *p = m->p + t * m->ldp, *q = m->q + t * m->ldk, *k = m->kk + t * m->ldk, *e = m->e + t * m->ldk;
+    rows[0] = p;
+    for (int64_t j = 0; j < m->taps; j++) {
+      int64_t s = t - (m->taps - 1) + j;
+      if (s >= seq0) rows[j] = m->p + s * m->ldp;
+      else rows[j] = hist ? hist + (s - seq0 + m->taps - 1) * channels : m->zeros;
+    }
+    if (m->taps == 4) prepare_token(m, rows, 4, p, q, k, e);
+    else prepare_token(m, rows, m->taps, p, q, k, e);
+  }
+}
+
+static void gate(const sp_mixer *m, int64_t t0, int64_t t1, float *g, int64_t ldg) {
+  const int64_t V = m->v;
+  for (int64_t t = t0; t < t1; t++, g += ldg)
+    for (int64_t hv = 0; hv < m->hv; hv++) {
+      const float *o = m->p + t * m->ldp + m->w_col + hv * V, *bias = m->gate_bias + hv * V;
+      float *y = g + hv * V;
+      const vf r = vset(1.0f / sqrtf(sum_squares(o, V) / (float)V + m->norm_eps));
+      SP_EACH(V, {
+        vf gated = vsilu(vloadn(y + i, lanes) + vloadn(bias + i, lanes));
+        vstoren(y + i, vloadn(o + i, lanes) * r * vloadn(m->o_norm + i, lanes) * gated, lanes);
+      });
+    }
+}
