@@ -29,8 +29,6 @@ LDFLAGS := -s -w -X main.version=$(VERSION) $(LAZY)
 # The Rust half of the tokenizers module, at the version that go.mod names.
 TOKENIZERS := github.com/daulet/tokenizers
 TOKENIZERS_VERSION := $(shell awk '$$1 == "$(TOKENIZERS)" { print $$2 } $$2 == "$(TOKENIZERS)" { print $$3 }' go.mod)
-GEMM_SOURCES := $(shell find internal/model/cpu/gemm -name target -prune -o -type f -print 2>/dev/null)
-GEMM := $(if $(GEMM_SOURCES),$(LIB)/libsurprisal_gemm.a)
 
 STATICCHECK_VERSION := v0.8.2
 STATICCHECK := $(TOOLS)/staticcheck-$(STATICCHECK_VERSION)
@@ -58,7 +56,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: native
-native: $(LIB)/libtokenizers.a $(GEMM) ## build the static libraries that the worker links (once)
+native: $(LIB)/libtokenizers.a ## build the static library that the worker links (once)
 
 .PHONY: build
 build: native ## build bin/dispatcher (no cgo) and bin/worker
@@ -162,12 +160,6 @@ $(STAMP)/tokenizers-$(TOKENIZERS_VERSION):
 	mkdir -p $(STAMP)
 	rm -f $(STAMP)/tokenizers-*
 	touch $@
-
-$(LIB)/libsurprisal_gemm.a: $(GEMM_SOURCES) | require-cargo
-	CARGO_TARGET_DIR=$(CURDIR)/.build/cargo/gemm cargo build --release --locked --manifest-path internal/model/cpu/gemm/Cargo.toml
-	mkdir -p $(LIB)
-	cp .build/cargo/gemm/release/libsurprisal_gemm.a $@.tmp
-	mv $@.tmp $@
 
 .PHONY: require-cargo
 require-cargo:
