@@ -5,7 +5,7 @@ SP_INLINE float sum_squares(const float *x, int64_t n) {
   sum16 sum = {0};
   int64_t i = 0;
   for (; i + SP_SUM <= n; i += SP_SUM)
-#pragma GCC unroll 4
+    SP_UNROLL
     for (int j = 0; j < SP_SUM / SP_W; j++) {
       vf a = vload(x + i + j * SP_W);
       sum.lane[j] = vfma(a, a, sum.lane[j]);

@@ -31,7 +31,7 @@ const (
 	// stay in a second-level cache. Tiles are whole blocks of a product's rows.
 	maxTile  = 240
 	minTile  = 24
-	tileStep = 12
+	tileStep = 24
 	// vocabBlock logits of a tile's rows stay in a second-level cache.
 	vocabBlock = 512
 	maxThreads = 1024

@@ -9,7 +9,7 @@ static __attribute__((noinline)) float highest(const float *x, int64_t n) {
   for (int j = 0; j < SP_SUM / SP_W; j++) top.lane[j] = vset(-INFINITY);
   int64_t i = 0;
   for (; i + SP_SUM <= n; i += SP_SUM)
-#pragma GCC unroll 4
+    SP_UNROLL
     for (int j = 0; j < SP_SUM / SP_W; j++) top.lane[j] = vmax(vload(x + i + j * SP_W), top.lane[j]);
   float a[SP_SUM], max = -INFINITY;
   for (int j = 0; j < SP_SUM / SP_W; j++) vstore(a + j * SP_W, top.lane[j]);
@@ -23,7 +23,7 @@ static __attribute__((noinline)) float sum_exp(const float *x, int64_t n, float 
   sum16 sum = {0};
   int64_t i = 0;
   for (; i + SP_SUM <= n; i += SP_SUM)
-#pragma GCC unroll 4
+    SP_UNROLL
     for (int j = 0; j < SP_SUM / SP_W; j++) sum.lane[j] = sum.lane[j] + vexp(vload(x + i + j * SP_W) - vset(max));
   if (i < n) {
     float rest[SP_SUM];

@@ -7,7 +7,6 @@
 SP_INLINE vf conv(const sp_mixer *m, const float *const *rows, int64_t taps, int64_t channels, int64_t col, int64_t n) {
   if (!taps) return vsilu(vloadn(rows[0] + col, n));
   vf y = vloadn(m->conv_bias + col, n);
-#pragma GCC unroll 4
   for (int64_t j = 0; j < taps; j++) y = vfma(vloadn(m->conv_weight + j * channels + col, n), vloadn(rows[j] + col, n), y);
   return vsilu(y);
 }

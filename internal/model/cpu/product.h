@@ -13,8 +13,8 @@
 #define SP_ROWS 6
 #define SP_PANEL 16
 #elif defined(SP_NEON)
-#define SP_ROWS 6
-#define SP_PANEL 16
+#define SP_ROWS 8
+#define SP_PANEL 8
 #else
 #define SP_ROWS 4
 #define SP_PANEL 8
@@ -24,24 +24,24 @@
 SP_INLINE void block(int m, const float *a, int64_t lda, const float *w, int64_t depth, float *c, int64_t ldc, int add) {
   enum { V = SP_PANEL / SP_W };
   vf acc[SP_ROWS][V];
-#pragma GCC unroll 16
+  SP_UNROLL
   for (int r = 0; r < m; r++)
-#pragma GCC unroll 16
+    SP_UNROLL
     for (int j = 0; j < V; j++) acc[r][j] = vset(0);
   for (int64_t i = 0; i < depth; i++, w += SP_PANEL) {
     vf b[V];
-#pragma GCC unroll 16
+    SP_UNROLL
     for (int j = 0; j < V; j++) b[j] = vload(w + j * SP_W);
-#pragma GCC unroll 16
+    SP_UNROLL
     for (int r = 0; r < m; r++) {
       vf x = vset(a[r * lda + i]);
-#pragma GCC unroll 16
+      SP_UNROLL
       for (int j = 0; j < V; j++) acc[r][j] = vfma(x, b[j], acc[r][j]);
     }
   }
-#pragma GCC unroll 16
+  SP_UNROLL
   for (int r = 0; r < m; r++)
-#pragma GCC unroll 16
+    SP_UNROLL
     for (int j = 0; j < V; j++) {
       float *at = c + r * ldc + j * SP_W;
       if (add) acc[r][j] = vload(at) + acc[r][j];
@@ -55,11 +55,12 @@ SP_INLINE void block(int m, const float *a, int64_t lda, const float *w, int64_t
   }
 SP_BLOCK(1)
 SP_BLOCK(2)
-#if SP_ROWS == 4
 SP_BLOCK(4)
-#else
-SP_BLOCK(3)
+#if SP_ROWS == 6 || SP_ROWS == 12
 SP_BLOCK(6)
+#endif
+#if SP_ROWS == 8
+SP_BLOCK(8)
 #endif
 #if SP_ROWS == 12
 SP_BLOCK(12)
@@ -72,12 +73,13 @@ static void rows_of_panel(const float *a, int64_t lda, int64_t rows, const float
 #if SP_ROWS == 12
   SP_STEP(12)
 #endif
-#if SP_ROWS == 4
-  SP_STEP(4)
-#else
-  SP_STEP(6)
-  SP_STEP(3)
+#if SP_ROWS == 8
+  SP_STEP(8)
 #endif
+#if SP_ROWS == 6 || SP_ROWS == 12
+  SP_STEP(6)
+#endif
+  SP_STEP(4)
   SP_STEP(2)
   SP_STEP(1)
 }

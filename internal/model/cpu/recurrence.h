@@ -10,21 +10,41 @@
 // registers there is no room for u, which is then read from memory.
 #ifdef SP_AVX512
 #define SP_COLS 2
-#elif defined(SP_NEON)
-#define SP_COLS 8
 #else
 #define SP_COLS 4
+#endif
+#if defined(SP_AVX2) || defined(SP_SSE2)
 #define SP_U_IN_MEMORY
 #endif
 #define SP_SLICE (SP_COLS * SP_W)
 
+// start is r = S'c, by rows in order: what the first token reads.
+static __attribute__((noinline)) void start(int64_t K, const float *S, const float *c, float *r) {
+  vf sum[SP_COLS];
+  SP_UNROLL
+  for (int j = 0; j < SP_COLS; j++) sum[j] = vset(0);
+  for (int64_t i = 0; i < K; i++, S += SP_SLICE) {
+    vf ci = vset(c[i]);
+    SP_UNROLL
+    for (int j = 0; j < SP_COLS; j++) sum[j] = vfma(ci, vload(S + j * SP_W), sum[j]);
+  }
+  SP_UNROLL
+  for (int j = 0; j < SP_COLS; j++) vstore(r + j * SP_W, sum[j]);
+}
+
+// residual is u = w*v - r.
+SP_INLINE void residual(const float *wv, const float *r, float *u) {
+  SP_UNROLL
+  for (int j = 0; j < SP_COLS; j++) vstore(u + j * SP_W, vload(wv + j * SP_W) - vload(r + j * SP_W));
+}
+
 // token takes S [K, SP_SLICE] one token on: o = q'S and r = S'c, by rows in order.
-static __attribute__((noinline)) void token(int64_t K, float *S, const float *restrict e, const float *restrict k, const float *restrict q, const float *restrict c, const float *restrict u, float *restrict o, float *restrict r) {
+static __attribute__((noinline)) void token(int64_t K, float *S, const float *restrict e, const float *restrict k, const float *restrict q, const float *restrict c, const float *u, float *restrict o, float *restrict r) {
   vf oo[SP_COLS], rr[SP_COLS];
 #ifndef SP_U_IN_MEMORY
   vf uu[SP_COLS];
 #endif
-#pragma GCC unroll 16
+  SP_UNROLL
   for (int j = 0; j < SP_COLS; j++) {
     oo[j] = rr[j] = vset(0);
 #ifndef SP_U_IN_MEMORY
@@ -33,7 +53,7 @@ static __attribute__((noinline)) void token(int64_t K, float *S, const float *re
   }
   for (int64_t i = 0; i < K; i++, S += SP_SLICE) {
     vf ei = vset(e[i]), ki = vset(k[i]), qi = vset(q[i]), ci = vset(c[i]);
-#pragma GCC unroll 16
+    SP_UNROLL
     for (int j = 0; j < SP_COLS; j++) {
 #ifdef SP_U_IN_MEMORY
       vf uj = vload(u + j * SP_W);
@@ -46,7 +66,7 @@ static __attribute__((noinline)) void token(int64_t K, float *S, const float *re
       rr[j] = vfma(ci, s, rr[j]);
     }
   }
-#pragma GCC unroll 16
+  SP_UNROLL
   for (int j = 0; j < SP_COLS; j++) {
     vstore(o + j * SP_W, oo[j]);
     vstore(r + j * SP_W, rr[j]);
@@ -56,29 +76,25 @@ static __attribute__((noinline)) void token(int64_t K, float *S, const float *re
 static void walk(const sp_mixer *m, int64_t hv, int64_t v0, int64_t vn, int64_t t0, int64_t t1, float *s, float *scratch) {
   const int64_t K = m->k, V = m->v, h = hv / (m->hv / m->h);
   float *S = scratch, *u = S + K * SP_SLICE, *o = u + SP_SLICE, *r = o + SP_SLICE;
-  for (int64_t i = 0; i < K; i++)
-    for (int64_t j = 0; j < SP_SLICE; j++) S[i * SP_SLICE + j] = s && j < vn ? s[i * V + v0 + j] : 0;
-  memset(u, 0, SP_SLICE * sizeof *u);
+  memset(S, 0, (K + 3) * SP_SLICE * sizeof *S);
   const float *c = m->p + t0 * m->ldp + m->b_col + h * K;
-  vf sum[SP_COLS]; // S'c of the token at hand
-#pragma GCC unroll 16
-  for (int j = 0; j < SP_COLS; j++) sum[j] = vset(0);
-  for (int64_t i = 0; s && i < K; i++)
-#pragma GCC unroll 16
-    for (int j = 0; j < SP_COLS; j++) sum[j] = vfma(vset(c[i]), vload(S + i * SP_SLICE + j * SP_W), sum[j]);
-#pragma GCC unroll 16
-  for (int j = 0; j < SP_COLS; j++) vstore(r + j * SP_W, sum[j]);
+  if (s) {
+    for (int64_t i = 0; i < K; i++) memcpy(S + i * SP_SLICE, s + i * V + v0, vn * sizeof *s);
+    start(K, S, c, r);
+  }
   for (int64_t t = t0; t < t1; t++) {
     const int64_t at = t * m->ldk + h * K;
     if (t + 1 < t1) c += m->ldp; // after the last token the sum goes unused
     float *io = m->p + t * m->ldp + m->w_col + hv * V + v0;
-    for (int64_t j = 0; j < vn; j++) u[j] = io[j] - r[j];
     if (vn == SP_SLICE) {
+      residual(io, r, u);
       token(K, S, m->e + at, m->kk + at, m->q + at, c, u, io, r);
-      continue;
+    } else {
+      memcpy(o, io, vn * sizeof *io);
+      residual(o, r, u);
+      token(K, S, m->e + at, m->kk + at, m->q + at, c, u, o, r);
+      memcpy(io, o, vn * sizeof *io);
     }
-    token(K, S, m->e + at, m->kk + at, m->q + at, c, u, o, r);
-    memcpy(io, o, vn * sizeof *io);
   }
   if (!s) return;
   for (int64_t i = 0; i < K; i++) memcpy(s + i * V + v0, S + i * SP_SLICE, vn * sizeof *s);

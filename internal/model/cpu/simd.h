@@ -23,6 +23,14 @@
 
 #define SP_INLINE static inline __attribute__((always_inline))
 
+// SP_UNROLL: the loop that follows, of few steps known at compile time, becomes
+// straight code, so that its vectors are registers.
+#ifdef __clang__
+#define SP_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define SP_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 // SP_SUM lanes hold a row's sum.
 #define SP_SUM 16
 
