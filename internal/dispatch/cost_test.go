@@ -13,26 +13,27 @@ import (
 	"surprisal/internal/jobs"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
+	"surprisal/internal/testkit/queuetest"
 )
 
 // spend does n jobs as a worker with a GPU does; joules below 0 are not known.
 func (b *bench) spend(k *jobs.Consumer, n int, seconds, joules float64) {
-	b.t.Helper()
+	b.T.Helper()
 	for range n {
-		l, err := k.Next(b.ctx, b.ctx)
+		l, err := k.Next(b.Ctx, b.Ctx)
 		if err != nil {
-			b.t.Fatal(err)
+			b.T.Fatal(err)
 		}
-		t, err := commit(b.ctx, l.Job)
+		t, err := queuetest.Commit(b.Ctx, l.Job)
 		sum := jobs.Totals{Documents: t.Documents, Tokens: t.Tokens, GPUSeconds: &seconds}
 		if joules >= 0 {
 			sum.Joules = &joules
 		}
 		if err == nil {
-			err = l.Done(b.ctx, sum)
+			err = l.Done(b.Ctx, sum)
 		}
 		if err != nil {
-			b.t.Fatal(err)
+			b.T.Fatal(err)
 		}
 	}
 }
@@ -42,24 +43,24 @@ func (b *bench) spend(k *jobs.Consumer, n int, seconds, joules float64) {
 func TestCosts(t *testing.T) {
 	b := newBench(t, 5, 8) // 40 jobs of 10 tokens
 	b.queue(QueueOptions{})
-	k := b.consumer("gpu")
+	k := b.Consumer("gpu")
 	b.spend(k, 10, 2, 600)
 	b.spend(k, 5, 2, -1) // its board has no counter
-	b.work(k, 5)         // a CPU
-	if _, err := b.client.Run(b.ctx, b.m.Run); err != nil {
+	b.Work(k, 5)         // a CPU
+	if _, err := b.Client.Run(b.Ctx, b.M.Run); err != nil {
 		t.Fatal(err)
 	}
 	// A dispatcher looks, and the store is lost.
-	m, err := shard.ReadManifest(b.ctx, b.m.Out)
+	m, err := shard.ReadManifest(b.Ctx, b.M.Out)
 	if err != nil {
 		t.Fatal(err)
 	}
-	bill(b.ctx, alone{}, m, &Summary{}, costOf(b.ctx, b.client, m.Run, zerolog.Nop()), zerolog.Nop())
-	b.start()
-	if _, err := Resume(b.ctx, b.client, b.m.Out, QueueOptions{}, zerolog.Nop()); err != nil {
+	bill(b.Ctx, alone{}, m, &Summary{}, costOf(b.Ctx, b.Client, m.Run, zerolog.Nop()), zerolog.Nop())
+	b.Start()
+	if _, err := Resume(b.Ctx, b.Client, b.M.Out, QueueOptions{}, zerolog.Nop()); err != nil {
 		t.Fatal(err)
 	}
-	b.spend(b.consumer("gpu2"), 20, 1, 300)
+	b.spend(b.Consumer("gpu2"), 20, 1, 300)
 	for range 2 { // told twice, counted once
 		sum, err := b.wait()
 		if err != nil || !sum.Complete {
@@ -67,7 +68,7 @@ func TestCosts(t *testing.T) {
 		}
 		// 30 jobs told of energy, 35 of time.
 		want := score.Cost{Jobs: 35, Tokens: 300, Joules: 12_000, GPUTokens: 350, GPUSeconds: 50}
-		m, err := shard.ReadManifest(b.ctx, b.m.Out)
+		m, err := shard.ReadManifest(b.Ctx, b.M.Out)
 		got, spent := m.Cost(), 0.0
 		for _, s := range got.Steps {
 			spent += s.Joules
@@ -87,13 +88,13 @@ func TestCosts(t *testing.T) {
 // as it was, to the byte.
 func TestNoCosts(t *testing.T) {
 	b := newBench(t, 2, 3)
-	path := filepath.Join(b.m.Out, score.ManifestName)
+	path := filepath.Join(b.M.Out, score.ManifestName)
 	before, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	b.queue(QueueOptions{})
-	b.work(b.consumer("cpu"), 6)
+	b.Work(b.Consumer("cpu"), 6)
 	sum, err := b.wait()
 	if err != nil || sum.Joules != nil || sum.GPUSeconds != nil || sum.JoulesPerMillionTokens != nil {
 		t.Errorf("%+v, %v", sum, err)

@@ -55,8 +55,6 @@ type RunMore struct {
 }
 
 const (
-	// monitorEvery is how often runs, workers and queue are asked for.
-	monitorEvery = 2 * time.Second
 	// leaseEvery is how often it is asked who has a run.
 	leaseEvery = 10 * time.Second
 	// finalsAtOnce is how many runs that are over are counted at a time.
@@ -65,10 +63,24 @@ const (
 	rateOver = 10 * time.Second
 )
 
-// NewMonitor makes a monitor; Run makes it look.
-func NewMonitor(client *jobs.Client, log zerolog.Logger) *Monitor {
+// Config is how a monitor looks.
+type Config struct {
+	Every time.Duration // between looks at runs, workers and queue; 2 s
+	Log   zerolog.Logger
+}
+
+func (c Config) withDefaults() Config {
+	if c.Every == 0 {
+		c.Every = 2 * time.Second
+	}
+	return c
+}
+
+// New makes a monitor; Run makes it look.
+func New(client *jobs.Client, cfg Config) *Monitor {
+	cfg = cfg.withDefaults()
 	return &Monitor{
-		client: client, log: log, every: monitorEvery, finals: make(chan struct{}, finalsAtOnce), runs: map[string]*tally{}, rates: map[string]*workerRate{},
+		client: client, log: cfg.Log, every: cfg.Every, finals: make(chan struct{}, finalsAtOnce), runs: map[string]*tally{}, rates: map[string]*workerRate{},
 		over: Overview{Status: Status{Runs: []RunStatus{}, Workers: []jobs.WorkerRecord{}}},
 	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"surprisal/internal/jobs"
 	"surprisal/internal/metrics"
+	"surprisal/internal/testkit/queuetest"
 )
 
 // TestRunMetrics: only a run that is on has jobs left.
@@ -35,25 +36,25 @@ func TestRunMetrics(t *testing.T) {
 // goes silent with a job in hand is told of until others have settled that, one
 // that ends cleanly is not.
 func TestObserver(t *testing.T) {
-	b := newBench(t, 1, 6)
-	b.queue(QueueOptions{Run: jobs.RunConfig{AckWait: 30 * time.Second}})
-	k := b.consumer("crashes")
-	held, err := k.Next(b.ctx, b.ctx)
+	b := queuetest.New(t, 1, 6)
+	b.Queue(jobs.RunConfig{AckWait: 30 * time.Second})
+	k := b.Consumer("crashes")
+	held, err := k.Next(b.Ctx, b.Ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.work(b.consumer("other"), 2)
-	dying, err := b.consumer("other2").Next(b.ctx, b.ctx)
+	b.Work(b.Consumer("other"), 2)
+	dying, err := b.Consumer("other2").Next(b.Ctx, b.Ctx)
 	if err == nil {
-		err = dying.Fail(b.ctx, io.ErrUnexpectedEOF)
+		err = dying.Fail(b.Ctx, io.ErrUnexpectedEOF)
 	}
 	for _, w := range []jobs.WorkerRecord{
-		{ID: "crashes", Engine: "cuda", Progress: []jobs.JobProgress{{Run: b.m.Run, Job: held.Job.ID}}},
-		{ID: "ends", Engine: "cpu", Progress: []jobs.JobProgress{{Run: b.m.Run, Job: held.Job.ID}}},
+		{ID: "crashes", Engine: "cuda", Progress: []jobs.JobProgress{{Run: b.M.Run, Job: held.Job.ID}}},
+		{ID: "ends", Engine: "cpu", Progress: []jobs.JobProgress{{Run: b.M.Run, Job: held.Job.ID}}},
 		{ID: "idle", Engine: "cpu"},
 	} {
 		if err == nil {
-			err = b.client.PutWorker(b.ctx, w)
+			err = b.Client.PutWorker(b.Ctx, w)
 		}
 	}
 	if err != nil {
@@ -65,12 +66,12 @@ func TestObserver(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = server.Close() }()
-	o := NewObserver(b.client, meter, nil, zerolog.Nop())
+	o := NewObserver(b.Client, meter, nil, zerolog.Nop())
 	look := func() string {
 		t.Helper()
 		for _, f := range []func() error{
-			func() error { return o.queue(b.ctx) }, func() error { return o.crew(b.ctx) },
-			func() error { return o.dead(b.ctx) }, func() error { return o.store(b.ctx) },
+			func() error { return o.queue(b.Ctx) }, func() error { return o.crew(b.Ctx) },
+			func() error { return o.dead(b.Ctx) }, func() error { return o.store(b.Ctx) },
 		} {
 			if err := f(); err != nil {
 				t.Fatal(err)
@@ -99,7 +100,7 @@ func TestObserver(t *testing.T) {
 		`surprisal_workers{engine="cuda",state="busy"} 1`, `surprisal_workers{engine="cpu",state="busy"} 1`, `surprisal_workers{engine="cpu",state="idle"} 1`,
 		"surprisal_nats_connected 1", "surprisal_heartbeat_age_seconds 0", "surprisal_workers_vanished_total 0")
 	for _, id := range []string{"crashes", "ends", "idle"} {
-		if err := b.client.RemoveWorker(b.ctx, id); err != nil {
+		if err := b.Client.RemoveWorker(b.Ctx, id); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -121,7 +122,7 @@ func TestObserver(t *testing.T) {
 	}
 	o.workers["crashes"].gone = time.Now().Add(-time.Hour)
 	silent(look())                                          // its job is on record as its own
-	if err := held.Done(b.ctx, jobs.Totals{}); err != nil { // as another would
+	if err := held.Done(b.Ctx, jobs.Totals{}); err != nil { // as another would
 		t.Fatal(err)
 	}
 	body := look()

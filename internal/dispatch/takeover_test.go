@@ -1,7 +1,6 @@
 package dispatch
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -19,140 +18,32 @@ import (
 
 	"surprisal/internal/jobs"
 	"surprisal/internal/score"
-	"surprisal/internal/shard"
+	"surprisal/internal/testkit/queuetest"
 	"surprisal/internal/usage"
 )
 
-// bench is a NATS server, a dispatcher's client and a planned run.
-type bench struct {
-	t      testing.TB
-	ctx    context.Context
-	server *jobs.Server
-	client *jobs.Client
-	m      *score.Manifest
-}
+// bench is a bench whose run is queued and waited for as dispatchers do it.
+type bench struct{ *queuetest.Bench }
 
 func newBench(t testing.TB, files, jobsEach int) *bench {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
-	t.Cleanup(cancel)
-	b := &bench{t: t, ctx: ctx, m: madeUp(filepath.Join(t.TempDir(), "out"), files, jobsEach)}
-	if err := shard.WriteManifest(ctx, b.m.Out, b.m); err != nil {
-		t.Fatal(err)
-	}
-	b.start()
-	return b
-}
-
-// start starts a server with an empty store, after stopping the one before.
-func (b *bench) start() {
-	b.t.Helper()
-	b.stop()
-	var err error
-	b.server, err = jobs.StartServer(b.ctx, jobs.ServerConfig{StoreDir: b.t.(interface{ TempDir() string }).TempDir()})
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	b.client = b.connect()
-	b.t.Cleanup(b.stop)
-}
-
-func (b *bench) stop() {
-	if b.server != nil {
-		b.client.Close()
-		b.server.Shutdown()
-		b.server = nil
-	}
-}
-
-func (b *bench) connect() *jobs.Client {
-	b.t.Helper()
-	c, err := jobs.Connect(b.ctx, jobs.Config{URLs: []string{b.server.URL()}, Token: b.server.Token(), Timeout: 20 * time.Second})
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	b.t.Cleanup(c.Close)
-	return c
-}
-
-// madeUp is the manifest of a run whose inputs nobody reads: one row a job.
-func madeUp(out string, files, jobsEach int) *score.Manifest {
-	m := &score.Manifest{
-		Version: score.FormatVersion, Run: "run-1", Created: "2026-01-02T03:04:05Z", Program: "test", Out: out, Inputs: []string{"/in"},
-		Options: score.Options{TextColumn: "text", Long: score.LongCarry, MaxLength: 2048, Special: score.SpecialText, Engine: score.EngineCPU},
-		Model:   score.Model{Dir: "/m", Digest: "sha256:aa", Tokenizer: "/t.json", TokenizerDigest: "sha256:bb"},
-	}
-	m.ConfigDigest = score.ConfigDigest(m.Options, m.Model)
-	for i := range files {
-		rel := fmt.Sprintf("%06d.parquet", i)
-		f := score.FilePlan{Input: score.Input{Path: "/in/" + rel, Rel: rel, Size: 1, Version: "v"}, Rows: int64(jobsEach), RowGroups: 1, Tokens: int64(jobsEach)}
-		for c := range jobsEach {
-			f.Cuts = append(f.Cuts, int64(c))
-		}
-		m.Files = append(m.Files, f)
-	}
-	return m
-}
-
-// commit writes a job's score file as a worker does.
-func commit(ctx context.Context, j score.Job) (shard.Totals, error) {
-	w, err := shard.Create(ctx, j, nil, shard.Metadata{Engine: "cpu", Device: "test", Program: "test", Precision: "float32"})
-	if err != nil {
-		return shard.Totals{}, err
-	}
-	defer func() { _ = w.Abort() }()
-	for row := j.First; row <= j.Last; row++ {
-		if err := w.Write(score.Score{Row: row, Tokens: 10, Bytes: 40, SumNLL: 20 + float64(row)}, shard.Kept{}); err != nil {
-			return shard.Totals{}, err
-		}
-	}
-	c, err := w.Commit(ctx)
-	return c.Totals, err
+	return &bench{queuetest.New(t, files, jobsEach)}
 }
 
 func (b *bench) queue(opt QueueOptions) *Submitted {
-	b.t.Helper()
-	s, err := takeStock(b.ctx, b.m, StaleAfter, zerolog.Nop())
+	b.T.Helper()
+	s, err := takeStock(b.Ctx, b.M, StaleAfter, zerolog.Nop())
 	if err == nil {
-		err = s.Queue(b.ctx, b.client, opt)
+		err = s.Queue(b.Ctx, b.Client, opt)
 	}
 	if err != nil {
-		b.t.Fatal(err)
+		b.T.Fatal(err)
 	}
 	return s
 }
 
-func (b *bench) consumer(id string) *jobs.Consumer {
-	b.t.Helper()
-	k, err := b.connect().NewConsumer(b.ctx, jobs.ConsumerConfig{Worker: id, FetchWait: 2 * time.Second, BackDelay: 20 * time.Millisecond})
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	return k
-}
-
-// work does n jobs and says which.
-func (b *bench) work(k *jobs.Consumer, n int) (done []string) {
-	b.t.Helper()
-	for range n {
-		l, err := k.Next(b.ctx, b.ctx)
-		if err != nil {
-			b.t.Fatal(err)
-		}
-		t, err := commit(b.ctx, l.Job)
-		if err == nil {
-			err = l.Done(b.ctx, jobs.Totals{Documents: t.Documents, Tokens: t.Tokens})
-		}
-		if err != nil {
-			b.t.Fatal(err)
-		}
-		done = append(done, l.Job.ID)
-	}
-	return done
-}
-
 func (b *bench) wait() (*Summary, error) {
-	return Wait(b.ctx, b.client, b.m.Run, func(Progress) {}, zerolog.Nop())
+	return Wait(b.Ctx, b.Client, b.M.Run, func(Progress) {}, zerolog.Nop())
 }
 
 // TestResumeWithoutQueue: the NATS server is gone with all it had. OUT alone is
@@ -160,23 +51,23 @@ func (b *bench) wait() (*Summary, error) {
 func TestResumeWithoutQueue(t *testing.T) {
 	b := newBench(t, 5, 8)
 	b.queue(QueueOptions{})
-	before := b.work(b.consumer("a"), 15)
-	b.start()
-	if _, err := Resume(b.ctx, b.client, b.m.Run, QueueOptions{}, zerolog.Nop()); !strings.Contains(fmt.Sprint(err), "dispatcher resume OUT") {
+	before := b.Work(b.Consumer("a"), 15)
+	b.Start()
+	if _, err := Resume(b.Ctx, b.Client, b.M.Run, QueueOptions{}, zerolog.Nop()); !strings.Contains(fmt.Sprint(err), "dispatcher resume OUT") {
 		t.Fatalf("resume of a run that the queue does not know: %v", err)
 	}
-	r, err := Resume(b.ctx, b.client, b.m.Out, QueueOptions{}, zerolog.Nop())
+	r, err := Resume(b.Ctx, b.Client, b.M.Out, QueueOptions{}, zerolog.Nop())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.Committed != 15 || r.Queued != 25 || r.Jobs != 40 || r.Run != b.m.Run {
+	if r.Committed != 15 || r.Queued != 25 || r.Jobs != 40 || r.Run != b.M.Run {
 		t.Fatalf("%+v", r)
 	}
 	// Once more, as after a second crash: what is queued stays queued, once.
-	if r, err = Resume(b.ctx, b.client, b.m.Run, QueueOptions{}, zerolog.Nop()); err != nil || r.Queued != 25 {
+	if r, err = Resume(b.Ctx, b.Client, b.M.Run, QueueOptions{}, zerolog.Nop()); err != nil || r.Queued != 25 {
 		t.Fatalf("%+v %v", r, err)
 	}
-	for _, id := range b.work(b.consumer("b"), 25) {
+	for _, id := range b.Work(b.Consumer("b"), 25) {
 		if slices.Contains(before, id) {
 			t.Errorf("job %s was scored again", id)
 		}
@@ -185,10 +76,10 @@ func TestResumeWithoutQueue(t *testing.T) {
 	if err != nil || !sum.Complete || sum.Documents != 40 {
 		t.Fatalf("%+v %v", sum, err)
 	}
-	if _, err := b.client.RunQueue(b.ctx, b.m.Run); !errors.Is(err, jobs.ErrNoRun) {
+	if _, err := b.Client.RunQueue(b.Ctx, b.M.Run); !errors.Is(err, jobs.ErrNoRun) {
 		t.Fatalf("the consumer of a complete run is there: %v", err)
 	}
-	if _, err := os.Stat(filepath.Join(b.m.Out, score.SuccessName)); err != nil {
+	if _, err := os.Stat(filepath.Join(b.M.Out, score.SuccessName)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -197,11 +88,11 @@ func TestResumeWithoutQueue(t *testing.T) {
 func TestOneDispatcherAtATime(t *testing.T) {
 	b := newBench(t, 1, 3)
 	b.queue(QueueOptions{})
-	other, err := b.connect().AcquireRun(b.ctx, b.m.Run, "submit", false, false)
+	other, err := b.Connect().AcquireRun(b.Ctx, b.M.Run, "submit", false, false)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = Resume(b.ctx, b.client, b.m.Out, QueueOptions{}, zerolog.Nop())
+	_, err = Resume(b.Ctx, b.Client, b.M.Out, QueueOptions{}, zerolog.Nop())
 	host, _ := os.Hostname()
 	var use *usage.Error
 	if !errors.As(err, &use) || strings.Contains(err.Error(), "\n") {
@@ -213,7 +104,7 @@ func TestOneDispatcherAtATime(t *testing.T) {
 		}
 	}
 	other.Release()
-	if _, err := Resume(b.ctx, b.client, b.m.Out, QueueOptions{}, zerolog.Nop()); err != nil {
+	if _, err := Resume(b.Ctx, b.Client, b.M.Out, QueueOptions{}, zerolog.Nop()); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -224,22 +115,22 @@ func TestManyWait(t *testing.T) {
 	b.queue(QueueOptions{})
 	var wg sync.WaitGroup
 	for range 3 {
-		c := b.connect()
+		c := b.Connect()
 		wg.Go(func() {
-			sum, err := Wait(b.ctx, c, b.m.Run, func(Progress) {}, zerolog.Nop())
+			sum, err := Wait(b.Ctx, c, b.M.Run, func(Progress) {}, zerolog.Nop())
 			if err != nil || !sum.Complete || sum.Documents != 12 {
 				t.Errorf("%+v %v", sum, err)
 			}
 		})
 	}
-	k := b.consumer("a")
-	b.work(k, 5)
-	if _, err := Resume(b.ctx, b.client, b.m.Run, QueueOptions{}, zerolog.Nop()); err != nil { // takes over from who waits
+	k := b.Consumer("a")
+	b.Work(k, 5)
+	if _, err := Resume(b.Ctx, b.Client, b.M.Run, QueueOptions{}, zerolog.Nop()); err != nil { // takes over from who waits
 		t.Fatal(err)
 	}
-	b.work(k, 7)
+	b.Work(k, 7)
 	wg.Wait()
-	r, err := b.client.Run(b.ctx, b.m.Run)
+	r, err := b.Client.Run(b.Ctx, b.M.Run)
 	if err != nil || r.State != jobs.RunComplete {
 		t.Fatalf("%+v %v", r, err)
 	}
@@ -249,11 +140,11 @@ func TestManyWait(t *testing.T) {
 func TestFilesDecide(t *testing.T) {
 	b := newBench(t, 1, 3)
 	b.queue(QueueOptions{})
-	k := b.consumer("a")
-	b.work(k, 2)
-	l, err := k.Next(b.ctx, b.ctx)
+	k := b.Consumer("a")
+	b.Work(k, 2)
+	l, err := k.Next(b.Ctx, b.Ctx)
 	if err == nil {
-		err = l.Done(b.ctx, jobs.Totals{Documents: 1})
+		err = l.Done(b.Ctx, jobs.Totals{Documents: 1})
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -266,7 +157,7 @@ func TestFilesDecide(t *testing.T) {
 		}
 		summed <- sum
 	}()
-	if again := b.work(k, 1); again[0] != l.Job.ID {
+	if again := b.Work(k, 1); again[0] != l.Job.ID {
 		t.Errorf("job %s was queued again, want %s", again[0], l.Job.ID)
 	}
 	if sum := <-summed; sum == nil || !sum.Complete || sum.Documents != 3 {
@@ -279,17 +170,17 @@ func TestFilesDecide(t *testing.T) {
 func TestDeathNotToldOf(t *testing.T) {
 	b := newBench(t, 1, 2)
 	b.queue(QueueOptions{})
-	k := b.consumer("a")
-	b.work(k, 1)
-	l, err := k.Next(b.ctx, b.ctx)
+	k := b.Consumer("a")
+	b.Work(k, 1)
+	l, err := k.Next(b.Ctx, b.Ctx)
 	if err == nil {
-		err = l.Fail(b.ctx, errors.New("bad rows"))
+		err = l.Fail(b.Ctx, errors.New("bad rows"))
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := newWatch(b.client, b.m, &Committed{Jobs: map[string]bool{}}, func(Progress) {}, zerolog.Nop(), alone{})
-	c, dead, err := w.follow(b.ctx, make(chan jobs.JobState))
+	w := newWatch(b.Client, b.M, &Committed{Jobs: map[string]bool{}}, func(Progress) {}, zerolog.Nop(), alone{})
+	c, dead, err := w.follow(b.Ctx, make(chan jobs.JobState))
 	if err != nil || len(c.Jobs) != 1 || len(dead) != 1 || dead[0].Job != l.Job.ID || w.resent != 0 {
 		t.Fatalf("%d committed, dead %+v, queued again %d times: %v", len(c.Jobs), dead, w.resent, err)
 	}
@@ -302,44 +193,44 @@ func TestRunConfigIsKept(t *testing.T) {
 	opt := QueueOptions{Run: jobs.RunConfig{AckWait: 15 * time.Second, MaxAttempts: 3}}
 	want := func(wait time.Duration) {
 		t.Helper()
-		q, err := b.client.RunQueue(b.ctx, b.m.Run)
+		q, err := b.Client.RunQueue(b.Ctx, b.M.Run)
 		if err != nil || q.Config.AckWait != wait || q.Config.MaxAttempts != 3 || q.Config.MaxLost != 5 {
 			t.Fatalf("%+v %v", q, err)
 		}
 	}
 	resume := func(opt QueueOptions) {
 		t.Helper()
-		if _, err := Resume(b.ctx, b.client, b.m.Out, opt, zerolog.Nop()); err != nil {
+		if _, err := Resume(b.Ctx, b.Client, b.M.Out, opt, zerolog.Nop()); err != nil {
 			t.Fatal(err)
 		}
 	}
 	b.queue(opt)
 	want(15 * time.Second)
-	if err := Cancel(b.ctx, b.client, b.m.Run, false); err != nil {
+	if err := Cancel(b.Ctx, b.Client, b.M.Run, false); err != nil {
 		t.Fatal(err)
 	}
 	resume(QueueOptions{}) // as on record
 	want(15 * time.Second)
 	resume(opt)
-	if err := Cancel(b.ctx, b.client, b.m.Run, false); err != nil {
+	if err := Cancel(b.Ctx, b.Client, b.M.Run, false); err != nil {
 		t.Fatal(err)
 	}
 	resume(QueueOptions{Run: jobs.RunConfig{AckWait: 20 * time.Second}}) // what is asked goes first
 	want(20 * time.Second)
-	if r, err := b.client.Run(b.ctx, b.m.Run); err != nil || r.Config != (jobs.RunConfig{AckWait: 20 * time.Second, MaxAttempts: 3}) {
+	if r, err := b.Client.Run(b.Ctx, b.M.Run); err != nil || r.Config != (jobs.RunConfig{AckWait: 20 * time.Second, MaxAttempts: 3}) {
 		t.Fatalf("on record: %+v %v", r.Config, err)
 	}
 	// The queue was wiped, a dispatcher has just recorded the run anew, and one that
 	// watches is the first to open it.
-	b.start()
-	r := jobs.NewRunRecord(b.m)
+	b.Start()
+	r := jobs.NewRunRecord(b.M)
 	r.Config = opt.Run
-	err := b.client.Setup(b.ctx, jobs.Topology{})
+	err := b.Client.Setup(b.Ctx, jobs.Topology{})
 	if err == nil {
-		err = b.client.PutRun(b.ctx, r)
+		err = b.Client.PutRun(b.Ctx, r)
 	}
 	if err == nil {
-		err = newWatch(b.client, b.m, &Committed{}, func(Progress) {}, zerolog.Nop(), alone{}).resubmit(b.ctx, []int32{0})
+		err = newWatch(b.Client, b.M, &Committed{}, func(Progress) {}, zerolog.Nop(), alone{}).resubmit(b.Ctx, []int32{0})
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -351,37 +242,37 @@ func TestRunConfigIsKept(t *testing.T) {
 func TestPauseCancelRetry(t *testing.T) {
 	b := newBench(t, 1, 6)
 	b.queue(QueueOptions{})
-	k := b.consumer("a")
-	b.work(k, 1)
-	if err := Pause(b.ctx, b.client, b.m.Run); err != nil {
+	k := b.Consumer("a")
+	b.Work(k, 1)
+	if err := Pause(b.Ctx, b.Client, b.M.Run); err != nil {
 		t.Fatal(err)
 	}
 	b.queue(QueueOptions{}) // submitting again does not let it go on
-	r, err := b.client.Run(b.ctx, b.m.Run)
+	r, err := b.Client.Run(b.Ctx, b.M.Run)
 	if err != nil || r.State != jobs.RunPaused {
 		t.Fatalf("%+v %v", r, err)
 	}
-	if q, err := b.client.RunQueue(b.ctx, b.m.Run); err != nil || !q.Paused || q.Pending != 5 {
+	if q, err := b.Client.RunQueue(b.Ctx, b.M.Run); err != nil || !q.Paused || q.Pending != 5 {
 		t.Fatalf("%+v %v", q, err)
 	}
-	if res, err := Resume(b.ctx, b.client, b.m.Run, QueueOptions{}, zerolog.Nop()); err != nil || !res.Unpaused {
+	if res, err := Resume(b.Ctx, b.Client, b.M.Run, QueueOptions{}, zerolog.Nop()); err != nil || !res.Unpaused {
 		t.Fatalf("%+v %v", res, err)
 	}
-	l, err := k.Next(b.ctx, b.ctx)
+	l, err := k.Next(b.Ctx, b.Ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := l.Fail(b.ctx, errors.New("bad rows")); err != nil {
+	if err := l.Fail(b.Ctx, errors.New("bad rows")); err != nil {
 		t.Fatal(err)
 	}
-	b.work(k, 4)
+	b.Work(k, 4)
 	if sum, err := b.wait(); err != nil || sum.Complete || len(sum.DeadJobs) != 1 {
 		t.Fatalf("%+v %v", sum, err)
 	}
-	if res, err := Resume(b.ctx, b.client, b.m.Run, QueueOptions{}, zerolog.Nop()); err != nil || res.Queued != 0 || res.Dead != 1 {
+	if res, err := Resume(b.Ctx, b.Client, b.M.Run, QueueOptions{}, zerolog.Nop()); err != nil || res.Queued != 0 || res.Dead != 1 {
 		t.Fatalf("resume is no retry: %+v %v", res, err)
 	}
-	if res, err := Retry(b.ctx, b.client, b.m.Run, RetryOptions{Dead: true, FailedFiles: true}, QueueOptions{}, zerolog.Nop()); err != nil || res.DeadJobs != 1 {
+	if res, err := Retry(b.Ctx, b.Client, b.M.Run, RetryOptions{Dead: true, FailedFiles: true}, QueueOptions{}, zerolog.Nop()); err != nil || res.DeadJobs != 1 {
 		t.Fatalf("%+v %v", res, err)
 	}
 	waited := make(chan error, 1)
@@ -394,10 +285,10 @@ func TestPauseCancelRetry(t *testing.T) {
 		t.Fatalf("who waits took an old death for a new one: %v", err)
 	case <-time.After(time.Second):
 	}
-	if l, err = k.Next(b.ctx, b.ctx); err != nil || len(l.Prior.History) != 1 || l.Prior.History[0].Error != "bad rows" {
+	if l, err = k.Next(b.Ctx, b.Ctx); err != nil || len(l.Prior.History) != 1 || l.Prior.History[0].Error != "bad rows" {
 		t.Fatalf("history is not kept: %+v %v", l.Prior, err)
 	}
-	if err := Cancel(b.ctx, b.client, b.m.Run, true); err != nil { // from under who waits
+	if err := Cancel(b.Ctx, b.Client, b.M.Run, true); err != nil { // from under who waits
 		t.Fatal(err)
 	}
 	select {
@@ -408,26 +299,18 @@ func TestPauseCancelRetry(t *testing.T) {
 	if err := <-waited; !errors.Is(err, ErrCancelled) {
 		t.Fatalf("who waits got %v", err)
 	}
-	_ = l.Abandon(b.ctx)
+	_ = l.Abandon(b.Ctx)
 	// A person who changes their mind resumes it.
-	if res, err := Resume(b.ctx, b.client, b.m.Run, QueueOptions{}, zerolog.Nop()); err != nil || res.Queued+res.Dead != 1 {
+	if res, err := Resume(b.Ctx, b.Client, b.M.Run, QueueOptions{}, zerolog.Nop()); err != nil || res.Queued+res.Dead != 1 {
 		t.Fatalf("%+v %v", res, err)
 	}
-	b.work(k, 1)
+	b.Work(k, 1)
 	if sum, err := b.wait(); err != nil || !sum.Complete {
 		t.Fatalf("%+v %v", sum, err)
 	}
 	var use *usage.Error
-	if err := Cancel(b.ctx, b.client, b.m.Run, false); !errors.As(err, &use) {
+	if err := Cancel(b.Ctx, b.Client, b.M.Run, false); !errors.As(err, &use) {
 		t.Fatalf("cancelling a complete run: %v", err)
-	}
-}
-
-func TestStatusOfAServerNotSetUp(t *testing.T) {
-	b := newBench(t, 1, 1)
-	st, err := GetStatus(b.ctx, b.client, "")
-	if err != nil || len(st.Runs) != 0 || len(st.Workers) != 0 {
-		t.Fatalf("%+v %v", st, err)
 	}
 }
 
@@ -452,14 +335,14 @@ func TestReconcileMany(t *testing.T) {
 		}
 		t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	}
-	m := madeUp(filepath.Join(dir, "out"), n/100, 100)
+	m := queuetest.MadeUp(filepath.Join(dir, "out"), n/100, 100)
 	all := m.Jobs()
 	const leave = 7
 	var g errgroup.Group
 	g.SetLimit(4 * runtime.GOMAXPROCS(0))
 	start := time.Now()
 	for _, j := range all[leave:] {
-		g.Go(func() error { _, err := commit(t.Context(), j); return err })
+		g.Go(func() error { _, err := queuetest.Commit(t.Context(), j); return err })
 	}
 	if err := g.Wait(); err != nil {
 		t.Fatal(err)

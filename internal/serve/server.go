@@ -146,7 +146,7 @@ func (s *Server) Run(ctx context.Context, connect func(context.Context) (*jobs.C
 			return err
 		}
 		defer client.Close()
-		m := dispatch.NewMonitor(client, s.cfg.Log)
+		m := dispatch.New(client, dispatch.Config{Log: s.cfg.Log})
 		s.client.Store(client)
 		s.watch.Store(m)
 		return m.Run(ctx)
