@@ -22,7 +22,7 @@ var layers = [][]string{
 	{"internal/score"},
 	{"internal/store"},
 	{"internal/jobs", "internal/model", "internal/shard"},
-	{"internal/gpu"}, // an engine is made of a model's tensors
+	{"internal/gpu", "internal/monitor"}, // an engine is made of a model's tensors
 	{"internal/dispatch", "internal/worker"},
 	{"internal/curate", "internal/serve"},
 	{"internal/report"},

@@ -16,6 +16,7 @@ import (
 
 	"surprisal/internal/dispatch"
 	"surprisal/internal/jobs"
+	"surprisal/internal/monitor"
 	"surprisal/internal/shard"
 )
 
@@ -142,7 +143,7 @@ func dispatcher(ctx context.Context, o options) error {
 	defer cancel(nil)
 	enough := errors.New("enough")
 	first := true
-	_, err = dispatch.Wait(ctx, client, m.Run, func(p dispatch.Progress) {
+	_, err = dispatch.Wait(ctx, client, m.Run, func(p monitor.Progress) {
 		switch {
 		case first:
 			first = false

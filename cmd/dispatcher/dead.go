@@ -9,8 +9,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"surprisal/internal/dispatch"
 	"surprisal/internal/jobs"
+	"surprisal/internal/monitor"
 )
 
 func newDead(l life) *cobra.Command {
@@ -105,7 +105,7 @@ func letters(cmd *cobra.Command, l life, args []string) ([]jobs.DeadLetter, erro
 	if len(args) > 0 {
 		run = args[0]
 	}
-	return dispatch.DeadLetters(l.drain, client, run)
+	return monitor.DeadLetters(l.drain, client, run)
 }
 
 // rowsOf says what a letter's job was to score.

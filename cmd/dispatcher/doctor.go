@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"surprisal/internal/dispatch"
+	"surprisal/internal/monitor"
 )
 
 func newDoctor(l life) *cobra.Command {
@@ -49,7 +50,7 @@ Exit codes: 0 no FAIL; 1 a FAIL; 2 wrong usage.`,
 			Monitor: str("monitor"), Out: str("out"), ModelDir: str("model"), Tokenizer: str("tokenizer"), Program: version,
 			Local: &dispatch.Local{
 				WorkerBin: str("worker-bin"), Args: []string{"--log-format", format, "--log-level", "error"}, WorkerLog: io.Discard,
-				Log: log, Report: func(dispatch.Progress) {}, Draining: func() {},
+				Log: log, Report: func(monitor.Progress) {}, Draining: func() {},
 			},
 		}
 		switch cfg, err := natsConfig(cmd, log); {

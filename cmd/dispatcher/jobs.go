@@ -12,8 +12,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"surprisal/internal/dispatch"
 	"surprisal/internal/jobs"
+	"surprisal/internal/monitor"
 	"surprisal/internal/place"
 	"surprisal/internal/score"
 )
@@ -51,7 +51,7 @@ ended), failed (to be tried again), done, dead.
 			return err
 		}
 		defer t.close()
-		req := dispatch.ListRequest{Out: t.out, Run: t.run, Client: t.client, Limit: limit}
+		req := monitor.ListRequest{Out: t.out, Run: t.run, Client: t.client, Limit: limit}
 		for _, n := range names {
 			req.States = append(req.States, jobs.State(n))
 		}
@@ -61,7 +61,7 @@ ended), failed (to be tried again), done, dead.
 		if !asJSON {
 			fmt.Fprintf(w, "%-26s  %-7s  %7s  %-19s  %s\n", "JOB", "STATE", "ATTEMPT", "CHANGED", "ROWS")
 		}
-		more, err := dispatch.ListJobs(l.drain, req, func(j dispatch.JobLine) error {
+		more, err := monitor.ListJobs(l.drain, req, func(j monitor.JobLine) error {
 			if asJSON {
 				return enc.Encode(j)
 			}
@@ -79,7 +79,7 @@ ended), failed (to be tried again), done, dead.
 }
 
 // printJobLine prints columns of fixed width: a list may be too long to measure.
-func printJobLine(w io.Writer, j dispatch.JobLine) error {
+func printJobLine(w io.Writer, j monitor.JobLine) error {
 	attempt, changed, rows := "-", "-", "(the output folder's manifest is not to be read here)"
 	if j.Attempt > 0 {
 		attempt = count(int64(j.Attempt))
@@ -124,7 +124,7 @@ its id or the beginning of it.`,
 			return err
 		}
 		defer t.close()
-		d, err := dispatch.GetJob(l.drain, t.client, t.out, t.run, args[1])
+		d, err := monitor.GetJob(l.drain, t.client, t.out, t.run, args[1])
 		if err != nil {
 			return err
 		}
@@ -136,7 +136,7 @@ its id or the beginning of it.`,
 	return cmd
 }
 
-func printJob(out io.Writer, d *dispatch.JobDetail) error {
+func printJob(out io.Writer, d *monitor.JobDetail) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	line := func(name, format string, a ...any) { fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, a...)) }
 	line("job", "%s of run %s", d.Job, d.Run)

@@ -4,14 +4,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"surprisal/internal/monitor"
 	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
 	"github.com/schollz/progressbar/v3"
 	"golang.org/x/term"
-
-	"surprisal/internal/dispatch"
 )
 
 // meter shows progress: a bar at a terminal, log lines elsewhere. Log lines
@@ -32,7 +31,7 @@ func newMeter(out *os.File) *meter {
 const lineEvery = 10 * time.Second
 
 // Show draws p.
-func (m *meter) Show(p dispatch.Progress, log zerolog.Logger) {
+func (m *meter) Show(p monitor.Progress, log zerolog.Logger) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if !m.bar {

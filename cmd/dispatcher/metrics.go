@@ -9,9 +9,9 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 
-	"surprisal/internal/dispatch"
 	"surprisal/internal/jobs"
 	"surprisal/internal/metrics"
+	"surprisal/internal/monitor"
 )
 
 // metricsFlags adds what a command that goes on for long is watched by.
@@ -21,15 +21,15 @@ func metricsFlags(cmd *cobra.Command) {
 	f.Bool("pprof", false, "serve /debug/pprof there too")
 }
 
-// monitor is a command's metrics; nil where nobody asked for them.
-type monitor struct {
+// exporter is a command's metrics; nil where nobody asked for them.
+type exporter struct {
 	meter    *metrics.Dispatcher
 	server   *metrics.Server
-	observer atomic.Pointer[dispatch.Observer]
+	observer atomic.Pointer[monitor.Observer]
 }
 
-// newMonitor serves what metricsFlags ask for, until Close.
-func newMonitor(cmd *cobra.Command, log zerolog.Logger) (*monitor, error) {
+// newExporter serves what metricsFlags ask for, until Close.
+func newExporter(cmd *cobra.Command, log zerolog.Logger) (*exporter, error) {
 	addr, _ := cmd.Flags().GetString("metrics-addr") // metricsFlags made them
 	pprof, _ := cmd.Flags().GetBool("pprof")
 	if addr == "" {
@@ -38,7 +38,7 @@ func newMonitor(cmd *cobra.Command, log zerolog.Logger) (*monitor, error) {
 		}
 		return nil, nil
 	}
-	m := &monitor{meter: metrics.NewDispatcher(version)}
+	m := &exporter{meter: metrics.NewDispatcher(version)}
 	server, err := metrics.Serve(m.meter.Set, metrics.ServerConfig{Address: addr, Pprof: pprof, Ready: func() []string {
 		if o := m.observer.Load(); o != nil {
 			return o.Unready()
@@ -54,7 +54,7 @@ func newMonitor(cmd *cobra.Command, log zerolog.Logger) (*monitor, error) {
 }
 
 // Close ends the server.
-func (m *monitor) Close() {
+func (m *exporter) Close() {
 	if m != nil {
 		_ = m.server.Close() // the command is over, whatever it says
 	}
@@ -62,11 +62,11 @@ func (m *monitor) Close() {
 
 // observe looks at the queue until end. What is known of runs comes from runs, or,
 // where that is nil, through show.
-func (m *monitor) observe(ctx context.Context, client *jobs.Client, runs func() (dispatch.Overview, bool), log zerolog.Logger) (show func(dispatch.Progress), end func()) {
+func (m *exporter) observe(ctx context.Context, client *jobs.Client, runs func() (monitor.Overview, bool), log zerolog.Logger) (show func(monitor.Progress), end func()) {
 	if m == nil {
-		return func(dispatch.Progress) {}, func() {}
+		return func(monitor.Progress) {}, func() {}
 	}
-	o := dispatch.NewObserver(client, m.meter, runs, log)
+	o := monitor.NewObserver(client, m.meter, runs, log)
 	m.observer.Store(o)
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan error, 1)

@@ -12,6 +12,7 @@ import (
 
 	"surprisal/internal/dispatch"
 	"surprisal/internal/jobs"
+	"surprisal/internal/monitor"
 )
 
 func newSubmit(l life) *cobra.Command {
@@ -116,7 +117,7 @@ func waitFor(cmd *cobra.Command, l life, run string) error {
 	if err != nil {
 		return err
 	}
-	mon, err := newMonitor(cmd, log)
+	mon, err := newExporter(cmd, log)
 	if err != nil {
 		return err
 	}
@@ -128,7 +129,7 @@ func waitFor(cmd *cobra.Command, l life, run string) error {
 	defer client.Close()
 	tell, end := mon.observe(l.drain, client, nil, log)
 	defer end()
-	sum, err := dispatch.Wait(l.drain, client, run, func(p dispatch.Progress) { tell(p); meter.Show(p, log) }, log)
+	sum, err := dispatch.Wait(l.drain, client, run, func(p monitor.Progress) { tell(p); meter.Show(p, log) }, log)
 	meter.Close()
 	if l.drain.Err() != nil && sum == nil {
 		return fmt.Errorf("stopped waiting; the run goes on: %w", dispatch.ErrInterrupted)
@@ -157,7 +158,7 @@ func printRuns(cmd *cobra.Command, l life) error {
 		return err
 	}
 	defer client.Close()
-	runs, err := dispatch.ListRuns(l.drain, client)
+	runs, err := monitor.ListRuns(l.drain, client)
 	if err != nil {
 		return err
 	}
@@ -174,7 +175,7 @@ func printRuns(cmd *cobra.Command, l life) error {
 }
 
 // left is the time that a run still takes, for people.
-func left(p dispatch.Pace) string {
+func left(p monitor.Pace) string {
 	if p.Left == nil {
 		return "-"
 	}
@@ -202,7 +203,7 @@ func newStatus(l life) *cobra.Command {
 		if len(args) == 1 {
 			run = args[0]
 		}
-		st, err := dispatch.GetStatus(l.drain, client, run)
+		st, err := monitor.GetStatus(l.drain, client, run)
 		if err != nil {
 			return err
 		}
@@ -214,7 +215,7 @@ func newStatus(l life) *cobra.Command {
 	return cmd
 }
 
-func printStatus(cmd *cobra.Command, st *dispatch.Status) error {
+func printStatus(cmd *cobra.Command, st *monitor.Status) error {
 	t := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 	for _, r := range st.Runs {
 		fmt.Fprintf(t, "run\t%s  %s\n", r.Run.ID, r.Run.State)

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"surprisal/internal/dispatch"
+	"surprisal/internal/monitor"
 )
 
 func newRun(l life) *cobra.Command {
@@ -67,7 +68,7 @@ func runLocal(cmd *cobra.Command, l life, inputs []string) error {
 	if err != nil {
 		return err
 	}
-	mon, err := newMonitor(cmd, log)
+	mon, err := newExporter(cmd, log)
 	if err != nil {
 		return err
 	}
@@ -78,13 +79,13 @@ func runLocal(cmd *cobra.Command, l life, inputs []string) error {
 	}
 	local := dispatch.Local{
 		Workers: workers, Threads: threads, WorkerBin: bin, Args: args, WorkerLog: meter, Log: log, ArgsOf: workerArgs(cmd),
-		Report: func(p dispatch.Progress) { meter.Show(p, log) },
+		Report: func(p monitor.Progress) { meter.Show(p, log) },
 		Draining: func() {
 			log.Warn().Msg("draining: jobs in hand are finished, no more are taken; interrupt again to stop now")
 		},
 	}
 	if mon != nil {
-		local.Metrics, local.Observe = mon.meter, func(o *dispatch.Observer) { mon.observer.Store(o) }
+		local.Metrics, local.Observe = mon.meter, func(o *monitor.Observer) { mon.observer.Store(o) }
 	}
 	sum, err := local.Run(l.drain, l.ctx, req)
 	meter.Close()

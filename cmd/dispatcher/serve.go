@@ -93,7 +93,7 @@ func runServe(cmd *cobra.Command, l life) error {
 	if !serve.Loopback(listener.Addr()) {
 		log.Warn().Str("addr", listener.Addr().String()).Msg("other machines may look, over plain HTTP; a token typed into the page travels the same way")
 	}
-	mon, err := newMonitor(cmd, log)
+	mon, err := newExporter(cmd, log)
 	if err != nil {
 		_ = listener.Close() // nothing was served
 		return err

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"surprisal/internal/dispatch"
+	"surprisal/internal/monitor"
 )
 
 func newVerify(l life) *cobra.Command {
@@ -88,7 +89,7 @@ func runVerify(cmd *cobra.Command, l life, arg string) error {
 	v, err := dispatch.Verify(l.drain, dispatch.VerifyRequest{
 		Out: t.out, Client: t.client, Repair: repair, StaleAfter: stale, Rescore: rescore, Seed: seed,
 		Local: &dispatch.Local{
-			WorkerBin: bin, Args: workerArgs, WorkerLog: os.Stderr, Log: log, Report: func(dispatch.Progress) {}, Draining: func() {},
+			WorkerBin: bin, Args: workerArgs, WorkerLog: os.Stderr, Log: log, Report: func(monitor.Progress) {}, Draining: func() {},
 		},
 	})
 	if err != nil {

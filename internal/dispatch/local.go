@@ -20,6 +20,7 @@ import (
 
 	"surprisal/internal/jobs"
 	"surprisal/internal/metrics"
+	"surprisal/internal/monitor"
 	"surprisal/internal/score"
 	"surprisal/internal/usage"
 )
@@ -37,8 +38,8 @@ type Local struct {
 	// Observe is told of an observer of the run's queue, which runs with it, on
 	// Metrics; nil without.
 	Metrics  *metrics.Dispatcher
-	Observe  func(*Observer)
-	Report   func(Progress)
+	Observe  func(*monitor.Observer)
+	Report   func(monitor.Progress)
 	Draining func() // told when a drain begins
 	Log      zerolog.Logger
 }
@@ -163,9 +164,9 @@ func (l *Local) score(drain, ctx context.Context, bin string, workers int, s *Su
 	defer endObserver()
 	report := l.Report
 	if l.Metrics != nil {
-		o := NewObserver(client, l.Metrics, nil, l.Log)
+		o := monitor.NewObserver(client, l.Metrics, nil, l.Log)
 		l.Observe(o)
-		report = func(p Progress) { o.Show(p); l.Report(p) }
+		report = func(p monitor.Progress) { o.Show(p); l.Report(p) }
 		g.Go(func() error { return o.Run(observed) })
 	}
 	var committed *Committed

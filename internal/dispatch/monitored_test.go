@@ -11,12 +11,13 @@ import (
 	"github.com/rs/zerolog"
 
 	"surprisal/internal/jobs"
+	"surprisal/internal/monitor"
 )
 
 // look is a monitor that runs until the test ends.
-func look(t *testing.T, b *bench, c *jobs.Client) *Monitor {
+func look(t *testing.T, b *bench, c *jobs.Client) *monitor.Monitor {
 	t.Helper()
-	m := New(c, Config{Every: 100 * time.Millisecond})
+	m := monitor.New(c, monitor.Config{Every: 100 * time.Millisecond})
 	ctx, cancel := context.WithCancel(b.Ctx)
 	done := make(chan error, 1)
 	go func() { done <- m.Run(ctx) }()
@@ -30,9 +31,9 @@ func look(t *testing.T, b *bench, c *jobs.Client) *Monitor {
 }
 
 // sees waits until the monitor's only run has these jobs by state.
-func sees(t *testing.T, m *Monitor, state jobs.RunState, want map[jobs.State]int) RunStatus {
+func sees(t *testing.T, m *monitor.Monitor, state jobs.RunState, want map[jobs.State]int) monitor.RunStatus {
 	t.Helper()
-	var o Overview
+	var o monitor.Overview
 	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		o = m.Overview()
 		if len(o.Runs) == 1 && o.Trouble == nil && !o.More[0].Counting && o.Runs[0].Run.State == state && maps.Equal(o.Runs[0].Jobs, want) {
@@ -40,7 +41,7 @@ func sees(t *testing.T, m *Monitor, state jobs.RunState, want map[jobs.State]int
 		}
 	}
 	t.Fatalf("never a %s run of %v: %+v", state, want, o)
-	return RunStatus{}
+	return monitor.RunStatus{}
 }
 
 // TestMonitor: what it keeps is what GetStatus tells, through done, failed and dead
@@ -82,7 +83,7 @@ func TestMonitor(t *testing.T) {
 		t.Fatal(err)
 	}
 	rs := sees(t, m, jobs.RunRunning, map[jobs.State]int{jobs.StateDone: 3, jobs.StateDead: 1})
-	st, err := GetStatus(b.Ctx, b.Client, b.M.Run)
+	st, err := monitor.GetStatus(b.Ctx, b.Client, b.M.Run)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +131,7 @@ func TestMonitor(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.Work(b.Consumer("c"), 1)
-	for _, m := range []*Monitor{m, late} {
+	for _, m := range []*monitor.Monitor{m, late} {
 		sees(t, m, jobs.RunRunning, map[jobs.State]int{jobs.StateDone: 12})
 	}
 

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"surprisal/internal/jobs"
+	"surprisal/internal/monitor"
 	"surprisal/internal/score"
 	"surprisal/internal/testkit/queuetest"
 	"surprisal/internal/usage"
@@ -43,7 +44,7 @@ func (b *bench) queue(opt QueueOptions) *Submitted {
 }
 
 func (b *bench) wait() (*Summary, error) {
-	return Wait(b.Ctx, b.Client, b.M.Run, func(Progress) {}, zerolog.Nop())
+	return Wait(b.Ctx, b.Client, b.M.Run, func(monitor.Progress) {}, zerolog.Nop())
 }
 
 // TestResumeWithoutQueue: the NATS server is gone with all it had. OUT alone is
@@ -117,7 +118,7 @@ func TestManyWait(t *testing.T) {
 	for range 3 {
 		c := b.Connect()
 		wg.Go(func() {
-			sum, err := Wait(b.Ctx, c, b.M.Run, func(Progress) {}, zerolog.Nop())
+			sum, err := Wait(b.Ctx, c, b.M.Run, func(monitor.Progress) {}, zerolog.Nop())
 			if err != nil || !sum.Complete || sum.Documents != 12 {
 				t.Errorf("%+v %v", sum, err)
 			}
@@ -179,7 +180,7 @@ func TestDeathNotToldOf(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := newWatch(b.Client, b.M, &Committed{Jobs: map[string]bool{}}, func(Progress) {}, zerolog.Nop(), alone{})
+	w := newWatch(b.Client, b.M, &Committed{Jobs: map[string]bool{}}, func(monitor.Progress) {}, zerolog.Nop(), alone{})
 	c, dead, err := w.follow(b.Ctx, make(chan jobs.JobState))
 	if err != nil || len(c.Jobs) != 1 || len(dead) != 1 || dead[0].Job != l.Job.ID || w.resent != 0 {
 		t.Fatalf("%d committed, dead %+v, queued again %d times: %v", len(c.Jobs), dead, w.resent, err)
@@ -230,7 +231,7 @@ func TestRunConfigIsKept(t *testing.T) {
 		err = b.Client.PutRun(b.Ctx, r)
 	}
 	if err == nil {
-		err = newWatch(b.Client, b.M, &Committed{}, func(Progress) {}, zerolog.Nop(), alone{}).resubmit(b.Ctx, []int32{0})
+		err = newWatch(b.Client, b.M, &Committed{}, func(monitor.Progress) {}, zerolog.Nop(), alone{}).resubmit(b.Ctx, []int32{0})
 	}
 	if err != nil {
 		t.Fatal(err)

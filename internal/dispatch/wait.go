@@ -10,6 +10,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"surprisal/internal/jobs"
+	"surprisal/internal/monitor"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
 	"surprisal/internal/usage"
@@ -18,7 +19,7 @@ import (
 // Wait follows a submitted run to its end, checks OUT and sums up. Any number may
 // wait; one of them has the run's lease, queues lost jobs again and finishes it.
 // When that one dies another takes over.
-func Wait(ctx context.Context, client *jobs.Client, run string, report func(Progress), log zerolog.Logger) (*Summary, error) {
+func Wait(ctx context.Context, client *jobs.Client, run string, report func(monitor.Progress), log zerolog.Logger) (*Summary, error) {
 	started := time.Now()
 	keep := keeper{client: client, run: run}
 	keep.try(ctx)

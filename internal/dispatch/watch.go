@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"surprisal/internal/jobs"
+	"surprisal/internal/monitor"
 	"surprisal/internal/score"
 )
 
@@ -26,7 +27,7 @@ type DeadJob struct {
 type watch struct {
 	client  *jobs.Client
 	m       *score.Manifest
-	report  func(Progress)
+	report  func(monitor.Progress)
 	log     zerolog.Logger
 	started time.Time
 	rows    int64
@@ -53,7 +54,7 @@ func (alone) Held() bool { return true }
 
 type progressSum struct{ documents, tokens int64 }
 
-func newWatch(client *jobs.Client, m *score.Manifest, c *Committed, report func(Progress), log zerolog.Logger, t tenure) *watch {
+func newWatch(client *jobs.Client, m *score.Manifest, c *Committed, report func(monitor.Progress), log zerolog.Logger, t tenure) *watch {
 	w := &watch{
 		client: client, m: m, tenure: t, report: report, log: log, started: time.Now(),
 		before: progressSum{c.Totals.Documents, c.Totals.Tokens}, board: newBoard(m, c),
@@ -296,7 +297,7 @@ func (w *watch) take(s jobs.JobState) {
 // What was shown never shrinks while a job passes from hand to file.
 func (w *watch) draw(ctx context.Context, shown progressSum) progressSum {
 	b := w.board
-	p := Progress{
+	p := monitor.Progress{
 		Jobs: len(b.place), Rows: w.rows, Elapsed: time.Since(w.started), Left: -1, Paused: w.paused, Done: b.committed(),
 		Dead: b.count[jobs.StateDead], Running: b.count[jobs.StateRunning], Waiting: b.waiting(),
 		Run: w.m.Run, States: b.states(), LastCommit: w.commit,

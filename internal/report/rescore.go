@@ -10,6 +10,7 @@ import (
 
 	"surprisal/internal/curate"
 	"surprisal/internal/dispatch"
+	"surprisal/internal/monitor"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
 )
@@ -114,7 +115,7 @@ func (r *Rescorer) scratch(do func(dir string) error) error {
 func (r *Rescorer) run(ctx context.Context, dir string, req dispatch.Request) (*curate.Corpus, error) {
 	local := r.Local
 	if local.Report == nil {
-		local.Report = func(dispatch.Progress) {}
+		local.Report = func(monitor.Progress) {}
 	}
 	if local.Draining == nil {
 		local.Draining = func() {}

@@ -7,8 +7,8 @@ import (
 	"strconv"
 	"time"
 
-	"surprisal/internal/dispatch"
 	"surprisal/internal/jobs"
+	"surprisal/internal/monitor"
 	"surprisal/internal/usage"
 )
 
@@ -69,34 +69,34 @@ func pageOf(r *http.Request, size int) int {
 }
 
 type jobsAnswer struct {
-	Run   string             `json:"run"`
-	State string             `json:"state"`
-	Jobs  []dispatch.JobLine `json:"jobs"`
-	Page  int                `json:"page"`
-	Size  int                `json:"size"`
-	More  bool               `json:"more"`
-	Deep  bool               `json:"deep"` // there is more, and no page has it
-	Took  float64            `json:"took"` // seconds
+	Run   string            `json:"run"`
+	State string            `json:"state"`
+	Jobs  []monitor.JobLine `json:"jobs"`
+	Page  int               `json:"page"`
+	Size  int               `json:"size"`
+	More  bool              `json:"more"`
+	Deep  bool              `json:"deep"` // there is more, and no page has it
+	Took  float64           `json:"took"` // seconds
 }
 
 // jobs lists a page of a run's jobs, as dispatcher jobs does, the newest first.
 func (s *Server) jobs(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
-	a := jobsAnswer{Run: q.Get("run"), State: q.Get("state"), Jobs: []dispatch.JobLine{}, Page: pageOf(r, jobsPage), Size: jobsPage}
+	a := jobsAnswer{Run: q.Get("run"), State: q.Get("state"), Jobs: []monitor.JobLine{}, Page: pageOf(r, jobsPage), Size: jobsPage}
 	began := time.Now()
 	err := s.scan(r.Context(), func(ctx context.Context, client *jobs.Client) error {
 		rec, err := client.Run(ctx, a.Run)
 		if err != nil {
 			return err
 		}
-		req := dispatch.ListRequest{Out: rec.Out, Run: rec.ID, Client: client, Skip: a.Page * jobsPage, Limit: jobsPage, Newest: true}
+		req := monitor.ListRequest{Out: rec.Out, Run: rec.ID, Client: client, Skip: a.Page * jobsPage, Limit: jobsPage, Newest: true}
 		if m := s.watch.Load(); m != nil {
 			req.Newer = m.Newest
 		}
 		if a.State != "" {
 			req.States = []jobs.State{jobs.State(a.State)}
 		}
-		a.More, err = dispatch.ListJobs(ctx, req, func(j dispatch.JobLine) error {
+		a.More, err = monitor.ListJobs(ctx, req, func(j monitor.JobLine) error {
 			a.Jobs = append(a.Jobs, j)
 			return nil
 		})
@@ -115,13 +115,13 @@ func (s *Server) jobs(w http.ResponseWriter, r *http.Request) {
 // job tells all of one job, as dispatcher job does.
 func (s *Server) job(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
-	var d *dispatch.JobDetail
+	var d *monitor.JobDetail
 	err := s.scan(r.Context(), func(ctx context.Context, client *jobs.Client) error {
 		rec, err := client.Run(ctx, q.Get("run"))
 		if err != nil {
 			return err
 		}
-		d, err = dispatch.GetJob(ctx, client, rec.Out, rec.ID, q.Get("job"))
+		d, err = monitor.GetJob(ctx, client, rec.Out, rec.ID, q.Get("job"))
 		return err
 	})
 	if err != nil {
@@ -158,7 +158,7 @@ func (s *Server) dead(w http.ResponseWriter, r *http.Request) {
 // how many there are; run is empty for all runs.
 func (s *Server) letters(ctx context.Context, run string, skip, limit int) (list []jobs.DeadLetter, total int, err error) {
 	err = s.scan(ctx, func(ctx context.Context, client *jobs.Client) (err error) {
-		list, total, err = dispatch.NewestDead(ctx, client, run, skip, limit)
+		list, total, err = monitor.NewestDead(ctx, client, run, skip, limit)
 		return err
 	})
 	for i := range list {

@@ -17,8 +17,8 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"surprisal/internal/dispatch"
 	"surprisal/internal/jobs"
+	"surprisal/internal/monitor"
 )
 
 func newServer(t *testing.T, cfg Config) *Server {
@@ -243,11 +243,11 @@ func TestComposeRuns(t *testing.T) {
 		return jobs.RunRecord{ID: id, State: s, Jobs: 10, Rows: 100, Model: jobs.RunRecord{}.Model}
 	}
 	left := 30.0
-	over := dispatch.Overview{Status: dispatch.Status{Runs: []dispatch.RunStatus{
-		{Run: rec("running", jobs.RunRunning), Jobs: map[jobs.State]int{jobs.StateDone: 3, jobs.StateDead: 1}, Documents: 30, Pace: dispatch.Pace{Left: &left}},
+	over := monitor.Overview{Status: monitor.Status{Runs: []monitor.RunStatus{
+		{Run: rec("running", jobs.RunRunning), Jobs: map[jobs.State]int{jobs.StateDone: 3, jobs.StateDead: 1}, Documents: 30, Pace: monitor.Pace{Left: &left}},
 		{Run: rec("paused", jobs.RunPaused), Jobs: map[jobs.State]int{}},
 		{Run: rec("complete", jobs.RunComplete), Jobs: map[jobs.State]int{}},
-	}}, More: make([]dispatch.RunMore, 3)}
+	}}, More: make([]monitor.RunMore, 3)}
 	st := state{fleet: fleet{States: map[string]int{}}, workers: []worker{{State: "busy", Hand: []inHand{{Run: "running", Documents: 4, Tokens: 9}, {Run: "running"}}}}}
 	composeRuns(&st, newHistory(), over, true)
 	var order []string
@@ -257,10 +257,10 @@ func TestComposeRuns(t *testing.T) {
 	if fmt.Sprint(order) != "[running paused complete]" {
 		t.Errorf("%v", order)
 	}
-	if r := st.runs[0]; r.Counts[dispatch.StateQueued] != 6 || r.Documents != 34 || r.Workers != 1 || r.Rates == nil {
+	if r := st.runs[0]; r.Counts[monitor.StateQueued] != 6 || r.Documents != 34 || r.Workers != 1 || r.Rates == nil {
 		t.Errorf("%+v", r)
 	}
-	if _, ours := over.Runs[0].Jobs[dispatch.StateQueued]; ours {
+	if _, ours := over.Runs[0].Jobs[monitor.StateQueued]; ours {
 		t.Error("the monitor's counts were changed, which others may be reading")
 	}
 	if r := st.runs[2]; r.Documents != 100 || r.Counts[jobs.StateDone] != 10 || r.Rates != nil {

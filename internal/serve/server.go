@@ -18,8 +18,8 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
 
-	"surprisal/internal/dispatch"
 	"surprisal/internal/jobs"
+	"surprisal/internal/monitor"
 )
 
 //go:embed assets
@@ -57,7 +57,7 @@ type Server struct {
 	files  map[string]file
 	began  time.Time
 	client atomic.Pointer[jobs.Client] // nil until NATS is reached
-	watch  atomic.Pointer[dispatch.Monitor]
+	watch  atomic.Pointer[monitor.Monitor]
 	scans  chan struct{} // a slot for each list being read
 	busy   sync.Map      // runs and workers that something is being done to
 
@@ -124,7 +124,7 @@ func (s *Server) Register(mux *http.ServeMux) {
 
 // Overview is what is known of runs, queue and workers; ok is false before there is a
 // connection.
-func (s *Server) Overview() (over dispatch.Overview, ok bool) {
+func (s *Server) Overview() (over monitor.Overview, ok bool) {
 	m := s.watch.Load()
 	if m == nil {
 		return over, false
@@ -146,7 +146,7 @@ func (s *Server) Run(ctx context.Context, connect func(context.Context) (*jobs.C
 			return err
 		}
 		defer client.Close()
-		m := dispatch.New(client, dispatch.Config{Log: s.cfg.Log})
+		m := monitor.New(client, monitor.Config{Log: s.cfg.Log})
 		s.client.Store(client)
 		s.watch.Store(m)
 		return m.Run(ctx)

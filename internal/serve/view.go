@@ -11,8 +11,8 @@ import (
 	"strings"
 	"time"
 
-	"surprisal/internal/dispatch"
 	"surprisal/internal/jobs"
+	"surprisal/internal/monitor"
 )
 
 const (
@@ -135,7 +135,7 @@ func (s *Server) compose(h *history, now time.Time) state {
 	s.mu.Unlock()
 	st := state{at: now, link: link{URL: s.cfg.NATS, Why: "NATS has not been reached yet"}}
 	st.fleet = fleet{States: map[string]int{}, Step: sampleEvery.Seconds()}
-	var over dispatch.Overview
+	var over monitor.Overview
 	if m := s.watch.Load(); m != nil {
 		over = m.Overview()
 		if u := s.client.Load().URL(); u != "" {
@@ -226,7 +226,7 @@ func (s *Server) composeWorkers(st *state, h *history, now time.Time) {
 	slices.SortFunc(st.workers, func(a, b worker) int { return strings.Compare(a.ID, b.ID) })
 }
 
-func composeRuns(st *state, h *history, over dispatch.Overview, sampled bool) {
+func composeRuns(st *state, h *history, over monitor.Overview, sampled bool) {
 	f := &st.fleet
 	there := map[string]bool{}
 	for i := len(over.Runs) - 1; i >= 0; i-- {
@@ -269,7 +269,7 @@ func composeRuns(st *state, h *history, over dispatch.Overview, sampled bool) {
 			left -= n
 		}
 		if left > 0 && !more.Counting {
-			r.Counts[dispatch.StateQueued] = left
+			r.Counts[monitor.StateQueued] = left
 		}
 		f.Dead += r.Counts[jobs.StateDead]
 		p := h.runs[rec.ID]

@@ -13,6 +13,7 @@ import (
 	"surprisal/internal/dispatch"
 	"surprisal/internal/jobs"
 	"surprisal/internal/jobs/simnats"
+	"surprisal/internal/monitor"
 	"surprisal/internal/score"
 )
 
@@ -135,7 +136,7 @@ func (s *simulation) dispatcher() {
 		if err != nil {
 			return false, err
 		}
-		sum, err := dispatch.Wait(ctx, client, s.m.Run, func(dispatch.Progress) {}, log)
+		sum, err := dispatch.Wait(ctx, client, s.m.Run, func(monitor.Progress) {}, log)
 		if err != nil {
 			return false, err
 		}
@@ -147,7 +148,7 @@ func (s *simulation) dispatcher() {
 // watcher is somebody who waits for the run as well.
 func (s *simulation) watcher() {
 	s.life("watcher", func(*process) {}, func(ctx context.Context, p *process, client *jobs.Client) (bool, error) {
-		_, err := dispatch.Wait(ctx, client, s.m.Run, func(dispatch.Progress) {}, s.logger(p.name))
+		_, err := dispatch.Wait(ctx, client, s.m.Run, func(monitor.Progress) {}, s.logger(p.name))
 		return err == nil, err
 	})
 }
