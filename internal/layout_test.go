@@ -24,7 +24,7 @@ var layers = [][]string{
 	{"internal/jobs", "internal/model", "internal/shard"},
 	{"internal/gpu", "internal/monitor"}, // an engine is made of a model's tensors
 	{"internal/dispatch", "internal/worker"},
-	{"internal/curate", "internal/serve"},
+	{"internal/audit", "internal/curate", "internal/serve"},
 	{"internal/report"},
 	{"internal/testkit"}, // what tests share: see testkitUsers
 	{"cmd/dispatcher", "cmd/worker", "internal/tools", "bench", "e2e"},

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"surprisal/internal/audit"
 	"surprisal/internal/dispatch"
 	"surprisal/internal/monitor"
 )
@@ -46,7 +47,7 @@ Exit codes: 0 no FAIL; 1 a FAIL; 2 wrong usage.`,
 		if err != nil {
 			return err
 		}
-		req := dispatch.DoctorRequest{
+		req := audit.DoctorRequest{
 			Monitor: str("monitor"), Out: str("out"), ModelDir: str("model"), Tokenizer: str("tokenizer"), Program: version,
 			Local: &dispatch.Local{
 				WorkerBin: str("worker-bin"), Args: []string{"--log-format", format, "--log-level", "error"}, WorkerLog: io.Discard,
@@ -59,10 +60,10 @@ Exit codes: 0 no FAIL; 1 a FAIL; 2 wrong usage.`,
 		case !errors.Is(err, errNoNATS):
 			return err
 		}
-		var list []dispatch.Check
+		var list []audit.Check
 		failed := false
-		err = dispatch.Diagnose(l.drain, req, func(c dispatch.Check) {
-			failed = failed || c.State == dispatch.CheckFail
+		err = audit.Diagnose(l.drain, req, func(c audit.Check) {
+			failed = failed || c.State == audit.CheckFail
 			if list = append(list, c); asJSON {
 				return
 			}

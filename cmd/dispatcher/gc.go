@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"surprisal/internal/audit"
 	"surprisal/internal/dispatch"
 )
 
@@ -53,10 +54,10 @@ Committed score files are never touched.`,
 			return err
 		}
 		defer t.close()
-		list := []dispatch.Garbage{}
-		err = dispatch.CollectGarbage(l.drain, dispatch.GarbageRequest{
+		list := []audit.Garbage{}
+		err = audit.CollectGarbage(l.drain, audit.GarbageRequest{
 			Out: t.out, StaleAfter: stale, Quarantine: quarantine, Client: t.client, Run: t.run, OlderThan: older, DryRun: dry,
-		}, func(g dispatch.Garbage) error {
+		}, func(g audit.Garbage) error {
 			if asJSON {
 				list = append(list, g)
 				return nil

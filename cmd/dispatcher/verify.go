@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"surprisal/internal/audit"
 	"surprisal/internal/dispatch"
 	"surprisal/internal/monitor"
 )
@@ -86,7 +87,7 @@ func runVerify(cmd *cobra.Command, l life, arg string) error {
 		workerArgs = append(workerArgs, "--threads", strconv.Itoa(threads))
 	}
 	began := time.Now()
-	v, err := dispatch.Verify(l.drain, dispatch.VerifyRequest{
+	v, err := audit.Verify(l.drain, audit.VerifyRequest{
 		Out: t.out, Client: t.client, Repair: repair, StaleAfter: stale, Rescore: rescore, Seed: seed,
 		Local: &dispatch.Local{
 			WorkerBin: bin, Args: workerArgs, WorkerLog: os.Stderr, Log: log, Report: func(monitor.Progress) {}, Draining: func() {},
@@ -107,7 +108,7 @@ func runVerify(cmd *cobra.Command, l life, arg string) error {
 	return err
 }
 
-func printVerification(w io.Writer, v *dispatch.Verification, repair bool, took time.Duration) error {
+func printVerification(w io.Writer, v *audit.Verification, repair bool, took time.Duration) error {
 	for _, f := range v.Findings {
 		done := f.Remedy
 		if f.Mended != "" {

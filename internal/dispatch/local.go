@@ -53,20 +53,20 @@ var ErrInterrupted = errors.New("interrupted")
 // ends, everything stops at once.
 func (l *Local) Run(drain, ctx context.Context, req Request) (*Summary, error) {
 	started := time.Now()
-	bin, err := findWorker(l.WorkerBin)
+	bin, err := FindWorker(l.WorkerBin)
 	if err != nil {
 		return nil, err
 	}
 	var workers int
 	req.Engine = func(ctx context.Context, e score.EngineKind) (_ score.EngineKind, _ int, err error) {
-		have, err := askEngines(ctx, bin)
+		have, err := AskEngines(ctx, bin)
 		if err != nil {
 			return "", 0, err
 		}
 		if e == score.EngineAuto {
 			e = have.best()
 		}
-		if !have.has(e) { // before OUT is pinned to it
+		if !have.Has(e) { // before OUT is pinned to it
 			return "", 0, usage.Errorf("--engine %s: the worker program has only %v on this machine", e, have.Engines)
 		}
 		workers, err = l.workers(e, have)
@@ -111,7 +111,7 @@ func (l *Local) Run(drain, ctx context.Context, req Request) (*Summary, error) {
 }
 
 // workers is how many processes to run: one a GPU, or one for the CPU.
-func (l *Local) workers(e score.EngineKind, have engines) (int, error) {
+func (l *Local) workers(e score.EngineKind, have Engines) (int, error) {
 	switch n := len(have.GPUs); {
 	case e != score.EngineCUDA:
 		return max(l.Workers, 1), nil
@@ -312,8 +312,8 @@ func (l *Local) worker(stop, ctx context.Context, c command) error {
 	return cmd.Wait()
 }
 
-// findWorker finds the worker program.
-func findWorker(bin string) (string, error) {
+// FindWorker finds the worker program.
+func FindWorker(bin string) (string, error) {
 	if bin != "" {
 		if _, err := exec.LookPath(bin); err != nil {
 			return "", usage.Errorf("--worker-bin: %w", err)
@@ -332,15 +332,15 @@ func findWorker(bin string) (string, error) {
 	return "", usage.Errorf("no worker program beside this one nor surprisal-worker on PATH: build it with make build, or name it with --worker-bin")
 }
 
-// engines is what `worker engines` prints.
-type engines struct {
+// Engines is what `worker engines` prints.
+type Engines struct {
 	Engines []score.EngineKind `json:"engines"` // best first
 	GPUs    []struct {
 		Name string `json:"name"`
 	} `json:"gpus"`
 }
 
-func (e engines) has(k score.EngineKind) bool {
+func (e Engines) Has(k score.EngineKind) bool {
 	for _, h := range e.Engines {
 		if h == k {
 			return true
@@ -349,15 +349,15 @@ func (e engines) has(k score.EngineKind) bool {
 	return false
 }
 
-func (e engines) best() score.EngineKind {
+func (e Engines) best() score.EngineKind {
 	if len(e.Engines) == 0 {
 		return score.EngineCPU
 	}
 	return e.Engines[0]
 }
 
-// askEngines asks the worker program what it and this machine have.
-func askEngines(ctx context.Context, bin string) (engines, error) {
+// AskEngines asks the worker program what it and this machine have.
+func AskEngines(ctx context.Context, bin string) (Engines, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, bin, "engines").Output()
@@ -366,9 +366,9 @@ func askEngines(ctx context.Context, bin string) (engines, error) {
 		if errors.As(err, &exit) && len(exit.Stderr) > 0 {
 			err = fmt.Errorf("%w: %s", err, strings.TrimSpace(string(exit.Stderr)))
 		}
-		return engines{}, usage.Errorf("%s does not run: %w", bin, err)
+		return Engines{}, usage.Errorf("%s does not run: %w", bin, err)
 	}
-	var e engines
+	var e Engines
 	if err := json.Unmarshal(out, &e); err != nil || len(e.Engines) == 0 {
 		return e, usage.Errorf("%s is not a worker of this program: it printed %.80q", bin, out)
 	}

@@ -17,10 +17,10 @@ import (
 // lockName is hidden, so that no reader of OUT takes it for data.
 const lockName = ".surprisal.lock"
 
-// lockOut keeps two dispatchers of one machine (or of one NFS server) from
+// LockOut keeps two dispatchers of one machine (or of one NFS server) from
 // working on one OUT. The kernel drops the lock when the process ends, however
 // it ends.
-func lockOut(ctx context.Context, out string, log zerolog.Logger) (unlock func(), err error) {
+func LockOut(ctx context.Context, out string, log zerolog.Logger) (unlock func(), err error) {
 	if place.IsURL(out) {
 		return leaseOut(ctx, out, log)
 	}

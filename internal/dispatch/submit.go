@@ -51,7 +51,7 @@ func Submit(ctx context.Context, client *jobs.Client, req Request, opt QueueOpti
 	if err := client.Setup(ctx, opt.Topology); err != nil {
 		return nil, err
 	}
-	s, err := Begin(ctx, req, StaleAfter, log, func(run string) (func(), error) { return acquire(ctx, client, run, "submit") })
+	s, err := Begin(ctx, req, StaleAfter, log, func(run string) (func(), error) { return Acquire(ctx, client, run, "submit") })
 	if err != nil {
 		return nil, err
 	}
@@ -62,8 +62,8 @@ func Submit(ctx context.Context, client *jobs.Client, req Request, opt QueueOpti
 	return s, nil
 }
 
-// acquire takes the run's lease, from dispatchers that only watch it too.
-func acquire(ctx context.Context, client *jobs.Client, run, command string) (func(), error) {
+// Acquire takes the run's lease, from dispatchers that only watch it too.
+func Acquire(ctx context.Context, client *jobs.Client, run, command string) (func(), error) {
 	l, err := client.AcquireRun(ctx, run, command, false, true)
 	if err != nil {
 		return nil, held(err)
@@ -100,7 +100,7 @@ func Begin(ctx context.Context, req Request, stale time.Duration, log zerolog.Lo
 // to.
 func locked(ctx context.Context, m *score.Manifest, log zerolog.Logger, own func(run string) (func(), error), what func() (*Submitted, error)) (*Submitted, error) {
 	hold := &Submitted{}
-	unlock, err := lockOut(ctx, m.Out, log)
+	unlock, err := LockOut(ctx, m.Out, log)
 	if err != nil {
 		return nil, err
 	}
@@ -206,7 +206,7 @@ func (s *Submitted) Queue(ctx context.Context, client *jobs.Client, opt QueueOpt
 			return err
 		}
 	}
-	return enqueue(ctx, client, record, opt.Run, left)
+	return Enqueue(ctx, client, record, opt.Run, left)
 }
 
 // living is what is pending without the jobs that are dead, which it counts.
@@ -227,9 +227,9 @@ func (s *Submitted) living(ctx context.Context, client *jobs.Client) (iter.Seq[s
 	}, err
 }
 
-// enqueue makes the run's consumer if it has none, as asked and else as the record
+// Enqueue makes the run's consumer if it has none, as asked and else as the record
 // has it, queues jobs and says that the run runs. One that is paused stays so.
-func enqueue(ctx context.Context, client *jobs.Client, r jobs.RunRecord, asked jobs.RunConfig, left iter.Seq[score.Job]) error {
+func Enqueue(ctx context.Context, client *jobs.Client, r jobs.RunRecord, asked jobs.RunConfig, left iter.Seq[score.Job]) error {
 	if err := client.OpenRun(ctx, r.ID, r.Priority, asked, r.Config); err != nil {
 		return err
 	}

@@ -178,7 +178,7 @@ func Finish(ctx context.Context, m *score.Manifest, s *Summary) error {
 	if !s.Complete {
 		return shard.RemoveSuccess(ctx, m.Out)
 	}
-	body, err := successBody(m, s)
+	body, err := SuccessBody(m, s)
 	if err != nil {
 		return err
 	}
@@ -188,8 +188,8 @@ func Finish(ctx context.Context, m *score.Manifest, s *Summary) error {
 	return shard.WriteSuccess(ctx, m.Out, body)
 }
 
-// successBody is what _SUCCESS says: only what every command would write alike.
-func successBody(m *score.Manifest, s *Summary) ([]byte, error) {
+// SuccessBody is what _SUCCESS says: only what every command would write alike.
+func SuccessBody(m *score.Manifest, s *Summary) ([]byte, error) {
 	body, err := json.MarshalIndent(map[string]any{
 		"run": s.Run, "config_digest": m.ConfigDigest, "jobs": s.Jobs, "documents": s.Documents,
 		"tokens": s.Tokens, "bytes": s.Bytes, "failed_rows": s.FailedRows, "truncated": s.Truncated,

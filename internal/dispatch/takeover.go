@@ -54,7 +54,7 @@ func Resume(ctx context.Context, client *jobs.Client, target string, opt QueueOp
 	if err := client.Setup(ctx, opt.Topology); err != nil {
 		return nil, err
 	}
-	own := func(run string) (func(), error) { return acquire(ctx, client, run, "resume") }
+	own := func(run string) (func(), error) { return Acquire(ctx, client, run, "resume") }
 	s, err := locked(ctx, m, log, own, func() (*Submitted, error) { return takeStock(ctx, m, StaleAfter, log) })
 	if err != nil {
 		return nil, err
@@ -146,7 +146,7 @@ func Cancel(ctx context.Context, client *jobs.Client, run string, now bool) erro
 	if _, err := client.Run(ctx, run); err != nil {
 		return err
 	}
-	release, err := acquire(ctx, client, run, "cancel") // nobody may be queueing its jobs
+	release, err := Acquire(ctx, client, run, "cancel") // nobody may be queueing its jobs
 	if err != nil {
 		return err
 	}
@@ -189,7 +189,7 @@ func Retry(ctx context.Context, client *jobs.Client, run string, what RetryOptio
 	if r.State == jobs.RunCancelled {
 		return nil, usage.Errorf("run %s was cancelled: dispatcher resume %s takes it up again", run, run)
 	}
-	own := func(run string) (func(), error) { return acquire(ctx, client, run, "retry") }
+	own := func(run string) (func(), error) { return Acquire(ctx, client, run, "retry") }
 	res := &Retried{Run: run}
 	s, err := locked(ctx, m, log, own, func() (*Submitted, error) {
 		if m, err = shard.ReadManifest(ctx, m.Out); err != nil { // under the lock

@@ -1,4 +1,4 @@
-package dispatch
+package audit
 
 import (
 	"bytes"
@@ -16,6 +16,7 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
 
+	"surprisal/internal/dispatch"
 	"surprisal/internal/jobs"
 	"surprisal/internal/place"
 	"surprisal/internal/score"
@@ -64,7 +65,7 @@ type VerifyRequest struct {
 	// Rescore rows, drawn with Seed, are scored again by Local.
 	Rescore int
 	Seed    uint64
-	Local   *Local
+	Local   *dispatch.Local
 }
 
 // Verification is what Verify found.
@@ -104,7 +105,7 @@ func Verify(ctx context.Context, req VerifyRequest) (*Verification, error) {
 		return nil, usage.Errorf("%s: %w", req.Out, err)
 	}
 	if req.StaleAfter == 0 {
-		req.StaleAfter = StaleAfter
+		req.StaleAfter = dispatch.StaleAfter
 	}
 	v := &verification{
 		req: req, v: &Verification{Out: out, Findings: []Finding{}}, good: map[string]shard.Committed{},
@@ -114,7 +115,7 @@ func Verify(ctx context.Context, req VerifyRequest) (*Verification, error) {
 		return nil, err
 	}
 	if req.Repair {
-		unlock, err := lockOut(ctx, out, zerolog.Nop())
+		unlock, err := dispatch.LockOut(ctx, out, zerolog.Nop())
 		if err != nil {
 			return nil, err
 		}
@@ -308,7 +309,7 @@ func (v *verification) strays(ctx context.Context) error {
 }
 
 // totals are what the good files add up to.
-func (v *verification) totals() *Summary {
+func (v *verification) totals() *dispatch.Summary {
 	var t shard.Totals
 	failed := 0
 	for _, c := range v.good {
@@ -319,7 +320,7 @@ func (v *verification) totals() *Summary {
 			failed++
 		}
 	}
-	return &Summary{
+	return &dispatch.Summary{
 		Run: v.m.Run, Out: v.m.Out, Jobs: v.v.Jobs, Documents: t.Documents, Tokens: t.Tokens, Bytes: t.Bytes,
 		FailedRows: t.Failed, Truncated: t.Truncated, Complete: len(v.good) == v.v.Jobs && failed == 0,
 	}
@@ -332,7 +333,7 @@ func (v *verification) success(ctx context.Context) error {
 		return fmt.Errorf("read %s: %w", score.SuccessName, err)
 	}
 	s := v.totals()
-	want, werr := successBody(v.m, s)
+	want, werr := dispatch.SuccessBody(v.m, s)
 	if werr != nil {
 		return werr
 	}
@@ -397,7 +398,7 @@ func (v *verification) repair(ctx context.Context) error {
 		}
 	}
 	s := v.totals()
-	if err := Finish(ctx, v.m, s); err != nil {
+	if err := dispatch.Finish(ctx, v.m, s); err != nil {
 		return err
 	}
 	for i := range v.v.Findings {
@@ -433,12 +434,12 @@ func (v *verification) requeue(ctx context.Context, open map[string]bool) error 
 	if len(left) == 0 {
 		return nil
 	}
-	release, err := acquire(ctx, v.req.Client, v.m.Run, "verify")
+	release, err := dispatch.Acquire(ctx, v.req.Client, v.m.Run, "verify")
 	if err != nil {
 		return err
 	}
 	defer release()
-	if err := enqueue(ctx, v.req.Client, r, jobs.RunConfig{}, slices.Values(left)); err != nil {
+	if err := dispatch.Enqueue(ctx, v.req.Client, r, jobs.RunConfig{}, slices.Values(left)); err != nil {
 		return err
 	}
 	v.v.Queued = len(left)

@@ -1,4 +1,4 @@
-package dispatch
+package audit
 
 import (
 	"context"
@@ -8,6 +8,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"surprisal/internal/dispatch"
 	"surprisal/internal/jobs"
 	"surprisal/internal/place"
 	"surprisal/internal/score"
@@ -47,7 +48,7 @@ const clockSkew = 5 * time.Minute
 // writing.
 func CollectGarbage(ctx context.Context, req GarbageRequest, do func(Garbage) error) error {
 	if req.StaleAfter <= 0 {
-		req.StaleAfter = StaleAfter
+		req.StaleAfter = dispatch.StaleAfter
 	}
 	if req.Out != "" {
 		run, err := req.files(ctx, do)
@@ -73,7 +74,7 @@ func (req GarbageRequest) files(ctx context.Context, do func(Garbage) error) (ru
 		return "", usage.Errorf("%s is no run's output folder: %w", out, err)
 	}
 	if !req.DryRun {
-		unlock, err := lockOut(ctx, out, zerolog.Nop())
+		unlock, err := dispatch.LockOut(ctx, out, zerolog.Nop())
 		if err != nil {
 			return "", err // its workers are writing
 		}
@@ -181,7 +182,7 @@ func (req GarbageRequest) runs(ctx context.Context, do func(Garbage) error) erro
 
 // forget forgets a run while no other dispatcher works on it.
 func (req GarbageRequest) forget(ctx context.Context, run string) error {
-	release, err := acquire(ctx, req.Client, run, "gc")
+	release, err := dispatch.Acquire(ctx, req.Client, run, "gc")
 	if err != nil {
 		return err
 	}

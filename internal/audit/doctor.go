@@ -1,4 +1,4 @@
-package dispatch
+package audit
 
 import (
 	"context"
@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"surprisal/internal/dispatch"
 	"surprisal/internal/jobs"
 	"surprisal/internal/model"
 	"surprisal/internal/place"
@@ -46,7 +47,7 @@ type DoctorRequest struct {
 	// ModelDir and Tokenizer are tried by scoring a line with Local's worker.
 	ModelDir  string
 	Tokenizer string
-	Local     *Local
+	Local     *dispatch.Local
 	Program   string // version
 }
 
@@ -232,19 +233,19 @@ func (d *doctor) monitor(ctx context.Context) {
 
 // worker looks at the worker program and has it score a line.
 func (d *doctor) worker(ctx context.Context) {
-	bin, err := findWorker(d.req.Local.WorkerBin)
+	bin, err := dispatch.FindWorker(d.req.Local.WorkerBin)
 	if err != nil {
 		d.fail("worker", "make build, or name it with --worker-bin", err)
 		return
 	}
-	have, err := askEngines(ctx, bin)
+	have, err := dispatch.AskEngines(ctx, bin)
 	if err != nil {
 		d.fail("worker", "run it by hand: "+bin+" engines", err)
 		return
 	}
 	what := fmt.Sprintf("%s, engines %v", bin, have.Engines)
 	gpus, _ := filepath.Glob("/dev/nvidia[0-9]*") // the pattern is a good one
-	if len(gpus) > 0 && !have.has(score.EngineCUDA) {
+	if len(gpus) > 0 && !have.Has(score.EngineCUDA) {
 		d.warn("engines", "use a worker built for GPUs, and see that the driver is there", "%s; this machine has %d NVIDIA GPUs and this worker can't use them", what, len(gpus))
 	} else {
 		d.ok("engines", "%s", what)
@@ -274,7 +275,7 @@ func (d *doctor) model(ctx context.Context) {
 		return
 	}
 	began := time.Now()
-	sum, err := d.req.Local.Run(ctx, ctx, Request{
+	sum, err := d.req.Local.Run(ctx, ctx, dispatch.Request{
 		Inputs: []string{in}, Out: filepath.Join(dir, "out"), ModelDir: d.req.ModelDir, Tokenizer: d.req.Tokenizer, Options: o, Program: d.req.Program,
 	})
 	switch {

@@ -1,4 +1,4 @@
-package dispatch
+package audit
 
 import (
 	"cmp"
@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"surprisal/internal/dispatch"
 	"surprisal/internal/place"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
@@ -139,10 +140,10 @@ func (v *verification) scoreAgain(ctx context.Context, rows []shard.Row) ([]scor
 	if err := shard.WriteRows(in, o, rows); err != nil {
 		return nil, err
 	}
-	req := Request{
+	req := dispatch.Request{
 		Inputs: []string{in}, Out: out, ModelDir: v.m.Model.Dir, Tokenizer: v.m.Model.Tokenizer, Options: o, JobTokens: v.m.JobTokens,
 	}
-	m, _, err := Plan(ctx, req)
+	m, _, err := dispatch.Plan(ctx, req)
 	if err != nil {
 		return nil, err
 	}
