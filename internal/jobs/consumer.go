@@ -139,7 +139,7 @@ func (c *Client) NewConsumer(ctx context.Context, cfg ConsumerConfig) (*Consumer
 			break
 		}
 		waitable := errors.Is(err, ErrNotSetUp) || errors.Is(err, ErrUnreachable) || isBroken(err)
-		if !c.cfg.Wait || !waitable || ctx.Err() != nil || c.Err() != nil {
+		if !c.wait || !waitable || ctx.Err() != nil || c.Err() != nil {
 			unhear()
 			return nil, err
 		}
@@ -240,7 +240,7 @@ func (k *Consumer) Next(fetch, work context.Context) (*Lease, error) {
 			return nil, err
 		}
 		select {
-		case <-k.c.closed:
+		case <-k.c.Closed():
 			if err := k.c.Err(); err != nil {
 				return nil, err
 			}
@@ -312,7 +312,7 @@ func (t *turn) take(ctx context.Context) (jetstream.Msg, error) {
 	select {
 	case <-ctx.Done():
 	case <-changed:
-	case <-k.c.closed:
+	case <-k.c.Closed():
 	case <-timer.C:
 	}
 	return nil, jetstream.ErrNoMessages

@@ -37,7 +37,7 @@ const (
 // announce tells the workers at hand. Its error is of the connection: that a
 // worker hears it is not sure.
 func (c *Client) announce(run string, n notice) error {
-	if nc, ok := c.nc.(messenger); ok {
+	if nc, ok := c.nc.NATS.(messenger); ok {
 		return nc.Publish(noticeSubject+run, []byte(n))
 	}
 	return nil
@@ -46,7 +46,7 @@ func (c *Client) announce(run string, n notice) error {
 // onNotice calls f for each notice from now on, one after another, until end is
 // called.
 func (c *Client) onNotice(f func(run string, n notice)) (end func(), err error) {
-	nc, ok := c.nc.(messenger)
+	nc, ok := c.nc.NATS.(messenger)
 	if !ok {
 		return func() {}, nil
 	}
@@ -62,7 +62,7 @@ func (c *Client) ListenDrain(worker string, drain func()) error {
 	if !validToken(worker) {
 		return fmt.Errorf("listen for drain: %q is not a worker's id", clean(worker, 80))
 	}
-	nc, ok := c.nc.(messenger)
+	nc, ok := c.nc.NATS.(messenger)
 	if !ok {
 		return nil
 	}
@@ -81,7 +81,7 @@ func (c *Client) Drain(ctx context.Context, worker string) error {
 	if !validToken(worker) {
 		return fmt.Errorf("drain: %w: %q is not a worker's id", ErrNoWorker, clean(worker, 80))
 	}
-	nc, ok := c.nc.(messenger)
+	nc, ok := c.nc.NATS.(messenger)
 	if !ok {
 		return fmt.Errorf("drain: %w: this connection has no plain messages", ErrNoWorker)
 	}

@@ -8,18 +8,6 @@ import (
 
 // Errors that callers decide on. They are wrapped: use errors.Is.
 var (
-	// ErrUnreachable: no NATS server answers at the URLs given.
-	ErrUnreachable = errors.New("cannot reach NATS")
-	// ErrConfig: how to reach NATS is said wrongly; waiting won't help.
-	ErrConfig = errors.New("wrong settings for NATS")
-	// ErrTLS: the server's certificate is not accepted here, or ours not there.
-	ErrTLS = errors.New("no TLS connection to NATS")
-	// ErrDenied: the account lacks a permission. It ends the connection.
-	ErrDenied = errors.New("the NATS account lacks a permission")
-	// ErrAuth: the server answers and refuses the credentials.
-	ErrAuth = errors.New("NATS refuses the credentials")
-	// ErrClosed: the connection was closed, by Close or for good by the server.
-	ErrClosed = errors.New("connection to NATS is closed")
 	// ErrNoJetStream: the server or the account has no JetStream.
 	ErrNoJetStream = errors.New("NATS server has no JetStream")
 	// ErrNotSetUp: the streams or the consumer are missing; a dispatcher makes them.
@@ -27,8 +15,6 @@ var (
 	// ErrDrift: a stream, bucket or consumer exists and is not as it should be.
 	// The error is a *DriftError.
 	ErrDrift = errors.New("queue is set up differently")
-	// ErrStoreInUse: another server runs on the store folder.
-	ErrStoreInUse = errors.New("queue store is in use")
 
 	// ErrEpochUsed: jobs were published under this epoch a short while ago and
 	// are gone from the queue since, so the server dropped them as duplicates.
@@ -48,8 +34,6 @@ var (
 	// ErrNotAcked: the job is recorded as done and its message could not be
 	// acked. Harmless: it is delivered again and found done.
 	ErrNotAcked = errors.New("done, but the message is not acked")
-
-	errNotSecret = errors.New("not a file with one line of at most 64 KiB")
 
 	// ErrNoRun: there is no record of the run.
 	ErrNoRun = errors.New("no such run")

@@ -40,7 +40,7 @@ const probes = 5
 func (c *Client) Probe(ctx context.Context) (h Health, err error) {
 	ctx = perRequest{ctx}
 	h = Health{URL: c.URL()}
-	if nc, ok := c.nc.(*nats.Conn); ok {
+	if nc, ok := c.nc.NATS.(*nats.Conn); ok {
 		h.Server, h.Version, h.Cluster = nc.ConnectedServerName(), nc.ConnectedServerVersion(), nc.ConnectedClusterName()
 		if h.RoundTrip, err = nc.RTT(); err != nil {
 			return h, c.fail("measure the round trip", err)

@@ -17,6 +17,9 @@ import (
 	"github.com/rs/zerolog"
 )
 
+// ErrStoreInUse: another server runs on the store folder. It is wrapped: use errors.Is.
+var ErrStoreInUse = errors.New("queue store is in use")
+
 // serverStart bounds how long a server may take to read its store back.
 const serverStart = 60 * time.Second
 
@@ -132,7 +135,7 @@ func (s *Server) start(ctx context.Context, cfg ServerConfig) error {
 		s.port = a.Port
 	}
 	if !ns.JetStreamEnabled() {
-		return fmt.Errorf("%w: its store could not be opened", ErrNoJetStream)
+		return errors.New("NATS server has no JetStream: its store could not be opened")
 	}
 	return nil
 }

@@ -3,65 +3,11 @@ package jobs
 import (
 	"context"
 	"errors"
-	"fmt"
-	"net"
-	"os"
-	"reflect"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 )
-
-func TestServerIsPrivate(t *testing.T) {
-	r := newRig(t, RunConfig{})
-	if len(r.srv.Token()) != 64 {
-		t.Fatalf("token of %d characters", len(r.srv.Token()))
-	}
-	if strings.Contains(r.srv.URL(), r.srv.Token()) || !strings.HasPrefix(r.srv.URL(), "nats://127.0.0.1:") {
-		t.Fatalf("URL %s", r.srv.URL())
-	}
-	fi, err := os.Stat(r.cfg.StoreDir)
-	r.ok(err)
-	if fi.Mode().Perm()&0o077 != 0 && !strings.HasPrefix(r.cfg.StoreDir, os.TempDir()) {
-		t.Fatalf("store mode %v", fi.Mode())
-	}
-}
-
-func TestServerStoreInUse(t *testing.T) {
-	r := newRig(t, RunConfig{})
-	_, err := StartServer(r.ctx, ServerConfig{StoreDir: r.cfg.StoreDir})
-	r.is(err, ErrStoreInUse)
-	r.submit(makeJobs("run", 1), 1, 1, 0) // the first is unharmed
-	r.srv.Shutdown()
-	r.startServer() // and lets go of it
-}
-
-func TestServerPortTaken(t *testing.T) {
-	t.Parallel()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	var log logBuf
-	start := time.Now()
-	_, err = StartServer(context.Background(), ServerConfig{
-		StoreDir: t.TempDir(), Port: l.Addr().(*net.TCPAddr).Port, Log: log.logger(),
-	})
-	if err == nil || !strings.Contains(err.Error(), "address already in use") || time.Since(start) > serverStart/2 {
-		t.Fatalf("got %v after %s", err, time.Since(start))
-	}
-}
-
-func TestServerConfig(t *testing.T) {
-	for _, cfg := range []ServerConfig{{}, {StoreDir: "x", Port: -1}, {StoreDir: "x", Port: 70000}, {StoreDir: "x", Token: "short"}} {
-		if s, err := StartServer(context.Background(), cfg); err == nil {
-			s.Shutdown()
-			t.Errorf("%+v was taken", cfg)
-		}
-	}
-}
 
 func TestServerRestartKeepsJobs(t *testing.T) {
 	r := newRig(t, RunConfig{})
@@ -151,64 +97,6 @@ func TestSettleWithoutServer(t *testing.T) {
 	r.is(l.Done(ctx, Totals{}), ErrSettled)
 }
 
-func TestConnectUnreachable(t *testing.T) {
-	t.Parallel()
-	const addr = "127.0.0.1:1" // nobody listens there
-	start := time.Now()
-	_, err := Connect(context.Background(), Config{URLs: []string{"nats://me:secret@" + addr}})
-	if !strings.HasPrefix(err.Error(), "cannot reach NATS at nats://"+addr) || !strings.HasSuffix(err.Error(), "is it running?") {
-		t.Fatalf("got %v", err)
-	}
-	if strings.ContainsAny(err.Error(), "\n") || strings.Contains(err.Error(), "secret") || time.Since(start) > 20*time.Second {
-		t.Fatalf("got %v after %s", err, time.Since(start))
-	}
-	// A worker waits for it, as long as it is let.
-	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
-	defer cancel()
-	_, err = Connect(ctx, Config{URLs: []string{addr}, Wait: true})
-	if err == nil || ctx.Err() == nil {
-		t.Fatalf("got %v", err)
-	}
-}
-
-func TestConnectWaits(t *testing.T) {
-	r := newRig(t, RunConfig{})
-	r.srv.Shutdown()
-	cfg := Config{URLs: []string{r.srv.URL()}, Token: r.srv.Token(), Wait: true}
-	got := make(chan error, 1)
-	go func() {
-		c, err := Connect(r.ctx, cfg)
-		if err == nil {
-			c.Close()
-		}
-		got <- err
-	}()
-	time.Sleep(300 * time.Millisecond)
-	r.startServer()
-	r.ok(<-got)
-}
-
-func TestConnectWrongToken(t *testing.T) {
-	r := newRig(t, RunConfig{})
-	for _, cfg := range []Config{
-		{URLs: []string{r.srv.URL()}, Token: "wrong-secret"},
-		{URLs: []string{r.srv.URL()}, Token: "wrong-secret", Wait: true},
-		{URLs: []string{strings.Replace(r.srv.URL(), "//", "//wrong-secret@", 1)}, Wait: true},
-		{URLs: []string{r.srv.URL()}, User: "me", Password: "wrong-secret"},
-		{URLs: []string{r.srv.URL()}},
-	} {
-		cfg.Log, cfg.Timeout = r.log.logger(), 20*time.Second // the machine may be busy
-		_, err := Connect(r.ctx, cfg)
-		r.is(err, ErrAuth)
-		if strings.Contains(err.Error(), "secret") {
-			t.Fatalf("the error shows the token: %v", err)
-		}
-	}
-	if r.log.has("secret") || r.log.has(r.srv.Token()) {
-		t.Fatalf("the log shows a token:\n%s", &r.log)
-	}
-}
-
 func TestConnectTokenChangedByRestart(t *testing.T) {
 	r := newRig(t, RunConfig{})
 	k, c := r.worker(quick("a"))
@@ -219,52 +107,6 @@ func TestConnectTokenChangedByRestart(t *testing.T) {
 	r.is(err, ErrAuth)
 	<-c.Closed()
 	r.is(c.Err(), ErrAuth)
-}
-
-func TestConnectConfig(t *testing.T) {
-	t.Parallel()
-	for _, cfg := range []Config{
-		{},
-		{URLs: []string{"nats://user:secret@%zz"}},
-		{URLs: []string{"http://secret@host"}},
-		{URLs: []string{"nats://a:secret@host", "nats://b:secret@host"}},
-		{URLs: []string{"host"}, Token: "secret", User: "b"},
-		{URLs: []string{"host"}, CertFile: "x"},
-		{URLs: []string{"127.0.0.1:1"}, CredsFile: "/nonexistent", Wait: true},
-		{URLs: []string{"127.0.0.1:1"}, CAFile: "/nonexistent", Wait: true},
-	} {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		_, err := Connect(ctx, cfg)
-		if err == nil || strings.Contains(err.Error(), "secret") || ctx.Err() != nil {
-			t.Errorf("%v: got %v", cfg.URLs, err)
-		}
-		cancel()
-	}
-}
-
-func TestEnviron(t *testing.T) {
-	t.Parallel()
-	want := Config{URLs: []string{"nats://a:1", "nats://b:2"}}
-	for i, s := range want.Settings() {
-		*s.Value = fmt.Sprintf("value %d", i)
-	}
-	env := want.Environ()
-	got := ConfigFromEnv(func(name string) string {
-		i := slices.IndexFunc(env, func(s string) bool { return strings.HasPrefix(s, name+"=") })
-		if i < 0 {
-			return ""
-		}
-		return strings.TrimPrefix(env[i], name+"=")
-	})
-	if !reflect.DeepEqual(got, want) {
-		t.Fatalf("got %+v", got)
-	}
-	// What is not said is said to be empty, so that a child inherits nothing.
-	for _, kv := range (Config{Token: "t"}).Environ() {
-		if name, value, _ := strings.Cut(kv, "="); (value != "") != (name == "SURPRISAL_NATS_TOKEN") {
-			t.Errorf("%s", kv)
-		}
-	}
 }
 
 func TestNotSetUp(t *testing.T) {

@@ -444,15 +444,6 @@ func TestTrapSilenceWithMessagesPending(t *testing.T) {
 	}
 }
 
-func TestTrapSyncInterval(t *testing.T) {
-	r := newRig(t, RunConfig{})
-	v, err := r.srv.ns.Varz(nil)
-	r.ok(err)
-	if !v.JetStream.Config.SyncAlways {
-		t.Fatal("the server does not sync every write")
-	}
-}
-
 func TestTrapQueueIsDisposable(t *testing.T) {
 	r := newRig(t, RunConfig{})
 	js := makeJobs("run", 3)
