@@ -3,12 +3,11 @@ package e2e
 import (
 	"path/filepath"
 	"strings"
+	"surprisal/internal/jobs/embedded"
 	"testing"
 	"time"
 
 	"github.com/rs/zerolog"
-
-	"surprisal/internal/jobs"
 )
 
 // TestControlCommands: pause, resume, cancel, retry and drain, and taking over a
@@ -16,8 +15,8 @@ import (
 func TestControlCommands(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	serve := func(store string) *jobs.Server {
-		server, err := jobs.StartServer(t.Context(), jobs.ServerConfig{StoreDir: filepath.Join(dir, store), Log: zerolog.Nop()})
+	serve := func(store string) *embedded.Server {
+		server, err := embedded.Start(t.Context(), embedded.Config{StoreDir: filepath.Join(dir, store), Log: zerolog.Nop()})
 		if err != nil {
 			t.Fatal(err)
 		}

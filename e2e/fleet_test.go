@@ -18,6 +18,8 @@ import (
 	"github.com/rs/zerolog"
 
 	"surprisal/internal/jobs"
+	"surprisal/internal/jobs/conn"
+	"surprisal/internal/jobs/embedded"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
 )
@@ -26,8 +28,8 @@ import (
 // server as dispatchers and workers write them.
 type fleet struct {
 	t      *testing.T
-	cfg    jobs.ServerConfig
-	server *jobs.Server
+	cfg    embedded.Config
+	server *embedded.Server
 	client *jobs.Client
 	js     jetstream.JetStream
 	nc     *nats.Conn
@@ -59,7 +61,7 @@ func newFleet(t *testing.T) *fleet {
 	f.start()
 	t.Cleanup(func() { f.server.Shutdown() })
 	var err error
-	f.client, err = jobs.Connect(t.Context(), jobs.Config{URLs: []string{f.server.URL()}, Token: f.cfg.Token, Name: "fleet", Timeout: time.Minute, Log: zerolog.Nop()})
+	f.client, err = jobs.Connect(t.Context(), conn.Config{URLs: []string{f.server.URL()}, Token: f.cfg.Token, Name: "fleet", Timeout: time.Minute, Log: zerolog.Nop()})
 	f.ok(err)
 	t.Cleanup(f.client.Close)
 	f.nc, err = nats.Connect(f.server.URL(), nats.Token(f.cfg.Token), nats.Timeout(time.Minute), nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond))
@@ -84,7 +86,7 @@ func (f *fleet) ok(err error) {
 // start starts the server, at the same port and with the same token as before.
 func (f *fleet) start() {
 	f.t.Helper()
-	s, err := jobs.StartServer(f.t.Context(), f.cfg)
+	s, err := embedded.Start(f.t.Context(), f.cfg)
 	f.ok(err)
 	f.server, f.cfg.Port, f.cfg.Token = s, s.Port(), s.Token()
 }

@@ -19,7 +19,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"surprisal/internal/failpoint"
-	"surprisal/internal/jobs"
+	"surprisal/internal/jobs/embedded"
 	"surprisal/internal/place"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
@@ -141,9 +141,9 @@ func environOf(t *testing.T, more ...string) []string {
 }
 
 // startQueue starts a server that is the queue of the programs that the test starts.
-func startQueue(t *testing.T) *jobs.Server {
+func startQueue(t *testing.T) *embedded.Server {
 	t.Helper()
-	s, err := jobs.StartServer(t.Context(), jobs.ServerConfig{StoreDir: filepath.Join(t.TempDir(), "js"), Log: zerolog.Nop()})
+	s, err := embedded.Start(t.Context(), embedded.Config{StoreDir: filepath.Join(t.TempDir(), "js"), Log: zerolog.Nop()})
 	if err != nil {
 		t.Fatal(err)
 	}

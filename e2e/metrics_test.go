@@ -20,6 +20,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"surprisal/internal/jobs"
+	"surprisal/internal/jobs/conn"
 	"surprisal/internal/score"
 )
 
@@ -111,7 +112,7 @@ func TestMetricsAreTotals(t *testing.T) {
 		return strings.Contains(answers(t, ports[0], "/readyz", http.StatusServiceUnavailable), "waiting for a dispatcher")
 	})
 	// Both are to be there before there is work: the first would do it all otherwise.
-	client, err := jobs.Connect(t.Context(), jobs.Config{URLs: []string{"nats://" + nats.addr()}, Timeout: time.Minute, Log: zerolog.Nop()})
+	client, err := jobs.Connect(t.Context(), conn.Config{URLs: []string{"nats://" + nats.addr()}, Timeout: time.Minute, Log: zerolog.Nop()})
 	must(t, err)
 	must(t, client.Setup(t.Context(), jobs.Topology{}))
 	client.Close()

@@ -13,6 +13,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"surprisal/internal/jobs"
+	"surprisal/internal/jobs/embedded"
 )
 
 // TestServeRefuses: who lacks the token, comes from another site, or asks for
@@ -113,11 +114,11 @@ func TestServeRefuses(t *testing.T) {
 // credentials as every command does.
 func TestServeBeforeNATS(t *testing.T) {
 	t.Parallel()
-	server, err := jobs.StartServer(t.Context(), jobs.ServerConfig{StoreDir: t.TempDir(), Port: freePort(t), Log: zerolog.Nop()})
+	server, err := embedded.Start(t.Context(), embedded.Config{StoreDir: t.TempDir(), Port: freePort(t), Log: zerolog.Nop()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := jobs.ServerConfig{StoreDir: t.TempDir(), Port: server.Port(), Token: server.Token(), Log: zerolog.Nop()}
+	cfg := embedded.Config{StoreDir: t.TempDir(), Port: server.Port(), Token: server.Token(), Log: zerolog.Nop()}
 	server.Shutdown()
 	setenv(t, "SURPRISAL_NATS_URL", server.URL())
 	setenv(t, "SURPRISAL_NATS_TOKEN", cfg.Token)
@@ -128,7 +129,7 @@ func TestServeBeforeNATS(t *testing.T) {
 	if code, body, _ := s.ask("GET", "/api/dead", "", nil); code != 503 {
 		t.Errorf("a list: %d %s", code, body)
 	}
-	if server, err = jobs.StartServer(t.Context(), cfg); err != nil {
+	if server, err = embedded.Start(t.Context(), cfg); err != nil {
 		t.Fatal(err)
 	}
 	defer server.Shutdown()

@@ -25,7 +25,8 @@ import (
 	"syscall"
 	"time"
 
-	"surprisal/internal/jobs"
+	"surprisal/internal/jobs/conn"
+	"surprisal/internal/jobs/embedded"
 	"surprisal/internal/score"
 )
 
@@ -98,12 +99,12 @@ func run(ctx context.Context, args []string) error {
 
 // serve is the server's process: it prints how to reach it, and ends with its stdin.
 func serve(ctx context.Context, o options) error {
-	s, err := jobs.StartServer(ctx, jobs.ServerConfig{StoreDir: filepath.Join(o.dir, "store")})
+	s, err := embedded.Start(ctx, embedded.Config{StoreDir: filepath.Join(o.dir, "store")})
 	if err != nil {
 		return err
 	}
 	defer s.Shutdown()
-	if err := json.NewEncoder(os.Stdout).Encode(jobs.Config{URLs: []string{s.URL()}, Token: s.Token()}); err != nil {
+	if err := json.NewEncoder(os.Stdout).Encode(conn.Config{URLs: []string{s.URL()}, Token: s.Token()}); err != nil {
 		return err
 	}
 	_, err = io.Copy(io.Discard, os.Stdin)
@@ -117,7 +118,7 @@ type process struct {
 	out *json.Decoder
 }
 
-func start(o options, role string, workers int, conn jobs.Config) (*process, error) {
+func start(o options, role string, workers int, conn conn.Config) (*process, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -137,8 +138,8 @@ func start(o options, role string, workers int, conn jobs.Config) (*process, err
 	return &process{cmd, in, json.NewDecoder(out)}, cmd.Start()
 }
 
-func startServer(o options) (*process, jobs.Config, error) {
-	var conn jobs.Config
+func startServer(o options) (*process, conn.Config, error) {
+	var conn conn.Config
 	p, err := start(o, "server", 0, conn)
 	if err != nil {
 		return nil, conn, err

@@ -16,6 +16,7 @@ import (
 
 	"surprisal/internal/dispatch"
 	"surprisal/internal/jobs"
+	"surprisal/internal/jobs/conn"
 	"surprisal/internal/monitor"
 	"surprisal/internal/shard"
 )
@@ -30,7 +31,7 @@ type step struct {
 
 // memory lets a dispatcher submit and watch, writes records in the workers' place,
 // and prints what memory the dispatcher had.
-func memory(ctx context.Context, o options, conn jobs.Config, _ *process) error {
+func memory(ctx context.Context, o options, conn conn.Config, _ *process) error {
 	m := manifest(filepath.Join(o.dir, "out"), o.jobs)
 	if err := shard.WriteManifest(ctx, m.Out, m); err != nil {
 		return err
@@ -61,7 +62,7 @@ func memory(ctx context.Context, o options, conn jobs.Config, _ *process) error 
 }
 
 // record writes that all jobs but one are done, as fast as the server takes it.
-func record(ctx context.Context, conn jobs.Config, n int) error {
+func record(ctx context.Context, conn conn.Config, n int) error {
 	nc, err := nats.Connect(strings.Join(conn.URLs, ","), nats.Token(conn.Token))
 	if err != nil {
 		return err
@@ -102,7 +103,7 @@ func record(ctx context.Context, conn jobs.Config, n int) error {
 
 // dispatcher is the process that is measured.
 func dispatcher(ctx context.Context, o options) error {
-	conn := jobs.ConfigFromEnv(os.Getenv)
+	conn := conn.FromEnv(os.Getenv)
 	log := zerolog.New(os.Stderr).Level(zerolog.WarnLevel)
 	conn.Log = log
 	out := json.NewEncoder(os.Stdout)

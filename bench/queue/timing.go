@@ -19,6 +19,7 @@ import (
 
 	"surprisal/internal/dispatch"
 	"surprisal/internal/jobs"
+	"surprisal/internal/jobs/conn"
 )
 
 // times are of one process's jobs, in seconds.
@@ -32,7 +33,7 @@ type times struct {
 }
 
 // timing lets workers take and end jobs and prints what that took.
-func timing(ctx context.Context, o options, conn jobs.Config, server *process) error {
+func timing(ctx context.Context, o options, conn conn.Config, server *process) error {
 	log := zerolog.New(zerolog.ConsoleWriter{Out: os.Stderr}).Level(zerolog.WarnLevel)
 	if err := os.MkdirAll(filepath.Join(o.dir, "out"), 0o777); err != nil {
 		return err
@@ -161,7 +162,7 @@ func watchDone(ctx context.Context, client *jobs.Client, run string, n int) erro
 // work is a process of workers. It prints that it is ready, begins when told, and
 // prints its times when stdin is closed.
 func work(ctx context.Context, o options) error {
-	conn := jobs.ConfigFromEnv(os.Getenv)
+	conn := conn.FromEnv(os.Getenv)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var consumers []*jobs.Consumer

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/term"
 
 	"surprisal/internal/jobs"
+	"surprisal/internal/jobs/conn"
 )
 
 // loadConfig sets the flags that the command line did not, from the environment
@@ -101,7 +102,7 @@ func logger(cmd *cobra.Command, w *os.File, out io.Writer, quiet bool) (zerolog.
 func natsFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.String("nats", "", "URL of the NATS server, or several, comma-separated (nats://host:4222)")
-	for _, s := range new(jobs.Config).Settings() {
+	for _, s := range new(conn.Config).Settings() {
 		if s.Name != "" {
 			f.String(s.Name, "", s.Usage)
 		}
@@ -132,8 +133,8 @@ func connect(cmd *cobra.Command, log zerolog.Logger) (*jobs.Client, error) {
 	return jobs.Connect(cmd.Context(), cfg)
 }
 
-func natsConfig(cmd *cobra.Command, log zerolog.Logger) (jobs.Config, error) {
-	cfg := jobs.ConfigFromEnv(os.Getenv)
+func natsConfig(cmd *cobra.Command, log zerolog.Logger) (conn.Config, error) {
+	cfg := conn.FromEnv(os.Getenv)
 	get := func(name string) string { s, _ := cmd.Flags().GetString(name); return s }
 	if u := get("nats"); u != "" {
 		cfg.URLs = strings.Split(u, ",")

@@ -13,6 +13,7 @@ import (
 
 	"surprisal/internal/dispatch"
 	"surprisal/internal/jobs"
+	"surprisal/internal/jobs/conn"
 	"surprisal/internal/usage"
 )
 
@@ -77,8 +78,8 @@ func exitCode(err error) int {
 	case err == nil:
 		return exitOK
 	case errors.As(err, &use), errors.As(err, new(flagError)),
-		errors.Is(err, jobs.ErrUnreachable), errors.Is(err, jobs.ErrAuth), errors.Is(err, jobs.ErrConfig),
-		errors.Is(err, jobs.ErrTLS), errors.Is(err, jobs.ErrDenied), errors.Is(err, jobs.ErrNoRun),
+		errors.Is(err, conn.ErrUnreachable), errors.Is(err, conn.ErrAuth), errors.Is(err, conn.ErrConfig),
+		errors.Is(err, conn.ErrTLS), errors.Is(err, conn.ErrDenied), errors.Is(err, jobs.ErrNoRun),
 		errors.Is(err, jobs.ErrNoWorker), errors.Is(err, jobs.ErrHeld), errors.Is(err, jobs.ErrDrift):
 		return exitUsage
 	case errors.Is(err, dispatch.ErrInterrupted), errors.Is(err, context.Canceled):

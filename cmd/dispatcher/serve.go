@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"surprisal/internal/jobs"
+	"surprisal/internal/jobs/conn"
 	"surprisal/internal/serve"
 )
 
@@ -147,7 +148,7 @@ func serveToken(cmd *cobra.Command) (string, error) {
 	if file == "" {
 		return env, nil
 	}
-	token, err := jobs.ReadSecret(file)
+	token, err := conn.ReadSecret(file)
 	if err != nil {
 		return "", fmt.Errorf("--token-file: %w", err)
 	}

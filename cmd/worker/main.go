@@ -20,6 +20,7 @@ import (
 
 	"surprisal/internal/gpu/telemetry"
 	"surprisal/internal/jobs"
+	"surprisal/internal/jobs/conn"
 	"surprisal/internal/metrics"
 	"surprisal/internal/score"
 	"surprisal/internal/traces"
@@ -68,7 +69,7 @@ func run(args []string) int {
 	if errors.As(err, &use) {
 		return exitUsage
 	}
-	for _, wrong := range []error{worker.ErrEngine, worker.ErrAllow, metrics.ErrAddress, traces.ErrConfig, jobs.ErrAuth, jobs.ErrConfig, jobs.ErrTLS, jobs.ErrDenied} {
+	for _, wrong := range []error{worker.ErrEngine, worker.ErrAllow, metrics.ErrAddress, traces.ErrConfig, conn.ErrAuth, conn.ErrConfig, conn.ErrTLS, conn.ErrDenied} {
 		if errors.Is(err, wrong) {
 			return exitUsage
 		}
@@ -105,7 +106,7 @@ itself only there, as SURPRISAL_NATS_TOKEN or SURPRISAL_NATS_PASSWORD.`,
 	f := cmd.Flags()
 	f.SortFlags = false
 	f.String("nats", "", "URL of the NATS server, or several, comma-separated")
-	for _, s := range new(jobs.Config).Settings() {
+	for _, s := range new(conn.Config).Settings() {
 		if s.Name != "" {
 			f.String(s.Name, "", s.Usage)
 		}
@@ -164,7 +165,7 @@ func serve(cmd *cobra.Command, fetch, work context.Context) error {
 	if err != nil {
 		return err
 	}
-	nats := jobs.ConfigFromEnv(os.Getenv)
+	nats := conn.FromEnv(os.Getenv)
 	if u := str("nats"); u != "" {
 		nats.URLs = strings.Split(u, ",")
 	}
@@ -223,7 +224,7 @@ func serve(cmd *cobra.Command, fetch, work context.Context) error {
 }
 
 // take connects and takes jobs until it is to end.
-func take(fetch, work context.Context, nats jobs.Config, cfg worker.Config, p *probes) error {
+func take(fetch, work context.Context, nats conn.Config, cfg worker.Config, p *probes) error {
 	client, err := jobs.Connect(fetch, nats)
 	if err != nil {
 		return err

@@ -15,6 +15,7 @@ import (
 
 	"surprisal/internal/dispatch"
 	"surprisal/internal/jobs"
+	"surprisal/internal/jobs/conn"
 	"surprisal/internal/model"
 	"surprisal/internal/place"
 	"surprisal/internal/score"
@@ -41,7 +42,7 @@ type Check struct {
 
 // DoctorRequest is what to look at; what is empty is passed over.
 type DoctorRequest struct {
-	NATS    *jobs.Config
+	NATS    *conn.Config
 	Monitor string // URL of the NATS server's monitoring port: http://host:8222
 	Out     string
 	// ModelDir and Tokenizer are tried by scoring a line with Local's worker.
@@ -96,10 +97,10 @@ func (d *doctor) fail(name, remedy string, err error) {
 func (d *doctor) nats(ctx context.Context) {
 	client, err := jobs.Connect(ctx, *d.req.NATS)
 	switch {
-	case errors.Is(err, jobs.ErrAuth):
+	case errors.Is(err, conn.ErrAuth):
 		d.fail("nats", "set SURPRISAL_NATS_TOKEN, or _USER and _PASSWORD, or give --nats-creds FILE", err)
 		return
-	case errors.Is(err, jobs.ErrUnreachable):
+	case errors.Is(err, conn.ErrUnreachable):
 		d.fail("nats", "start nats-server --jetstream there, or mend the URL, the port or the firewall", err)
 		return
 	case err != nil:

@@ -19,6 +19,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"surprisal/internal/jobs"
+	"surprisal/internal/jobs/conn"
+	"surprisal/internal/jobs/embedded"
 	"surprisal/internal/metrics"
 	"surprisal/internal/monitor"
 	"surprisal/internal/score"
@@ -137,13 +139,13 @@ func (l *Local) score(drain, ctx context.Context, bin string, workers int, s *Su
 		return nil, nil, cost, fmt.Errorf("make the queue's folder: %w", err)
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	server, err := jobs.StartServer(ctx, jobs.ServerConfig{StoreDir: dir, Log: l.Log.Level(zerolog.WarnLevel)})
+	server, err := embedded.Start(ctx, embedded.Config{StoreDir: dir, Log: l.Log.Level(zerolog.WarnLevel)})
 	if err != nil {
 		return nil, nil, cost, err
 	}
 	defer server.Shutdown()
-	conn := jobs.Config{URLs: []string{server.URL()}, Token: server.Token(), Name: "surprisal dispatcher", Log: l.Log}
-	client, err := jobs.Connect(ctx, conn)
+	at := conn.Config{URLs: []string{server.URL()}, Token: server.Token(), Name: "surprisal dispatcher", Log: l.Log}
+	client, err := jobs.Connect(ctx, at)
 	if err != nil {
 		return nil, nil, cost, err
 	}
@@ -175,7 +177,7 @@ func (l *Local) score(drain, ctx context.Context, bin string, workers int, s *Su
 	crew, cctx := errgroup.WithContext(gctx)
 	for i := range workers {
 		crew.Go(func() error {
-			return l.supervise(stop, cctx, command{bin, s.Manifest.Options.Engine, i, l.threads(workers), conn.Environ()})
+			return l.supervise(stop, cctx, command{bin, s.Manifest.Options.Engine, i, l.threads(workers), at.Environ()})
 		})
 	}
 	g.Go(func() error {

@@ -11,6 +11,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"surprisal/internal/jobs"
+	"surprisal/internal/jobs/embedded"
 	"surprisal/internal/monitor"
 )
 
@@ -49,13 +50,13 @@ func sees(t *testing.T, m *monitor.Monitor, state jobs.RunState, want map[jobs.S
 // back, and one that comes back empty.
 func TestMonitor(t *testing.T) {
 	b := newBench(t, 3, 4)
-	cfg := jobs.ServerConfig{StoreDir: t.TempDir()}
+	cfg := embedded.Config{StoreDir: t.TempDir()}
 	restart := func(store string) {
 		t.Helper()
 		b.Server.Shutdown()
 		cfg.StoreDir = store
 		var err error
-		for b.Server, err = jobs.StartServer(b.Ctx, cfg); err != nil; b.Server, err = jobs.StartServer(b.Ctx, cfg) {
+		for b.Server, err = embedded.Start(b.Ctx, cfg); err != nil; b.Server, err = embedded.Start(b.Ctx, cfg) {
 			if !strings.Contains(err.Error(), "address already in use") || b.Ctx.Err() != nil {
 				t.Fatal(err)
 			}
@@ -64,7 +65,7 @@ func TestMonitor(t *testing.T) {
 	}
 	b.Stop()
 	var err error
-	if b.Server, err = jobs.StartServer(b.Ctx, cfg); err != nil {
+	if b.Server, err = embedded.Start(b.Ctx, cfg); err != nil {
 		t.Fatal(err)
 	}
 	cfg.Port, cfg.Token = b.Server.Port(), b.Server.Token()

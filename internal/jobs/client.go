@@ -3,6 +3,7 @@ package jobs
 import (
 	"context"
 	"fmt"
+	"surprisal/internal/jobs/conn"
 	"sync"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -12,7 +13,7 @@ import (
 // Client is a connection and what is done over it. Its methods may be called
 // from any goroutine.
 type Client struct {
-	nc   *Conn
+	nc   *conn.Conn
 	js   jetstream.JetStream
 	log  zerolog.Logger
 	wait bool // for a dispatcher to set the queue up
@@ -27,19 +28,19 @@ type Client struct {
 
 // New makes a client of a connection that is there already: package simnats has
 // one that is simulated. Of cfg it takes Wait and Log.
-func New(nc NATS, js jetstream.JetStream, cfg Config) *Client {
-	return newClient(Wrap(nc, cfg.Log), js, cfg)
+func New(nc conn.NATS, js jetstream.JetStream, cfg conn.Config) *Client {
+	return newClient(conn.Wrap(nc, cfg.Log), js, cfg)
 }
 
-func newClient(nc *Conn, js jetstream.JetStream, cfg Config) *Client {
+func newClient(nc *conn.Conn, js jetstream.JetStream, cfg conn.Config) *Client {
 	return &Client{
 		nc: nc, js: js, log: cfg.Log, wait: cfg.Wait, closing: make(chan struct{}), kvs: make(map[string]jetstream.KeyValue),
 	}
 }
 
 // Connect connects.
-func Connect(ctx context.Context, cfg Config) (*Client, error) {
-	nc, raw, err := Dial(ctx, cfg)
+func Connect(ctx context.Context, cfg conn.Config) (*Client, error) {
+	nc, raw, err := conn.Dial(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"surprisal/internal/failpoint"
+	"surprisal/internal/jobs/conn"
 	"surprisal/internal/score"
 )
 
@@ -138,7 +139,7 @@ func (c *Client) NewConsumer(ctx context.Context, cfg ConsumerConfig) (*Consumer
 		if err == nil {
 			break
 		}
-		waitable := errors.Is(err, ErrNotSetUp) || errors.Is(err, ErrUnreachable) || isBroken(err)
+		waitable := errors.Is(err, ErrNotSetUp) || errors.Is(err, conn.ErrUnreachable) || isBroken(err)
 		if !c.wait || !waitable || ctx.Err() != nil || c.Err() != nil {
 			unhear()
 			return nil, err
@@ -147,13 +148,13 @@ func (c *Client) NewConsumer(ctx context.Context, cfg ConsumerConfig) (*Consumer
 			said = true
 			cfg.Log.Info().Err(err).Msg("waiting for a dispatcher to set the queue up")
 		}
-		sleep(ctx, jitter(time.Second))
+		conn.Sleep(ctx, conn.Jitter(time.Second))
 	}
 	if !c.spawn(func() {
 		defer unhear()
 		k.follow()
 	}) {
-		return nil, ErrClosed
+		return nil, conn.ErrClosed
 	}
 	return k, nil
 }
@@ -163,11 +164,11 @@ func (k *Consumer) follow() {
 	ctx, cancel := k.c.untilClose(context.Background())
 	defer cancel()
 	reconnects := k.c.nc.Stats().Reconnects
-	next := time.Now().Add(jitter(lookEvery))
-	tick := time.NewTimer(jitter(time.Second)) // to see a reconnect
+	next := time.Now().Add(conn.Jitter(lookEvery))
+	tick := time.NewTimer(conn.Jitter(time.Second)) // to see a reconnect
 	defer tick.Stop()
 	for {
-		tick.Reset(jitter(time.Second))
+		tick.Reset(conn.Jitter(time.Second))
 		select {
 		case <-ctx.Done():
 			return
@@ -185,7 +186,7 @@ func (k *Consumer) follow() {
 		if err == nil {
 			err = k.dropCancelled(ctx)
 		}
-		next = time.Now().Add(jitter(lookEvery))
+		next = time.Now().Add(conn.Jitter(lookEvery))
 		if err != nil && ctx.Err() == nil {
 			k.log.Debug().Err(err).Msg("runs not looked at; trying again")
 			next = time.Now().Add(time.Second)
@@ -244,7 +245,7 @@ func (k *Consumer) Next(fetch, work context.Context) (*Lease, error) {
 			if err := k.c.Err(); err != nil {
 				return nil, err
 			}
-			return nil, ErrClosed
+			return nil, conn.ErrClosed
 		default:
 		}
 		msg, err := turn.take(fetch)
@@ -267,7 +268,7 @@ func (k *Consumer) Next(fetch, work context.Context) (*Lease, error) {
 			if err != nil {
 				k.log.Debug().Err(err).Msg("no job fetched")
 			}
-			sleep(fetch, jitter(wait))
+			conn.Sleep(fetch, conn.Jitter(wait))
 			wait = min(2*wait, 5*time.Second)
 		} else {
 			wait = 100 * time.Millisecond
@@ -379,7 +380,7 @@ func (k *Consumer) begin(work context.Context, msg jetstream.Msg, asked time.Tim
 	}
 	l.origin = l.state
 	if !l.start(work) {
-		return nil, ErrClosed
+		return nil, conn.ErrClosed
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(work), k.cfg.SettleTime)
 	defer cancel()

@@ -12,6 +12,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"surprisal/internal/jobs/conn"
 	"surprisal/internal/score"
 )
 
@@ -115,7 +116,7 @@ func (c *Client) AcquireRun(ctx context.Context, run, command string, yields, pa
 			}
 			seen, since = rev, time.Now()
 		}
-		sleep(ctx, LeaseTTL/20)
+		conn.Sleep(ctx, LeaseTTL/20)
 		if err := ctx.Err(); err != nil {
 			return nil, context.Cause(ctx)
 		}
@@ -167,7 +168,7 @@ func (c *Client) holdLease(run string, me DispatcherRecord, value []byte, rev ui
 		l.renew(ctx, value)
 	}) {
 		close(l.done)
-		l.lose(ErrClosed)
+		l.lose(conn.ErrClosed)
 	}
 	return l
 }

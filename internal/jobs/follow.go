@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"surprisal/internal/jobs/conn"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -84,7 +85,7 @@ func (f *follower) run(ctx context.Context) error {
 			continue
 		}
 		f.c.log.Debug().Err(err).Str("stream", f.stream).Msg("reading interrupted; going on from where it was")
-		sleep(ctx, jitter(wait))
+		conn.Sleep(ctx, conn.Jitter(wait))
 		wait = min(2*wait, 5*time.Second)
 	}
 }

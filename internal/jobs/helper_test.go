@@ -14,6 +14,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 
+	"surprisal/internal/jobs/conn"
+	"surprisal/internal/jobs/embedded"
 	"surprisal/internal/score"
 )
 
@@ -21,9 +23,9 @@ import (
 type rig struct {
 	t   *testing.T
 	ctx context.Context
-	cfg ServerConfig
+	cfg embedded.Config
 	run RunConfig // of runs that submit opens
-	srv *Server
+	srv *embedded.Server
 	c   *Client
 	log logBuf // of all clients; shown when the test fails
 }
@@ -40,7 +42,7 @@ func newRigWith(t *testing.T, top Topology, run RunConfig) *rig {
 	// Longer than the default AckWait: a delivery that gets lost on a busy machine comes again.
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	t.Cleanup(cancel)
-	r := &rig{t: t, ctx: ctx, run: run, cfg: ServerConfig{StoreDir: t.TempDir()}}
+	r := &rig{t: t, ctx: ctx, run: run, cfg: embedded.Config{StoreDir: t.TempDir()}}
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("log:\n%s", &r.log)
@@ -48,7 +50,7 @@ func newRigWith(t *testing.T, top Topology, run RunConfig) *rig {
 	})
 	r.startServer()
 	t.Cleanup(func() { r.srv.Shutdown() })
-	r.c = r.client(Config{})
+	r.c = r.client(conn.Config{})
 	r.ok(r.c.Setup(ctx, top))
 	r.open("run", 0)
 	return r
@@ -69,16 +71,16 @@ func (r *rig) handle() jetstream.Consumer {
 
 func (r *rig) startServer() {
 	r.t.Helper()
-	s, err := StartServer(r.ctx, r.cfg)
+	s, err := embedded.Start(r.ctx, r.cfg)
 	for err != nil && r.cfg.Port != 0 && strings.Contains(err.Error(), "address already in use") && r.ctx.Err() == nil {
 		time.Sleep(100 * time.Millisecond) // somebody else took the port between the two servers, and will let it go
-		s, err = StartServer(r.ctx, r.cfg)
+		s, err = embedded.Start(r.ctx, r.cfg)
 	}
 	r.ok(err)
 	r.srv, r.cfg.Port, r.cfg.Token = s, s.Port(), s.Token()
 }
 
-func (r *rig) client(cfg Config) *Client {
+func (r *rig) client(cfg conn.Config) *Client {
 	r.t.Helper()
 	cfg.Timeout = 20 * time.Second // the machine may be busy
 	cfg.URLs, cfg.Token, cfg.Name, cfg.Log = []string{r.srv.URL()}, r.srv.Token(), "test", r.log.logger()
@@ -115,7 +117,7 @@ func quick(worker string) ConsumerConfig {
 func (r *rig) worker(cfg ConsumerConfig) (*Consumer, *Client) {
 	r.t.Helper()
 	cfg.Log = r.log.logger().With().Str("worker", cfg.Worker).Logger()
-	c := r.client(Config{})
+	c := r.client(conn.Config{})
 	k, err := c.NewConsumer(r.ctx, cfg)
 	r.ok(err)
 	return k, c

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 
+	"surprisal/internal/jobs/conn"
 	"surprisal/internal/score"
 	"surprisal/internal/traces"
 )
@@ -96,7 +97,7 @@ func (l *Lease) beat() {
 		case <-l.halt:
 			return
 		case <-l.k.c.closing:
-			l.cancel(ErrClosed)
+			l.cancel(conn.ErrClosed)
 			return
 		case <-timer.C:
 		}

@@ -3,6 +3,7 @@ package jobs
 import (
 	"context"
 	"errors"
+	"surprisal/internal/jobs/conn"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -19,7 +20,7 @@ var errGone = errors.New("the run's consumer is gone")
 // reaches nobody: it comes again after AckWait, and has no record that counts it.
 func (k *Consumer) pull(ctx context.Context, run string, wait time.Duration) (jetstream.Msg, error) {
 	if !k.c.Connected() {
-		return nil, ErrUnreachable // a request now would leave nats.go a subscription behind
+		return nil, conn.ErrUnreachable // a request now would leave nats.go a subscription behind
 	}
 	h, err := k.roster.handle(ctx, run)
 	if err == nil && wait == 0 {

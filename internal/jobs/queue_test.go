@@ -16,6 +16,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"surprisal/internal/jobs/conn"
 	"surprisal/internal/score"
 )
 
@@ -347,9 +348,9 @@ func TestCloseEndsLeases(t *testing.T) {
 	l := r.next(k)
 	c.Close()
 	c.Close()
-	r.is(context.Cause(l.Context()), ErrClosed)
+	r.is(context.Cause(l.Context()), conn.ErrClosed)
 	_, err := k.Next(r.ctx, r.ctx)
-	r.is(err, ErrClosed)
+	r.is(err, conn.ErrClosed)
 	if c.Err() != nil {
 		t.Fatalf("a connection closed on purpose reports %v", c.Err())
 	}
@@ -384,7 +385,7 @@ func TestErrorsOfAServerWithoutJetStream(t *testing.T) {
 	c := &Client{}
 	for in, want := range map[error]error{
 		jetstream.ErrJetStreamNotEnabled: ErrNoJetStream, jetstream.ErrStreamNotFound: ErrNotSetUp,
-		nats.ErrReconnectBufExceeded: ErrUnreachable, nats.ErrConnectionClosed: ErrClosed,
+		nats.ErrReconnectBufExceeded: conn.ErrUnreachable, nats.ErrConnectionClosed: conn.ErrClosed,
 	} {
 		if err := c.fail("x", in); !errors.Is(err, want) || !errors.Is(err, in) {
 			t.Errorf("%v became %v", in, err)

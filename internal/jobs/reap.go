@@ -9,6 +9,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"surprisal/internal/jobs/conn"
 	"surprisal/internal/score"
 )
 
@@ -48,7 +49,7 @@ func (c *Client) Reap(ctx context.Context) error {
 			continue
 		}
 		c.log.Debug().Err(err).Msg("reaping interrupted")
-		sleep(ctx, jitter(wait))
+		conn.Sleep(ctx, conn.Jitter(wait))
 		wait = min(2*wait, 10*time.Second)
 	}
 }
@@ -56,7 +57,7 @@ func (c *Client) Reap(ctx context.Context) error {
 // reapSome handles the advisories of one request.
 func (c *Client) reapSome(ctx context.Context) error {
 	if !c.Connected() {
-		return ErrUnreachable
+		return conn.ErrUnreachable
 	}
 	k, err := c.js.Consumer(ctx, EventStream, ReapDurable)
 	if err != nil {
@@ -74,7 +75,7 @@ func (c *Client) reapSome(ctx context.Context) error {
 			c.log.Warn().Err(err).Msg("advisory that is none")
 		} else if err := c.bury(ctx, a.Seq, a.Deliveries); err != nil {
 			c.log.Warn().Err(err).Uint64("seq", a.Seq).Msg("job that hit MaxDeliver not buried; trying again")
-			if err := msg.NakWithDelay(jitter(2 * time.Second)); err != nil {
+			if err := msg.NakWithDelay(conn.Jitter(2 * time.Second)); err != nil {
 				return err
 			}
 			continue

@@ -3,6 +3,7 @@ package jobs
 import (
 	"context"
 	"errors"
+	"surprisal/internal/jobs/conn"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -45,7 +46,7 @@ func again(ctx context.Context, what func(context.Context) error) error {
 		case ctx.Err() != nil:
 			return err
 		}
-		sleep(ctx, jitter(wait))
+		conn.Sleep(ctx, conn.Jitter(wait))
 		if ctx.Err() != nil {
 			return err
 		}
@@ -60,7 +61,7 @@ func read(ctx context.Context, what func(context.Context) error) error {
 		if err == nil || try == readTries || ctx.Err() != nil || !isBroken(err) {
 			return err
 		}
-		sleep(ctx, jitter(200*time.Millisecond))
+		conn.Sleep(ctx, conn.Jitter(200*time.Millisecond))
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"surprisal/internal/jobs/conn"
 	"surprisal/internal/score"
 )
 
@@ -142,7 +143,7 @@ func (c *Client) run(ctx context.Context, id string) (RunRecord, uint64, error) 
 		if !errors.Is(err, jetstream.ErrKeyNotFound) || try == 5 || ctx.Err() != nil {
 			break
 		}
-		sleep(ctx, jitter(20*time.Millisecond<<try))
+		conn.Sleep(ctx, conn.Jitter(20*time.Millisecond<<try))
 	}
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
 		return RunRecord{}, 0, fmt.Errorf("%w: %s", ErrNoRun, id)
@@ -197,7 +198,7 @@ func (c *Client) UpdateRun(ctx context.Context, id string, change func(*RunRecor
 		if !(lostRace(err) || isBroken(err)) || try == 20 || ctx.Err() != nil {
 			return r, c.fail("update run "+id, err)
 		}
-		sleep(ctx, jitter(min(10*time.Millisecond<<try, 200*time.Millisecond)))
+		conn.Sleep(ctx, conn.Jitter(min(10*time.Millisecond<<try, 200*time.Millisecond)))
 	}
 }
 

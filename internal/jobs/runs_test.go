@@ -14,6 +14,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"surprisal/internal/jobs/conn"
 	"surprisal/internal/score"
 )
 
@@ -282,7 +283,7 @@ func TestCancelDrops(t *testing.T) {
 
 func TestDrain(t *testing.T) {
 	r := newRig(t, RunConfig{})
-	c := r.client(Config{})
+	c := r.client(conn.Config{})
 	asked := make(chan struct{}, 1)
 	r.ok(c.ListenDrain("w1", func() { asked <- struct{}{} }))
 	r.ok(c.nc.FlushWithContext(r.ctx))
@@ -391,7 +392,7 @@ func TestDispatcherLease(t *testing.T) {
 	acquire := func(c *Client, yields bool) (*DispatcherLease, error) {
 		return c.AcquireRun(r.ctx, "run", "submit", yields, false)
 	}
-	other := r.client(Config{})
+	other := r.client(conn.Config{})
 	l, err := acquire(r.c, false)
 	r.ok(err)
 	for _, yields := range []bool{false, true} {
@@ -439,7 +440,7 @@ func TestDispatcherLeaseOfTheDead(t *testing.T) {
 		t.Skip("short: waits for a lease to run out")
 	}
 	r := newRig(t, RunConfig{})
-	dead := r.client(Config{})
+	dead := r.client(conn.Config{})
 	l, err := dead.AcquireRun(r.ctx, "run", "submit", false, false)
 	r.ok(err)
 	l.stop() // as SIGKILL does

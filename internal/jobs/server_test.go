@@ -5,6 +5,8 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"surprisal/internal/jobs/conn"
+	"surprisal/internal/jobs/embedded"
 	"testing"
 	"time"
 )
@@ -104,20 +106,20 @@ func TestConnectTokenChangedByRestart(t *testing.T) {
 	r.cfg.Token = strings.Repeat("other", 8)
 	r.startServer()
 	_, err := k.Next(r.ctx, r.ctx)
-	r.is(err, ErrAuth)
+	r.is(err, conn.ErrAuth)
 	<-c.Closed()
-	r.is(c.Err(), ErrAuth)
+	r.is(c.Err(), conn.ErrAuth)
 }
 
 func TestNotSetUp(t *testing.T) {
 	t.Parallel()
-	s, err := StartServer(context.Background(), ServerConfig{StoreDir: t.TempDir()})
+	s, err := embedded.Start(context.Background(), embedded.Config{StoreDir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer s.Shutdown()
 	r := &rig{t: t, ctx: context.Background(), srv: s}
-	r.c = r.client(Config{})
+	r.c = r.client(conn.Config{})
 	_, err = r.c.NewConsumer(r.ctx, quick("a"))
 	r.is(err, ErrNotSetUp)
 	_, err = r.c.Queue(r.ctx)
@@ -129,7 +131,7 @@ func TestNotSetUp(t *testing.T) {
 	r.is(r.c.PutWorker(r.ctx, WorkerRecord{ID: "a"}), ErrNotSetUp)
 
 	got := make(chan error, 1) // a worker that may wait does
-	w := r.client(Config{Wait: true})
+	w := r.client(conn.Config{Wait: true})
 	go func() { _, err := w.NewConsumer(r.ctx, quick("a")); got <- err }()
 	time.Sleep(200 * time.Millisecond)
 	r.ok(r.c.Setup(r.ctx, Topology{}))

@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"surprisal/internal/failpoint"
+	"surprisal/internal/jobs/conn"
 )
 
 // settle runs how once, with the heartbeat still on; how stops it before it acks.
@@ -134,7 +135,7 @@ func (l *Lease) Abandon(ctx context.Context) error {
 			return err
 		}
 		l.k.cfg.Meter.Settled(string(StateWaiting))
-		return l.nak(ctx, jitter(l.k.cfg.BackDelay))
+		return l.nak(ctx, conn.Jitter(l.k.cfg.BackDelay))
 	})
 }
 
@@ -296,5 +297,5 @@ func backoff(d, most time.Duration, n int) time.Duration {
 	for ; n > 0 && d < most; n-- {
 		d *= 2
 	}
-	return jitter(min(d, most))
+	return conn.Jitter(min(d, most))
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"surprisal/internal/failpoint"
+	"surprisal/internal/jobs/conn"
 	"surprisal/internal/score"
 	"surprisal/internal/traces"
 )
@@ -129,7 +130,7 @@ func (s *submission) settleOldest(ctx context.Context) error {
 			return fmt.Errorf("job %s of run %s, try %d: %w", p.job, p.run, p.tries, err)
 		}
 		s.c.log.Warn().Err(err).Str("job", p.job).Int("try", p.tries).Msg("job not queued; trying again")
-		sleep(ctx, jitter(wait))
+		conn.Sleep(ctx, conn.Jitter(wait))
 		// A broken connection fails all that is in flight: one wait is enough for
 		// them. The message ids stay, so a lost ack does not queue a job twice.
 		s.send(p)

@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"surprisal/internal/jobs/conn"
 	"surprisal/internal/score"
 )
 
@@ -190,7 +191,7 @@ func (c *Client) fail(op string, err error) error {
 	switch {
 	case errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, jetstream.ErrConnectionClosed):
 		if known = c.Err(); known == nil {
-			known = ErrClosed
+			known = conn.ErrClosed
 		}
 	case errors.Is(err, jetstream.ErrStreamNotFound), errors.Is(err, jetstream.ErrConsumerNotFound),
 		errors.Is(err, jetstream.ErrBucketNotFound), errors.Is(err, jetstream.ErrNoStreamResponse):
@@ -198,9 +199,9 @@ func (c *Client) fail(op string, err error) error {
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
 		known = ErrNoJetStream
 	case errors.Is(err, nats.ErrReconnectBufExceeded), errors.Is(err, nats.ErrDisconnected), errors.Is(err, nats.ErrNoResponders):
-		known = ErrUnreachable
+		known = conn.ErrUnreachable
 	}
-	if errors.Is(known, ErrDenied) {
+	if errors.Is(known, conn.ErrDenied) {
 		return fmt.Errorf("%s: %w", op, known) // it says all; err is only the closed connection
 	}
 	if known != nil && !errors.Is(err, known) {

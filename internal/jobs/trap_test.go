@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"surprisal/internal/jobs/conn"
 	"testing"
 	"time"
 
@@ -433,7 +434,7 @@ func TestTrapSilenceWithMessagesPending(t *testing.T) {
 			stalled = false
 		}
 		if stalled {
-			sleep(ctx, 50*time.Millisecond)
+			conn.Sleep(ctx, 50*time.Millisecond)
 			return nil, jetstream.ErrNoMessages
 		}
 		return k.pull(ctx, run, wait)

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"surprisal/internal/jobs"
+	"surprisal/internal/jobs/conn"
 )
 
 // Monitor keeps what GetStatus tells current for those who look on for hours: it
@@ -128,7 +129,7 @@ func (m *Monitor) Run(ctx context.Context) error {
 			if ctx.Err() != nil {
 				return nil
 			}
-			return cmp.Or(m.client.Err(), jobs.ErrClosed)
+			return cmp.Or(m.client.Err(), conn.ErrClosed)
 		}
 	}
 }
@@ -136,7 +137,7 @@ func (m *Monitor) Run(ctx context.Context) error {
 // look asks once.
 func (m *Monitor) look(ctx context.Context) error {
 	if !m.client.Connected() {
-		return jobs.ErrUnreachable
+		return conn.ErrUnreachable
 	}
 	asked, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -205,9 +206,9 @@ func (m *Monitor) look(ctx context.Context) error {
 func slow(asked context.Context, err error) error {
 	switch asked.Err() {
 	case context.Canceled:
-		return jobs.ErrUnreachable
+		return conn.ErrUnreachable
 	case context.DeadlineExceeded:
-		return fmt.Errorf("%w: no answer within 10s", jobs.ErrUnreachable)
+		return fmt.Errorf("%w: no answer within 10s", conn.ErrUnreachable)
 	}
 	return err
 }

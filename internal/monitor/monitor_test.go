@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"surprisal/internal/jobs"
+	"surprisal/internal/jobs/conn"
 	"surprisal/internal/testkit/queuetest"
 	"testing"
 	"time"
@@ -19,7 +20,7 @@ func TestMonitorEndsWithItsConnection(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- m.Run(b.Ctx) }()
 	c.Close()
-	if err := <-done; !errors.Is(err, jobs.ErrClosed) {
+	if err := <-done; !errors.Is(err, conn.ErrClosed) {
 		t.Errorf("%v", err)
 	}
 }

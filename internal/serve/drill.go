@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"surprisal/internal/jobs"
+	"surprisal/internal/jobs/conn"
 	"surprisal/internal/monitor"
 	"surprisal/internal/usage"
 )
@@ -25,7 +26,7 @@ const (
 func codeOf(err error) int {
 	var use *usage.Error
 	switch {
-	case errors.Is(err, errReadOnly), errors.Is(err, jobs.ErrDenied), errors.Is(err, jobs.ErrAuth):
+	case errors.Is(err, errReadOnly), errors.Is(err, conn.ErrDenied), errors.Is(err, conn.ErrAuth):
 		return http.StatusForbidden
 	case errors.Is(err, errToken):
 		return http.StatusUnauthorized
@@ -35,7 +36,7 @@ func codeOf(err error) int {
 		return http.StatusConflict
 	case errors.As(err, &use):
 		return http.StatusUnprocessableEntity
-	case errors.Is(err, errNotYet), errors.Is(err, jobs.ErrUnreachable), errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, errNotYet), errors.Is(err, conn.ErrUnreachable), errors.Is(err, context.DeadlineExceeded):
 		return http.StatusServiceUnavailable
 	}
 	return http.StatusInternalServerError
@@ -49,7 +50,7 @@ func (s *Server) scan(ctx context.Context, do func(ctx context.Context, client *
 		return err
 	}
 	if !client.Connected() {
-		return jobs.ErrUnreachable
+		return conn.ErrUnreachable
 	}
 	ctx, cancel := context.WithTimeout(ctx, listWithin)
 	defer cancel()

@@ -15,19 +15,21 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"surprisal/internal/jobs"
+	"surprisal/internal/jobs/conn"
+	"surprisal/internal/jobs/embedded"
 	"surprisal/internal/score"
 )
 
 // TestManyLookOn: browsers read and stream while runs and workers change, on a real
 // server. What it is for shows under the race detector.
 func TestManyLookOn(t *testing.T) {
-	server, err := jobs.StartServer(t.Context(), jobs.ServerConfig{StoreDir: t.TempDir()})
+	server, err := embedded.Start(t.Context(), embedded.Config{StoreDir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer server.Shutdown()
 	connect := func(ctx context.Context) (*jobs.Client, error) {
-		return jobs.Connect(ctx, jobs.Config{URLs: []string{server.URL()}, Token: server.Token(), Timeout: 20 * time.Second})
+		return jobs.Connect(ctx, conn.Config{URLs: []string{server.URL()}, Token: server.Token(), Timeout: 20 * time.Second})
 	}
 	client, err := connect(t.Context())
 	if err != nil {

@@ -10,6 +10,8 @@ import (
 
 	"surprisal/internal/dispatch"
 	"surprisal/internal/jobs"
+	"surprisal/internal/jobs/conn"
+	"surprisal/internal/jobs/embedded"
 	"surprisal/internal/score"
 )
 
@@ -29,12 +31,12 @@ func TestEngineFailureEndsTheWorker(t *testing.T) {
 	in := newSimInput(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	srv, err := jobs.StartServer(ctx, jobs.ServerConfig{StoreDir: t.TempDir()})
+	srv, err := embedded.Start(ctx, embedded.Config{StoreDir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer srv.Shutdown()
-	client, err := jobs.Connect(ctx, jobs.Config{URLs: []string{srv.URL()}, Token: srv.Token(), Timeout: 20 * time.Second})
+	client, err := jobs.Connect(ctx, conn.Config{URLs: []string{srv.URL()}, Token: srv.Token(), Timeout: 20 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,6 +21,7 @@ import (
 
 	"surprisal/internal/dispatch"
 	"surprisal/internal/jobs"
+	"surprisal/internal/jobs/conn"
 	"surprisal/internal/jobs/simnats"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
@@ -343,7 +344,7 @@ func (s *simulation) run() {
 // that hit MaxDeliver.
 func (s *simulation) settleDown() {
 	c := s.net.Conn("sweeper")
-	client := jobs.New(c, c.JetStream(), jobs.Config{Log: s.logger("sweeper")})
+	client := jobs.New(c, c.JetStream(), conn.Config{Log: s.logger("sweeper")})
 	defer client.Close()
 	ctx, cancel := context.WithTimeout(s.ctx, 20*time.Minute)
 	defer cancel()

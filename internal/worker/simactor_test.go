@@ -12,6 +12,7 @@ import (
 
 	"surprisal/internal/dispatch"
 	"surprisal/internal/jobs"
+	"surprisal/internal/jobs/conn"
 	"surprisal/internal/jobs/simnats"
 	"surprisal/internal/monitor"
 	"surprisal/internal/score"
@@ -33,7 +34,7 @@ func (s *simulation) life(kind string, begin func(*process), main func(ctx conte
 		name := fmt.Sprintf("%s.%d", kind, gen)
 		p := &process{name: name, conn: s.net.Conn(name), drain: func() {}, free: func() {}}
 		log := s.logger(name)
-		client := jobs.New(p.conn, p.conn.JetStream(), jobs.Config{Wait: kind != "dispatcher", Log: log})
+		client := jobs.New(p.conn, p.conn.JetStream(), conn.Config{Wait: kind != "dispatcher", Log: log})
 		begin(p)
 		type end struct {
 			over bool

@@ -10,6 +10,7 @@ import (
 
 	"surprisal/internal/dispatch"
 	"surprisal/internal/jobs"
+	"surprisal/internal/jobs/conn"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
 )
@@ -122,7 +123,7 @@ func (s *simulation) check(sum *dispatch.Summary) {
 		bad("%s", w)
 	}
 	c := s.net.Conn("checker")
-	client := jobs.New(c, c.JetStream(), jobs.Config{Log: s.logger("checker")})
+	client := jobs.New(c, c.JetStream(), conn.Config{Log: s.logger("checker")})
 	defer client.Close()
 	records := map[string]jobs.JobState{}
 	if err := client.JobStates(s.ctx, s.m.Run, func(st jobs.JobState) { records[st.Job] = st }); err != nil {

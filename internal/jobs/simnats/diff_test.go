@@ -8,14 +8,13 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"surprisal/internal/jobs/embedded"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-
-	"surprisal/internal/jobs"
 )
 
 var diffSeed = flag.Uint64("diff-seed", 0, "do only this seed's operations on both servers")
@@ -27,7 +26,7 @@ func ackWait(try int) time.Duration { return 2 * time.Second << try }
 // TestSameAsRealServer does the same operations to the real server and to the
 // simulated one: what each gives must be the same.
 func TestSameAsRealServer(t *testing.T) {
-	srv, err := jobs.StartServer(t.Context(), jobs.ServerConfig{StoreDir: t.TempDir()})
+	srv, err := embedded.Start(t.Context(), embedded.Config{StoreDir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +48,7 @@ func TestSameAsRealServer(t *testing.T) {
 	all.Wait()
 }
 
-func same(t *testing.T, srv *jobs.Server, seed uint64) {
+func same(t *testing.T, srv *embedded.Server, seed uint64) {
 	for try := range 4 {
 		nc, err := nats.Connect(srv.URL(), nats.Token(srv.Token()))
 		if err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"surprisal/internal/jobs"
+	"surprisal/internal/jobs/conn"
 )
 
 // TestListThroughLostDeliveries: a list of records is whole, and ends, whichever of
@@ -19,8 +20,8 @@ func TestListThroughLostDeliveries(t *testing.T) {
 	for seed := range uint64(20) {
 		synctest.Test(t, func(t *testing.T) {
 			n := New(seed, Faults{Latency: 10 * time.Millisecond})
-			conn := n.Conn("c")
-			c := jobs.New(conn, conn.JetStream(), jobs.Config{Log: zerolog.Nop()})
+			nc := n.Conn("c")
+			c := jobs.New(nc, nc.JetStream(), conn.Config{Log: zerolog.Nop()})
 			if err := c.Setup(t.Context(), jobs.Topology{}); err != nil {
 				t.Fatal(err)
 			}
@@ -28,7 +29,7 @@ func TestListThroughLostDeliveries(t *testing.T) {
 			for i := range records {
 				b, err := jobs.JobState{Run: "run", Job: fmt.Sprint("job", i), State: jobs.StateDone}.Encode()
 				if err == nil {
-					_, err = conn.JetStream().Publish(t.Context(), "$KV."+jobs.JobBucket+".run."+fmt.Sprint("job", i), b)
+					_, err = nc.JetStream().Publish(t.Context(), "$KV."+jobs.JobBucket+".run."+fmt.Sprint("job", i), b)
 				}
 				if err != nil {
 					t.Fatal(err)
@@ -76,8 +77,8 @@ func TestQueueRunThroughLostAnswers(t *testing.T) {
 	for seed := range uint64(16) {
 		synctest.Test(t, func(t *testing.T) {
 			n := New(seed, faults)
-			conn := n.Conn("c")
-			c := jobs.New(conn, conn.JetStream(), jobs.Config{Log: zerolog.Nop()})
+			nc := n.Conn("c")
+			c := jobs.New(nc, nc.JetStream(), conn.Config{Log: zerolog.Nop()})
 			for _, s := range steps {
 				if err := s.do(t.Context(), c); err != nil {
 					t.Errorf("seed %d, %s: %v", seed, s.name, err)

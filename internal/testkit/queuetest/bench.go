@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"surprisal/internal/jobs"
+	"surprisal/internal/jobs/conn"
+	"surprisal/internal/jobs/embedded"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
 )
@@ -17,7 +19,7 @@ import (
 type Bench struct {
 	T      testing.TB
 	Ctx    context.Context // ends with the test
-	Server *jobs.Server
+	Server *embedded.Server
 	Client *jobs.Client
 	M      *score.Manifest
 }
@@ -40,7 +42,7 @@ func (b *Bench) Start() {
 	b.T.Helper()
 	b.Stop()
 	var err error
-	b.Server, err = jobs.StartServer(b.Ctx, jobs.ServerConfig{StoreDir: b.T.(interface{ TempDir() string }).TempDir()})
+	b.Server, err = embedded.Start(b.Ctx, embedded.Config{StoreDir: b.T.(interface{ TempDir() string }).TempDir()})
 	if err != nil {
 		b.T.Fatal(err)
 	}
@@ -60,7 +62,7 @@ func (b *Bench) Stop() {
 // Connect is a client of the server, closed when the test ends.
 func (b *Bench) Connect() *jobs.Client {
 	b.T.Helper()
-	c, err := jobs.Connect(b.Ctx, jobs.Config{URLs: []string{b.Server.URL()}, Token: b.Server.Token(), Timeout: 20 * time.Second})
+	c, err := jobs.Connect(b.Ctx, conn.Config{URLs: []string{b.Server.URL()}, Token: b.Server.Token(), Timeout: 20 * time.Second})
 	if err != nil {
 		b.T.Fatal(err)
 	}

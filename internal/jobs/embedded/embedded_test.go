@@ -1,4 +1,4 @@
-package jobs
+package embedded
 
 import (
 	"context"
@@ -14,11 +14,11 @@ import (
 )
 
 // begin starts a server that ends with the test.
-func begin(t *testing.T, cfg ServerConfig) *Server {
+func begin(t *testing.T, cfg Config) *Server {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
-	s, err := StartServer(ctx, cfg)
+	s, err := Start(ctx, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -29,7 +29,7 @@ func begin(t *testing.T, cfg ServerConfig) *Server {
 func TestServerIsPrivate(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	s := begin(t, ServerConfig{StoreDir: dir})
+	s := begin(t, Config{StoreDir: dir})
 	if len(s.Token()) != 64 {
 		t.Fatalf("token of %d characters", len(s.Token()))
 	}
@@ -47,7 +47,7 @@ func TestServerIsPrivate(t *testing.T) {
 
 func TestServerSyncsEveryWrite(t *testing.T) {
 	t.Parallel()
-	v, err := begin(t, ServerConfig{StoreDir: t.TempDir()}).ns.Varz(nil)
+	v, err := begin(t, Config{StoreDir: t.TempDir()}).ns.Varz(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,15 +59,15 @@ func TestServerSyncsEveryWrite(t *testing.T) {
 func TestServerStoreInUse(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	s := begin(t, ServerConfig{StoreDir: dir})
-	if _, err := StartServer(t.Context(), ServerConfig{StoreDir: dir}); !errors.Is(err, ErrStoreInUse) {
+	s := begin(t, Config{StoreDir: dir})
+	if _, err := Start(t.Context(), Config{StoreDir: dir}); !errors.Is(err, ErrStoreInUse) {
 		t.Fatalf("got error %v, want %v", err, ErrStoreInUse)
 	}
 	if !s.ns.ReadyForConnections(time.Second) {
 		t.Fatal("the first one was harmed")
 	}
 	s.Shutdown()
-	begin(t, ServerConfig{StoreDir: dir}) // the first let go of it
+	begin(t, Config{StoreDir: dir}) // the first let go of it
 }
 
 func TestServerPortTaken(t *testing.T) {
@@ -78,15 +78,15 @@ func TestServerPortTaken(t *testing.T) {
 	}
 	defer l.Close()
 	start := time.Now()
-	_, err = StartServer(context.Background(), ServerConfig{StoreDir: t.TempDir(), Port: l.Addr().(*net.TCPAddr).Port, Log: zerolog.New(io.Discard)})
+	_, err = Start(context.Background(), Config{StoreDir: t.TempDir(), Port: l.Addr().(*net.TCPAddr).Port, Log: zerolog.New(io.Discard)})
 	if err == nil || !strings.Contains(err.Error(), "address already in use") || time.Since(start) > serverStart/2 {
 		t.Fatalf("got %v after %s", err, time.Since(start))
 	}
 }
 
 func TestServerConfig(t *testing.T) {
-	for _, cfg := range []ServerConfig{{}, {StoreDir: "x", Port: -1}, {StoreDir: "x", Port: 70000}, {StoreDir: "x", Token: "short"}} {
-		if s, err := StartServer(context.Background(), cfg); err == nil {
+	for _, cfg := range []Config{{}, {StoreDir: "x", Port: -1}, {StoreDir: "x", Port: 70000}, {StoreDir: "x", Token: "short"}} {
+		if s, err := Start(context.Background(), cfg); err == nil {
 			s.Shutdown()
 			t.Errorf("%+v was taken", cfg)
 		}

@@ -1,4 +1,4 @@
-package jobs
+package conn
 
 import (
 	"context"
@@ -6,7 +6,7 @@ import (
 )
 
 // sleep waits for d or ctx.
-func sleep(ctx context.Context, d time.Duration) {
+func Sleep(ctx context.Context, d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
@@ -17,7 +17,7 @@ func sleep(ctx context.Context, d time.Duration) {
 
 // jitter spreads d over 0.75 d .. 1.25 d. No two processes wait from the same
 // nanosecond on, and under a test's virtual clock the same waits come again.
-func jitter(d time.Duration) time.Duration {
+func Jitter(d time.Duration) time.Duration {
 	x := uint64(time.Now().UnixNano()) * 0x9e3779b97f4a7c15
 	x = (x ^ x>>32) * 0xd6e8feb86659fd93
 	return d*3/4 + time.Duration((x^x>>32)%uint64(d/2+1))

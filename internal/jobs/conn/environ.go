@@ -1,4 +1,4 @@
-package jobs
+package conn
 
 import (
 	"os"
@@ -34,7 +34,7 @@ func (c *Config) Settings() []Setting {
 
 // ConfigFromEnv reads EnvURL and the variables of Settings; getenv is os.Getenv
 // outside tests.
-func ConfigFromEnv(getenv func(string) string) Config {
+func FromEnv(getenv func(string) string) Config {
 	var c Config
 	if u := getenv(EnvURL); u != "" {
 		c.URLs = strings.Split(u, ",")

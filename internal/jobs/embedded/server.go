@@ -1,4 +1,4 @@
-package jobs
+package embedded
 
 import (
 	"context"
@@ -24,14 +24,14 @@ var ErrStoreInUse = errors.New("queue store is in use")
 const serverStart = 60 * time.Second
 
 // ServerConfig sets the embedded server up.
-type ServerConfig struct {
+type Config struct {
 	StoreDir string         // where JetStream keeps its files; made if missing, 0700
 	Port     int            // 0: any free one. The same port and token let workers reconnect after a restart
 	Token    string         // empty: 32 random bytes, in hex
 	Log      zerolog.Logger // the zero Logger is silent
 }
 
-func (c ServerConfig) withDefaults() (ServerConfig, error) {
+func (c Config) withDefaults() (Config, error) {
 	if c.Token == "" {
 		var b [32]byte
 		if _, err := rand.Read(b[:]); err != nil {
@@ -42,7 +42,7 @@ func (c ServerConfig) withDefaults() (ServerConfig, error) {
 	return c, nil
 }
 
-func (c ServerConfig) validate() error {
+func (c Config) validate() error {
 	if c.StoreDir == "" {
 		return errors.New("no store folder")
 	}
@@ -66,7 +66,7 @@ type Server struct {
 }
 
 // StartServer starts it and waits until it takes connections, or ctx ends.
-func StartServer(ctx context.Context, cfg ServerConfig) (*Server, error) {
+func Start(ctx context.Context, cfg Config) (*Server, error) {
 	cfg, err := cfg.withDefaults()
 	if err == nil {
 		err = cfg.validate()
@@ -89,7 +89,7 @@ func StartServer(ctx context.Context, cfg ServerConfig) (*Server, error) {
 	return s, nil
 }
 
-func (s *Server) start(ctx context.Context, cfg ServerConfig) error {
+func (s *Server) start(ctx context.Context, cfg Config) error {
 	port := cfg.Port
 	if port == 0 {
 		port = server.RANDOM_PORT

@@ -1,4 +1,4 @@
-package jobs
+package conn
 
 import (
 	"context"
@@ -57,7 +57,7 @@ func (c *Conn) dial(ctx context.Context, cfg Config) (*nats.Conn, error) {
 			return nil, fmt.Errorf("%w at %s: check %s", ErrAuth, at, cfg.identity())
 		case errors.Is(err, nats.ErrTLS) && cfg.Wait && hungUp < 3:
 			hungUp++ // it refuses our certificate, or is going down
-			sleep(ctx, jitter(wait))
+			Sleep(ctx, Jitter(wait))
 			continue
 		case tlsRemedy(err) != "":
 			return nil, fmt.Errorf("%w at %s: %w: %s", ErrTLS, at, err, tlsRemedy(err))
@@ -72,7 +72,7 @@ func (c *Conn) dial(ctx context.Context, cfg Config) (*nats.Conn, error) {
 			lastSaid = time.Now()
 			c.log.Warn().Err(err).Str("url", at).Msg("cannot reach NATS; trying on")
 		}
-		sleep(ctx, jitter(wait))
+		Sleep(ctx, Jitter(wait))
 	}
 }
 
@@ -81,7 +81,7 @@ func (c *Conn) options(ctx context.Context, cfg Config) ([]nats.Option, error) {
 		nats.Name(cfg.Name), nats.Timeout(cfg.Timeout),
 		nats.MaxReconnects(-1),
 		nats.CustomReconnectDelay(func(n int) time.Duration {
-			return jitter(min(100*time.Millisecond<<min(n, 6), 5*time.Second))
+			return Jitter(min(100*time.Millisecond<<min(n, 6), 5*time.Second))
 		}),
 		// A heartbeat or a Nak that waited out a broken connection would act on
 		// somebody else's delivery: callers see the error and decide.

@@ -1,4 +1,4 @@
-package jobs
+package conn
 
 import (
 	"bytes"
@@ -8,18 +8,19 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"surprisal/internal/jobs/embedded"
 	"testing"
 	"time"
 
 	"github.com/rs/zerolog"
 )
 
-func serve(t *testing.T, cfg ServerConfig) *Server {
+func serve(t *testing.T, cfg embedded.Config) *embedded.Server {
 	t.Helper()
-	s, err := StartServer(t.Context(), cfg)
+	s, err := embedded.Start(t.Context(), cfg)
 	for err != nil && cfg.Port != 0 && strings.Contains(err.Error(), "address already in use") {
 		time.Sleep(100 * time.Millisecond) // somebody else took the port between the two servers, and will let it go
-		s, err = StartServer(t.Context(), cfg)
+		s, err = embedded.Start(t.Context(), cfg)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -50,7 +51,7 @@ func TestDialUnreachable(t *testing.T) {
 
 func TestDialWaits(t *testing.T) {
 	t.Parallel()
-	at := ServerConfig{StoreDir: t.TempDir()}
+	at := embedded.Config{StoreDir: t.TempDir()}
 	s := serve(t, at)
 	s.Shutdown()
 	at.Port, at.Token = s.Port(), s.Token()
@@ -71,7 +72,7 @@ func TestDialWaits(t *testing.T) {
 
 func TestDialWrongToken(t *testing.T) {
 	t.Parallel()
-	s := serve(t, ServerConfig{StoreDir: t.TempDir()})
+	s := serve(t, embedded.Config{StoreDir: t.TempDir()})
 	var log bytes.Buffer
 	for _, cfg := range []Config{
 		{URLs: []string{s.URL()}, Token: "wrong-secret"},
@@ -122,7 +123,7 @@ func TestEnviron(t *testing.T) {
 		*s.Value = fmt.Sprintf("value %d", i)
 	}
 	env := want.Environ()
-	got := ConfigFromEnv(func(name string) string {
+	got := FromEnv(func(name string) string {
 		i := slices.IndexFunc(env, func(s string) bool { return strings.HasPrefix(s, name+"=") })
 		if i < 0 {
 			return ""

@@ -1,6 +1,6 @@
 //go:build !unix
 
-package jobs
+package embedded
 
 // lockFile does nothing where the system has no flock.
 func lockFile(string) (unlock func(), err error) { return func() {}, nil }
