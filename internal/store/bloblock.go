@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lockBlob waits for the lock of a file in the hub's cache, which the Python
-// library takes in the same way: one process fetches it, the others wait.
+// lockBlob waits for the lock of a file in the hub's cache, compatible with the Python
+// library's: one process downloads the file, the others wait.
 func lockBlob(ctx context.Context, name string, moved func()) (unlock func(), err error) {
 	if err := os.MkdirAll(filepath.Dir(name), 0o777); err != nil {
 		return nil, err

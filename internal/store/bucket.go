@@ -10,34 +10,33 @@ import (
 	"surprisal/internal/place"
 )
 
-// bucket is files under keys, reached over the network. A call is one attempt;
-// an error that may pass is a *transient, others are this package's.
+// bucket is a set of files under keys, accessed over the network. A call is one attempt;
+// errors worth a retry are *transient, others are this package's.
 type bucket interface {
-	// stat looks at one file.
 	stat(ctx context.Context, key string) (Info, error)
-	// get gives bytes [off, off+n) of the file, or fewer when the connection ends
-	// early; ErrChanged when it has another version.
+	// get returns bytes [off, off+n) of the file, or fewer if the connection ends early;
+	// ErrChanged if the file has another version.
 	get(ctx context.Context, want Info, key string, off, n int64) (io.ReadCloser, error)
-	// page gives some of the files whose key begins with prefix, in order of key,
-	// and the token of the next page, empty at the end.
+	// page returns some of the files whose key begins with prefix, sorted by key, and the
+	// token of the next page, empty at the end.
 	page(ctx context.Context, prefix, token string) ([]Info, string, error)
 }
 
-// writable is a bucket that takes files.
+// writable is a bucket that can be written to.
 type writable interface {
 	bucket
 	put(ctx context.Context, key string, body io.ReadSeeker, size int64, when Condition) (Info, error)
 	remove(ctx context.Context, key string) error
 }
 
-// buckets holds what was opened, by its root: clients have connections and
-// credentials to share. They live as long as the process.
+// buckets has the open buckets by root, because clients share connections and
+// credentials. They live as long as the process.
 var buckets struct {
 	sync.Mutex
 	open map[string]bucket
 }
 
-// bucketOf gives the bucket that p is in.
+// bucketOf returns the bucket of p, which it opens if necessary.
 func bucketOf(ctx context.Context, p place.Place) (bucket, error) {
 	if err := fenceOf(ctx).Check(p.String()); err != nil {
 		return nil, err
@@ -72,7 +71,7 @@ func bucketOf(ctx context.Context, p place.Place) (bucket, error) {
 	return b, nil
 }
 
-// Forget drops all clients, so that the next ones read the environment again.
+// Forget drops all clients, so that new ones read the environment again.
 func Forget() {
 	buckets.Lock()
 	defer buckets.Unlock()
@@ -97,7 +96,7 @@ func stat(ctx context.Context, b bucket, p place.Place) (info Info, err error) {
 	return info, err
 }
 
-// stallAfter is how long a body may bring nothing.
+// stallAfter is how long a body may deliver nothing.
 const stallAfter = 30 * time.Second
 
 // readRange fills b from off.
@@ -110,7 +109,7 @@ func (o *Object) readRange(ctx context.Context, b []byte, off int64) error {
 	})
 }
 
-// readOnce is one request; it says how much it brought.
+// readOnce makes one request and returns the number of bytes read.
 func (o *Object) readOnce(ctx context.Context, b []byte, off int64) (n int, err error) {
 	if len(b) == 0 {
 		return 0, nil
@@ -131,9 +130,9 @@ func (o *Object) readOnce(ctx context.Context, b []byte, off int64) (n int, err 
 		case n == len(b):
 			return n, nil
 		case err == io.EOF:
-			return n, &transient{err: fmt.Errorf("the connection ended after %d of %d bytes at %d", n, len(b), off)}
+			return n, &transient{err: fmt.Errorf("connection closed after %d of %d bytes at %d", n, len(b), off)}
 		case err != nil && !stalled.Stop() && ctx.Err() != nil:
-			return n, &transient{err: fmt.Errorf("nothing came for %s", stallAfter)}
+			return n, &transient{err: fmt.Errorf("no data for %s", stallAfter)}
 		case err != nil:
 			return n, networkError(err)
 		}

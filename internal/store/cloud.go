@@ -26,13 +26,13 @@ import (
 	"surprisal/internal/place"
 )
 
-// cloud is a bucket of S3, Google Cloud Storage or Azure. Their versions are
-// etags, or generations of gs.
+// cloud is a bucket of S3, Google Cloud Storage or Azure. Versions are etags, or
+// generations for gs.
 type cloud struct {
 	root place.Place
 	b    *blob.Bucket
-	s3   *s3.Client // of an s3 one
-	hint string     // how to give credentials
+	s3   *s3.Client // if it is an s3 bucket
+	hint string     // how to provide credentials
 }
 
 // openCloud opens a gs or az bucket with the provider's usual credentials.
@@ -85,7 +85,7 @@ func (c *cloud) get(ctx context.Context, want Info, key string, off, n int64) (i
 	if err != nil {
 		return nil, c.error(key, err)
 	}
-	// Some that speak S3 don't know If-Match.
+	// Some S3-compatible servers ignore If-Match.
 	var got s3.GetObjectOutput
 	if r.As(&got) && aws.ToString(got.ETag) != want.Version || r.Size() != want.Size {
 		_ = r.Close()
@@ -95,7 +95,8 @@ func (c *cloud) get(ctx context.Context, want Info, key string, off, n int64) (i
 }
 
 func changed(want Info, version string, size int64) error {
-	return &Error{want.Name, fmt.Sprintf("%s: it was %s, %d bytes, and is %s, %d bytes", ErrChanged, want.Version, want.Size, version, size), ErrChanged}
+	return &Error{want.Name, fmt.Sprintf("%s: it was %s, %d bytes, and is %s, %d bytes", ErrChanged, want.Version,
+		want.Size, version, size), ErrChanged}
 }
 
 func ifMatch(version string) *azb.AccessConditions {
@@ -117,7 +118,7 @@ func (c *cloud) page(ctx context.Context, prefix, token string) ([]Info, string,
 	infos := make([]Info, 0, len(objects))
 	for _, o := range objects {
 		if o.IsDir || o.Key == "" || o.Key[len(o.Key)-1] == '/' {
-			continue // an empty file that stands for a folder
+			continue // an empty file that represents a folder
 		}
 		info := Info{Name: c.name(o.Key), Size: o.Size, Modified: o.ModTime}
 		var a types.Object
@@ -129,7 +130,7 @@ func (c *cloud) page(ctx context.Context, prefix, token string) ([]Info, string,
 		case o.As(&g):
 			info.Version = strconv.FormatInt(g.Generation, 10)
 		case o.As(&z) && z.Properties != nil && z.Properties.ETag != nil:
-			// Listings give it without quotes.
+			// Listings omit the quotes.
 			info.Version = strconv.Quote(string(*z.Properties.ETag))
 		}
 		infos = append(infos, info)
@@ -141,22 +142,23 @@ func (c *cloud) put(ctx context.Context, key string, body io.ReadSeeker, size in
 	if c.s3 != nil {
 		return c.putS3(ctx, key, body, size, when)
 	}
-	opts := &blob.WriterOptions{ContentType: "application/octet-stream", IfNotExist: when.Absent, BeforeWrite: func(as func(any) bool) error {
-		var gs **storage.ObjectHandle
-		var az *azblob.UploadStreamOptions
-		switch {
-		case when.Version == "":
-		case as(&gs):
-			g, err := strconv.ParseInt(when.Version, 10, 64)
-			if err != nil {
-				return &Error{c.name(key), "its version is not a generation", ErrChanged}
+	opts := &blob.WriterOptions{ContentType: "application/octet-stream", IfNotExist: when.Absent,
+		BeforeWrite: func(as func(any) bool) error {
+			var gs **storage.ObjectHandle
+			var az *azblob.UploadStreamOptions
+			switch {
+			case when.Version == "":
+			case as(&gs):
+				g, err := strconv.ParseInt(when.Version, 10, 64)
+				if err != nil {
+					return &Error{c.name(key), "its version is not a generation", ErrChanged}
+				}
+				*gs = (*gs).If(storage.Conditions{GenerationMatch: g})
+			case as(&az):
+				az.AccessConditions = ifMatch(when.Version)
 			}
-			*gs = (*gs).If(storage.Conditions{GenerationMatch: g})
-		case as(&az):
-			az.AccessConditions = ifMatch(when.Version)
-		}
-		return nil
-	}}
+			return nil
+		}}
 	if err := c.b.Upload(ctx, key, body, opts); err != nil {
 		return Info{}, c.error(key, err)
 	}
@@ -167,7 +169,7 @@ func (c *cloud) remove(ctx context.Context, key string) error {
 	return c.error(key, c.b.Delete(ctx, key))
 }
 
-// error classifies what an SDK says.
+// error classifies an SDK's error.
 func (c *cloud) error(key string, err error) error {
 	if err == nil || errors.Is(err, context.Canceled) {
 		return err
@@ -197,13 +199,13 @@ func (c *cloud) error(key string, err error) error {
 	}
 	switch gcerrors.Code(err) {
 	case gcerrors.NotFound:
-		return &Error{name, "there is no such file or bucket: check the name", fs.ErrNotExist}
+		return &Error{name, "file or bucket not found: check the name", fs.ErrNotExist}
 	case gcerrors.PermissionDenied:
 		return &Error{name, "access denied: " + c.hint, ErrDenied}
 	case gcerrors.FailedPrecondition, gcerrors.AlreadyExists:
-		return &Error{name, "another version is there", ErrChanged}
+		return &Error{name, "a different version exists", ErrChanged}
 	}
-	if status != 0 && status/100 != 2 { // 2xx: the answer's body was cut short
+	if status != 0 && status/100 != 2 { // 2xx: the body was truncated
 		return statusError(name, status, code, header)
 	}
 	return networkError(err)

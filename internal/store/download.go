@@ -2,7 +2,7 @@ package store
 
 import (
 	"context"
-	"crypto/sha1" //nolint:gosec // git's, of small files
+	"crypto/sha1" //nolint:gosec // git's, for small files
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -20,7 +20,7 @@ import (
 
 var hubVersion = regexp.MustCompile(`^([0-9a-f]{40}|[0-9a-f]{64})$`)
 
-// hubCache is the folder of models and datasets that the hub's own tools keep.
+// hubCache is the folder in which the hub's own tools cache models and data sets.
 func hubCache() string {
 	for _, name := range []string{"HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"} {
 		if d := os.Getenv(name); d != "" {
@@ -30,13 +30,13 @@ func hubCache() string {
 	return filepath.Join(hubHome(), "hub")
 }
 
-// Download brings the files that lie directly in a folder of a hub repository
-// here, as far as take takes their names, and gives the local folder and the
-// folder's URL with its commit. They lie in the cache that the Python library
-// uses, in its layout, so that neither program fetches what the other has. A
-// download that was cut off goes on where it ended; each file's digest is checked.
-// moved is called as bytes come.
-func Download(ctx context.Context, dir string, take func(name string) bool, moved func()) (local, pinned string, err error) {
+// Download downloads the files directly in a folder of a hub repository whose names
+// take accepts, and returns the local folder and the folder's URL with its commit. It
+// uses the Python library's cache and layout, so neither program downloads what the other
+// has. An interrupted download resumes, and each file's digest is verified. moved is called
+// as bytes arrive.
+func Download(ctx context.Context, dir string, take func(name string) bool, moved func()) (local, pinned string,
+	err error) {
 	if moved == nil {
 		moved = func() {}
 	}
@@ -46,7 +46,7 @@ func Download(ctx context.Context, dir string, take func(name string) bool, move
 	}
 	h, isHub := b.(*hub)
 	if !isHub {
-		return "", "", &Error{dir, "only local folders and hf:// are taken here", ErrUnsupported}
+		return "", "", &Error{dir, "only local folders and hf:// are supported here", ErrUnsupported}
 	}
 	var commit string
 	if err := retry(ctx, dir, func() (_ bool, err error) { commit, err = h.at(ctx); return false, err }); err != nil {
@@ -69,7 +69,7 @@ func Download(ctx context.Context, dir string, take func(name string) bool, move
 		}
 	}
 	if !found {
-		return "", "", &Error{dir, "the repository has no such folder, or no checkpoint in it", os.ErrNotExist}
+		return "", "", &Error{dir, "folder not found in the repository, or without a checkpoint", os.ErrNotExist}
 	}
 	if rev := h.root.Rev; rev != commit {
 		if rev == "" {
@@ -93,17 +93,18 @@ func writeRef(name, commit string) error {
 	return os.Rename(temp, name)
 }
 
-// cache makes snapshot/key a link to its blob, which it fetches if need be.
+// cache makes snapshot/key a link to its blob, which it downloads if necessary.
 func (h *hub) cache(ctx context.Context, repo, snapshot, key string, info Info, moved func()) error {
 	if !hubVersion.MatchString(info.Version) {
-		return &Error{info.Name, "the hub tells no digest of it", nil}
+		return &Error{info.Name, "the hub reports no digest for this file", nil}
 	}
 	blob := filepath.Join(repo, "blobs", info.Version)
 	link := filepath.Join(snapshot, filepath.FromSlash(key))
 	if err := errors.Join(os.MkdirAll(filepath.Dir(blob), 0o777), os.MkdirAll(filepath.Dir(link), 0o777)); err != nil {
 		return fmt.Errorf("download %s: %w", info.Name, err)
 	}
-	unlock, err := lockBlob(ctx, filepath.Join(filepath.Dir(repo), ".locks", filepath.Base(repo), info.Version+".lock"), moved)
+	unlock, err := lockBlob(ctx, filepath.Join(filepath.Dir(repo), ".locks", filepath.Base(repo), info.Version+".lock"),
+		moved)
 	if err != nil {
 		return fmt.Errorf("download %s: %w", info.Name, err)
 	}
@@ -129,7 +130,7 @@ func (h *hub) cache(ctx context.Context, repo, snapshot, key string, info Info, 
 	return nil
 }
 
-// fetchBlob fetches what is missing of a blob and checks all of it.
+// fetchBlob downloads the missing part of a blob and verifies all of it.
 func (h *hub) fetchBlob(ctx context.Context, blob, key string, info Info, moved func()) error {
 	name := blob + ".incomplete"
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o666)
@@ -161,8 +162,9 @@ func (h *hub) fetchBlob(ctx context.Context, blob, key string, info Info, moved 
 		moved()
 	}
 	if got := hex.EncodeToString(digest.Sum(nil)); got != info.Version {
-		_ = os.Remove(name) // the next attempt begins anew
-		return &Error{info.Name, fmt.Sprintf("what came has digest %s, the hub says %s: try again", got, info.Version), nil}
+		_ = os.Remove(name) // the next attempt starts over
+		return &Error{info.Name, fmt.Sprintf("the download has digest %s, but the hub reports %s: try again", got,
+			info.Version), nil}
 	}
 	if err := errors.Join(f.Truncate(info.Size), f.Sync(), f.Close()); err != nil {
 		return fmt.Errorf("%s: %w", info.Name, err)
@@ -170,7 +172,7 @@ func (h *hub) fetchBlob(ctx context.Context, blob, key string, info Info, moved 
 	return os.Rename(name, blob)
 }
 
-// noting tells of each read.
+// noting calls moved on each read.
 type noting struct {
 	r     io.Reader
 	moved func()
@@ -181,8 +183,8 @@ func (n *noting) Read(b []byte) (int, error) {
 	return n.r.Read(b)
 }
 
-// DownloadFile is Download of one file; beside names others that are brought
-// along if they are there.
+// DownloadFile is Download for one file; beside names others to download with it if they
+// exist.
 func DownloadFile(ctx context.Context, name string, beside []string, moved func()) (local, pinned string, err error) {
 	p, err := place.Parse(name)
 	if err != nil {
@@ -190,7 +192,8 @@ func DownloadFile(ctx context.Context, name string, beside []string, moved func(
 	}
 	base := path.Base(p.Key)
 	p.Key = strings.TrimPrefix(path.Dir("/"+p.Key), "/")
-	dir, pinned, err := Download(ctx, p.String(), func(n string) bool { return n == base || slices.Contains(beside, n) }, moved)
+	dir, pinned, err := Download(ctx, p.String(), func(n string) bool { return n == base || slices.Contains(beside, n) },
+		moved)
 	if err != nil {
 		return "", "", err
 	}

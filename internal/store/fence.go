@@ -12,28 +12,27 @@ import (
 	"surprisal/internal/place"
 )
 
-// ErrOutside: the place is outside of those that are allowed here.
-var ErrOutside = errors.New("it is outside of what is allowed here")
+// ErrOutside means that the place is outside of the allowed ones.
+var ErrOutside = errors.New("outside of the allowed places")
 
-// Fence is a set of folders and URL prefixes. Within is how it comes to bear: what
-// is opened under such a context is opened below one of them, or not at all. A
-// local folder is held open and names are looked up from there, so neither ..,
-// nor a link inside it, nor one put there between a check and its use, leads out.
-// The nil Fence holds nothing back.
+// Fence is a set of folders and URL prefixes. Under a context made by Within, files are
+// opened below one of them or not at all. A local folder is held open and names are
+// resolved from there, so neither .. nor a link leads outside, even one created between
+// a check and its use. A nil Fence restricts nothing.
 type Fence struct {
-	flag  string // that people give it by, for errors
+	flag  string // its command-line flag, for errors
 	posts []post
 }
 
 // post is one place of a fence.
 type post struct {
 	place place.Place
-	dir   string   // of a local folder, absolute and clean
-	root  *os.Root // of a local folder
+	dir   string   // if a local folder: absolute and clean
+	root  *os.Root // if a local folder
 }
 
-// NewFence makes a fence around places, which a person gave by flag; nil for none.
-// A local folder has to be there. Close it.
+// NewFence creates a fence around the places given with a flag; nil if there are none.
+// Local folders must exist. The caller must Close it.
 func NewFence(flag string, places []string) (*Fence, error) {
 	if len(places) == 0 {
 		return nil, nil
@@ -64,7 +63,7 @@ func newPost(name string) (post, error) {
 	return post{place: p, dir: name, root: root}, err
 }
 
-// Close lets go of the folders.
+// Close closes the folders.
 func (f *Fence) Close() error {
 	if f == nil {
 		return nil
@@ -78,8 +77,7 @@ func (f *Fence) Close() error {
 	return errors.Join(errs...)
 }
 
-// Check refuses a place whose name alone leads outside, with ErrOutside. It opens
-// nothing.
+// Check returns ErrOutside for a place whose name alone leads outside. It opens nothing.
 func (f *Fence) Check(name string) error {
 	if f == nil {
 		return nil
@@ -88,8 +86,8 @@ func (f *Fence) Check(name string) error {
 	return err
 }
 
-// find gives the folder that a local name is below, and the rest of the name; no
-// folder for a URL below an allowed one.
+// find returns the folder that contains a local name, and the rest of the name. For a URL
+// below an allowed one it returns no folder.
 func (f *Fence) find(name string) (*os.Root, string, error) {
 	place, err := place.Parse(name)
 	if err != nil {
@@ -99,12 +97,13 @@ func (f *Fence) find(name string) (*os.Root, string, error) {
 		switch {
 		case p.place.Scheme != place.Scheme:
 		case p.root != nil:
-			// Before it is looked up: a .. after a link means another folder to the
-			// kernel than to whoever reads the name.
+			// Check this before resolving: a .. after a link means one folder to the kernel
+			// and another to a reader of the name.
 			if rel, err := filepath.Rel(p.dir, name); err == nil && filepath.IsLocal(rel) && !hasDotDot(name) {
 				return p.root, rel, nil
 			}
-		case p.place.Host == place.Host && (p.place.Rev == "" || p.place.Rev == place.Rev) && p.place.Query == place.Query && !hasDotDot(place.Key) &&
+		case p.place.Host == place.Host && (p.place.Rev == "" || p.place.Rev == place.Rev) && p.place.Query == place.Query &&
+			!hasDotDot(place.Key) &&
 			(p.place.Key == "" || place.Key == p.place.Key || strings.HasPrefix(place.Key, p.place.Key+"/")):
 			return nil, "", nil
 		}
@@ -125,7 +124,7 @@ func (f *Fence) outside(name string) error {
 	return fmt.Errorf("%s: %w (--%s)", name, ErrOutside, f.flag)
 }
 
-// escaped turns os.Root's refusal, which has no name, into ErrOutside.
+// escaped turns os.Root's error, which has no name, into ErrOutside.
 func (f *Fence) escaped(name string, err error) error {
 	var pe *fs.PathError
 	if errors.As(err, &pe) && strings.Contains(pe.Err.Error(), "escapes from parent") {
@@ -134,8 +133,8 @@ func (f *Fence) escaped(name string, err error) error {
 	return err
 }
 
-// Resolve is where links lead from a local name, which has to lie inside too.
-// It is for files whose bytes are checked after they were opened.
+// Resolve follows the links of a local name; the result must be inside as well. It is for
+// files whose bytes are verified after opening.
 func (f *Fence) Resolve(name string) (string, error) {
 	if f == nil || place.IsURL(name) {
 		return name, f.Check(name)
@@ -164,7 +163,7 @@ func (f *Fence) Resolve(name string) (string, error) {
 
 type fenceKey struct{}
 
-// Within is ctx with all that is opened under it kept inside f.
+// Within returns a context under which files are opened inside f only.
 func Within(ctx context.Context, f *Fence) context.Context {
 	if f == nil {
 		return ctx
@@ -177,7 +176,7 @@ func fenceOf(ctx context.Context) *Fence {
 	return f
 }
 
-// OpenFolder opens a local folder, which it makes if it is missing.
+// OpenFolder opens a local folder and creates it if it is missing.
 func OpenFolder(ctx context.Context, dir string) (*os.Root, error) {
 	f := fenceOf(ctx)
 	if f == nil {
@@ -211,7 +210,7 @@ func openLocal(ctx context.Context, name string) (*os.File, fs.FileInfo, error) 
 		look = func(string) (fs.FileInfo, error) { st, err := root.Stat(rel); return st, f.escaped(name, err) }
 		open = func(string) (*os.File, error) { o, err := root.Open(rel); return o, f.escaped(name, err) }
 	}
-	st, err := look(name) // first: opening a named pipe would wait for ever
+	st, err := look(name) // first, because opening a named pipe would block forever
 	if err != nil {
 		return nil, nil, err
 	}

@@ -16,7 +16,8 @@ func fenced(t *testing.T) (dir string, f *Fence) {
 	dir = t.TempDir()
 	for _, name := range []string{"in/deep/a", "in-not/a", "out/secret"} {
 		path := filepath.Join(dir, name)
-		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o777), os.WriteFile(path, []byte("hello"), 0o666)); err != nil {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o777),
+			os.WriteFile(path, []byte("hello"), 0o666)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -139,7 +140,8 @@ func TestFenceURL(t *testing.T) {
 
 func TestFenceResolve(t *testing.T) {
 	dir, f := fenced(t)
-	for name, want := range map[string]error{"in/inside": nil, "in/leads-out": ErrOutside, "in/folder-out": ErrOutside, "out": ErrOutside} {
+	for name, want := range map[string]error{"in/inside": nil, "in/leads-out": ErrOutside, "in/folder-out": ErrOutside,
+		"out": ErrOutside} {
 		if _, err := f.Resolve(filepath.Join(dir, name)); !errors.Is(err, want) || (err == nil) != (want == nil) {
 			t.Errorf("%s: %v, want %v", name, err, want)
 		}

@@ -72,12 +72,14 @@ func conforms(t *testing.T, root string) {
 	if _, err := store.PutBytes(ctx, name, body, store.Condition{Version: info.Version}); err == nil {
 		t.Fatal("put over a version that is gone")
 	}
-	if _, err := store.Stat(ctx, strings.Replace(name, storetest.Bucket, "nobucket", 1)); !errors.Is(err, fs.ErrNotExist) || strings.Contains(err.Error(), "\n") {
+	if _, err := store.Stat(ctx, strings.Replace(name, storetest.Bucket, "nobucket", 1)); !errors.Is(err,
+		fs.ErrNotExist) || strings.Contains(err.Error(), "\n") {
 		t.Fatalf("no bucket: %v", err)
 	}
 	// Larger than one request takes.
 	large := randomBytes(33<<20 + 5)
-	if info, err = store.PutBytes(ctx, name, large, store.Condition{Absent: true}); err != nil || info.Size != int64(len(large)) {
+	if info, err = store.PutBytes(ctx, name, large, store.Condition{Absent: true}); err != nil ||
+		info.Size != int64(len(large)) {
 		t.Fatalf("%+v (%v)", info, err)
 	}
 	if _, err := store.PutBytes(ctx, name, large[1:], store.Condition{Absent: true}); !errors.Is(err, fs.ErrExist) {

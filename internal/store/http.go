@@ -10,8 +10,8 @@ import (
 	"github.com/aws/smithy-go"
 )
 
-// httpClient makes a client for many requests at once to few hosts. A body has
-// no deadline of its own: readOnce sees one that stalls.
+// httpClient creates a client for many concurrent requests to few hosts. Bodies have no
+// deadline; readOnce detects one that stalls.
 func httpClient() *http.Client {
 	t := &http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true}
 	tune(t)
@@ -25,18 +25,19 @@ func tune(t *http.Transport) {
 	t.TLSHandshakeTimeout = 10 * time.Second
 	t.ResponseHeaderTimeout = time.Minute
 	t.ExpectContinueTimeout = time.Second
-	t.DisableCompression = true // ranges are of the file's own bytes
+	t.DisableCompression = true // ranges refer to the file's own bytes
 }
 
-// oneLine is an SDK's error for people.
+// oneLine is the text of an SDK's error in one line.
 func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
 
-// isNoCredentials tells whether the SDK found none to sign with.
+// isNoCredentials tells whether the SDK found no credentials to sign with.
 func isNoCredentials(err error) bool {
 	var op *smithy.OperationError
 	if !errors.As(err, &op) {
 		return false
 	}
 	s := op.Err.Error()
-	return strings.Contains(s, "get identity") || strings.Contains(s, "refresh cached credentials") || strings.Contains(s, "get credentials")
+	return strings.Contains(s, "get identity") || strings.Contains(s, "refresh cached credentials") ||
+		strings.Contains(s, "get credentials")
 }

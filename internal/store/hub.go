@@ -18,11 +18,10 @@ import (
 	"surprisal/internal/place"
 )
 
-// hub is a repository of the Hugging Face hub at one commit: the one that its
-// branch has when it is first asked for. A version is the sha256 of a large file,
-// git's id of a small one.
+// hub is a repository of the Hugging Face hub, pinned to the commit of its branch at the
+// first request. A version is the sha256 of a large file, or git's id of a small one.
 type hub struct {
-	root     place.Place // with the revision as it was given
+	root     place.Place // with the given revision
 	kind     string      // datasets or models
 	repo     string      // OWNER/NAME
 	endpoint *url.URL
@@ -34,16 +33,16 @@ type hub struct {
 	links  map[string]*link // by key
 }
 
-// link is where the hub sends for a file's bytes: a signed URL that runs out.
+// link is the hub's redirect for a file's bytes: a signed URL that expires.
 type link struct {
 	url   string
-	etag  string // of that server, for the same bytes
-	fresh bool   // nothing has been read from url yet
+	etag  string // that server's, for the same bytes
+	fresh bool   // not used yet
 }
 
 var commitID = regexp.MustCompile(`^[0-9a-f]{40}$`)
 
-// hubHome is where the hub's own tools keep token and cache.
+// hubHome is the folder in which the hub's own tools keep token and cache.
 func hubHome() string {
 	if d := os.Getenv("HF_HOME"); d != "" {
 		return d
@@ -82,9 +81,10 @@ func openHub(root place.Place) (*hub, error) {
 	}
 	u, err := url.Parse(strings.TrimSuffix(endpoint, "/"))
 	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil || u.RawQuery != "" {
-		return nil, &Error{root.String(), "HF_ENDPOINT is no http(s) URL of a server", nil}
+		return nil, &Error{root.String(), "HF_ENDPOINT is not an http(s) URL of a server", nil}
 	}
-	h := &hub{root: root, kind: "models", repo: root.Host, endpoint: u, token: hubToken(), client: httpClient(), links: map[string]*link{}}
+	h := &hub{root: root, kind: "models", repo: root.Host, endpoint: u, token: hubToken(), client: httpClient(),
+		links: map[string]*link{}}
 	if repo, ok := strings.CutPrefix(root.Host, "datasets/"); ok {
 		h.kind, h.repo = "datasets", repo
 	}
@@ -92,14 +92,14 @@ func openHub(root place.Place) (*hub, error) {
 	return h, nil
 }
 
-// place is the place of a key at the commit that is read.
+// place is the place of a key at a commit.
 func (h *hub) place(key, commit string) place.Place {
 	p := h.root.Join(key)
 	p.Rev = commit
 	return p
 }
 
-// do sends a request to the hub itself, where redirects stay.
+// do sends a request to the hub and follows redirects within it.
 func (h *hub) do(ctx context.Context, method, address string, header http.Header) (*http.Response, error) {
 	if header == nil {
 		header = http.Header{}
@@ -112,33 +112,35 @@ func (h *hub) do(ctx context.Context, method, address string, header http.Header
 		if err != nil {
 			return nil, err
 		}
-		// A repository that was renamed: the same server, another path.
+		// A renamed repository: the same server, another path.
 		to, err := resp.Location()
-		if err != nil || to.Host != h.endpoint.Host || to.Scheme != h.endpoint.Scheme || resp.Header.Get("X-Linked-Etag") != "" {
+		if err != nil || to.Host != h.endpoint.Host || to.Scheme != h.endpoint.Scheme ||
+			resp.Header.Get("X-Linked-Etag") != "" {
 			return resp, nil
 		}
 		_ = resp.Body.Close()
 		address = to.String()
 	}
-	return nil, &Error{h.root.String(), "the hub redirects in circles", nil}
+	return nil, &Error{h.root.String(), "the hub redirects in a loop", nil}
 }
 
-// error says what the hub's refusal means.
+// error explains the hub's refusal.
 func (h *hub) error(name string, resp *http.Response) error {
 	what := resp.Header.Get("X-Error-Code")
 	token := "set HF_TOKEN (https://huggingface.co/settings/tokens)"
 	if h.token != "" {
-		token = "the token of HF_TOKEN does not open it"
+		token = "the token in HF_TOKEN has no access to it"
 	}
 	switch {
 	case what == "EntryNotFound":
-		return &Error{name, "there is no such file in the repository", fs.ErrNotExist}
+		return &Error{name, "file not found in the repository", fs.ErrNotExist}
 	case what == "RevisionNotFound":
-		return &Error{name, "the repository has no such revision: check what follows @", fs.ErrNotExist}
+		return &Error{name, "revision not found in the repository: check the part after @", fs.ErrNotExist}
 	case what == "GatedRepo":
 		return &Error{name, "the repository is gated: accept its terms on its page, and " + token, ErrDenied}
 	case what == "RepoNotFound" || resp.StatusCode == http.StatusUnauthorized:
-		return &Error{name, fmt.Sprintf("there is no such repository, or it is private (HTTP %d): check the name; if it is private, %s", resp.StatusCode, token), ErrDenied}
+		return &Error{name, fmt.Sprintf("repository not found or private (HTTP %d): check the name; if it is private, %s",
+			resp.StatusCode, token), ErrDenied}
 	case resp.StatusCode == http.StatusForbidden:
 		return &Error{name, "access denied (HTTP 403): " + token, ErrDenied}
 	}
@@ -161,12 +163,12 @@ func (h *hub) json(ctx context.Context, name, address string, v any) (http.Heade
 		return nil, networkError(err)
 	}
 	if err := json.Unmarshal(b, v); err != nil {
-		return nil, &Error{name, "the hub's answer is not what is expected: check HF_ENDPOINT", nil}
+		return nil, &Error{name, "unexpected response from the hub: check HF_ENDPOINT", nil}
 	}
 	return resp.Header, nil
 }
 
-// at gives the commit.
+// at returns the commit.
 func (h *hub) at(ctx context.Context) (string, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -184,12 +186,13 @@ func (h *hub) at(ctx context.Context) (string, error) {
 	var answer struct {
 		SHA string `json:"sha"`
 	}
-	_, err := h.json(ctx, h.root.String(), fmt.Sprintf("%s/api/%s/%s/revision/%s", h.endpoint, h.kind, h.repo, url.PathEscape(rev)), &answer)
+	_, err := h.json(ctx, h.root.String(), fmt.Sprintf("%s/api/%s/%s/revision/%s", h.endpoint, h.kind, h.repo,
+		url.PathEscape(rev)), &answer)
 	if err != nil {
 		return "", err
 	}
 	if !commitID.MatchString(answer.SHA) {
-		return "", &Error{h.root.String(), "the hub names no commit: check HF_ENDPOINT", nil}
+		return "", &Error{h.root.String(), "the hub reports no commit: check HF_ENDPOINT", nil}
 	}
 	h.commit = answer.SHA
 	return h.commit, nil
@@ -203,7 +206,7 @@ func (h *hub) resolveURL(key, commit string) string {
 	return fmt.Sprintf("%s/%s%s/resolve/%s/%s", h.endpoint, kind, h.repo, commit, escapePath(key))
 }
 
-// normalEtag is an etag as the hub's own tools write it.
+// normalEtag is an etag in the form that the hub's own tools use.
 func normalEtag(s string) string { return strings.Trim(strings.TrimPrefix(s, "W/"), `"`) }
 
 func linkedEtag(header http.Header) string {
@@ -234,12 +237,12 @@ func (h *hub) stat(ctx context.Context, key string) (Info, error) {
 		return Info{}, h.error(p.String(), resp)
 	}
 	if info.Size < 0 || info.Version == "" {
-		return Info{}, &Error{p.String(), "the hub tells no size or etag of it: check HF_ENDPOINT", nil}
+		return Info{}, &Error{p.String(), "the hub reports no size or etag for this file: check HF_ENDPOINT", nil}
 	}
 	return info, nil
 }
 
-// get reads from where the hub points to; a link that has run out is renewed once.
+// get reads from the hub's link; an expired link is renewed once.
 func (h *hub) get(ctx context.Context, want Info, key string, off, n int64) (io.ReadCloser, error) {
 	h.mu.Lock()
 	l := h.links[key]
@@ -267,14 +270,14 @@ func (h *hub) get(ctx context.Context, want Info, key string, off, n int64) (io.
 		_ = resp.Body.Close()
 		to, err := resp.Location()
 		if err != nil || to.Scheme != "https" && to.Scheme != h.endpoint.Scheme {
-			return nil, &Error{want.Name, "the hub redirects to no https URL", nil}
+			return nil, &Error{want.Name, "the hub redirects to a URL that is not https", nil}
 		}
 		l = &link{url: to.String(), fresh: true}
 		h.mu.Lock()
 		h.links[key] = l
 		h.mu.Unlock()
 	}
-	// No token: this is another server.
+	// Send no token: this is another server.
 	resp, err := request(ctx, h.client, http.MethodGet, l.url, rangeHeader(off, n))
 	if err != nil {
 		return nil, err
@@ -296,9 +299,11 @@ func (h *hub) get(ctx context.Context, want Info, key string, off, n int64) (io.
 	case ok(resp) && etag != "" && resp.Header.Get("ETag") != etag:
 		_ = resp.Body.Close()
 		return nil, changed(want, resp.Header.Get("ETag"), want.Size)
-	case !ok(resp) && !fresh && (resp.StatusCode == http.StatusForbidden || resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusNotFound || resp.StatusCode == http.StatusGone):
+	case !ok(resp) && !fresh &&
+		(resp.StatusCode == http.StatusForbidden || resp.StatusCode == http.StatusUnauthorized ||
+			resp.StatusCode == http.StatusNotFound || resp.StatusCode == http.StatusGone):
 		_ = resp.Body.Close()
-		return nil, &transient{err: errors.New("the hub's link to the file has run out")}
+		return nil, &transient{err: errors.New("the hub's link to the file has expired")}
 	case resp.StatusCode/100 == 3:
 		_ = resp.Body.Close()
 		return nil, &Error{want.Name, "the hub redirects twice, which is not supported", ErrUnsupported}
@@ -306,7 +311,7 @@ func (h *hub) get(ctx context.Context, want Info, key string, off, n int64) (io.
 	return body(resp, want, off, n)
 }
 
-// hubEntry is one of a tree listing.
+// hubEntry is an entry of a tree listing.
 type hubEntry struct {
 	Type string `json:"type"`
 	OID  string `json:"oid"`

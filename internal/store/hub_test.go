@@ -91,11 +91,11 @@ func TestHubRefuses(t *testing.T) {
 		{"hf://datasets/org/private/a.parquet", h.Token, nil, ""},
 		{"hf://datasets/org/gated/a.parquet", h.Token, nil, ""},
 		{"hf://datasets/org/private/a.parquet", "", store.ErrDenied, "set HF_TOKEN"},
-		{"hf://datasets/org/private/a.parquet", "wr0ng", store.ErrDenied, "does not open it"},
+		{"hf://datasets/org/private/a.parquet", "wr0ng", store.ErrDenied, "has no access to it"},
 		{"hf://datasets/org/gated/a.parquet", "", store.ErrDenied, "accept its terms"},
 		{"hf://datasets/org/nothing/a.parquet", "", store.ErrDenied, "check the name"},
-		{"hf://datasets/org/open/b.parquet", "", fs.ErrNotExist, "no such file"},
-		{"hf://datasets/org/open@v9/a.parquet", "", fs.ErrNotExist, "no such revision"},
+		{"hf://datasets/org/open/b.parquet", "", fs.ErrNotExist, "file not found"},
+		{"hf://datasets/org/open@v9/a.parquet", "", fs.ErrNotExist, "revision not found"},
 		{"hf://datasets/org", "", nil, "hf URLs are"},
 	} {
 		storetest.Setenv(t, map[string]string{"HF_TOKEN": tc.token})
@@ -120,7 +120,8 @@ func TestDownload(t *testing.T) {
 	h := storetest.NewHub(t, func(url string) string {
 		p := storetest.NewProxy(t, url)
 		p.Fail(func(n int, _ *http.Request) storetest.Fault {
-			return []storetest.Fault{storetest.Reset, storetest.None, storetest.Short, storetest.Busy, storetest.None, storetest.None}[n%6]
+			return []storetest.Fault{storetest.Reset, storetest.None, storetest.Short, storetest.Busy, storetest.None,
+				storetest.None}[n%6]
 		})
 		proxies = append(proxies, p)
 		return p.URL
@@ -155,7 +156,8 @@ func TestDownload(t *testing.T) {
 	for range 2 {
 		both.Go(func() {
 			dir, pinned, err := store.Download(t.Context(), "hf://org/model/checkpoints/c-1", take, nil)
-			if err != nil || pinned != "hf://org/model@"+commit+"/checkpoints/c-1" || dir != filepath.Join(home, "hub", "models--org--model", "snapshots", commit, "checkpoints", "c-1") {
+			if err != nil || pinned != "hf://org/model@"+commit+"/checkpoints/c-1" ||
+				dir != filepath.Join(home, "hub", "models--org--model", "snapshots", commit, "checkpoints", "c-1") {
 				t.Errorf("%s, %s (%v)", dir, pinned, err)
 			}
 		})
@@ -176,7 +178,8 @@ func TestDownload(t *testing.T) {
 		}
 	}
 	for name, want := range map[string][]byte{"refs/main": []byte(commit)} {
-		if b, err := os.ReadFile(filepath.Join(home, "hub", "models--org--model", name)); err != nil || !bytes.Equal(b, want) {
+		if b, err := os.ReadFile(filepath.Join(home, "hub", "models--org--model", name)); err != nil ||
+			!bytes.Equal(b, want) {
 			t.Errorf("%s: %q (%v)", name, b, err)
 		}
 	}
@@ -192,7 +195,8 @@ func TestDownload(t *testing.T) {
 	if err := errors.Join(os.Remove(blob), os.WriteFile(blob+".incomplete", make([]byte, 1<<20), 0o666)); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := store.Download(t.Context(), "hf://org/model/checkpoints/c-1", take, nil); err == nil || !strings.Contains(err.Error(), "digest") {
+	if _, _, err := store.Download(t.Context(), "hf://org/model/checkpoints/c-1", take, nil); err == nil ||
+		!strings.Contains(err.Error(), "digest") {
 		t.Fatalf("a damaged part: %v", err)
 	}
 	if _, _, err := store.Download(t.Context(), "hf://org/model/checkpoints/c-1", take, nil); err != nil {

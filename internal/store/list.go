@@ -5,7 +5,7 @@ import (
 	"iter"
 )
 
-// Stat looks at one file that is not local.
+// Stat describes one file that is not local.
 func Stat(ctx context.Context, name string) (Info, error) {
 	p, b, err := at(ctx, name)
 	if err != nil {
@@ -14,8 +14,8 @@ func Stat(ctx context.Context, name string) (Info, error) {
 	return stat(ctx, b, p)
 }
 
-// List gives the files below the URL dir, however deep, in order of name. It
-// ends at the first error. That there are none is no error.
+// List gives the files at any depth below the URL dir, sorted by name. It ends at the
+// first error. An empty folder is not an error.
 func List(ctx context.Context, dir string) iter.Seq2[Info, error] {
 	return func(yield func(Info, error) bool) {
 		p, b, err := at(ctx, dir)

@@ -12,7 +12,7 @@ func FileVersion(st fs.FileInfo) string {
 	return fmt.Sprintf("%d-%d", st.Size(), st.ModTime().UnixNano())
 }
 
-// openFile opens a local file and says what it is.
+// openFile opens a local file as an Object.
 func openFile(ctx context.Context, name string) (*Object, error) {
 	f, st, err := openLocal(ctx, name)
 	if err != nil {
@@ -21,7 +21,7 @@ func openFile(ctx context.Context, name string) (*Object, error) {
 	return ofFile(name, f, st), nil
 }
 
-// OfFile is a local file that is open already; Close closes it.
+// OfFile makes an Object of an open local file; Close closes it.
 func OfFile(name string, f *os.File) (*Object, error) {
 	st, err := f.Stat()
 	if err != nil {

@@ -11,24 +11,24 @@ import (
 	"surprisal/internal/place"
 )
 
-// Info is what a store says of a file.
+// Info describes a file in a store.
 type Info struct {
 	Name    string // its place
 	Size    int64  // bytes
 	Version string // changes when the file does
-	// Modified is zero where the store doesn't tell.
+	// Modified is zero if the store does not report it.
 	Modified time.Time
 }
 
 // Object is a file that is open for reading, pinned to one version.
 type Object struct {
 	Info
-	file   *os.File // of a local one
-	bucket bucket   // of any other
+	file   *os.File // if local
+	bucket bucket   // otherwise
 	key    string
 }
 
-// Open opens the file as it is now.
+// Open opens the file in its current version.
 func Open(ctx context.Context, name string) (*Object, error) {
 	p, err := place.Parse(name)
 	if err != nil {
@@ -51,7 +51,7 @@ func Open(ctx context.Context, name string) (*Object, error) {
 	return &Object{Info: info, bucket: b, key: p.Key}, nil
 }
 
-// Modified is when the file was written; zero where the store doesn't tell.
+// Modified is when the file was written; zero if the store does not report it.
 func Modified(ctx context.Context, name string) (time.Time, error) {
 	o, err := Open(ctx, name)
 	if err != nil {
@@ -60,9 +60,9 @@ func Modified(ctx context.Context, name string) (time.Time, error) {
 	return o.Modified, o.Close()
 }
 
-// OpenVersion opens the file of which size and version are known. A local file
-// that is another one now is ErrChanged; elsewhere, where that would cost a
-// request, the first read tells.
+// OpenVersion opens a file with a known size and version. If a local file has changed,
+// it returns ErrChanged. For other files that check would cost a request, so the first
+// read reports it.
 func OpenVersion(ctx context.Context, want Info) (*Object, error) {
 	p, err := place.Parse(want.Name)
 	if err != nil {
@@ -71,7 +71,7 @@ func OpenVersion(ctx context.Context, want Info) (*Object, error) {
 	if p.Scheme == "" {
 		o, err := openFile(ctx, want.Name)
 		if errors.Is(err, errNotRegular) {
-			return nil, fmt.Errorf("%s: %w: %w any more", want.Name, ErrChanged, errNotRegular)
+			return nil, fmt.Errorf("%s: %w: %w", want.Name, ErrChanged, errNotRegular)
 		}
 		if err != nil {
 			return nil, err
@@ -93,11 +93,11 @@ func OpenVersion(ctx context.Context, want Info) (*Object, error) {
 	return &Object{Info: want, bucket: b, key: p.Key}, nil
 }
 
-// Local tells whether reads cost no request.
+// Local tells whether the file is local, so that reads cost no request.
 func (o *Object) Local() bool { return o.file != nil }
 
-// Unchanged looks at a local file again: reads of it can't be conditional. For
-// any other it does nothing.
+// Unchanged checks a local file again, because reads of it cannot be conditional. For
+// other files it does nothing.
 func (o *Object) Unchanged() error {
 	if o.file == nil {
 		return nil
@@ -112,7 +112,7 @@ func (o *Object) Unchanged() error {
 	return nil
 }
 
-// Reader gives the object's bytes until ctx ends. Several may read at once.
+// Reader reads the object's bytes until ctx ends. It may be used concurrently.
 func (o *Object) Reader(ctx context.Context) io.ReaderAt {
 	if o.file != nil {
 		return o.file
@@ -120,7 +120,7 @@ func (o *Object) Reader(ctx context.Context) io.ReaderAt {
 	return readerAt{ctx, o}
 }
 
-// Close ends the reading.
+// Close closes a local file.
 func (o *Object) Close() error {
 	if o.file == nil {
 		return nil

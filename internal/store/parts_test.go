@@ -79,7 +79,8 @@ func TestS3Parts(t *testing.T) {
 	}
 	check("raced", []byte("other"))
 	p.Fail(nil)
-	if _, err := put(ctx, "whole", body[1:], store.Condition{Version: `"00000000000000000000000000000000"`}); !errors.Is(err, store.ErrChanged) {
+	if _, err := put(ctx, "whole", body[1:],
+		store.Condition{Version: `"00000000000000000000000000000000"`}); !errors.Is(err, store.ErrChanged) {
 		t.Errorf("over another version: %v", err)
 	}
 	check("whole", body)
@@ -114,7 +115,8 @@ func TestS3Parts(t *testing.T) {
 			}
 			return storetest.None
 		})
-		if _, err := put(ctx, key, body, store.Condition{Absent: true}); err != nil && (key != "end" || !errors.Is(err, fs.ErrExist)) {
+		if _, err := put(ctx, key, body, store.Condition{Absent: true}); err != nil &&
+			(key != "end" || !errors.Is(err, fs.ErrExist)) {
 			t.Errorf("%s: %v", key, err)
 		}
 		check(key, body)

@@ -10,16 +10,16 @@ import (
 	"surprisal/internal/place"
 )
 
-// Condition is when Put may write. The zero value is always.
+// Condition restricts when Put may write. The zero value is no restriction.
 type Condition struct {
-	// Absent: there is no such file; fs.ErrExist otherwise.
+	// Absent: only if the file does not exist; fs.ErrExist otherwise.
 	Absent bool
-	// Version: there is one of this version; ErrChanged otherwise.
+	// Version: only if the file has this version; ErrChanged otherwise.
 	Version string
 }
 
-// Put writes size bytes of body as one file of a bucket, whole or not at all,
-// and gives its version. Name must be a URL that can be written to.
+// Put writes size bytes of body as one file of a bucket, whole or not at all, and returns
+// its version. Name must be a URL of a writable store.
 func Put(ctx context.Context, name string, body io.ReaderAt, size int64, when Condition) (info Info, err error) {
 	p, w, err := writableOf(ctx, name)
 	if err != nil {
@@ -34,17 +34,17 @@ func Put(ctx context.Context, name string, body io.ReaderAt, size int64, when Co
 		})
 	}
 	if when.Absent && errors.Is(err, ErrChanged) {
-		err = &Error{name, "there is one already", fs.ErrExist}
+		err = &Error{name, "the file already exists", fs.ErrExist}
 	}
 	return info, err
 }
 
-// PutBytes is Put of b.
+// PutBytes is Put for a byte slice.
 func PutBytes(ctx context.Context, name string, b []byte, when Condition) (Info, error) {
 	return Put(ctx, name, bytes.NewReader(b), int64(len(b)), when)
 }
 
-// Remove removes a file of a bucket; that it is gone already is no error.
+// Remove deletes a file of a bucket; a missing file is not an error.
 func Remove(ctx context.Context, name string) error {
 	p, w, err := writableOf(ctx, name)
 	if err != nil {
@@ -66,7 +66,7 @@ func writableOf(ctx context.Context, name string) (p place.Place, w writable, er
 	}
 	w, ok := b.(writable)
 	if !ok {
-		return p, nil, &Error{name, "can't be written to: local paths, s3, gs and az can", ErrUnsupported}
+		return p, nil, &Error{name, "not writable: use a local path, s3, gs or az", ErrUnsupported}
 	}
 	return p, w, nil
 }

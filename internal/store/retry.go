@@ -11,18 +11,18 @@ import (
 	"github.com/cenkalti/backoff/v5"
 )
 
-// How often and how long a request is tried. A job that fails in spite of this
-// is tried again by the queue, later and perhaps elsewhere.
+// How often and how long a request is retried. The queue redelivers a job that fails
+// nevertheless, later and perhaps to another worker.
 const (
 	firstDelay = 100 * time.Millisecond
 	maxDelay   = 15 * time.Second
-	// retryFor bounds the time without progress, dialFor that without a server.
+	// retryFor limits the time without progress, dialFor the time without a server.
 	retryFor, dialFor = 3 * time.Minute, 20 * time.Second
-	// maxRetryAfter bounds what a server may ask for.
+	// maxRetryAfter limits the delay that a server may ask for.
 	maxRetryAfter = 2 * time.Minute
 )
 
-// retry calls do until it works, fails for good, or has made no progress for
+// retry calls do until it succeeds, fails permanently, or has made no progress for too
 // long. name is the place, for the error.
 func retry(ctx context.Context, name string, do func() (progress bool, err error)) error {
 	delays := backoff.NewExponentialBackOff()
@@ -49,7 +49,8 @@ func retry(ctx context.Context, name string, do func() (progress bool, err error
 		}
 		wait := max(delays.NextBackOff(), min(t.after, maxRetryAfter))
 		if time.Since(since)+wait > limit {
-			return &Error{name, fmt.Sprintf("%s, after %d tries in %s", t.err, tries, time.Since(since).Round(time.Second)), ErrUnreachable}
+			return &Error{name, fmt.Sprintf("%s, after %d tries in %s", t.err, tries, time.Since(since).Round(time.Second)),
+				ErrUnreachable}
 		}
 		timer := time.NewTimer(wait)
 		select {

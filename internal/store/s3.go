@@ -24,19 +24,19 @@ import (
 
 const s3Hint = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; for a public bucket end the URL with ?anonymous=true"
 
-// openS3 opens an S3 bucket, or one of a server that speaks S3: AWS_ENDPOINT_URL,
-// AWS_REGION and the rest of the SDK's environment count, and before them the
-// URL's query.
+// openS3 opens a bucket of S3 or of a compatible server. The URL's query takes precedence
+// over AWS_ENDPOINT_URL, AWS_REGION and the rest of the SDK's environment.
 func openS3(ctx context.Context, root place.Place) (bucket, error) {
 	q, err := url.ParseQuery(root.Query)
 	if err != nil {
 		return nil, err
 	}
-	cfg, err := config.LoadDefaultConfig(ctx, config.WithHTTPClient(awshttp.NewBuildableClient().WithTransportOptions(tune)),
-		// One attempt at a time: retry decides.
+	cfg, err := config.LoadDefaultConfig(ctx,
+		config.WithHTTPClient(awshttp.NewBuildableClient().WithTransportOptions(tune)),
+		// One attempt per call; retry decides about more.
 		config.WithRetryer(func() aws.Retryer { return aws.NopRetryer{} }))
 	if err != nil {
-		return nil, &Error{root.String(), "the AWS settings can't be used: " + oneLine(err), nil}
+		return nil, &Error{root.String(), "invalid AWS settings: " + oneLine(err), nil}
 	}
 	if q.Get("anonymous") == "true" {
 		cfg.Credentials = aws.AnonymousCredentials{}
@@ -71,7 +71,7 @@ func openS3(ctx context.Context, root place.Place) (bucket, error) {
 	return &cloud{root: root, b: b, s3: client, hint: s3Hint}, nil
 }
 
-// putS3 is one PUT, so that there is no part of a file to clean up.
+// putS3 makes a single PUT, so that no part of a file is left to clean up.
 func (c *cloud) putS3(ctx context.Context, key string, body io.ReadSeeker, size int64, when Condition) (Info, error) {
 	in := &s3.PutObjectInput{
 		Bucket: aws.String(c.root.Host), Key: aws.String(key), Body: body, ContentLength: aws.Int64(size),
@@ -90,7 +90,7 @@ func (c *cloud) putS3(ctx context.Context, key string, body io.ReadSeeker, size 
 	return Info{Name: c.name(key), Size: size, Version: aws.ToString(out.ETag)}, nil
 }
 
-// s3Error classifies what the SDK says.
+// s3Error classifies the SDK's error.
 func (c *cloud) s3Error(name string, err error) error {
 	var api smithy.APIError
 	code := ""
@@ -111,16 +111,20 @@ func (c *cloud) s3Error(name string, err error) error {
 	}
 	switch {
 	case code == "NoSuchBucket":
-		return &Error{name, "there is no bucket " + c.root.Host + ": check the name, and AWS_ENDPOINT_URL if the server is not Amazon's", fs.ErrNotExist}
+		return &Error{name, "bucket " + c.root.Host +
+			" not found: check the name, and AWS_ENDPOINT_URL if the server is not Amazon's", fs.ErrNotExist}
 	case code == "SlowDown" || code == "RequestTimeout" || code == "RequestTimeTooSkewed" && status >= 500:
 		return &transient{err: fmt.Errorf("%s (HTTP %d)", code, status), after: retryAfter(header, time.Now())}
-	case status == http.StatusMovedPermanently || code == "AuthorizationHeaderMalformed" || code == "PermanentRedirect" || code == "IllegalLocationConstraintException":
+	case status == http.StatusMovedPermanently || code == "AuthorizationHeaderMalformed" || code == "PermanentRedirect" ||
+		code == "IllegalLocationConstraintException":
 		if region == "" {
 			region = "its region"
 		}
-		return &Error{name, "the bucket is in another region: set AWS_REGION to " + region + ", or end the URL with ?region=" + region, nil}
-	case code == "InvalidAccessKeyId" || code == "SignatureDoesNotMatch" || code == "ExpiredToken" || code == "InvalidToken":
-		return &Error{name, "the credentials are not accepted (" + code + "): " + s3Hint, ErrDenied}
+		return &Error{name, "the bucket is in another region: set AWS_REGION to " + region +
+			", or end the URL with ?region=" + region, nil}
+	case code == "InvalidAccessKeyId" || code == "SignatureDoesNotMatch" || code == "ExpiredToken" ||
+		code == "InvalidToken":
+		return &Error{name, "credentials rejected (" + code + "): " + s3Hint, ErrDenied}
 	case status == http.StatusForbidden || status == http.StatusUnauthorized:
 		return &Error{name, fmt.Sprintf("access denied (HTTP %d): check the bucket's name and the credentials (AWS_ACCESS_KEY_ID, AWS_PROFILE), which need s3:GetObject, s3:ListBucket and, for --out, s3:PutObject", status), ErrDenied}
 	case code == "PreconditionFailed" || status == http.StatusPreconditionFailed:

@@ -63,7 +63,8 @@ func TestS3(t *testing.T) {
 		}
 	}
 	// Conditional replacement, as leases do it.
-	if _, err := store.PutBytes(ctx, name, []byte("y"), store.Condition{Version: `"00000000000000000000000000000000"`}); !errors.Is(err, store.ErrChanged) {
+	if _, err := store.PutBytes(ctx, name, []byte("y"),
+		store.Condition{Version: `"00000000000000000000000000000000"`}); !errors.Is(err, store.ErrChanged) {
 		t.Fatalf("over another version: %v", err)
 	}
 	if info, err = store.PutBytes(ctx, name, body[:1<<19], store.Condition{Version: info.Version}); err != nil {
@@ -213,9 +214,11 @@ func TestErrors(t *testing.T) {
 		says       string
 	}{
 		{"no file", storetest.URL("nothing"), nil, fs.ErrNotExist, "check the name"},
-		{"no bucket", "s3://nobucket/x", nil, fs.ErrNotExist, "there is no"},
-		{"wrong key", storetest.URL("there"), map[string]string{"AWS_SECRET_ACCESS_KEY": "wrong-secret"}, store.ErrDenied, "AWS_"},
-		{"no credentials", storetest.URL("there"), map[string]string{"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, store.ErrDenied, "AWS_ACCESS_KEY_ID"},
+		{"no bucket", "s3://nobucket/x", nil, fs.ErrNotExist, "not found"},
+		{"wrong key", storetest.URL("there"), map[string]string{"AWS_SECRET_ACCESS_KEY": "wrong-secret"}, store.ErrDenied,
+			"AWS_"},
+		{"no credentials", storetest.URL("there"), map[string]string{"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""},
+			store.ErrDenied, "AWS_ACCESS_KEY_ID"},
 		{"anonymous", storetest.URL("there?anonymous=true"), nil, store.ErrDenied, "denied"},
 		{"signed", "https://example.org/x?X-Amz-Signature=abcdef", nil, nil, "signed URLs are not taken"},
 		{"user info", "https://user:abcdef@example.org/x", nil, nil, "user info"},

@@ -17,24 +17,25 @@ import (
 )
 
 const (
-	// partBytes is the size of a part, and of the largest file that is put by one request.
+	// partBytes is the size of a part, and of the largest file uploaded in one request.
 	partBytes = 64 << 20
-	// maxParts is how many S3 takes; parts of larger files are larger.
+	// maxParts is S3's limit; larger files have larger parts.
 	maxParts = 10_000
-	// partsAtOnce bounds the requests of one upload. Parts are read from the file as they are sent.
+	// partsAtOnce limits the concurrent requests of an upload. Parts are read from the file
+	// as they are sent.
 	partsAtOnce = 4
-	// abortFor bounds the cleaning up after an upload that failed.
+	// abortFor limits the cleanup after a failed upload.
 	abortFor = 30 * time.Second
 )
 
-// errUploadGone: the server does not know the upload (any more).
-var errUploadGone = errors.New("the upload is not there any more")
+// errUploadGone means that the server does not know the upload (any more).
+var errUploadGone = errors.New("the upload no longer exists")
 
-// putParts is Put in parts, for what is too large for one request. The file
-// appears when the upload is completed, which is what the condition holds for.
-// An upload that fails is aborted, even where ctx has ended; one whose process
-// was killed is aborted by the attempt that brings the file.
-func (c *cloud) putParts(ctx context.Context, key string, body io.ReaderAt, size int64, when Condition) (_ Info, err error) {
+// putParts is Put in parts, for files too large for one request. The file appears when the
+// upload is completed, and the condition applies to that step. A failed upload is aborted,
+// even if ctx has ended. If its process was killed, the next attempt at the file aborts it.
+func (c *cloud) putParts(ctx context.Context, key string, body io.ReaderAt, size int64, when Condition) (_ Info,
+	err error) {
 	if when.Absent { // rather now than after all parts
 		if info, err := c.statRetry(ctx, key); err == nil {
 			return Info{}, &Error{info.Name, ErrChanged.Error(), ErrChanged}
@@ -49,7 +50,7 @@ func (c *cloud) putParts(ctx context.Context, key string, body io.ReaderAt, size
 	defer func() {
 		if err != nil {
 			if aerr := c.abort(ctx, key, id); aerr != nil {
-				err = fmt.Errorf("%w (what was uploaded of it is left behind: %s)", err, oneLine(aerr))
+				err = fmt.Errorf("%w (the incomplete upload could not be aborted: %s)", err, oneLine(aerr))
 			}
 		}
 	}()
@@ -99,7 +100,8 @@ func (c *cloud) beginParts(ctx context.Context, key string) (id string, err erro
 	return id, err
 }
 
-func (c *cloud) putPart(ctx context.Context, key, id string, number int32, body *io.SectionReader) (part types.CompletedPart, err error) {
+func (c *cloud) putPart(ctx context.Context, key, id string, number int32,
+	body *io.SectionReader) (part types.CompletedPart, err error) {
 	err = retry(ctx, c.name(key), func() (bool, error) {
 		if _, err := body.Seek(0, io.SeekStart); err != nil {
 			return false, err
@@ -120,7 +122,8 @@ func (c *cloud) putPart(ctx context.Context, key, id string, number int32, body 
 	return part, err
 }
 
-func (c *cloud) completeParts(ctx context.Context, key, id string, parts []types.CompletedPart, when Condition) (info Info, err error) {
+func (c *cloud) completeParts(ctx context.Context, key, id string, parts []types.CompletedPart,
+	when Condition) (info Info, err error) {
 	in := &s3.CompleteMultipartUploadInput{
 		Bucket: aws.String(c.root.Host), Key: aws.String(key), UploadId: aws.String(id),
 		MultipartUpload: &types.CompletedMultipartUpload{Parts: parts},
@@ -142,7 +145,7 @@ func (c *cloud) completeParts(ctx context.Context, key, id string, parts []types
 	return info, err
 }
 
-// uploadError is error, and errUploadGone.
+// uploadError is error, plus errUploadGone.
 func (c *cloud) uploadError(key string, err error) error {
 	var api smithy.APIError
 	if errors.As(err, &api) && api.ErrorCode() == "NoSuchUpload" {
@@ -151,7 +154,7 @@ func (c *cloud) uploadError(key string, err error) error {
 	return c.error(key, err)
 }
 
-// abort ends an upload, also where ctx has ended.
+// abort aborts an upload, even if ctx has ended.
 func (c *cloud) abort(ctx context.Context, key, id string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortFor)
 	defer cancel()
@@ -169,9 +172,9 @@ func (c *cloud) abort(ctx context.Context, key, id string) error {
 	})
 }
 
-// abortOthers ends all uploads of a file that is there: of attempts that were
-// killed, whose answer was lost, or that bring the same bytes. Where it is not
-// allowed or does not work, they stay; they show in no listing of files.
+// abortOthers aborts all uploads of a file that exists: of attempts that were killed,
+// whose answer was lost, or that write the same bytes. If that is not allowed or fails,
+// they stay, invisible in file listings.
 func (c *cloud) abortOthers(ctx context.Context, key string) {
 	var ids []string
 	in := &s3.ListMultipartUploadsInput{Bucket: aws.String(c.root.Host), Prefix: aws.String(key)}
@@ -191,7 +194,8 @@ func (c *cloud) abortOthers(ctx context.Context, key string) {
 				ids = append(ids, id)
 			}
 		}
-		if !aws.ToBool(out.IsTruncated) || aws.ToString(out.NextKeyMarker) == aws.ToString(in.KeyMarker) && aws.ToString(out.NextUploadIdMarker) == aws.ToString(in.UploadIdMarker) {
+		if !aws.ToBool(out.IsTruncated) || aws.ToString(out.NextKeyMarker) == aws.ToString(in.KeyMarker) &&
+			aws.ToString(out.NextUploadIdMarker) == aws.ToString(in.UploadIdMarker) {
 			break
 		}
 		in.KeyMarker, in.UploadIdMarker = out.NextKeyMarker, out.NextUploadIdMarker

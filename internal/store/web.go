@@ -13,7 +13,7 @@ import (
 	"surprisal/internal/place"
 )
 
-// web is an https server: single files, by their whole URL.
+// web is an https server, for single files named by their full URL.
 type web struct {
 	root   place.Place
 	client *http.Client
@@ -24,11 +24,11 @@ func openWeb(root place.Place) *web {
 	c.CheckRedirect = func(r *http.Request, via []*http.Request) error {
 		switch {
 		case r.URL.Scheme != "https":
-			return fmt.Errorf("%w: to a URL that is not https", errRedirect)
+			return fmt.Errorf("%w: its target is not https", errRedirect)
 		case len(via) >= 10:
-			return fmt.Errorf("%w: the eleventh", errRedirect)
+			return fmt.Errorf("%w: more than 10 redirects", errRedirect)
 		}
-		r.Header.Del("Referer") // it may hold a signature
+		r.Header.Del("Referer") // it may contain a signature
 		return nil
 	}
 	return &web{root, c}
@@ -36,7 +36,7 @@ func openWeb(root place.Place) *web {
 
 func (w *web) url(key string) string { return "https://" + w.root.Host + "/" + key }
 
-// name is how errors call a file: as the person did.
+// name is a file's name in errors, as the user wrote it.
 func (w *web) name(key string) string { return w.root.Join(key).String() }
 
 func (w *web) stat(ctx context.Context, key string) (Info, error) {
@@ -45,7 +45,8 @@ func (w *web) stat(ctx context.Context, key string) (Info, error) {
 		return Info{}, err
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode == http.StatusMethodNotAllowed || resp.StatusCode == http.StatusNotImplemented || resp.StatusCode == http.StatusForbidden {
+	if resp.StatusCode == http.StatusMethodNotAllowed || resp.StatusCode == http.StatusNotImplemented ||
+		resp.StatusCode == http.StatusForbidden {
 		return w.statByGet(ctx, key)
 	}
 	if resp.StatusCode != http.StatusOK {
@@ -54,7 +55,7 @@ func (w *web) stat(ctx context.Context, key string) (Info, error) {
 	return w.info(key, resp, resp.ContentLength)
 }
 
-// statByGet asks for one byte, where HEAD is refused.
+// statByGet requests one byte, for servers that refuse HEAD.
 func (w *web) statByGet(ctx context.Context, key string) (Info, error) {
 	resp, err := request(ctx, w.client, http.MethodGet, w.url(key), http.Header{"Range": {"bytes=0-0"}})
 	if err != nil {
@@ -76,12 +77,13 @@ func (w *web) statByGet(ctx context.Context, key string) (Info, error) {
 
 func (w *web) info(key string, resp *http.Response, size int64) (Info, error) {
 	if size < 0 {
-		return Info{}, &Error{w.name(key), "the server does not tell its size: copy it to a folder or a bucket", ErrUnsupported}
+		return Info{}, &Error{w.name(key), "the server does not report the size: copy the file to a folder or a bucket",
+			ErrUnsupported}
 	}
 	return Info{Name: w.name(key), Size: size, Version: httpVersion(resp.Header)}, nil
 }
 
-// httpVersion is an etag, or the time of the last change.
+// httpVersion is the etag or the modification time.
 func httpVersion(h http.Header) string {
 	if e := h.Get("ETag"); e != "" {
 		return e
@@ -106,17 +108,16 @@ func (w *web) get(ctx context.Context, want Info, key string, off, n int64) (io.
 }
 
 func (w *web) page(context.Context, string, string) ([]Info, string, error) {
-	return nil, "", &Error{w.root.String(), "a web server can't be searched: name its files one by one", ErrUnsupported}
+	return nil, "", &Error{w.root.String(), "a web server cannot be listed: name each file", ErrUnsupported}
 }
 
-// userAgent tells servers who asks.
 const userAgent = "surprisal"
 
-// request sends one request. An error is a network's.
+// request sends one request. Its errors are those of the network.
 func request(ctx context.Context, c *http.Client, method, url string, h http.Header) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, url, nil)
 	if err != nil {
-		return nil, errors.New("it makes no valid URL")
+		return nil, errors.New("not a valid URL")
 	}
 	if h != nil {
 		req.Header = h
@@ -140,10 +141,10 @@ func ok(resp *http.Response) bool {
 	return resp.StatusCode == http.StatusOK || resp.StatusCode == http.StatusPartialContent
 }
 
-// maxSkip is how much is thrown away where a server gives no ranges.
+// maxSkip is how much may be skipped if a server does not support ranges.
 const maxSkip = 16 << 20
 
-// body gives bytes [off, off+n) of the answer to a request for them.
+// body returns bytes [off, off+n) of the response to a request for them.
 func body(resp *http.Response, want Info, off, n int64) (_ io.ReadCloser, err error) {
 	defer func() {
 		if err != nil {
@@ -160,14 +161,15 @@ func body(resp *http.Response, want Info, off, n int64) (_ io.ReadCloser, err er
 			return nil, changed(want, "", total)
 		}
 		if first != off {
-			return nil, &Error{want.Name, fmt.Sprintf("the server gives byte %d where %d was asked for", first, off), nil}
+			return nil, &Error{want.Name, fmt.Sprintf("the server sent byte %d instead of %d", first, off), nil}
 		}
 	case http.StatusOK:
 		if resp.ContentLength >= 0 && resp.ContentLength != want.Size {
 			return nil, changed(want, "", resp.ContentLength)
 		}
 		if off > maxSkip {
-			return nil, &Error{want.Name, "the server gives no ranges: copy the file to a folder or a bucket", ErrUnsupported}
+			return nil, &Error{want.Name, "the server does not support ranges: copy the file to a folder or a bucket",
+				ErrUnsupported}
 		}
 		if _, err := io.CopyN(io.Discard, resp.Body, off); err != nil {
 			return nil, networkError(err)
@@ -187,7 +189,7 @@ type limited struct {
 
 // contentRange reads "bytes first-last/total"; total is -1 for *.
 func contentRange(s string) (first, total int64, err error) {
-	bad := fmt.Errorf("the server answers with the range %.40q", s)
+	bad := fmt.Errorf("the server sent the range %.40q", s)
 	s, isBytes := strings.CutPrefix(s, "bytes ")
 	span, all, slash := strings.Cut(s, "/")
 	from, _, dash := strings.Cut(span, "-")

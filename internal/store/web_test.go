@@ -96,10 +96,11 @@ func TestWeb(t *testing.T) {
 				return
 			}
 			content(w, r)
-		}, readErr: "was asked for"},
+		}, readErr: "instead of"},
 		"no size": {serve: func(w http.ResponseWriter, r *http.Request) { w.(http.Flusher).Flush() }, openErr: "size"},
-		"missing": {serve: http.NotFound, openErr: "no such file", kind: fs.ErrNotExist},
-		"denied":  {serve: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) }, openErr: "denied", kind: ErrDenied},
+		"missing": {serve: http.NotFound, openErr: "file not found", kind: fs.ErrNotExist},
+		"denied": {serve: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) },
+			openErr: "denied", kind: ErrDenied},
 		"plain http": {serve: func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "http://127.0.0.1:1/x?Signature=5ec7e7", http.StatusFound)
 		}, openErr: "not https"},
@@ -122,7 +123,8 @@ func TestWeb(t *testing.T) {
 				t.Fatal(err)
 			}
 			want := tc.openErr + tc.readErr
-			if (want == "") != (err == nil) || err != nil && (!strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "5ec7e7")) ||
+			if (want == "") != (err == nil) || err != nil &&
+				(!strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "5ec7e7")) ||
 				tc.kind != nil && !errors.Is(err, tc.kind) {
 				t.Fatalf("got %v", err)
 			}
@@ -132,7 +134,8 @@ func TestWeb(t *testing.T) {
 
 // FuzzContentRange: what a server says is taken as it is or refused.
 func FuzzContentRange(f *testing.F) {
-	for _, s := range []string{"bytes 0-9/10", "bytes 5-9/*", "bytes */10", "", "bytes 0-9", "bytes -1-9/10", "bytes 0-9/99999999999999999999"} {
+	for _, s := range []string{"bytes 0-9/10", "bytes 5-9/*", "bytes */10", "", "bytes 0-9", "bytes -1-9/10",
+		"bytes 0-9/99999999999999999999"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
