@@ -32,7 +32,7 @@ type watch struct {
 	started time.Time
 	rows    int64
 	before  progressSum // committed before this watch began
-	board   *board
+	jobs    *monitor.Tracker
 	rates   rateWindow
 	resent  int
 	tenure  tenure
@@ -57,8 +57,10 @@ type progressSum struct{ documents, tokens int64 }
 func newWatch(client *jobs.Client, m *score.Manifest, c *Committed, report func(monitor.Progress), log zerolog.Logger, t tenure) *watch {
 	w := &watch{
 		client: client, m: m, tenure: t, report: report, log: log, started: time.Now(),
-		before: progressSum{c.Totals.Documents, c.Totals.Tokens}, board: newBoard(m, c),
-		commit: time.Now(),
+		before: progressSum{c.Totals.Documents, c.Totals.Tokens}, jobs: monitor.Track(m), commit: time.Now(),
+	}
+	for id := range c.Jobs {
+		w.jobs.Commit(id)
 	}
 	for i := range m.Files {
 		w.rows += m.Files[i].Rows
@@ -111,11 +113,11 @@ func (w *watch) follow(ctx context.Context, states <-chan jobs.JobState) (*Commi
 	changed, show := time.Now(), w.before
 	for ctx.Err() == nil {
 		// What has come is taken before a tick shows it, up to what states holds.
-		for n := len(states); n > 0 && !w.board.finished(); n-- {
+		for n := len(states); n > 0 && !w.jobs.Finished(); n-- {
 			w.take(<-states)
 			changed = time.Now()
 		}
-		if !w.board.finished() {
+		if !w.jobs.Finished() {
 			select {
 			case s := <-states:
 				w.take(s)
@@ -138,10 +140,10 @@ func (w *watch) follow(ctx context.Context, states <-chan jobs.JobState) (*Commi
 		if err != nil {
 			return nil, nil, err
 		}
-		lost := w.board.settle(c)
+		lost := w.jobs.Settle(c.Jobs)
 		if len(lost) == 0 {
 			w.draw(ctx, show)
-			return c, w.board.dead(), nil
+			return c, w.dead(), nil
 		}
 		if !w.tenure.Held() { // whoever has the run queues them again
 			select {
@@ -159,11 +161,11 @@ func (w *watch) follow(ctx context.Context, states <-chan jobs.JobState) (*Commi
 		if err := w.deaths(ctx); err != nil {
 			return nil, nil, err
 		}
-		if lost = w.board.settle(c); len(lost) == 0 {
+		if lost = w.jobs.Settle(c.Jobs); len(lost) == 0 {
 			continue
 		}
 		if w.resent++; w.resent > maxResend {
-			j := w.board.job(lost[0])
+			j := w.jobs.Job(lost[0])
 			return nil, nil, fmt.Errorf("%d jobs of run %s are neither committed, dead nor queued, after %d tries (one is rows %d-%d of %s)",
 				len(lost), w.m.Run, maxResend, j.First, j.Last, j.Input.Rel)
 		}
@@ -197,7 +199,7 @@ func (w *watch) idle(ctx context.Context, changed time.Time) (bool, error) {
 // deaths takes what the records say of dead jobs that nobody has told of yet.
 func (w *watch) deaths(ctx context.Context) error {
 	return w.client.JobStates(ctx, w.m.Run, func(s jobs.JobState) {
-		if i, ours := w.board.open(s.Job); ours && s.State == jobs.StateDead && w.board.place[i].state != jobs.StateDead {
+		if s.State == jobs.StateDead && w.jobs.Open(s.Job) {
 			w.take(s)
 		}
 	})
@@ -211,7 +213,7 @@ func (w *watch) resubmit(ctx context.Context, lost []int32) error {
 	if err := w.client.OpenRun(ctx, r.ID, r.Priority, jobs.RunConfig{}, r.Config); err != nil {
 		return err
 	}
-	epoch, err := submit(ctx, w.client, w.m.Run, w.board.jobs(lost))
+	epoch, err := submit(ctx, w.client, w.m.Run, w.jobs.Jobs(lost))
 	if err == nil && epoch == w.epoch+1 {
 		w.epoch = epoch
 	}
@@ -260,19 +262,14 @@ func wiped(m *score.Manifest) error {
 
 // take notes a job's newest state.
 func (w *watch) take(s jobs.JobState) {
-	i, ours := w.board.open(s.Job)
+	i, ours := w.jobs.Take(s)
 	if !ours {
 		return
 	}
-	var sum progressSum
-	if s.Totals != nil {
-		sum = progressSum{s.Totals.Documents, s.Totals.Tokens}
-	}
-	w.board.put(i, s.State, sum, s.Error)
 	if s.State == jobs.StateDone {
 		w.commit = time.Now()
 	}
-	j := w.board.job(i)
+	j := w.jobs.Job(i)
 	e := w.log.Info()
 	switch s.State {
 	case jobs.StateRunning:
@@ -293,21 +290,30 @@ func (w *watch) take(s jobs.JobState) {
 	e.Msg("job " + string(s.State))
 }
 
+// dead lists the dead jobs.
+func (w *watch) dead() (dead []DeadJob) {
+	for j, reason := range w.jobs.Dead() {
+		dead = append(dead, DeadJob{Job: j.ID, File: j.Input.Rel, First: j.First, Last: j.Last, Reason: reason})
+	}
+	return dead
+}
+
 // draw reports progress: what is committed and what workers say of jobs in hand.
 // What was shown never shrinks while a job passes from hand to file.
 func (w *watch) draw(ctx context.Context, shown progressSum) progressSum {
-	b := w.board
+	t := w.jobs
 	p := monitor.Progress{
-		Jobs: len(b.place), Rows: w.rows, Elapsed: time.Since(w.started), Left: -1, Paused: w.paused, Done: b.committed(),
-		Dead: b.count[jobs.StateDead], Running: b.count[jobs.StateRunning], Waiting: b.waiting(),
-		Run: w.m.Run, States: b.states(), LastCommit: w.commit,
+		Jobs: t.Len(), Rows: w.rows, Elapsed: time.Since(w.started), Left: -1, Paused: w.paused, Done: t.Committed(),
+		Dead: t.Count(jobs.StateDead), Running: t.Count(jobs.StateRunning), Waiting: t.Waiting(),
+		Run: w.m.Run, States: t.States(), LastCommit: w.commit,
 	}
-	now := progressSum{w.before.documents + b.done.documents, w.before.tokens + b.done.tokens}
+	documents, tokens := t.Scored()
+	now := progressSum{w.before.documents + documents, w.before.tokens + tokens}
 	if workers, err := w.client.Workers(ctx); err == nil {
 		p.Workers = len(workers)
 		for _, wr := range workers {
 			for _, h := range wr.Progress {
-				if i, ours := b.open(h.Job); ours && h.Run == w.m.Run && b.place[i].state != jobs.StateDone && b.place[i].state != jobs.StateDead {
+				if h.Run == w.m.Run && t.Open(h.Job) {
 					now.documents += h.Documents
 					now.tokens += h.Tokens
 				}

@@ -382,7 +382,7 @@ func TestMonitorMetadata(t *testing.T) {
 
 func TestErrorsOfAServerWithoutJetStream(t *testing.T) {
 	t.Parallel()
-	c := &Client{}
+	c := New(nil, nil, conn.Config{})
 	for in, want := range map[error]error{
 		jetstream.ErrJetStreamNotEnabled: ErrNoJetStream, jetstream.ErrStreamNotFound: ErrNotSetUp,
 		nats.ErrReconnectBufExceeded: conn.ErrUnreachable, nats.ErrConnectionClosed: conn.ErrClosed,

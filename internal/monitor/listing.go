@@ -19,10 +19,6 @@ import (
 	"surprisal/internal/usage"
 )
 
-// StateQueued is a job that no worker has had yet: it has no record, and OUT no
-// file of it.
-const StateQueued jobs.State = "queued"
-
 // JobLine is a job in a list.
 type JobLine struct {
 	Job     string     `json:"job"`
@@ -63,7 +59,7 @@ var JobStateNames = []jobs.State{StateQueued, jobs.StateRunning, jobs.StateWaiti
 
 // ListJobs tells each job once to do: first those that have a record, in the order
 // of their last change, then those that OUT holds, then the queued ones in the
-// manifest's order. Beside the manifest it holds 24 bytes a job. more says that
+// manifest's order. Beside the manifest it holds a Tracker. more says that
 // the limit left some out.
 func ListJobs(ctx context.Context, req ListRequest, do func(JobLine) error) (more bool, err error) {
 	for _, s := range req.States {
@@ -83,10 +79,11 @@ func ListJobs(ctx context.Context, req ListRequest, do func(JobLine) error) (mor
 }
 
 type lister struct {
-	req   ListRequest
-	do    func(JobLine) error
-	index *jobIndex // nil where OUT is not to be read
-	told  int       // those skipped among them
+	req     ListRequest
+	do      func(JobLine) error
+	m       *score.Manifest // nil where OUT is not to be read
+	tracked *Tracker        // nil likewise; a job that is no longer queued was a line
+	told    int             // those skipped among them
 }
 
 func (l *lister) wants(s jobs.State) bool {
@@ -117,7 +114,7 @@ func (l *lister) manifest(ctx context.Context) error {
 	case err == nil && (l.req.Run == "" || m.Run == l.req.Run):
 		m.Out = out
 		l.req.Out, l.req.Run = out, m.Run
-		l.index = newJobIndex(m)
+		l.m, l.tracked = m, Track(m)
 	case l.req.Client == nil || l.req.Run == "":
 		return usage.Errorf("%s is no run's output folder: %w", out, err)
 	case ctx.Err() != nil:
@@ -139,7 +136,7 @@ func (l *lister) list(ctx context.Context) error {
 			return err
 		}
 	}
-	if l.index == nil || !l.wants(StateQueued) && !l.wants(jobs.StateDone) {
+	if l.m == nil || !l.wants(StateQueued) && !l.wants(jobs.StateDone) {
 		return nil
 	}
 	if err := l.outputs(ctx); err != nil {
@@ -192,16 +189,24 @@ func (l *lister) record(s jobs.JobState) (j JobLine, told bool) {
 	if s.Totals != nil {
 		j.Documents, j.Tokens = s.Totals.Documents, s.Totals.Tokens
 	}
-	if l.index == nil {
+	if l.m == nil {
 		return j, false
 	}
-	file, cut, ok := l.index.find(s.Job)
+	i, ok := l.tracked.find(s.Job)
 	if ok {
-		told = l.index.mark(file, cut)
-		j.File = l.index.m.Files[file].Input.Rel
-		j.First, j.Last = l.index.rows(file, cut)
+		file, cut := l.tracked.where(i)
+		j.File = l.m.Files[file].Input.Rel
+		j.First, j.Last = l.tracked.rows(file, cut)
+		told = l.mark(i, s.State)
 	}
 	return j, told
+}
+
+// mark notes that a job is a line, and reports whether it was one before.
+func (l *lister) mark(i int32, s jobs.State) (before bool) {
+	before = l.tracked.state(i) != StateQueued
+	l.tracked.set(i, s, done{}, "")
+	return before
 }
 
 // records tells what the queue's records have.
@@ -251,24 +256,26 @@ func (l *lister) records(ctx context.Context) error {
 
 // outputs tells of jobs that are committed and have no record.
 func (l *lister) outputs(ctx context.Context) error {
+	outputs := l.m.Outputs()
 	for p, err := range shard.ListOutputs(ctx, l.req.Out) {
 		if err != nil {
 			return err
 		}
-		rel := strings.TrimPrefix(strings.TrimPrefix(p, l.req.Out), "/")
-		file, cut, ok := l.index.findOutput(rel)
-		if !ok || l.index.mark(file, cut) {
+		j, ok := outputs.Job(strings.TrimPrefix(strings.TrimPrefix(p, l.req.Out), "/"))
+		if !ok {
 			continue
 		}
-		if err := l.tell(l.line(file, cut, jobs.StateDone)); err != nil {
+		if i, ok := l.tracked.find(j.ID); !ok || l.mark(i, jobs.StateDone) {
+			continue
+		}
+		if err := l.tell(line(j, jobs.StateDone)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (l *lister) line(file, cut int, s jobs.State) JobLine {
-	j := l.index.job(file, cut)
+func line(j score.Job, s jobs.State) JobLine {
 	return JobLine{Job: j.ID, State: s, File: j.Input.Rel, First: j.First, Last: j.Last}
 }
 
@@ -277,17 +284,16 @@ func (l *lister) queued(ctx context.Context) error {
 	if !l.wants(StateQueued) {
 		return nil
 	}
-	for i := range l.index.m.Files {
+	for n := range l.tracked.Len() {
+		i := int32(n) //nolint:gosec // a run has fewer jobs
+		if l.tracked.state(i) != StateQueued {
+			continue
+		}
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		for c := range l.index.m.Files[i].Cuts {
-			if l.index.mark(i, c) {
-				continue
-			}
-			if err := l.tell(l.line(i, c, StateQueued)); err != nil {
-				return err
-			}
+		if err := l.tell(line(l.tracked.Job(i), StateQueued)); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -329,7 +335,7 @@ func GetJob(ctx context.Context, client *jobs.Client, out, run, id string) (*Job
 	switch {
 	case seen:
 		m.Out, d.Run = out, m.Run
-		found := newJobIndex(m).byPrefix(id)
+		found := Track(m).byPrefix(id)
 		switch {
 		case len(found) == 0:
 			return nil, usage.Errorf("run %s has no job %s", m.Run, id)

@@ -37,40 +37,6 @@ func manifestOf(t testing.TB, files, jobs int) *score.Manifest {
 	return m
 }
 
-// TestJobIndex finds each job by id, by the beginning of it and by its output.
-func TestJobIndex(t *testing.T) {
-	m := manifestOf(t, 3, 7)
-	x := newJobIndex(m)
-	for n, j := range m.Jobs() {
-		file, cut, ok := x.find(j.ID)
-		if !ok || file != n/7 || cut != n%7 || x.job(file, cut).ID != j.ID {
-			t.Fatalf("job %d: file %d, cut %d, %t", n, file, cut, ok)
-		}
-		if f, c, ok := x.findOutput(j.Output); !ok || f != file || c != cut {
-			t.Errorf("output %s: file %d, cut %d, %t", j.Output, f, c, ok)
-		}
-		if found := x.byPrefix(j.ID[:12]); len(found) != 1 || found[0].ID != j.ID {
-			t.Errorf("by prefix: %d", len(found))
-		}
-		if x.mark(file, cut) || !x.mark(file, cut) {
-			t.Error("marked before, or not after")
-		}
-	}
-	for _, id := range []string{"", "x", "zzzzzzzzzzzzzzzzzzzzzzzzzz", "0000"} {
-		if _, _, ok := x.find(id); ok {
-			t.Errorf("found %q", id)
-		}
-	}
-	for _, o := range []string{"", "f0000/rows-000000000000-000000000008.parquet", "g/rows-000000000000-000000000009.parquet", "f0000/x"} {
-		if _, _, ok := x.findOutput(o); ok {
-			t.Errorf("found %q", o)
-		}
-	}
-	if len(x.byPrefix("")) != 2 {
-		t.Error("every job begins with nothing")
-	}
-}
-
 // TestListMillionJobs lists a million jobs in bounded memory.
 func TestListMillionJobs(t *testing.T) {
 	if testing.Short() {

@@ -28,10 +28,10 @@ type Monitor struct {
 	finals chan struct{} // one slot for each run that is over and being counted
 
 	mu    sync.Mutex
-	runs  map[string]*tally
+	runs  map[string]*following
 	rates map[string]*workerRate
 	over  Overview
-	known map[string]*tally // runs, as of the last look
+	known map[string]*following // runs, as of the last look
 }
 
 // Overview is what a Monitor knows.
@@ -81,7 +81,7 @@ func (c Config) withDefaults() Config {
 func New(client *jobs.Client, cfg Config) *Monitor {
 	cfg = cfg.withDefaults()
 	return &Monitor{
-		client: client, log: cfg.Log, every: cfg.Every, finals: make(chan struct{}, finalsAtOnce), runs: map[string]*tally{}, rates: map[string]*workerRate{},
+		client: client, log: cfg.Log, every: cfg.Every, finals: make(chan struct{}, finalsAtOnce), runs: map[string]*following{}, rates: map[string]*workerRate{},
 		over: Overview{Status: Status{Runs: []RunStatus{}, Workers: []jobs.WorkerRecord{}}},
 	}
 }
@@ -187,7 +187,7 @@ func (m *Monitor) look(ctx context.Context) error {
 			}
 		}
 		rs, more := t.status(r)
-		rs.Pace = paceOf(r, rs.Jobs, rs.Documents, rs.Tokens, workers)
+		rs.Pace = paceOf(r, tally{count: rs.Jobs, documents: rs.Documents, tokens: rs.Tokens}, workers)
 		over.Runs, over.More = append(over.Runs, rs), append(over.More, more)
 	}
 	for id, t := range m.runs {
@@ -215,18 +215,18 @@ func slow(asked context.Context, err error) error {
 
 // follow has the run's jobs followed while the run lives or workers have it in
 // hand, and counted once where it is over.
-func (m *Monitor) follow(ctx context.Context, r jobs.RunRecord, inHand bool) *tally {
+func (m *Monitor) follow(ctx context.Context, r jobs.RunRecord, inHand bool) *following {
 	t := m.runs[r.ID]
 	if t == nil {
-		t = newTally()
+		t = newFollowing()
 		m.runs[r.ID] = t
 	}
 	live := !r.State.Final() || inHand
 	switch {
-	case t.following() && !live && t.counted():
+	case t.on() && !live && t.counted():
 		t.stop()
 		t.as = r.Updated
-	case t.following():
+	case t.on():
 	case live || r.State != jobs.RunComplete && !t.as.Equal(r.Updated):
 		// Anew: what it had may be of another stream.
 		t.reset(r.Updated)

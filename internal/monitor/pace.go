@@ -19,10 +19,11 @@ type Pace struct {
 	Left *float64 `json:"seconds_left,omitempty"`
 }
 
-// paceOf works out a run's pace from its record, what its jobs came to and its
+// paceOf works out a run's pace from its record, what its jobs add up to and its
 // workers.
-func paceOf(r jobs.RunRecord, counts map[jobs.State]int, documents, tokens int64, workers []jobs.WorkerRecord) Pace {
-	p := Pace{Done: counts[jobs.StateDone], Total: r.Jobs}
+func paceOf(r jobs.RunRecord, t tally, workers []jobs.WorkerRecord) Pace {
+	p := Pace{Done: t.count[jobs.StateDone], Total: r.Jobs}
+	documents, tokens := t.documents, t.tokens
 	if r.State == jobs.RunComplete {
 		p.Done, p.Percent = p.Total, 100
 		return p
@@ -77,20 +78,13 @@ func ListRuns(ctx context.Context, client *jobs.Client) ([]RunLine, error) {
 		return nil, err
 	}
 	for _, r := range runs {
-		counts := map[jobs.State]int{}
-		var documents, tokens int64
+		t := newTally()
 		if r.State != jobs.RunComplete {
-			if err := client.JobStates(ctx, r.ID, func(s jobs.JobState) {
-				counts[s.State]++
-				if s.Totals != nil && s.State == jobs.StateDone {
-					documents += s.Totals.Documents
-					tokens += s.Totals.Tokens
-				}
-			}); err != nil {
+			if t, err = tallyOf(ctx, client, r.ID); err != nil {
 				return nil, err
 			}
 		}
-		lines = append(lines, RunLine{RunRecord: r, Pace: paceOf(r, counts, documents, tokens, workers), Dead: counts[jobs.StateDead]})
+		lines = append(lines, RunLine{RunRecord: r, Pace: paceOf(r, t, workers), Dead: t.count[jobs.StateDead]})
 	}
 	return lines, nil
 }

@@ -13,15 +13,15 @@ func TestPace(t *testing.T) {
 		{TokensPerSec: 100, Progress: []jobs.JobProgress{{Run: "a"}, {Run: "b"}}},
 		{TokensPerSec: 1e9},
 	}
-	p := paceOf(r, map[jobs.State]int{jobs.StateDone: 4}, 400, 40_000, workers)
+	p := paceOf(r, tally{count: map[jobs.State]int{jobs.StateDone: 4}, documents: 400, tokens: 40_000}, workers)
 	if p.Done != 4 || p.Total != 10 || p.Percent != 50 || p.TokensPerSec != 150 || p.Left == nil || *p.Left != 333 {
 		t.Errorf("%+v", p)
 	}
-	if p := paceOf(r, nil, 0, 0, nil); p.Percent != 0 || p.Left != nil {
+	if p := paceOf(r, tally{}, nil); p.Percent != 0 || p.Left != nil {
 		t.Errorf("nobody works: %+v", p)
 	}
 	r.State = jobs.RunComplete
-	if p := paceOf(r, nil, 0, 0, workers); p.Percent != 100 || p.Done != 10 || p.Left != nil {
+	if p := paceOf(r, tally{}, workers); p.Percent != 100 || p.Done != 10 || p.Left != nil {
 		t.Errorf("complete: %+v", p)
 	}
 }

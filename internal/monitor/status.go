@@ -68,20 +68,14 @@ func GetStatus(ctx context.Context, client *jobs.Client, run string) (*Status, e
 	st.Workers = append(st.Workers, workers...)
 	for i := range st.Runs {
 		r := &st.Runs[i]
-		r.Pace = paceOf(r.Run, r.Jobs, r.Documents, r.Tokens, workers)
+		r.Pace = paceOf(r.Run, tally{count: r.Jobs, documents: r.Documents, tokens: r.Tokens}, workers)
 	}
 	return st, nil
 }
 
 func runStatus(ctx context.Context, client *jobs.Client, r jobs.RunRecord) (RunStatus, error) {
-	rs := RunStatus{Run: r, Jobs: map[jobs.State]int{}}
-	err := client.JobStates(ctx, r.ID, func(s jobs.JobState) {
-		rs.Jobs[s.State]++
-		if s.Totals != nil && s.State == jobs.StateDone {
-			rs.Documents += s.Totals.Documents
-			rs.Tokens += s.Totals.Tokens
-		}
-	})
+	t, err := tallyOf(ctx, client, r.ID)
+	rs := RunStatus{Run: r, Jobs: t.count, Documents: t.documents, Tokens: t.tokens}
 	if err != nil {
 		return rs, err
 	}
@@ -96,4 +90,11 @@ func runStatus(ctx context.Context, client *jobs.Client, r jobs.RunRecord) (RunS
 	}
 	rs.Dead, err = client.Dead(ctx, r.ID)
 	return rs, err
+}
+
+// tallyOf counts a run's jobs.
+func tallyOf(ctx context.Context, client *jobs.Client, run string) (tally, error) {
+	t := newTally()
+	err := client.JobStates(ctx, run, func(s jobs.JobState) { t.add(s.State, doneOf(s), 1) })
+	return t, err
 }

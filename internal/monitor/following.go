@@ -1,0 +1,93 @@
+package monitor
+
+import (
+	"maps"
+	"sync"
+	"time"
+
+	"surprisal/internal/jobs"
+)
+
+// following is a run whose jobs a Monitor follows, or counted once.
+type following struct {
+	// Of the monitor's own goroutine.
+	as         time.Time // when the run's record was last changed, as of the start
+	end        func()    // ends the watch; nil where none is on
+	leased     time.Time // when dispatcher was asked for
+	dispatcher *jobs.DispatcherRecord
+
+	mu    sync.Mutex
+	over  bool // the watch has ended
+	whole bool // all that was there at its start has been taken
+	jobs  *Tracker
+}
+
+func newFollowing() *following { return &following{jobs: newTracker()} }
+
+func (f *following) on() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.end != nil && !f.over
+}
+
+func (f *following) counted() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.whole
+}
+
+// reset begins anew, at a run's record of that time.
+func (f *following) reset(as time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.as, f.over, f.whole, f.jobs = as, false, false, newTracker()
+}
+
+func (f *following) stop() {
+	if f.end != nil {
+		f.end()
+	}
+}
+
+// ended keeps the sums only.
+func (f *following) ended() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.over = true
+	f.jobs.release()
+}
+
+func (f *following) current() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.whole = true
+}
+
+func (f *following) take(s jobs.JobState) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.jobs.Take(s)
+}
+
+// newest is Tracker.newest, once all is known.
+func (f *following) newest(states []jobs.State, skip, limit int) (ids []string, more, ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.whole {
+		return nil, false, false
+	}
+	return f.jobs.newest(states, skip, limit)
+}
+
+// status is how the run stands, as counted so far.
+func (f *following) status(r jobs.RunRecord) (RunStatus, RunMore) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	t := f.jobs
+	counts := maps.Clone(t.count)
+	maps.DeleteFunc(counts, func(_ jobs.State, n int) bool { return n == 0 })
+	return RunStatus{Run: r, Jobs: counts, Documents: t.documents, Tokens: t.tokens, Dispatcher: f.dispatcher}, RunMore{
+		Counting: !f.whole && r.State != jobs.RunComplete, Failed: t.failed,
+		LastDone: t.lastDone, LastError: t.lastError, ErrorSince: t.errorSince,
+	}
+}

@@ -1,0 +1,345 @@
+package monitor
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"iter"
+	"slices"
+	"sort"
+	"strings"
+	"time"
+
+	"surprisal/internal/jobs"
+	"surprisal/internal/score"
+)
+
+// StateQueued is a job that no worker has had yet: it has no record, and OUT no
+// file of it.
+const StateQueued jobs.State = "queued"
+
+// stateCommitted is a job whose file was there before anything was followed. Its
+// record is old.
+const stateCommitted jobs.State = "committed"
+
+// trackedStates are the states that a Tracker tells apart.
+var trackedStates = [...]jobs.State{
+	StateQueued, stateCommitted, jobs.StateRunning, jobs.StateWaiting, jobs.StateFailed, jobs.StateDone, jobs.StateDead,
+}
+
+// Tracker has the state of each job of a run, as the newest records tell it, and
+// the sums over them. It takes less than a hundred bytes a job: runs have millions,
+// so jobs are made from the manifest when they are needed. It is not safe for
+// concurrent use.
+type Tracker struct {
+	m     *score.Manifest // nil: jobs are known from their records alone
+	begin []int           // place of the first job of each of its files
+	at    map[score.JobKey]int32
+	jobs  []tracked // in the manifest's order, or as first heard of
+	turns uint32    // records taken
+
+	tally
+	reasons map[int32]string // why jobs are dead; kept with a manifest only
+	waiting string           // the newest error of a job that waits
+
+	lastDone   time.Time // when a job was last recorded as done
+	lastError  string    // of the job that failed or died last
+	errorSince time.Time // when that was
+}
+
+// tracked is one job.
+type tracked struct {
+	key    score.JobKey
+	totals done
+	turn   uint32 // of its newest record; the highest is the newest
+	state  uint8  // place in trackedStates
+	odd    bool   // its key is not its id
+}
+
+// done is what a job that is done adds up to.
+type done struct{ documents, failed, tokens uint32 }
+
+// tally counts jobs by state, and what those that are done add up to.
+type tally struct {
+	count                     map[jobs.State]int
+	documents, failed, tokens int64
+}
+
+func newTally() tally { return tally{count: map[jobs.State]int{}} }
+
+// add counts a job, or with sign -1 no longer counts it.
+func (t *tally) add(s jobs.State, d done, sign int64) {
+	t.count[s] += int(sign)
+	t.documents += sign * int64(d.documents)
+	t.failed += sign * int64(d.failed)
+	t.tokens += sign * int64(d.tokens)
+}
+
+// doneOf is what a record adds to a tally beside its state.
+func doneOf(s jobs.JobState) done {
+	if s.Totals == nil || s.State != jobs.StateDone {
+		return done{}
+	}
+	return done{clip32(s.Totals.Documents), clip32(s.Totals.Failed), clip32(s.Totals.Tokens)}
+}
+
+func clip32(n int64) uint32 { return uint32(max(0, min(n, 1<<32-1))) } //nolint:gosec // clipped
+
+func stateIndex(s jobs.State) int { return slices.Index(trackedStates[:], s) }
+
+// newTracker tracks the jobs that records tell of.
+func newTracker() *Tracker {
+	return &Tracker{at: map[score.JobKey]int32{}, tally: newTally()}
+}
+
+// Track tracks all jobs of a manifest. Each is queued.
+func Track(m *score.Manifest) *Tracker {
+	n := m.JobCount()
+	t := &Tracker{
+		m: m, begin: make([]int, len(m.Files)), at: make(map[score.JobKey]int32, n), jobs: make([]tracked, 0, n),
+		tally: newTally(), reasons: map[int32]string{},
+	}
+	t.count[StateQueued] = n
+	for f := range m.Files {
+		t.begin[f] = len(t.jobs)
+		for cut := range m.Files[f].Cuts {
+			first, last := t.rows(f, cut)
+			key, _ := score.KeyOf(score.JobID(m.Run, m.Files[f].Input, first, last)) // the manifest makes no other
+			t.at[key] = int32(len(t.jobs))
+			t.jobs = append(t.jobs, tracked{key: key})
+		}
+	}
+	return t
+}
+
+// rows are the first and the last row of a file's job.
+func (t *Tracker) rows(file, cut int) (first, last int64) {
+	f := &t.m.Files[file]
+	first, last = f.Cuts[cut], f.Rows-1
+	if cut+1 < len(f.Cuts) {
+		last = f.Cuts[cut+1] - 1
+	}
+	return first, last
+}
+
+// where gives the file and the cut of a place.
+func (t *Tracker) where(i int32) (file, cut int) {
+	// The last file that begins at i or before it and has a job: those without begin where the next does.
+	file = sort.SearchInts(t.begin, int(i)+1) - 1
+	return file, int(i) - t.begin[file]
+}
+
+// Job makes the job of a place.
+func (t *Tracker) Job(i int32) score.Job { return t.m.Job(t.where(i)) }
+
+// Jobs makes the jobs of these places.
+func (t *Tracker) Jobs(places []int32) iter.Seq[score.Job] {
+	return func(yield func(score.Job) bool) {
+		for _, i := range places {
+			if !yield(t.Job(i)) {
+				return
+			}
+		}
+	}
+}
+
+// Len is how many jobs there are.
+func (t *Tracker) Len() int { return len(t.jobs) }
+
+// find gives a job's place.
+func (t *Tracker) find(id string) (i int32, ok bool) {
+	key, ok := score.KeyOf(id)
+	if ok {
+		i, ok = t.at[key]
+	}
+	return i, ok
+}
+
+// byPrefix gives the jobs whose ids begin so, two at most.
+func (t *Tracker) byPrefix(prefix string) (found []score.Job) {
+	for i := range t.jobs {
+		if strings.HasPrefix(t.jobs[i].key.String(), prefix) {
+			if found = append(found, t.Job(int32(i))); len(found) == 2 {
+				break
+			}
+		}
+	}
+	return found
+}
+
+func (t *Tracker) state(i int32) jobs.State { return trackedStates[t.jobs[i].state] }
+
+// set notes a job's state. A job that is dead has a reason.
+func (t *Tracker) set(i int32, s jobs.State, d done, reason string) {
+	j := &t.jobs[i]
+	t.add(trackedStates[j.state], j.totals, -1)
+	j.state, j.totals = uint8(max(0, stateIndex(s))), d //nolint:gosec // few states
+	t.add(s, d, 1)
+	if t.reasons == nil {
+		return
+	}
+	if delete(t.reasons, i); s == jobs.StateDead && reason != "" {
+		t.reasons[i] = reason
+	}
+}
+
+// Commit notes that the job's file was there before anything was followed.
+func (t *Tracker) Commit(id string) {
+	if i, ok := t.find(id); ok {
+		t.set(i, stateCommitted, done{}, "")
+	}
+}
+
+// Take notes a job's newest record and gives the job's place. ok is false for a job
+// that is not of the manifest, or was committed before anything was followed.
+func (t *Tracker) Take(s jobs.JobState) (i int32, ok bool) {
+	key, known := score.KeyOf(s.Job)
+	if !known { // of a message that was no job
+		sum := sha256.Sum256([]byte(s.Job))
+		key = score.JobKey(sum[:16])
+	}
+	i, ok = t.at[key]
+	switch {
+	case ok && t.state(i) == stateCommitted, !ok && (t.m != nil || t.at == nil):
+		return 0, false
+	case !ok:
+		i = int32(len(t.jobs)) //nolint:gosec // a run has fewer jobs
+		t.at[key] = i
+		t.jobs = append(t.jobs, tracked{key: key, odd: !known})
+		t.count[StateQueued]++
+	}
+	t.turns++
+	t.jobs[i].turn = t.turns
+	t.set(i, s.State, doneOf(s), s.Error)
+	switch s.State {
+	case jobs.StateDone:
+		if s.Updated.After(t.lastDone) {
+			t.lastDone = s.Updated
+		}
+	case jobs.StateFailed, jobs.StateDead:
+		if s.Error != "" && s.Updated.After(t.errorSince) {
+			t.lastError, t.errorSince = s.Error, s.Updated
+		}
+	}
+	if s.Error != "" && (s.State == jobs.StateWaiting || s.State == jobs.StateFailed) {
+		t.waiting = s.Error
+	}
+	return i, true
+}
+
+// Settle takes over which jobs OUT has files of, and gives the places of those that
+// are neither committed nor dead. They count as queued from now on.
+func (t *Tracker) Settle(committed map[string]bool) (lost []int32) {
+	for n := range t.jobs {
+		i := int32(n) //nolint:gosec // a run has fewer jobs
+		switch s := t.state(i); {
+		case committed[t.jobs[n].key.String()]:
+			if s != stateCommitted && s != jobs.StateDone {
+				t.set(i, jobs.StateDone, done{}, "")
+			}
+		case s == jobs.StateDead:
+		default:
+			t.set(i, StateQueued, done{}, "")
+			lost = append(lost, i)
+		}
+	}
+	return lost
+}
+
+// release keeps the sums only.
+func (t *Tracker) release() { t.at, t.jobs = nil, nil }
+
+// Count is how many jobs are in this state.
+func (t *Tracker) Count(s jobs.State) int { return t.count[s] }
+
+// Committed is how many jobs have a file, as far as is known.
+func (t *Tracker) Committed() int { return t.count[stateCommitted] + t.count[jobs.StateDone] }
+
+// Finished reports whether every job is committed or dead, as far as is known.
+func (t *Tracker) Finished() bool { return t.Committed()+t.count[jobs.StateDead] == len(t.jobs) }
+
+// Scored is what the jobs add up to that were done since the beginning.
+func (t *Tracker) Scored() (documents, tokens int64) { return t.documents, t.tokens }
+
+// States counts the jobs by state.
+func (t *Tracker) States() map[string]int {
+	n := map[string]int{string(StateQueued): 0}
+	for s, k := range t.count {
+		if s == stateCommitted {
+			s = jobs.StateDone
+		}
+		n[string(s)] += k
+	}
+	return n
+}
+
+// Waiting is why jobs wait, if any does and one said why.
+func (t *Tracker) Waiting() string {
+	if t.count[jobs.StateWaiting]+t.count[jobs.StateFailed] == 0 {
+		return ""
+	}
+	return t.waiting
+}
+
+// Open reports whether the job is of the manifest and neither committed nor dead.
+func (t *Tracker) Open(id string) bool {
+	i, ok := t.find(id)
+	if !ok {
+		return false
+	}
+	switch t.state(i) {
+	case stateCommitted, jobs.StateDone, jobs.StateDead:
+		return false
+	}
+	return true
+}
+
+// Dead gives the dead jobs with the reasons, in the manifest's order.
+func (t *Tracker) Dead() iter.Seq2[score.Job, string] {
+	return func(yield func(score.Job, string) bool) {
+		for n := range t.jobs {
+			i := int32(n) //nolint:gosec // a run has fewer jobs
+			if t.state(i) == jobs.StateDead && !yield(t.Job(i), t.reasons[i]) {
+				return
+			}
+		}
+	}
+}
+
+// newest gives the ids of the jobs in these states, those whose records changed last
+// first, and whether there are more. ok is false where it doesn't know.
+func (t *Tracker) newest(states []jobs.State, skip, limit int) (ids []string, more, ok bool) {
+	var wanted [len(trackedStates)]bool
+	for _, s := range states {
+		i := stateIndex(s)
+		if i < 0 || s == StateQueued || s == stateCommitted {
+			return nil, false, false
+		}
+		wanted[i] = true
+	}
+	if t.at == nil {
+		return nil, false, false
+	}
+	most, found := skip+limit, 0
+	list := make([]tracked, 0, 2*most)
+	best := func() {
+		slices.SortFunc(list, func(a, b tracked) int { return cmp.Compare(b.turn, a.turn) })
+		list = list[:min(len(list), most)]
+	}
+	for i := range t.jobs {
+		if !wanted[t.jobs[i].state] {
+			continue
+		}
+		if found++; len(list) == 2*most {
+			best()
+		}
+		list = append(list, t.jobs[i])
+	}
+	best()
+	for _, j := range list[min(skip, len(list)):] {
+		if j.odd {
+			return nil, false, false
+		}
+		ids = append(ids, j.key.String())
+	}
+	return ids, found > most, true
+}
