@@ -2,7 +2,7 @@
 // else, its plots as SVG and PNG files, and single documents with each token
 // coloured by its surprisal.
 //
-// Documents are hostile: every text goes through html/template or the plots' own
+// Documents are hostile: every text goes through escape or the plots' own
 // escaping, and the page runs one script of ours and asks the network nothing.
 //
 // Words. Surprisal of a token is its negative log-likelihood in nats. A plot is

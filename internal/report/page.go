@@ -8,7 +8,6 @@ import (
 	"encoding/base64"
 	"fmt"
 	"html"
-	"html/template"
 	"io"
 	"maps"
 	"math"
@@ -19,7 +18,7 @@ import (
 	"surprisal/internal/curate"
 )
 
-//go:embed page.html.tmpl
+//go:embed page.html
 var pageSource string
 
 //go:embed page.js
@@ -62,25 +61,25 @@ type reasonCount struct {
 	N    int64  `json:"rows"`
 }
 
-// page is what the template is given.
+// page is what page.html is filled with.
 type page struct {
 	Title    string
 	Subtitle string
-	Style    template.CSS
-	Script   template.JS
+	Style    markup
+	Script   markup
 	CSP      string
 	Tiles    []tile
 	Facts    [][2]string
 	Views    []view
-	Length   []template.HTML
-	Kept     template.HTML
+	Length   []markup
+	Kept     markup
 	Steps    []step
 	Table    []stepRow
 	Docs     []docGroup
 	Why      string // the texts are not coloured
 	Reasons  []reasonRow
 	Partial  string
-	Timeline []template.HTML
+	Timeline []markup
 	Legend   []int
 	Made     string
 }
@@ -90,7 +89,7 @@ type tile struct{ Value, Name string }
 // view is the distributions by one column, or of all.
 type view struct {
 	Name    string
-	Figures []template.HTML
+	Figures []markup
 	Rows    [][]string // documents, tokens, perplexity of each value
 	More    int
 }
@@ -151,18 +150,18 @@ func finite(x float64) *float64 {
 }
 
 // figure adds a plot to the page and to the files.
-func (r *Report) figure(p *plot) template.HTML {
+func (r *Report) figure(p *plot) markup {
 	r.plots = append(r.plots, p)
-	return template.HTML("<figcaption>" + html.EscapeString(p.title) + "</figcaption>" + p.svg(false)) //nolint:gosec // every text in it is escaped by the plot
+	return markup("<figcaption>" + html.EscapeString(p.title) + "</figcaption>" + p.svg(false))
 }
 
 func (r *Report) layOut(c *curate.Corpus, d *data, o Options) {
 	m, p := c.Manifest, &r.page
 	p.Title = "Scores of " + m.Run
 	hash := sha256.Sum256([]byte(pageScript))
-	p.Script = template.JS(pageScript) //nolint:gosec // our own
+	p.Script = markup(pageScript)
 	p.CSP = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-" + base64.StdEncoding.EncodeToString(hash[:]) + "'"
-	p.Style = template.CSS(styles("", light) + "@media(prefers-color-scheme:dark){" + styles("", dark) + "}") //nolint:gosec // constants
+	p.Style = markup(styles("", light) + "@media(prefers-color-scheme:dark){" + styles("", dark) + "}")
 	p.Tiles = []tile{
 		{short(d.all.rows), "documents"}, {short(d.all.tokens), "tokens"}, {number(d.steps[50].PPL), "median perplexity"},
 		{number(d.all.perplexity()), "perplexity of all text"}, {count(d.all.failed), "failed rows"},
@@ -199,13 +198,13 @@ func (r *Report) layOut(c *curate.Corpus, d *data, o Options) {
 	if c.MissingRows > 0 || len(c.FailedFiles) > 0 {
 		p.Partial = fmt.Sprintf("The run is not complete: %s rows have no score yet and %d input files failed. They are not in this report.", count(c.MissingRows), len(c.FailedFiles))
 	}
-	p.Views = append(p.Views, view{Name: "all documents", Figures: []template.HTML{
+	p.Views = append(p.Views, view{Name: "all documents", Figures: []markup{
 		r.figure(distribution("perplexity", "Perplexity", "perplexity of a document", d.all.ppl)),
 		r.figure(distribution("bits", "Bits per byte", "bits per byte", d.all.bpb)),
 	}})
 	for i, column := range d.by {
 		parts := d.parts[column]
-		v := view{Name: "by " + column, Figures: []template.HTML{
+		v := view{Name: "by " + column, Figures: []markup{
 			r.figure(ridges(fmt.Sprintf("perplexity-by-%d", i), column, "Perplexity by "+column, "perplexity of a document", parts, func(p *part) *histogram { return p.ppl })),
 			r.figure(ridges(fmt.Sprintf("bits-by-%d", i), column, "Bits per byte by "+column, "bits per byte", parts, func(p *part) *histogram { return p.bpb })),
 		}}
@@ -221,7 +220,7 @@ func (r *Report) layOut(c *curate.Corpus, d *data, o Options) {
 		}
 		p.Views = append(p.Views, v)
 	}
-	p.Length = []template.HTML{r.figure(density(d)), r.figure(distribution("tokens", "Document length", "tokens of a document", d.all.tok))}
+	p.Length = []markup{r.figure(density(d)), r.figure(distribution("tokens", "Document length", "tokens of a document", d.all.tok))}
 	p.Kept = r.figure(keptCurve(d))
 	p.Steps = r.Steps
 	last := d.steps[len(d.steps)-1]
@@ -362,11 +361,13 @@ func show(doc *curate.Document, pieces *Pieces) docView {
 	return v
 }
 
-var pageTemplate = template.Must(template.New("page").Parse(pageSource))
-
 // HTML writes the report's one page.
 func (r *Report) HTML(w io.Writer) error {
-	if err := pageTemplate.Execute(w, &r.page); err != nil {
+	b, err := r.page.render()
+	if err == nil {
+		_, err = w.Write(b)
+	}
+	if err != nil {
 		return fmt.Errorf("write report: %w", err)
 	}
 	return nil

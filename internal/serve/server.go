@@ -5,7 +5,6 @@ import (
 	"embed"
 	"errors"
 	"fmt"
-	"html/template"
 	"net"
 	"net/http"
 	"os"
@@ -53,7 +52,7 @@ func (c Config) validate() error {
 type Server struct {
 	cfg    Config
 	guard  *guard
-	page   *template.Template
+	page   string // HTML with slots, see index
 	files  map[string]file
 	began  time.Time
 	client atomic.Pointer[jobs.Client] // nil until NATS is reached
@@ -98,8 +97,8 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.page, err = template.New("page").Parse(string(source))
-	return s, err
+	s.page = string(source)
+	return s, nil
 }
 
 // Register mounts the page and what it asks for: /, /assets/ and /api/. Other
