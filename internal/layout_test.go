@@ -26,6 +26,7 @@ var layers = [][]string{
 	{"internal/dispatch", "internal/worker"},
 	{"internal/audit", "internal/curate", "internal/serve"},
 	{"internal/report"},
+	{"internal/cli"},
 	{"internal/testkit"}, // what tests share: see testkitUsers
 	{"cmd/dispatcher", "cmd/worker", "internal/tools", "bench", "e2e"},
 }
@@ -47,7 +48,7 @@ var owners = map[string][]string{
 	"cloud.google.com/":              {"internal/store"},
 	"github.com/Azure/":              {"internal/store", "internal/testkit/storetest"},
 	"gorgonia.org/cu":                {"internal/gpu"},
-	"github.com/spf13/":              {"cmd/dispatcher", "cmd/worker"},
+	"github.com/spf13/":              {"cmd/dispatcher", "cmd/worker", "internal/cli"},
 	"github.com/prometheus/":         {"internal/metrics", "internal/gpu/telemetry", "e2e"},
 	"github.com/NVIDIA/":             {"internal/gpu/telemetry"},
 	"github.com/schollz/":            {"cmd/dispatcher"},

@@ -6,56 +6,61 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"surprisal/internal/cli"
 	"surprisal/internal/curate"
 )
 
-func newBucket(l life) *cobra.Command {
+const (
+	toUsage      = "folder for the files, also in a bucket: s3://BUCKET/KEY, gs://…, az://…"
+	byUsage      = "columns whose values form groups, each with percentiles of its own"
+	partialUsage = "continue although some rows have no score yet; they are left out"
+)
+
+func newBucket(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "bucket OUT --to DEST [--by COLUMN]",
 		Short: "Sort documents into head, middle and tail by perplexity, as CCNet does",
 		Long: `Sort documents into head, middle and tail by perplexity, as CCNet does: below the
-30th percentile, below the 60th, the rest; with --by, of the row's group.
+30th percentile, below the 60th, and the rest; with --by, of the row's group.
 
-  column   the input's files with a text column "bucket" behind their own, null
+  column   the input's files with a text column "bucket" after their own, null
            where a row has no score
   folders  the input's files below DEST/head, DEST/middle and DEST/tail; rows
            without a score, if there are any, below DEST/unscored
 
-DEST must be new or empty. The same command again goes on where it stopped.`,
+DEST must be new or empty. The same command again continues where it stopped.`,
 		Example: `  dispatcher bucket examples/demo/out --by language --as folders --to buckets`,
 		Args:    cobra.ExactArgs(1),
 	}
+	var (
+		o               curate.BucketOptions
+		partial, asJSON bool
+	)
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.StringSlice("by", nil, "columns whose values make groups, each with percentiles of its own")
-	f.String("as", "column", "column or folders")
-	f.String("to", "", "folder for the files, also in a bucket: s3://BUCKET/KEY, gs://…, az://…")
-	f.Bool("partial", false, "go on although rows have no score yet; those are left out")
-	f.Bool("json", false, "print what was written as JSON")
+	f.StringSliceVar(&o.By, "by", nil, byUsage)
+	f.StringVar(&o.As, "as", "column", "column or folders")
+	f.StringVar(&o.To, "to", "", toUsage)
+	f.BoolVar(&partial, "partial", false, partialUsage)
+	f.BoolVar(&asJSON, "json", false, "print the result as JSON")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		var o curate.BucketOptions
-		o.By, _ = f.GetStringSlice("by") // made above, as are the others
-		o.As, _ = f.GetString("as")
-		o.To, _ = f.GetString("to")
-		partial, _ := f.GetBool("partial")
-		asJSON, _ := f.GetBool("json")
-		c, err := curate.Open(l.drain, args[0], partial)
+		c, err := a.corpus(args[0], &o.To, partial)
 		if err != nil {
 			return err
 		}
-		r, err := c.Bucket(l.drain, o)
+		r, err := c.Bucket(a.Drain, o)
 		if err != nil {
 			return err
 		}
 		w := cmd.OutOrStdout()
 		if asJSON {
-			return printJSON(w, r)
+			return cli.PrintJSON(w, r)
 		}
 		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 		fmt.Fprintln(t, "rows\ttokens\t  bucket")
 		for i := range r.Buckets {
 			b := &r.Buckets[i]
-			fmt.Fprintf(t, "%s\t%s\t  %s\n", count(b.Rows), count(b.Tokens), b.Name())
+			fmt.Fprintf(t, "%s\t%s\t  %s\n", cli.Count(b.Rows), cli.Count(b.Tokens), b.Name())
 		}
 		if err := t.Flush(); err != nil {
 			return err
@@ -66,4 +71,15 @@ DEST must be new or empty. The same command again goes on where it stopped.`,
 		return err
 	}
 	return cmd
+}
+
+// corpus opens a run's output folder, and resolves --to.
+func (a *app) corpus(out string, to *string, partial bool) (*curate.Corpus, error) {
+	if err := cli.Resolve("", &out); err != nil {
+		return nil, err
+	}
+	if err := cli.Resolve("--to", to); err != nil {
+		return nil, err
+	}
+	return curate.Open(a.Drain, out, partial)
 }

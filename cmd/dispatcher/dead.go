@@ -9,46 +9,59 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"surprisal/internal/cli"
 	"surprisal/internal/jobs"
 	"surprisal/internal/monitor"
+	"surprisal/internal/usage"
 )
 
-func newDead(l life) *cobra.Command {
+func newDead(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "dead",
-		Short: "Look at the dead letters: jobs that no worker takes again",
-		Long: `Look at the dead letters: jobs that no worker takes again until they are submitted
-anew. A letter tells the job, its last reason and how its attempts ended. It is kept
-until the job is done after all.`,
+		Short: "Inspect dead letters: jobs that are not retried",
+		Long: `Inspect dead letters: jobs that no worker takes again until they are requeued. A dead
+letter holds the job, its last error and the outcome of its attempts. It is kept until
+the job is done.`,
 		Example: `  dispatcher dead list --nats nats://queue:4222
   dispatcher dead show --nats nats://queue:4222 20261123-084512-k3f9ab 7kq2nm
   dispatcher dead export --nats nats://queue:4222 > dead.jsonl`,
 		Args: cobra.NoArgs,
 	}
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
-	list := &cobra.Command{
+	cmd.AddCommand(newDeadList(a), newDeadShow(a), newDeadExport(a))
+	return cmd
+}
+
+func newDeadList(a *app) *cobra.Command {
+	cmd := &cobra.Command{
 		Use: "list [RUN]", Short: "List the dead letters of a run, or of all runs", Args: cobra.MaximumNArgs(1),
 		Example: "  dispatcher dead list --nats nats://queue:4222 20261123-084512-k3f9ab",
 	}
-	list.Flags().Bool("json", false, "print as JSON")
-	list.RunE = func(cmd *cobra.Command, args []string) error {
-		asJSON, _ := cmd.Flags().GetBool("json")
-		letters, err := letters(cmd, l, args)
+	q := newQueue(a, cmd)
+	var asJSON bool
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print as JSON")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		letters, err := letters(q, args)
 		if err != nil {
 			return err
 		}
 		if asJSON {
-			return printJSON(cmd.OutOrStdout(), letters)
+			return cli.PrintJSON(cmd.OutOrStdout(), letters)
 		}
 		return printLetters(cmd.OutOrStdout(), letters)
 	}
-	export := &cobra.Command{
+	return cmd
+}
+
+func newDeadExport(a *app) *cobra.Command {
+	cmd := &cobra.Command{
 		Use: "export [RUN]", Short: "Write the dead letters as JSON lines", Args: cobra.MaximumNArgs(1),
 		Long:    "Write the dead letters as JSON lines: one object each, with the whole job message.",
 		Example: "  dispatcher dead export --nats nats://queue:4222 20261123-084512-k3f9ab > dead.jsonl",
 	}
-	export.RunE = func(cmd *cobra.Command, args []string) error {
-		letters, err := letters(cmd, l, args)
+	q := newQueue(a, cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		letters, err := letters(q, args)
 		if err != nil {
 			return err
 		}
@@ -61,42 +74,44 @@ until the job is done after all.`,
 		}
 		return nil
 	}
-	show := &cobra.Command{
+	return cmd
+}
+
+func newDeadShow(a *app) *cobra.Command {
+	cmd := &cobra.Command{
 		Use: "show RUN JOB", Short: "Show one dead letter with its attempts", Args: cobra.ExactArgs(2),
-		Long:    "Show one dead letter with its attempts. JOB is the job's id or the beginning of it.",
+		Long:    "Show one dead letter with its attempts. JOB is the job ID or its beginning.",
 		Example: "  dispatcher dead show --nats nats://queue:4222 20261123-084512-k3f9ab 7kq2nm",
 	}
-	show.Flags().Bool("json", false, "print as JSON")
-	show.RunE = func(cmd *cobra.Command, args []string) error {
-		asJSON, _ := cmd.Flags().GetBool("json")
-		all, err := letters(cmd, l, args[:1])
+	q := newQueue(a, cmd)
+	var asJSON bool
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print as JSON")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		run, job := args[0], args[1]
+		all, err := letters(q, args[:1])
 		if err != nil {
 			return err
 		}
 		var found []jobs.DeadLetter
 		for _, d := range all {
-			if strings.HasPrefix(d.ID, args[1]) {
+			if strings.HasPrefix(d.ID, job) {
 				found = append(found, d)
 			}
 		}
 		if len(found) != 1 {
-			return flagError{fmt.Errorf("%d dead letters of run %s are of a job %s: see dispatcher dead list %s", len(found), args[0], args[1], args[0])}
+			return usage.Errorf("%d dead letters of run %s match job %s: see dispatcher dead list %s", len(found), run, job, run)
 		}
 		if asJSON {
-			return printJSON(cmd.OutOrStdout(), found[0])
+			return cli.PrintJSON(cmd.OutOrStdout(), found[0])
 		}
 		return printLetter(cmd.OutOrStdout(), found[0])
-	}
-	for _, c := range []*cobra.Command{list, show, export} {
-		natsFlags(c)
-		cmd.AddCommand(c)
 	}
 	return cmd
 }
 
 // letters asks for the dead letters of the run that args name, or of all.
-func letters(cmd *cobra.Command, l life, args []string) ([]jobs.DeadLetter, error) {
-	client, _, err := onQueue(cmd)
+func letters(q *queue, args []string) ([]jobs.DeadLetter, error) {
+	client, _, err := q.open()
 	if err != nil {
 		return nil, err
 	}
@@ -105,13 +120,13 @@ func letters(cmd *cobra.Command, l life, args []string) ([]jobs.DeadLetter, erro
 	if len(args) > 0 {
 		run = args[0]
 	}
-	return monitor.DeadLetters(l.drain, client, run)
+	return monitor.DeadLetters(q.app.Drain, client, run)
 }
 
-// rowsOf says what a letter's job was to score.
+// rowsOf names the rows of a letter's job.
 func rowsOf(d jobs.DeadLetter) string {
 	if d.Job == nil {
-		return "(an unreadable message)"
+		return "(unreadable message)"
 	}
 	return fmt.Sprintf("%s %d-%d", d.Job.Input.Rel, d.Job.First, d.Job.Last)
 }
@@ -120,7 +135,7 @@ func printLetters(out io.Writer, letters []jobs.DeadLetter) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "RUN\tJOB\tDIED\tATTEMPTS\tROWS\tREASON")
 	for _, d := range letters {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\n", d.Run, d.ID, when(d.Time), d.Attempts, rowsOf(d), oneLine(d.Reason))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\n", d.Run, d.ID, cli.When(d.Time), d.Attempts, rowsOf(d), cli.OneLine(d.Reason))
 	}
 	return w.Flush()
 }
@@ -138,13 +153,20 @@ func printLetter(out io.Writer, d jobs.DeadLetter) error {
 	}
 	by := d.Worker
 	if by == "" {
-		by = "a dispatcher's finding"
+		by = "found by a dispatcher"
 	}
-	line("died", "%s, %s", when(d.Time), by)
-	line("reason", "%s", oneLine(d.Reason))
+	line("died", "%s, %s", cli.When(d.Time), by)
+	line("reason", "%s", cli.OneLine(d.Reason))
 	line("attempts", "%d counted, %d deliveries", d.Attempts, d.Deliveries)
 	for _, a := range d.History {
-		line("attempt "+count(int64(a.Number)), "%s  %s on %s%s", when(a.Ended), a.Outcome, a.Worker, reason(a.Error))
+		line(fmt.Sprintf("attempt %d", a.Number), "%s  %s on %s%s", cli.When(a.Ended), a.Outcome, a.Worker, reason(a.Error))
 	}
 	return w.Flush()
+}
+
+func reason(s string) string {
+	if s == "" {
+		return ""
+	}
+	return ": " + cli.OneLine(s)
 }

@@ -1,85 +1,100 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
 
+	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 
 	"surprisal/internal/audit"
-	"surprisal/internal/dispatch"
-	"surprisal/internal/monitor"
+	"surprisal/internal/cli"
 )
 
-func newDoctor(l life) *cobra.Command {
+func newDoctor(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "doctor",
-		Short: "Look at all that a run needs: server, queue, worker, model, output folder",
-		Long: `Look at all that a run needs, and say what to do about what is not well. What is not
-named is passed over.
+		Short: "Check everything that a run needs: server, queue, worker, model, output folder",
+		Long: `Check everything that a run needs, and print a remedy for each problem. What is not
+given is not checked.
 
-  --nats     reachable, credentials, JetStream in files, room, queue, clock, workers
-  --monitor  sync_interval and room of the store, which clients are not told
+  --nats     reachable, credentials, JetStream file storage, space, queue, clock, workers
+  --monitor  sync_interval and storage limits, which clients cannot see
   --model    the worker scores a line with it: model, tokenizer and engine work
-  --out      a file is written, synced and published as a score file is; free disk
+  --out      a file is written, synced and published as a score file is; free space
 
-Each line is ok, warn (runs work) or FAIL (they won't). Nothing is left behind.
+Each line is ok, warn (runs work) or FAIL (they do not). Nothing is left behind.
 
 Exit codes: 0 no FAIL; 1 a FAIL; 2 wrong usage.`,
 		Example: `  dispatcher doctor --model examples/demo/model --out scores
   dispatcher doctor --nats nats://queue:4222 --monitor http://queue:8222 --out /scores/fw`,
 		Args: cobra.NoArgs,
 	}
-	natsFlags(cmd)
+	var (
+		req       audit.DoctorRequest
+		workerBin string
+		asJSON    bool
+	)
+	q := newQueue(a, cmd)
 	f := cmd.Flags()
-	f.String("monitor", "", "URL of the NATS server's monitoring port (http://HOST:8222)")
-	f.String("model", "", "checkpoint folder to try")
-	f.String("tokenizer", "", "tokenizer.json that is elsewhere than in the model's folder")
-	f.String("out", "", "output folder to try")
-	f.String("worker-bin", "", "worker program (default the one beside this program)")
-	f.Bool("json", false, "print as JSON")
+	f.StringVar(&req.Monitor, "monitor", "", "URL of the NATS server's monitoring port (http://HOST:8222)")
+	f.StringVar(&req.ModelDir, "model", "", "checkpoint folder to check")
+	f.StringVar(&req.Tokenizer, "tokenizer", "", "a tokenizer.json outside the model's folder")
+	f.StringVar(&req.Out, "out", "", "output folder to check")
+	f.StringVar(&workerBin, "worker-bin", "", workerBinUsage)
+	f.BoolVar(&asJSON, "json", false, "print as JSON")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		str := func(name string) string { s, _ := f.GetString(name); return s } // made above
-		asJSON, _ := f.GetBool("json")
-		log, format, _, err := logger(cmd, os.Stderr, io.Discard, true) // what is wrong is in the checks
+		req := req
+		for flag, name := range map[string]*string{"--out": &req.Out, "--model": &req.ModelDir, "--tokenizer": &req.Tokenizer} {
+			if err := cli.Resolve(flag, name); err != nil {
+				return err
+			}
+		}
+		log, err := a.log.Logger(os.Stderr, io.Discard, zerolog.WarnLevel) // the checks say what is wrong
 		if err != nil {
 			return err
 		}
-		req := audit.DoctorRequest{
-			Monitor: str("monitor"), Out: str("out"), ModelDir: str("model"), Tokenizer: str("tokenizer"), Program: version,
-			Local: &dispatch.Local{
-				WorkerBin: str("worker-bin"), Args: []string{"--log-format", format, "--log-level", "error"}, WorkerLog: io.Discard,
-				Log: log, Report: func(monitor.Progress) {}, Draining: func() {},
-			},
-		}
-		switch cfg, err := natsConfig(cmd, log); {
-		case err == nil:
-			req.NATS = &cfg
-		case !errors.Is(err, errNoNATS):
+		args, err := a.log.WorkerArgs(os.Stderr, zerolog.WarnLevel)
+		if err != nil {
 			return err
 		}
-		var list []audit.Check
-		failed := false
-		err = audit.Diagnose(l.drain, req, func(c audit.Check) {
-			failed = failed || c.State == audit.CheckFail
-			if list = append(list, c); asJSON {
-				return
-			}
-			line := fmt.Sprintf("%-4s  %-13s  %s", c.State, c.Name, oneLine(c.What))
-			if c.Remedy != "" {
-				line += " -- " + c.Remedy
-			}
-			fmt.Fprintln(cmd.OutOrStdout(), line)
-		})
-		if err == nil && asJSON {
-			err = printJSON(cmd.OutOrStdout(), list)
+		local := quietLocal(workerBin, append(args, "--log-level", "error"), io.Discard, log)
+		req.Local, req.Program = &local, version
+		switch cfg, err := q.config(log); {
+		case err == nil:
+			req.NATS = &cfg
+		case err != cli.ErrNoNATS:
+			return err
 		}
-		if err == nil && failed {
-			err = errUnfinished
+		list, err := a.diagnose(cmd.OutOrStdout(), req, asJSON)
+		if err != nil {
+			return err
 		}
-		return err
+		for _, c := range list {
+			if c.State == audit.CheckFail {
+				return errUnfinished
+			}
+		}
+		return nil
 	}
 	return cmd
+}
+
+// diagnose prints each check when it is done, or all as JSON.
+func (a *app) diagnose(w io.Writer, req audit.DoctorRequest, asJSON bool) (list []audit.Check, err error) {
+	err = audit.Diagnose(a.Drain, req, func(c audit.Check) {
+		if list = append(list, c); asJSON {
+			return
+		}
+		line := fmt.Sprintf("%-4s  %-13s  %s", c.State, c.Name, cli.OneLine(c.What))
+		if c.Remedy != "" {
+			line += " -- " + c.Remedy
+		}
+		fmt.Fprintln(w, line)
+	})
+	if err == nil && asJSON {
+		err = cli.PrintJSON(w, list)
+	}
+	return list, err
 }

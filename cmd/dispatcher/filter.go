@@ -7,60 +7,58 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"surprisal/internal/cli"
 	"surprisal/internal/curate"
+	"surprisal/internal/usage"
 )
 
-func newFilter(l life) *cobra.Command {
+func newFilter(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "filter OUT --where EXPR --to DEST",
-		Short: "Copy the input's rows that an expression over the scores lets pass",
-		Long: `Copy the input's rows that an expression over the scores lets pass, with all their
-columns, to parquet files of the same names in DEST.
+		Short: "Copy the input rows that match an expression over the scores",
+		Long: `Copy the input rows that match an expression over the scores, with all their columns,
+to parquet files of the same names in DEST.
 
-EXPR compares score columns and columns of the input with numbers, texts and
-percentiles: <  <=  >  >=  ==  !=, between … and …, in (…), is null, and, or, not,
-parentheses. p60 is the 60th percentile of the column that it is compared with,
-exact, over all rows that have a value; with --by, over those of the row's group.
-A row without a score passes no comparison.
+EXPR compares score columns and input columns with numbers, texts and percentiles:
+<  <=  >  >=  ==  !=, between … and …, in (…), is null, and, or, not, parentheses.
+p60 is the 60th percentile of the column that it is compared with, exact, over all
+rows that have a value; with --by, over those of the row's group.
+A row without a score matches no comparison.
 
-DEST must be new or empty. The same command again, after whatever cut it off,
-goes on where it stopped.`,
+DEST must be new or empty. If it was interrupted, the same command continues where
+it stopped.`,
 		Example: `  dispatcher filter examples/demo/out --where 'perplexity < p60' --by dump --to kept
   dispatcher filter scores --where 'bits_per_byte between p5 and p60 and n_tokens >= 50' --to kept --dry-run
   dispatcher filter scores --where 'language == "en" and not truncated' --to kept --with-scores`,
 		Args: cobra.ExactArgs(1),
 	}
+	var (
+		o               curate.FilterOptions
+		partial, asJSON bool
+	)
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.String("where", "", "what must be true of a row")
-	f.StringSlice("by", nil, "columns whose values make groups, each with percentiles of its own")
-	f.String("to", "", "folder for the rows that pass, also in a bucket: s3://BUCKET/KEY, gs://…, az://…")
-	f.Bool("with-scores", false, "add the score columns")
-	f.Bool("dry-run", false, "only count")
-	f.Bool("partial", false, "go on although rows have no score yet; those are left out")
-	f.Bool("json", false, "print what was kept as JSON")
+	f.StringVar(&o.Where, "where", "", "the condition that a row must meet")
+	f.StringSliceVar(&o.By, "by", nil, byUsage)
+	f.StringVar(&o.To, "to", "", "folder for the matching rows, also in a bucket: s3://BUCKET/KEY, gs://…, az://…")
+	f.BoolVar(&o.WithScores, "with-scores", false, "add the score columns")
+	f.BoolVar(&o.DryRun, "dry-run", false, "only count")
+	f.BoolVar(&partial, "partial", false, partialUsage)
+	f.BoolVar(&asJSON, "json", false, "print the result as JSON")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		var o curate.FilterOptions
-		o.Where, _ = f.GetString("where") // made above, as are the others
-		o.By, _ = f.GetStringSlice("by")
-		o.To, _ = f.GetString("to")
-		o.WithScores, _ = f.GetBool("with-scores")
-		o.DryRun, _ = f.GetBool("dry-run")
-		partial, _ := f.GetBool("partial")
-		asJSON, _ := f.GetBool("json")
 		if o.Where == "" {
-			return flagError{fmt.Errorf("no condition is given: --where 'perplexity < p60'")}
+			return usage.Errorf("--where is required, for example --where 'perplexity < p60'")
 		}
-		c, err := curate.Open(l.drain, args[0], partial)
+		c, err := a.corpus(args[0], &o.To, partial)
 		if err != nil {
 			return err
 		}
-		r, err := c.Filter(l.drain, o)
+		r, err := c.Filter(a.Drain, o)
 		if err != nil {
 			return err
 		}
 		if asJSON {
-			return printJSON(cmd.OutOrStdout(), r)
+			return cli.PrintJSON(cmd.OutOrStdout(), r)
 		}
 		return printKept(cmd.OutOrStdout(), r)
 	}
@@ -72,8 +70,8 @@ func printKept(w io.Writer, r *curate.Result) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(t, "kept rows\tof\t%\tkept tokens\tof\t%\t  group")
 	line := func(name string, c curate.Count) {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t  %s\n", count(c.Kept), count(c.Rows), percent(c.Kept, c.Rows),
-			count(c.KeptTokens), count(c.Tokens), percent(c.KeptTokens, c.Tokens), oneLine(name))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t  %s\n", cli.Count(c.Kept), cli.Count(c.Rows), percent(c.Kept, c.Rows),
+			cli.Count(c.KeptTokens), cli.Count(c.Tokens), percent(c.KeptTokens, c.Tokens), cli.OneLine(name))
 	}
 	for i := range r.Groups {
 		line(r.Groups[i].Name(), r.Groups[i])
@@ -92,13 +90,13 @@ func printKept(w io.Writer, r *curate.Result) error {
 	return err
 }
 
-// printThresholds says what percentiles came to.
+// printThresholds prints the value of each percentile.
 func printThresholds(w io.Writer, list []curate.Threshold) {
 	for i := range list {
 		th := &list[i]
 		of, is := "", "has no value"
 		if th.Name() != "" {
-			of = " of " + oneLine(th.Name())
+			of = " of " + cli.OneLine(th.Name())
 		}
 		if th.Value != nil {
 			is = fmt.Sprintf("is %.6g", *th.Value)
@@ -107,13 +105,13 @@ func printThresholds(w io.Writer, list []curate.Threshold) {
 	}
 }
 
-// printLeftOut says what --partial went on without.
+// printLeftOut prints what --partial left out.
 func printLeftOut(w io.Writer, rows int64, files []string) {
 	if rows > 0 {
-		fmt.Fprintf(w, "left out: %s rows that have no score yet\n", count(rows))
+		fmt.Fprintf(w, "left out: %s rows that have no score yet\n", cli.Count(rows))
 	}
 	for _, f := range files {
-		fmt.Fprintf(w, "left out: %s, which could not be scored\n", oneLine(f))
+		fmt.Fprintf(w, "left out: %s, which could not be scored\n", cli.OneLine(f))
 	}
 }
 

@@ -1,31 +1,33 @@
 package main
 
 import (
-	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"surprisal/internal/audit"
+	"surprisal/internal/cli"
 	"surprisal/internal/dispatch"
+	"surprisal/internal/usage"
 )
 
-// keepRuns is how long the records of runs that are over are kept by default.
+// keepRuns is how long the records of finished runs are kept by default.
 const keepRuns = 7 * 24 * time.Hour
 
-func newGC(l life) *cobra.Command {
+func newGC(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "gc [OUT|RUN]",
-		Short: "Remove what is left over: temporaries, quarantine, records of runs that are over",
-		Long: `Remove what is left over.
+		Short: "Remove what is no longer needed: temporary files, quarantine, records of finished runs",
+		Long: `Remove what is no longer needed.
 
-In OUT, or the output folder of RUN: temporary files of workers that are gone: they
-are older than --stale-after and, with --nats, older than what workers have in hand;
-with --quarantine also what verify moved aside.
+In OUT, or the output folder of RUN: temporary files of dead workers. They are older
+than --stale-after and, with --nats, older than any job that a worker has. With
+--quarantine also the files that verify moved aside.
 On the NATS server: queue, records and dead letters of runs that are over (complete,
-failed or cancelled) and have not changed for --older-than; of RUN alone if one is
-named. Their output folders stay as they are: the same submit goes on from there.
+failed or cancelled) and have not changed for --older-than; with RUN, of that run
+alone. Output folders stay as they are: the same submit continues from there.
 
 Committed score files are never touched.`,
 		Example: `  dispatcher gc --dry-run scores
@@ -33,49 +35,39 @@ Committed score files are never touched.`,
   dispatcher gc --nats nats://queue:4222 --older-than 720h`,
 		Args: cobra.MaximumNArgs(1),
 	}
-	natsFlags(cmd)
+	var (
+		req    audit.GarbageRequest
+		asJSON bool
+	)
+	q := newQueue(a, cmd)
 	f := cmd.Flags()
-	f.Bool("dry-run", false, "list what would go; remove nothing")
-	f.Bool("quarantine", false, "remove what verify --repair moved aside, too")
-	f.Duration("stale-after", dispatch.StaleAfter, "age of a temporary file that no worker can be writing any more")
-	f.Duration("older-than", keepRuns, "how long a run must have been over")
-	f.Bool("json", false, "print as JSON")
+	f.BoolVar(&req.DryRun, "dry-run", false, "list what would be removed; remove nothing")
+	f.BoolVar(&req.Quarantine, "quarantine", false, "also remove what verify --repair moved aside")
+	f.DurationVar(&req.StaleAfter, "stale-after", dispatch.StaleAfter, "minimum age of a temporary file of a dead worker")
+	f.DurationVar(&req.OlderThan, "older-than", keepRuns, "how long a run must have been over")
+	f.BoolVar(&asJSON, "json", false, "print as JSON")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		dry, _ := f.GetBool("dry-run") // made above
-		quarantine, _ := f.GetBool("quarantine")
-		stale, _ := f.GetDuration("stale-after")
-		older, _ := f.GetDuration("older-than")
-		asJSON, _ := f.GetBool("json")
-		if stale <= 0 || older < 0 {
-			return flagError{errors.New("--stale-after is positive, --older-than is not negative")}
+		if req.StaleAfter <= 0 || req.OlderThan < 0 {
+			return usage.Errorf("--stale-after must be positive, and --older-than must not be negative")
 		}
-		t, err := gcTarget(cmd, l, args)
+		t, err := gcTarget(q, args)
 		if err != nil {
 			return err
 		}
 		defer t.close()
+		req := req
+		req.Out, req.Run, req.Client = t.out, t.run, t.client
 		list := []audit.Garbage{}
-		err = audit.CollectGarbage(l.drain, audit.GarbageRequest{
-			Out: t.out, StaleAfter: stale, Quarantine: quarantine, Client: t.client, Run: t.run, OlderThan: older, DryRun: dry,
-		}, func(g audit.Garbage) error {
+		w := cmd.OutOrStdout()
+		err = audit.CollectGarbage(a.Drain, req, func(g audit.Garbage) error {
 			if asJSON {
 				list = append(list, g)
 				return nil
 			}
-			verb := "removed"
-			if dry {
-				verb = "would remove"
-			}
-			size := ""
-			if g.Kind != "run" {
-				size = fmt.Sprintf("%s bytes, ", count(g.Bytes))
-			}
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s %s %s (%s%s old): %s\n", verb, g.Kind, g.Name, size,
-				time.Duration(g.Age*float64(time.Second)).Round(time.Second), g.Why)
-			return err
+			return printGarbage(w, g, req.DryRun)
 		})
 		if asJSON {
-			if perr := printJSON(cmd.OutOrStdout(), list); err == nil {
+			if perr := cli.PrintJSON(w, list); err == nil {
 				err = perr
 			}
 		}
@@ -84,10 +76,27 @@ Committed score files are never touched.`,
 	return cmd
 }
 
-// gcTarget is what to look through; without an argument the server's runs alone.
-func gcTarget(cmd *cobra.Command, l life, args []string) (*targetRun, error) {
-	if len(args) == 1 {
-		return newTarget(cmd, l, args[0])
+func printGarbage(w io.Writer, g audit.Garbage, dry bool) error {
+	verb, size := "removed", ""
+	if dry {
+		verb = "would remove"
 	}
-	return newServer(cmd)
+	if g.Kind != "run" {
+		size = fmt.Sprintf("%s bytes, ", cli.Count(g.Bytes))
+	}
+	_, err := fmt.Fprintf(w, "%s %s %s (%s%s old): %s\n", verb, g.Kind, g.Name, size,
+		time.Duration(g.Age*float64(time.Second)).Round(time.Second), g.Why)
+	return err
+}
+
+// gcTarget is where to remove things: without an argument, from the server alone.
+func gcTarget(q *queue, args []string) (*target, error) {
+	if len(args) == 1 {
+		return q.find(args[0])
+	}
+	client, _, err := q.open()
+	if err != nil {
+		return nil, err
+	}
+	return &target{client: client}, nil
 }

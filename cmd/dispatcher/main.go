@@ -1,4 +1,4 @@
-// Command dispatcher plans, queues and watches the scoring of parquet corpora.
+// Command dispatcher plans, queues and watches the scoring of a corpus.
 package main
 
 import (
@@ -6,63 +6,48 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
-	"syscall"
 
+	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 
+	"surprisal/internal/cli"
 	"surprisal/internal/dispatch"
 	"surprisal/internal/jobs"
 	"surprisal/internal/jobs/conn"
+	"surprisal/internal/traces"
 	"surprisal/internal/usage"
 )
 
 // version is stamped by the build.
 var version = "dev"
 
-// Exit codes, as documented in the help.
-const (
-	exitOK          = 0
-	exitFailed      = 1
-	exitUsage       = 2
-	exitInterrupted = 130
-)
-
-// errUnfinished: the run ended with dead jobs or failed files. All is said by then.
+// errUnfinished: dead jobs, failed files or findings remain. They have been printed.
 var errUnfinished = errors.New("not everything could be scored")
 
-func main() { os.Exit(run(os.Args[1:])) }
+// app is what all commands share: how long they may go on, and the log flags.
+type app struct {
+	cli.Life
+	log cli.Log
+}
 
-// life is what ends a command: drain at the first signal, ctx at the second.
-type life struct{ drain, ctx context.Context }
+func main() { os.Exit(run(os.Args[1:])) }
 
 func run(args []string) int {
 	traced, end, err := trace(args)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)
-		return exitUsage
+		return cli.ExitUsage
 	}
-	ctx, abort := context.WithCancel(traced)
-	defer abort()
-	drain, stop := context.WithCancel(ctx)
+	life, stop := cli.Begin(traced)
 	defer stop()
-	signals := make(chan os.Signal, 2) // one to drain, one to abort
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	defer signal.Stop(signals)
-	go func() { // lives as long as the process
-		<-signals
-		stop()
-		<-signals
-		abort()
-	}()
-	root := newRoot(life{drain, ctx})
+	root := newRoot(&app{Life: life})
 	root.SetArgs(args)
-	err = root.ExecuteContext(ctx)
+	err = root.ExecuteContext(life.Abort)
 	end(err)
 	code := exitCode(err)
 	switch {
 	case err == nil || errors.Is(err, errUnfinished):
-	case code == exitInterrupted:
+	case code == cli.ExitInterrupted:
 		if !errors.Is(err, dispatch.ErrInterrupted) {
 			fmt.Fprintln(os.Stderr, "interrupted")
 		}
@@ -73,40 +58,49 @@ func run(args []string) int {
 }
 
 func exitCode(err error) int {
-	var use *usage.Error
-	switch {
-	case err == nil:
-		return exitOK
-	case errors.As(err, &use), errors.As(err, new(flagError)),
-		errors.Is(err, conn.ErrUnreachable), errors.Is(err, conn.ErrAuth), errors.Is(err, conn.ErrConfig),
-		errors.Is(err, conn.ErrTLS), errors.Is(err, conn.ErrDenied), errors.Is(err, jobs.ErrNoRun),
-		errors.Is(err, jobs.ErrNoWorker), errors.Is(err, jobs.ErrHeld), errors.Is(err, jobs.ErrDrift):
-		return exitUsage
-	case errors.Is(err, dispatch.ErrInterrupted), errors.Is(err, context.Canceled):
-		return exitInterrupted
+	code := cli.Code(err, conn.ErrUnreachable, jobs.ErrNoRun, jobs.ErrNoWorker, jobs.ErrHeld, jobs.ErrDrift)
+	if code == cli.ExitFailed && errors.Is(err, dispatch.ErrInterrupted) {
+		return cli.ExitInterrupted
 	}
-	return exitFailed
+	return code
 }
 
-// flagError is cobra's complaint about flags or arguments.
-type flagError struct{ error }
+// trace begins the span of a command that may queue jobs, where the OTEL_* variables
+// name a collector; end sends it.
+func trace(args []string) (_ context.Context, end func(error), _ error) {
+	ctx := context.Background()
+	cmd, _, err := newRoot(&app{}).Find(args)
+	if err != nil || cmd.Annotations[traced] == "" {
+		return ctx, func(error) {}, nil // a wrong command is reported later
+	}
+	t, err := traces.New(ctx, "surprisal-dispatcher", version, zerolog.New(os.Stderr).With().Timestamp().Logger())
+	if err != nil {
+		return nil, nil, err
+	}
+	ctx, over := t.Run(ctx, cmd.Name())
+	return ctx, func(err error) { over(err); t.Close() }, nil
+}
 
-func (e flagError) Unwrap() error { return e.error }
+// traced annotates commands that may queue jobs.
+const traced = "traced"
 
-func newRoot(l life) *cobra.Command {
+func mayQueue(cmd *cobra.Command) { cmd.Annotations = map[string]string{traced: "yes"} }
+
+func newRoot(a *app) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "dispatcher",
-		Short: "Score every document of a parquet corpus with a language model",
-		Long: `Score every document of a parquet corpus with a language model.
+		Short: "Score every document of a corpus with a language model",
+		Long: `Score every document of a corpus with a language model.
 
 Run everything on this machine:
   dispatcher run --model DIR --out DIR INPUT...
-Or queue it for a cluster's workers:
+Or queue it for the workers of a cluster:
   dispatcher submit --nats URL --model DIR --out DIR INPUT...
   dispatcher wait --nats URL RUN
 
-Every flag can be set in a config file (--config FILE, or ./surprisal.yaml) as
-its name, and in the environment as SURPRISAL_<NAME>, dashes as underscores.
+Every flag can also be set in a config file (--config FILE, or ./surprisal.yaml),
+under its name, and in the environment as SURPRISAL_<NAME>, dashes as underscores.
+The command line wins over the environment, and the environment over the file.
 
 Exit codes: 0 all scored; 1 finished, but jobs are dead or files failed; 2 wrong
 usage or input; 130 interrupted.`,
@@ -122,29 +116,32 @@ usage or input; 130 interrupted.`,
 		if s := cmd.SuggestionsFor(args[0]); len(s) > 0 {
 			meant = fmt.Sprintf(", did you mean %q?", s[0])
 		}
-		return fmt.Errorf("there is no command %q%s", args[0], meant)
+		return fmt.Errorf("unknown command %q%s", args[0], meant)
 	}
 	root.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
-	root.PersistentFlags().String("config", "", "config file: YAML, TOML or JSON (default ./surprisal.yaml if it is there)")
-	root.PersistentFlags().String("log-format", "auto", "auto, console or json; auto: console at a terminal")
-	root.PersistentFlags().String("log-level", "", "debug, info, warn or error (default info; warn where a bar is drawn)")
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return flagError{err} })
-	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return loadConfig(cmd) }
-	root.AddCommand(newRun(l), newSubmit(l), newWait(l), newStatus(l), newList(l), newPlan(l), newVerify(l),
-		newJobs(l), newJob(l), newDead(l), newWorkers(l),
-		newPause(l), newResume(l), newCancel(l), newRetry(l), newDrain(l), newServe(l), newTop(l))
-	root.AddCommand(newFilter(l), newBucket(l), newExport(l), newReport(l), newInspect(l))
-	root.AddCommand(newGC(l), newDoctor(l))
+	cli.ConfigFlag(root.PersistentFlags())
+	a.log.Flags(root.PersistentFlags(), "default info; warn where a progress bar is drawn")
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usage.Error{Err: err} })
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return cli.Load(cmd, cli.WorkerFlags()) }
+	for _, command := range []func(*app) *cobra.Command{
+		newRun, newSubmit, newWait, newStatus, newList, newPlan, newVerify,
+		newJobs, newJob, newDead, newWorkers,
+		newPause, newResume, newCancel, newRetry, newDrain, newServe, newTop,
+		newFilter, newBucket, newExport, newReport, newInspect,
+		newGC, newDoctor,
+	} {
+		root.AddCommand(command(a))
+	}
 	markArgs(root)
 	return root
 }
 
-// markArgs has each command's complaints about its arguments say where to look.
+// markArgs makes errors about a command's arguments end with where its help is.
 func markArgs(c *cobra.Command) {
 	if check := c.Args; check != nil {
 		c.Args = func(cmd *cobra.Command, args []string) error {
 			if err := check(cmd, args); err != nil {
-				return flagError{fmt.Errorf("%w: see %s --help", err, cmd.CommandPath())}
+				return usage.Errorf("%w: see %s --help", err, cmd.CommandPath())
 			}
 			return nil
 		}

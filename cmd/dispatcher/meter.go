@@ -4,17 +4,19 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"surprisal/internal/monitor"
 	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
 	"github.com/schollz/progressbar/v3"
 	"golang.org/x/term"
+
+	"surprisal/internal/cli"
+	"surprisal/internal/monitor"
 )
 
-// meter shows progress: a bar at a terminal, log lines elsewhere. Log lines
-// written through it don't run into the bar.
+// meter shows progress: a bar at a terminal, log lines elsewhere. Log lines go
+// through it, so that they do not overwrite the bar.
 type meter struct {
 	mu   sync.Mutex
 	out  *os.File
@@ -25,6 +27,14 @@ type meter struct {
 
 func newMeter(out *os.File) *meter {
 	return &meter{out: out, bar: term.IsTerminal(int(out.Fd())), last: time.Now()}
+}
+
+// level is that of the log by default: a bar takes the place of most lines.
+func (m *meter) level() zerolog.Level {
+	if m.bar {
+		return zerolog.WarnLevel
+	}
+	return zerolog.InfoLevel
 }
 
 // lineEvery is how often progress is logged where there is no terminal.
@@ -67,12 +77,13 @@ func (m *meter) Show(p monitor.Progress, log zerolog.Logger) {
 	if p.Paused {
 		left = "paused"
 	}
-	line := fmt.Sprintf("jobs %d/%d  documents %s/%s  %s tokens/s  %s", p.Done, p.Jobs, count(p.Documents), count(p.Rows), count(int64(p.Rate)), left)
+	line := fmt.Sprintf("jobs %d/%d  documents %s/%s  %s tokens/s  %s",
+		p.Done, p.Jobs, cli.Count(p.Documents), cli.Count(p.Rows), cli.Count(int64(p.Rate)), left)
 	if p.Dead > 0 {
 		line += fmt.Sprintf("  %d dead", p.Dead)
 	}
 	m.pb.Describe(line)
-	_ = m.pb.Set64(min(p.Documents, max(p.Rows, 1))) // a bar that can't be drawn is no reason to stop
+	_ = m.pb.Set64(min(p.Documents, max(p.Rows, 1))) // the run continues without a bar
 }
 
 // Write passes a log line on, above the bar.
@@ -96,12 +107,3 @@ func (m *meter) Close() {
 }
 
 var _ io.Writer = (*meter)(nil)
-
-// count writes n with thousands separated.
-func count(n int64) string {
-	s := fmt.Sprint(n)
-	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
-		s = s[:i] + "," + s[i:]
-	}
-	return s
-}

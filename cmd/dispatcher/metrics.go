@@ -2,67 +2,51 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync/atomic"
 
 	"github.com/rs/zerolog"
-	"github.com/spf13/cobra"
 
+	"surprisal/internal/cli"
 	"surprisal/internal/jobs"
 	"surprisal/internal/metrics"
 	"surprisal/internal/monitor"
 )
 
-// metricsFlags adds what a command that goes on for long is watched by.
-func metricsFlags(cmd *cobra.Command) {
-	f := cmd.Flags()
-	f.String("metrics-addr", "", "serve /metrics, /healthz and /readyz there: host:port, or :port for this machine alone (default not at all)")
-	f.Bool("pprof", false, "serve /debug/pprof there too")
-}
-
-// exporter is a command's metrics; nil where nobody asked for them.
-type exporter struct {
+// watch is a command's metrics; nil where --metrics-addr is not given.
+type watch struct {
 	meter    *metrics.Dispatcher
-	server   *metrics.Server
+	stop     func() error
 	observer atomic.Pointer[monitor.Observer]
 }
 
-// newExporter serves what metricsFlags ask for, until Close.
-func newExporter(cmd *cobra.Command, log zerolog.Logger) (*exporter, error) {
-	addr, _ := cmd.Flags().GetString("metrics-addr") // metricsFlags made them
-	pprof, _ := cmd.Flags().GetBool("pprof")
-	if addr == "" {
-		if pprof {
-			return nil, flagError{errors.New("--pprof needs --metrics-addr")}
-		}
-		return nil, nil
-	}
-	m := &exporter{meter: metrics.NewDispatcher(version)}
-	server, err := metrics.Serve(m.meter.Set, metrics.ServerConfig{Address: addr, Pprof: pprof, Ready: func() []string {
+// newWatch serves the metrics until Close.
+func newWatch(flags *cli.Metrics, log zerolog.Logger) (*watch, error) {
+	m := &watch{meter: metrics.NewDispatcher(version)}
+	var err error
+	m.stop, err = flags.Serve(m.meter.Set, func() []string {
 		if o := m.observer.Load(); o != nil {
 			return o.Unready()
 		}
 		return []string{"no run is in the queue yet"}
-	}})
-	if err != nil {
-		return nil, flagError{err}
+	}, log)
+	if err != nil || flags.Addr == "" {
+		return nil, err
 	}
-	m.server = server
-	log.Info().Str("addr", server.Addr()).Msg("metrics are served")
 	return m, nil
 }
 
 // Close ends the server.
-func (m *exporter) Close() {
+func (m *watch) Close() {
 	if m != nil {
-		_ = m.server.Close() // the command is over, whatever it says
+		_ = m.stop() // the command is over, whatever the error
 	}
 }
 
-// observe looks at the queue until end. What is known of runs comes from runs, or,
-// where that is nil, through show.
-func (m *exporter) observe(ctx context.Context, client *jobs.Client, runs func() (monitor.Overview, bool), log zerolog.Logger) (show func(monitor.Progress), end func()) {
+// observe watches the queue until end. The state of runs comes from runs or, where
+// that is nil, through show.
+func (m *watch) observe(ctx context.Context, client *jobs.Client, runs func() (monitor.Overview, bool), log zerolog.Logger,
+) (show func(monitor.Progress), end func()) {
 	if m == nil {
 		return func(monitor.Progress) {}, func() {}
 	}
@@ -74,16 +58,15 @@ func (m *exporter) observe(ctx context.Context, client *jobs.Client, runs func()
 	return o.Show, func() { cancel(); <-done }
 }
 
-// workerArgs have the workers of a run serve theirs on the ports that follow.
-func workerArgs(cmd *cobra.Command) func(slot int) []string {
-	addr, _ := cmd.Flags().GetString("metrics-addr")
-	pprof, _ := cmd.Flags().GetBool("pprof")
+// workerMetrics are the flags that make each worker of a run serve its metrics on
+// the next port after the dispatcher's.
+func workerMetrics(m cli.Metrics) func(slot int) []string {
 	return func(slot int) []string {
 		beside := ""
-		if addr != "" {
-			beside, _ = metrics.Beside(addr, slot+1) // it has been listened on
+		if m.Addr != "" {
+			beside, _ = metrics.Beside(m.Addr, slot+1) // the address is valid: the dispatcher listens on it
 		}
-		// Said in any case: else they would take it from the environment.
-		return []string{"--metrics-addr=" + beside, fmt.Sprintf("--pprof=%t", pprof)}
+		// Given even if empty, so that workers do not take them from the environment.
+		return []string{"--metrics-addr=" + beside, fmt.Sprintf("--pprof=%t", m.Pprof)}
 	}
 }

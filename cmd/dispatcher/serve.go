@@ -1,175 +1,145 @@
 package main
 
 import (
-	"cmp"
 	"context"
-	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
-	"strings"
-	"time"
 
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
-	"golang.org/x/sync/errgroup"
 
+	"surprisal/internal/cli"
 	"surprisal/internal/jobs"
 	"surprisal/internal/jobs/conn"
 	"surprisal/internal/serve"
+	"surprisal/internal/usage"
 )
 
 // envServeToken has the token where no file does.
 const envServeToken = "SURPRISAL_SERVE_TOKEN" //nolint:gosec // a name
 
-func newServe(l life) *cobra.Command {
+// serveOptions are the flags of serve.
+type serveOptions struct {
+	q               *queue
+	metrics         cli.Metrics
+	addr, tokenFile string
+	hosts           []string
+	asJSON          bool
+}
+
+func newServe(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Serve a live page of runs, jobs, workers and dead letters",
 		Long: `Serve a live page of runs, jobs, workers and dead letters, until interrupted.
 
-Whoever reaches --addr may look. Pausing, resuming, cancelling, retrying and
-draining are for those who have the token of --token-file (or
-` + envServeToken + `); without one nobody may. The page is plain HTTP: listen
-on loopback and come through ssh -L or a proxy that has TLS.
+Everyone who reaches --addr can read the page. Pausing, resuming, cancelling,
+retrying and draining need the token of --token-file (or ` + envServeToken + `);
+without a token these actions are disabled. The page is plain HTTP: listen on
+loopback and connect through ssh -L or a proxy with TLS.
 
-While NATS is away the page says so, shows what was known, and goes on by itself.`,
+While NATS is unreachable the page says so, shows the last known state, and
+reconnects.`,
 		Example: `  dispatcher serve --nats nats://queue:4222
   head -c 24 /dev/urandom | base64 > serve.token
   dispatcher serve --nats nats://queue:4222 --addr 127.0.0.1:8090 --token-file serve.token`,
 		Args: cobra.NoArgs,
 	}
-	natsFlags(cmd)
+	o := serveOptions{q: newQueue(a, cmd)}
 	f := cmd.Flags()
-	f.String("addr", "127.0.0.1:8090", "address to listen on; port 0 takes a free one")
-	f.String("token-file", "", "file with the token of those who may control")
-	f.StringSlice("allow-host", nil, "name that browsers may ask for the page by, beside addresses, localhost and this machine's name")
-	f.Bool("json", false, "tell the address as JSON")
-	metricsFlags(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return runServe(cmd, l) }
+	f.StringVar(&o.addr, "addr", "127.0.0.1:8090", "address to listen on; port 0 selects a free port")
+	f.StringVar(&o.tokenFile, "token-file", "", "file with the token that allows control")
+	f.StringSliceVar(&o.hosts, "allow-host", nil,
+		"host name under which browsers may request the page, beside addresses, localhost and this machine's name")
+	f.BoolVar(&o.asJSON, "json", false, "print the address as JSON")
+	o.metrics.Flags(f)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return o.serve(cmd.OutOrStdout()) }
 	return cmd
 }
 
-func runServe(cmd *cobra.Command, l life) error {
-	f := cmd.Flags()
-	addr, _ := f.GetString("addr") // made above, as are the others
-	hosts, _ := f.GetStringSlice("allow-host")
-	asJSON, _ := f.GetBool("json")
-	log, _, _, err := logger(cmd, os.Stderr, os.Stderr, false)
+func (o *serveOptions) serve(out io.Writer) (err error) {
+	a := o.q.app
+	log, err := a.stderr(zerolog.InfoLevel)
 	if err != nil {
 		return err
 	}
-	nats, err := natsConfig(cmd, log)
+	nats, err := o.q.config(log)
 	if err != nil {
 		return err
 	}
-	order := nats
-	nats.Wait = true
-	token, err := serveToken(cmd)
+	token, err := o.token()
 	if err != nil {
-		return flagError{err}
+		return &usage.Error{Err: err}
 	}
-	listener, err := net.Listen("tcp", addr)
+	listener, err := net.Listen("tcp", o.addr)
 	if err != nil {
-		return flagError{fmt.Errorf("--addr: %w", err)}
+		return usage.Errorf("--addr: %w", err)
 	}
+	defer listener.Close()
+	patient := nats
+	patient.Wait = true
 	s, err := serve.New(serve.Config{
-		Program: version, NATS: shownURLs(nats.URLs), Token: token, Hosts: hosts, Address: listener.Addr(), Log: log,
-		Dial: func(ctx context.Context) (*jobs.Client, error) { return jobs.Connect(ctx, order) },
+		Program: version, NATS: serve.ShownURLs(nats.URLs), Token: token, Hosts: o.hosts, Address: listener.Addr(), Log: log,
+		Dial: func(ctx context.Context) (*jobs.Client, error) { return jobs.Connect(ctx, nats) },
 	})
 	if err != nil {
-		_ = listener.Close() // nothing was served
-		return flagError{err}
+		return &usage.Error{Err: err}
 	}
-	url := "http://" + listener.Addr().String()
-	if asJSON {
-		err = printJSON(cmd.OutOrStdout(), map[string]any{"url": url, "controls": token != ""})
-	} else {
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s (%s)\n", url, map[bool]string{true: "controls with the token", false: "read-only: no --token-file"}[token != ""])
-	}
-	if err != nil {
+	if err := o.print(out, listener.Addr(), token != ""); err != nil {
 		return err
 	}
 	if !serve.Loopback(listener.Addr()) {
-		log.Warn().Str("addr", listener.Addr().String()).Msg("other machines may look, over plain HTTP; a token typed into the page travels the same way")
+		log.Warn().Str("addr", listener.Addr().String()).
+			Msg("other machines can read the page over plain HTTP, and tokens typed into it are not encrypted")
 	}
-	mon, err := newExporter(cmd, log)
+	mon, err := newWatch(&o.metrics, log)
 	if err != nil {
-		_ = listener.Close() // nothing was served
 		return err
 	}
 	defer mon.Close()
 	mux := http.NewServeMux()
 	s.Register(mux)
-	return listen(l, listener, mux, func(ctx context.Context) error {
+	return serve.Listen(a.Drain, a.Abort, listener, mux, log, func(ctx context.Context) error {
 		end := func() {}
 		defer func() { end() }()
 		return s.Run(ctx, func(ctx context.Context) (*jobs.Client, error) {
-			client, err := jobs.Connect(ctx, nats)
+			client, err := jobs.Connect(ctx, patient)
 			if err == nil {
 				_, end = mon.observe(ctx, client, s.Overview, log)
 			}
 			return client, err
 		})
-	}, log)
+	})
 }
 
-// listen answers on the listener while run runs, until the first signal.
-func listen(l life, listener net.Listener, h http.Handler, run func(context.Context) error, log zerolog.Logger) error {
-	g, ctx := errgroup.WithContext(l.drain)
-	srv := serve.HTTP(h)
-	srv.BaseContext = func(net.Listener) context.Context { return ctx } // streams end with it
-	srv.ErrorLog = nil
-	g.Go(func() error { return run(ctx) })
-	g.Go(func() error {
-		if err := srv.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-			return fmt.Errorf("serve: %w", err)
-		}
-		return nil
-	})
-	g.Go(func() error {
-		<-ctx.Done()
-		end, cancel := context.WithTimeout(l.ctx, 10*time.Second)
-		defer cancel()
-		if err := srv.Shutdown(end); err != nil {
-			log.Warn().Err(err).Msg("requests cut off")
-			return srv.Close()
-		}
-		return nil
-	})
-	return g.Wait()
+func (o *serveOptions) print(w io.Writer, addr net.Addr, controls bool) error {
+	url := "http://" + addr.String()
+	if o.asJSON {
+		return cli.PrintJSON(w, map[string]any{"url": url, "controls": controls})
+	}
+	how := "read-only: no --token-file"
+	if controls {
+		how = "control with the token"
+	}
+	_, err := fmt.Fprintf(w, "%s (%s)\n", url, how)
+	return err
 }
 
-// serveToken is the token of those who may control; empty where nobody may.
-func serveToken(cmd *cobra.Command) (string, error) {
-	file, _ := cmd.Flags().GetString("token-file") // made by newServe
+// token is the token that allows control; empty if nobody may.
+func (o *serveOptions) token() (string, error) {
 	env := os.Getenv(envServeToken)
-	if file == "" {
+	if o.tokenFile == "" {
 		return env, nil
 	}
-	token, err := conn.ReadSecret(file)
+	token, err := conn.ReadSecret(o.tokenFile)
 	if err != nil {
 		return "", fmt.Errorf("--token-file: %w", err)
 	}
 	if env != "" && env != token {
-		return "", fmt.Errorf("--token-file %s and %s differ: give one", file, envServeToken)
+		return "", fmt.Errorf("--token-file %s and %s differ: use one of them", o.tokenFile, envServeToken)
 	}
 	return token, nil
-}
-
-// shownURLs are the servers without user info, as people may see them.
-func shownURLs(urls []string) string {
-	shown := make([]string, 0, len(urls))
-	for _, u := range urls {
-		scheme, rest, found := strings.Cut(strings.TrimSpace(u), "://")
-		if !found {
-			scheme, rest = "nats", scheme
-		}
-		if i := strings.LastIndexByte(rest, '@'); i >= 0 {
-			rest = rest[i+1:]
-		}
-		shown = append(shown, scheme+"://"+rest)
-	}
-	return cmp.Or(strings.Join(shown, ", "), "NATS")
 }

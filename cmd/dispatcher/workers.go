@@ -9,28 +9,29 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"surprisal/internal/cli"
 	"surprisal/internal/jobs"
 )
 
-func newWorkers(l life) *cobra.Command {
+func newWorkers(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "workers",
-		Short: "List the workers of a NATS server and what they do",
-		Long: fmt.Sprintf(`List the workers of a NATS server and what they do. A worker that dies is listed for
-up to %s more.`, jobs.WorkerTTL),
+		Short: "List the workers of a NATS server and their state",
+		Long: fmt.Sprintf(`List the workers of a NATS server and their state. A worker that dies stays in the list
+for up to %s.`, jobs.WorkerTTL),
 		Example: "  dispatcher workers --nats nats://queue:4222",
 		Args:    cobra.NoArgs,
 	}
-	natsFlags(cmd)
-	cmd.Flags().Bool("json", false, "print as JSON")
+	q := newQueue(a, cmd)
+	var asJSON bool
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print as JSON")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		asJSON, _ := cmd.Flags().GetBool("json")
-		client, _, err := onQueue(cmd)
+		client, _, err := q.open()
 		if err != nil {
 			return err
 		}
 		defer client.Close()
-		workers, err := client.Workers(l.drain)
+		workers, err := client.Workers(a.Drain)
 		if err != nil && !errors.Is(err, jobs.ErrNotSetUp) {
 			return err
 		}
@@ -38,7 +39,7 @@ up to %s more.`, jobs.WorkerTTL),
 			if workers == nil {
 				workers = []jobs.WorkerRecord{}
 			}
-			return printJSON(cmd.OutOrStdout(), workers)
+			return cli.PrintJSON(cmd.OutOrStdout(), workers)
 		}
 		return printWorkers(cmd.OutOrStdout(), workers)
 	}
@@ -50,7 +51,8 @@ func printWorkers(out io.Writer, workers []jobs.WorkerRecord) error {
 	fmt.Fprintln(w, "WORKER\tHOST\tPID\tENGINE\tDEVICE\tSTATE\tTOKENS/S\tJOBS DONE\tUP\tSEEN\tVERSION")
 	for _, x := range workers {
 		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s ago\t%s\n", x.ID, x.Host, x.PID, x.Engine, x.Device, workerState(x),
-			count(int64(x.TokensPerSec)), count(x.JobsDone), time.Since(x.Started).Round(time.Second), time.Since(x.Updated).Round(time.Second), x.Version)
+			cli.Count(int64(x.TokensPerSec)), cli.Count(x.JobsDone), time.Since(x.Started).Round(time.Second),
+			time.Since(x.Updated).Round(time.Second), x.Version)
 	}
 	return w.Flush()
 }

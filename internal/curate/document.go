@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"strconv"
+	"strings"
 
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
@@ -180,4 +182,22 @@ func (c *Corpus) CopyOf(ctx context.Context, f *File, rows []int64, dir, name st
 		err = errors.Join(err, o.close())
 	}
 	return name, errors.Join(err, d.Close())
+}
+
+// DocumentAt reads the document that FILE:N names: an input file and a row of it,
+// counted from 0.
+func (c *Corpus) DocumentAt(ctx context.Context, name string) (*Document, error) {
+	i := strings.LastIndexByte(name, ':')
+	if i < 1 {
+		return nil, usage.Errorf("--row %q is not FILE:N", name)
+	}
+	row, err := strconv.ParseInt(name[i+1:], 10, 64)
+	if err != nil {
+		return nil, usage.Errorf("--row %q is not FILE:N: %q is not a row number", name, name[i+1:])
+	}
+	file, err := c.Find(name[:i])
+	if err != nil {
+		return nil, err
+	}
+	return c.Document(ctx, file, row)
 }

@@ -297,7 +297,8 @@ func (l *Local) worker(stop, ctx context.Context, c command) error {
 		args = append(args, l.ArgsOf(c.slot)...)
 	}
 	cmd := exec.Command(c.bin, args...)
-	cmd.Env = append(os.Environ(), c.env...)
+	// A config file and a server that are named for the dispatcher are not its workers'..
+	cmd.Env = append(append(os.Environ(), "SURPRISAL_CONFIG=", "SURPRISAL_NATS="), c.env...)
 	cmd.Stdout, cmd.Stderr = l.WorkerLog, l.WorkerLog
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	stdin, err := cmd.StdinPipe()

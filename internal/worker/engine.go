@@ -33,13 +33,13 @@ type Engine interface {
 // ErrEngine: a job or a person asks for an engine that this worker lacks.
 var ErrEngine = errors.New("engine is not available")
 
-// GPUs lists the GPUs that this program can score on; the error says why there
+// gpus lists the GPUs that this program can score on; the error says why there
 // are none.
-func GPUs() ([]gpu.DeviceInfo, error) { return gpu.Devices() }
+func gpus() ([]gpu.DeviceInfo, error) { return gpu.Devices() }
 
-// Engines lists the engines that this program and machine have, best first.
-func Engines() []score.EngineKind {
-	if _, err := GPUs(); err == nil {
+// engines lists the engines that this program and machine have, best first.
+func engines() []score.EngineKind {
+	if _, err := gpus(); err == nil {
 		return []score.EngineKind{score.EngineCUDA, score.EngineCPU}
 	}
 	return []score.EngineKind{score.EngineCPU}
@@ -49,7 +49,7 @@ func Engines() []score.EngineKind {
 func resolveEngine(k score.EngineKind, ordinal int) (score.EngineKind, error) {
 	switch k {
 	case score.EngineAuto:
-		if k = Engines()[0]; k == score.EngineCPU {
+		if k = engines()[0]; k == score.EngineCPU {
 			return k, nil
 		}
 	case score.EngineCPU:
@@ -58,12 +58,12 @@ func resolveEngine(k score.EngineKind, ordinal int) (score.EngineKind, error) {
 	default:
 		return "", fmt.Errorf("%w: %q is not one of auto, cpu, cuda", ErrEngine, k)
 	}
-	gpus, err := GPUs()
+	list, err := gpus()
 	switch {
 	case err != nil:
 		return "", fmt.Errorf("%w: %w: use --engine cpu", ErrEngine, err)
-	case ordinal < 0 || ordinal >= len(gpus):
-		return "", fmt.Errorf("%w: --gpu %d: this machine shows %d", ErrEngine, ordinal, len(gpus))
+	case ordinal < 0 || ordinal >= len(list):
+		return "", fmt.Errorf("%w: --gpu %d: only %d GPUs are visible", ErrEngine, ordinal, len(list))
 	}
 	return score.EngineCUDA, nil
 }

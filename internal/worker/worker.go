@@ -86,11 +86,11 @@ func (c Config) GPUUUID() string {
 	if err != nil || kind != score.EngineCUDA {
 		return ""
 	}
-	gpus, err := GPUs()
+	list, err := gpus()
 	if err != nil {
 		return ""
 	}
-	return gpus[c.GPU].UUID
+	return list[c.GPU].UUID
 }
 
 // newID makes an id that people recognise and that no other worker has.

@@ -32,7 +32,7 @@ func (c *Config) Settings() []Setting {
 	}
 }
 
-// ConfigFromEnv reads EnvURL and the variables of Settings; getenv is os.Getenv
+// FromEnv reads EnvURL and the variables of Settings; getenv is os.Getenv
 // outside tests.
 func FromEnv(getenv func(string) string) Config {
 	var c Config
@@ -45,7 +45,7 @@ func FromEnv(getenv func(string) string) Config {
 	return c
 }
 
-// Environ is what ConfigFromEnv reads back, as os/exec's Cmd.Env wants it. All
+// Environ is what FromEnv reads back, as os/exec's Cmd.Env wants it. All
 // variables are in it, those without a value too, so that none is inherited.
 func (c Config) Environ() []string {
 	env := []string{EnvURL + "=" + strings.Join(c.URLs, ",")}
