@@ -41,18 +41,18 @@ func TestControlCommands(t *testing.T) {
 	if len(scores(t, out)) != 0 {
 		t.Error("a paused run was scored")
 	}
-	says(t, dispatcher(t, "resume", run).want(t, 0).stdout, "goes on")
+	says(t, dispatcher(t, "resume", run).want(t, 0).stdout, "is resumed")
 	if sum := parseSummary(t, dispatcher(t, "wait", "--json", run).want(t, 1)); sum.Documents != 40 || len(sum.FailedFiles) != 1 {
 		t.Errorf("%+v", sum)
 	}
 	writeParquet(t, bad, manyTexts(7), 10)
-	says(t, dispatcher(t, "retry", run).want(t, 0).stdout, "1 files mended")
+	says(t, dispatcher(t, "retry", run).want(t, 0).stdout, "1 failed files planned again")
 	if sum := parseSummary(t, dispatcher(t, "wait", "--json", run).want(t, 0)); sum.Documents != 47 || !sum.Complete {
 		t.Errorf("%+v", sum)
 	}
 	says(t, dispatcher(t, "cancel", run).want(t, 2).stderr, "complete")
 	says(t, dispatcher(t, "drain", "nobody").want(t, 2).stderr, "nobody")
-	says(t, dispatcher(t, "drain", "w1").want(t, 0).stdout, "drains")
+	says(t, dispatcher(t, "drain", "w1").want(t, 0).stdout, "is draining")
 	wait(t, worker, wr).want(t, 0)
 	says(t, wr.stderr, "asked to drain")
 

@@ -134,7 +134,7 @@ func TestInterruptDrains(t *testing.T) {
 	if took := time.Since(began); took > 25*time.Second {
 		t.Errorf("the drain took %s", took)
 	}
-	says(t, r.stderr, "draining", "goes on from here")
+	says(t, r.stderr, "draining", "continues from here")
 	kept := len(scores(t, out))
 	if _, err := os.Stat(filepath.Join(out, score.SuccessName)); err == nil {
 		t.Error("_SUCCESS after an interrupt")

@@ -349,7 +349,7 @@ func TestVerifyInputs(t *testing.T) {
 	must(t, os.Chtimes(path, time.Now(), st.ModTime()))
 	verify(t, 0, out)
 	says(t, dispatcher(t, "verify", dir).want(t, 2).stderr, "no run's output folder")
-	says(t, dispatcher(t, "verify", filepath.Join(dir, "nowhere")).want(t, 2).stderr, "no folder")
+	says(t, dispatcher(t, "verify", filepath.Join(dir, "nowhere")).want(t, 2).stderr, "neither a folder nor a run ID")
 }
 
 // TestRescore: rows scored again are the same to the last bit; a forged file that
