@@ -18,17 +18,19 @@ static __attribute__((noinline)) float highest(const float *x, int64_t n) {
   return max;
 }
 
-// sum_exp is sum_j exp(x_j - max) over x [n].
+// sum_exp is sum_j exp(x_j - max) over x [n]. It goes by one register of lanes after
+// another, which leaves room for the exponential's constants.
 static __attribute__((noinline)) float sum_exp(const float *x, int64_t n, float max) {
-  sum16 sum = {0};
-  int64_t i = 0;
-  for (; i + SP_SUM <= n; i += SP_SUM)
-    SP_UNROLL
-    for (int j = 0; j < SP_SUM / SP_W; j++) sum.lane[j] = sum.lane[j] + vexp(vload(x + i + j * SP_W) - vset(max));
-  if (i < n) {
-    float rest[SP_SUM];
-    for (int64_t j = 0; j < SP_SUM; j++) rest[j] = i + j < n ? x[i + j] - max : -INFINITY;
-    for (int j = 0; j < SP_SUM / SP_W; j++) sum.lane[j] = sum.lane[j] + vexp(vload(rest + j * SP_W));
+  const int64_t whole = n & -SP_SUM;
+  float rest[SP_SUM];
+  for (int64_t j = 0; j < SP_SUM; j++) rest[j] = whole + j < n ? x[whole + j] : -INFINITY;
+  sum16 sum;
+  SP_UNROLL
+  for (int j = 0; j < SP_SUM / SP_W; j++) {
+    vf lane = vset(0);
+    for (int64_t i = j * SP_W; i < whole; i += SP_SUM) lane = lane + vexp(vload(x + i) - vset(max));
+    if (whole < n) lane = lane + vexp(vload(rest + j * SP_W) - vset(max));
+    sum.lane[j] = lane;
   }
   return total(&sum);
 }

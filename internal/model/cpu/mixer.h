@@ -17,33 +17,47 @@ SP_INLINE float squares(const sp_mixer *m, const float *const *rows, int64_t tap
   return sum_squares(y, m->k);
 }
 
+// softplus_bias is x = softplus(x + bias), [n].
+static __attribute__((noinline)) void softplus_bias(float *x, const float *bias, int64_t n) {
+  SP_EACH(n, vstoren(x + i, vsoftplus(vloadn(x + i, lanes) + vloadn(bias + i, lanes)), lanes););
+}
+
+// sigmoid_steps is x = min(sigmoid(x) step, 1), [n]. With a step of 1 the bound changes nothing.
+static __attribute__((noinline)) void sigmoid_steps(float *x, float step, int64_t n) {
+  SP_EACH(n, vstoren(x + i, vatleast(vatmost(vsigmoid(vloadn(x + i, lanes)) * vset(step), 1), 0), lanes););
+}
+
+// operands is e = exp(-decay e); k = scale k; b = b twice k e; q = qscale q, [n].
+static __attribute__((noinline)) void operands(float *e, float decay, float *k, float kscale, float *b, float twice, float *q, float qscale, int64_t n) {
+  SP_EACH(n, {
+    vf ev = vexp(vset(-decay) * vloadn(e + i, lanes));
+    vf kv = vloadn(k + i, lanes) * vset(kscale);
+    vstoren(e + i, ev, lanes);
+    vstoren(k + i, kv, lanes);
+    vstoren(b + i, vloadn(b + i, lanes) * vset(twice) * kv * ev, lanes);
+    vstoren(q + i, vloadn(q + i, lanes) * vset(qscale), lanes);
+  });
+}
+
 SP_INLINE void prepare_token(const sp_mixer *m, const float *const *rows, int64_t taps, float *p, float *q, float *k, float *e) {
   const int64_t H = m->h, K = m->k, V = m->v, HK = H * K, channels = 2 * HK + m->hv * V, group = m->hv / H * V;
   for (int64_t h = 0; h < H; h++) {
     const int64_t at = h * K;
     const float q2 = squares(m, rows, taps, channels, at, q + at), k2 = squares(m, rows, taps, channels, HK + at, k + at);
-    float step = 1, qs = m->query_scale, ks = 1;
+    float step = 1, qscale = m->query_scale, kscale = 1;
     if (m->kaczmarz) step = first(vsigmoid(vset(p[m->eta_col + h] + m->step_bias[h]))) / (k2 > m->kaczmarz_eps ? k2 : m->kaczmarz_eps);
     if (m->l2norm) {
-      qs *= 1.0f / sqrtf(q2 + 1e-6f);
-      ks = 1.0f / sqrtf(k2 + 1e-6f);
+      qscale *= 1.0f / sqrtf(q2 + 1e-6f);
+      kscale = 1.0f / sqrtf(k2 + 1e-6f);
     }
-    // Without a Kaczmarz step the bounds change nothing: a sigmoid is within them.
-    const vf decay = vset(-m->decay[h]), twice = vset(m->neg_eigval ? 2 : 1), steps = vset(step), qscale = vset(qs), kscale = vset(ks);
     float *b = p + m->b_col + at, *w = p + m->w_col + h * group;
-    SP_EACH(K, {
-      const int64_t j = at + i;
-      vf ev = vexp(decay * vsoftplus(vloadn(e + j, lanes) + vloadn(m->dt_bias + j, lanes)));
-      vstoren(e + j, ev, lanes);
-      vf kv = vloadn(k + j, lanes) * kscale;
-      vstoren(k + j, kv, lanes);
-      vf bv = vatleast(vatmost(vsigmoid(vloadn(b + i, lanes)) * steps, 1), 0);
-      vstoren(b + i, bv * twice * kv * ev, lanes);
-      vstoren(q + j, vloadn(q + j, lanes) * qscale, lanes);
-    });
+    softplus_bias(e + at, m->dt_bias + at, K);
+    sigmoid_steps(b, step, K);
+    operands(e + at, m->decay[h], k + at, kscale, b, m->neg_eigval ? 2 : 1, q + at, qscale, K);
+    sigmoid_steps(w, step, group);
     SP_EACH(group, {
-      vf wv = vatleast(vatmost(vsigmoid(vloadn(w + i, lanes)) * steps, 1), 0);
-      vstoren(w + i, wv * conv(m, rows, taps, channels, 2 * HK + h * group + i, lanes), lanes);
+      const int64_t col = h * group + i;
+      vstoren(w + i, vloadn(w + i, lanes) * conv(m, rows, taps, channels, 2 * HK + col, lanes), lanes);
     });
   }
 }

@@ -118,10 +118,13 @@ typedef struct {
 // total adds the lanes as a tree.
 SP_INLINE float total(const sum16 *s) {
   float a[SP_SUM];
+  SP_UNROLL
   for (int j = 0; j < SP_SUM / SP_W; j++) vstore(a + j * SP_W, s->lane[j]);
-  for (int w = SP_SUM / 2; w > 0; w /= 2)
-    for (int i = 0; i < w; i++) a[i] += a[i + w];
-  return a[0];
+  SP_UNROLL
+  for (int i = 0; i < 8; i++) a[i] += a[i + 8];
+  SP_UNROLL
+  for (int i = 0; i < 4; i++) a[i] += a[i + 4];
+  return (a[0] + a[2]) + (a[1] + a[3]);
 }
 
 SP_INLINE float first(vf v) {
