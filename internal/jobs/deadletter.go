@@ -2,12 +2,10 @@ package jobs
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -15,33 +13,10 @@ import (
 	"surprisal/internal/score"
 )
 
-// DeadLetter is kept when a job dies: stream SURPRISAL_DEAD, subject
-// surprisal.dead.<run>.<job>, the newest of each job.
-type DeadLetter struct {
-	Version int    `json:"v"`
-	Run     string `json:"run"` // as the message's subject has it
-	ID      string `json:"job"`
-	// Job is nil when the message was not a job; Raw has its first bytes then.
-	Job *score.Job `json:"message,omitempty"`
-	Raw []byte     `json:"raw,omitempty"`
-	// Reason in words for people.
-	Reason string `json:"reason"`
-	// Attempts that counted, and deliveries altogether.
-	Attempts   int       `json:"attempts"`
-	Deliveries uint64    `json:"deliveries"`
-	Seq        uint64    `json:"seq"`
-	Worker     string    `json:"worker,omitempty"` // empty: the dispatcher's finding
-	Time       time.Time `json:"time"`
-	// History is how the newest attempts ended, oldest first.
-	History []Attempt `json:"history,omitempty"`
-}
-
 // putLetter keeps a dead letter. Twice the same is once: a stream keeps the newest
 // of each subject. It gives the letter's place there.
 func (c *Client) putLetter(ctx context.Context, d DeadLetter) (seq uint64, err error) {
-	d.Version, d.Time, d.Reason = recordVersion, time.Now().UTC(), clean(d.Reason, maxError)
-	d.Raw = d.Raw[:min(len(d.Raw), 4<<10)]
-	b, err := json.Marshal(d)
+	b, err := d.encode()
 	if err != nil {
 		return 0, permanent(err)
 	}
@@ -97,11 +72,6 @@ func (c *Client) Dead(ctx context.Context, run string) ([]DeadLetter, error) {
 		return strings.Compare(a.Run+"."+a.ID, b.Run+"."+b.ID)
 	})
 	return letters, nil
-}
-
-func decodeDeadLetter(b []byte) (d DeadLetter, err error) {
-	err = decodeRecord(b, &d, func() int { return d.Version })
-	return d, err
 }
 
 // DeadEach is Dead through letter, one after another, the oldest first.

@@ -3,7 +3,6 @@ package jobs
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -15,26 +14,6 @@ import (
 	"surprisal/internal/jobs/conn"
 	"surprisal/internal/score"
 )
-
-// DispatcherRecord says which dispatcher works on a run: bucket surprisal_leases,
-// key <run>. It vanishes LeaseTTL after the last renewal.
-type DispatcherRecord struct {
-	Version int       `json:"v"`
-	Owner   string    `json:"owner"` // random, one a lease
-	Host    string    `json:"host"`
-	PID     int       `json:"pid"`
-	Machine string    `json:"machine,omitempty"` // where PID means something; see Machine
-	Command string    `json:"command"`           // "submit", "wait", …
-	Since   time.Time `json:"since"`
-	// Yields: a dispatcher that has something to do takes the run over; this one
-	// only watches it.
-	Yields bool `json:"yields,omitempty"`
-}
-
-// String names the dispatcher for people.
-func (d DispatcherRecord) String() string {
-	return fmt.Sprintf("dispatcher %s on %s, pid %d, since %s", d.Command, clean(d.Host, 64), d.PID, d.Since.Format(time.RFC3339))
-}
 
 // LeaseTTL is how long after its last renewal a dispatcher's lease holds for
 // others. A lease is renewed every LeaseTTL/4, and its holder counts it as lost
@@ -81,10 +60,10 @@ func (c *Client) AcquireRun(ctx context.Context, run, command string, yields, pa
 	}
 	host, _ := os.Hostname() // for people; the owner's name is what counts
 	me := DispatcherRecord{
-		Version: recordVersion, Owner: rand.Text(), Host: host, PID: os.Getpid(), Machine: Machine(), Command: command,
+		Owner: rand.Text(), Host: host, PID: os.Getpid(), Machine: Machine(), Command: command,
 		Since: time.Now().UTC(), Yields: yields,
 	}
-	value, err := json.Marshal(me)
+	value, err := me.encode()
 	if err != nil {
 		return nil, err
 	}
@@ -143,15 +122,15 @@ func (c *Client) tryLease(ctx context.Context, kv jetstream.KeyValue, run string
 		return 0, DispatcherRecord{}, err
 	}
 	var by DispatcherRecord
-	bad := decodeRecord(e.Value(), &by, func() int { return by.Version })
+	bad := by.decode(e.Value())
 	stale := e.Revision() == seen && time.Since(since) >= LeaseTTL
-	if bad == nil && !stale && !by.ended(me) && (!by.Yields || me.Yields) {
+	if bad == nil && !stale && !hasEnded(by, me) && (!by.Yields || me.Yields) {
 		return e.Revision(), by, nil
 	}
 	rev, err := kv.Update(ctx, run, value, e.Revision())
 	if lostRace(err) { // somebody was quicker
 		if e, err = kv.Get(ctx, run); err == nil {
-			err = decodeRecord(e.Value(), &by, func() int { return by.Version })
+			err = by.decode(e.Value())
 			return e.Revision(), by, err
 		}
 	}
@@ -292,7 +271,7 @@ func (c *Client) Dispatcher(ctx context.Context, run string) (d DispatcherRecord
 			return err
 		}
 		ok = true
-		return decodeRecord(e.Value(), &d, func() int { return d.Version })
+		return d.decode(e.Value())
 	})
 	return d, ok && err == nil, c.fail("read the lease of run "+run, err)
 }

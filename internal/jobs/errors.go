@@ -45,9 +45,6 @@ var (
 	ErrNoWorker = errors.New("no such worker")
 	// ErrRunExists: there is a record of the run already.
 	ErrRunExists = errors.New("run exists already")
-	// ErrBadRecord: a bucket or stream holds something that is not a record of
-	// this program.
-	ErrBadRecord = errors.New("bad record")
 )
 
 // DriftError says in what an existing stream, bucket or consumer differs from

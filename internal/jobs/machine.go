@@ -21,9 +21,9 @@ func Machine() string {
 	return strings.TrimSpace(string(boot)) + " " + space
 }
 
-// ended reports whether the dispatcher's process is surely no more, as only one
+// hasEnded reports whether the dispatcher's process is surely no more, as only one
 // on its machine can tell. A pid that is used again counts as alive.
-func (d DispatcherRecord) ended(me DispatcherRecord) bool {
+func hasEnded(d, me DispatcherRecord) bool {
 	if d.Machine == "" || d.Machine != me.Machine || d.Host != me.Host || d.PID <= 0 {
 		return false
 	}

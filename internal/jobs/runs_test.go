@@ -2,7 +2,6 @@ package jobs
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -473,8 +472,8 @@ func TestDispatcherLeaseOfAProcess(t *testing.T) {
 	r.ok(err)
 	put := func(by DispatcherRecord) {
 		t.Helper()
-		by.Version, by.PID, by.Command = recordVersion, child.Process.Pid, "submit"
-		b, err := json.Marshal(by)
+		by.PID, by.Command = child.Process.Pid, "submit"
+		b, err := by.encode()
 		r.ok(err)
 		_, err = kv.Put(r.ctx, "run", b)
 		r.ok(err)

@@ -299,3 +299,11 @@ func backoff(d, most time.Duration, n int) time.Duration {
 	}
 	return conn.Jitter(min(d, most))
 }
+
+// failure is the outcome of an attempt that ended with err.
+func failure(err error) Outcome {
+	if errors.Is(err, ErrStalled) {
+		return OutcomeStalled
+	}
+	return OutcomeFailed
+}

@@ -124,7 +124,7 @@ func TestRuns(t *testing.T) {
 		m.Inputs = append(m.Inputs, "/more")
 	}
 	rec := NewRunRecord(m)
-	if rec.Jobs != 7 || rec.Rows != 70 || len(rec.Inputs) != MaxRunInputs || rec.InputCount != 41 || rec.State != RunPlanned {
+	if rec.Jobs != 7 || rec.Rows != 70 || len(rec.Inputs) != 16 || rec.InputCount != 41 || rec.State != RunPlanned {
 		t.Fatalf("record %+v", rec)
 	}
 	_, err := r.c.Run(r.ctx, "one")

@@ -6,11 +6,8 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strings"
-	"time"
-	"unicode/utf8"
-
 	"surprisal/internal/score"
+	"time"
 )
 
 // State is where a job is.
@@ -81,12 +78,6 @@ type JobState struct {
 	Totals *Totals `json:"totals,omitempty"` // with StateDone only
 }
 
-const (
-	recordVersion = 1        // of every record in a bucket
-	maxError      = 2 << 10  // bytes of an error kept
-	maxJobRecord  = 16 << 10 // bytes of a job's record, by its bucket
-)
-
 func (s JobState) key() string { return s.Run + "." + s.Job }
 
 // sameMessage reports whether s was written by a delivery of the same message.
@@ -144,44 +135,6 @@ func DecodeJobState(b []byte) (JobState, error) {
 		return JobState{}, fmt.Errorf("job state: %w", err)
 	}
 	return s, nil
-}
-
-func decodeRecord(b []byte, v any, version func() int) error {
-	if err := json.Unmarshal(b, v); err != nil {
-		return fmt.Errorf("%w: %w", ErrBadRecord, err)
-	}
-	if got := version(); got != recordVersion {
-		return fmt.Errorf("%w: version %d, this program knows %d", ErrBadRecord, got, recordVersion)
-	}
-	return nil
-}
-
-// validToken reports whether s can be a bucket key's and a subject's token.
-func validToken(s string) bool {
-	if s == "" || len(s) > 64 {
-		return false
-	}
-	return strings.IndexFunc(s, func(r rune) bool {
-		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_')
-	}) < 0
-}
-
-// clean makes s fit for a record or a log line: valid UTF-8, no control
-// characters, at most n bytes.
-func clean(s string, n int) string {
-	s = strings.ToValidUTF8(s, "\uFFFD")
-	s = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return ' '
-		}
-		return r
-	}, s)
-	if len(s) <= n {
-		return s
-	}
-	for n -= len("…"); n > 0 && !utf8.RuneStart(s[n]); n-- {
-	}
-	return s[:n] + "…"
 }
 
 // recordable reports whether the record has a valid key: a message that is no job

@@ -1,7 +1,6 @@
 package jobs
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -32,10 +31,7 @@ type Attempt struct {
 	Error   string    `json:"error,omitempty"`
 }
 
-const (
-	maxHistory      = 10  // attempts kept, the newest
-	maxAttemptError = 512 // bytes of each one's error
-)
+const maxHistory = 10 // attempts kept, the newest
 
 // ended adds an attempt to a history, which is not changed.
 func ended(history []Attempt, worker string, started time.Time, how Outcome, reason string) []Attempt {
@@ -55,14 +51,6 @@ func (s JobState) lost() []Attempt {
 		return ended(s.History, s.Worker, s.Started, OutcomeStalled, s.Stalled)
 	}
 	return ended(s.History, s.Worker, s.Started, OutcomeLost, "")
-}
-
-// failure is the outcome of an attempt that ended with err.
-func failure(err error) Outcome {
-	if errors.Is(err, ErrStalled) {
-		return OutcomeStalled
-	}
-	return OutcomeFailed
 }
 
 // checkHistory checks a history that was read.

@@ -1,16 +1,8 @@
 package jobs
 
 import (
-	"cmp"
-	"context"
 	"encoding/json"
-	"errors"
-	"fmt"
-	"slices"
-	"strings"
 	"time"
-
-	"github.com/nats-io/nats.go/jetstream"
 )
 
 // WorkerRecord is a worker's sign of life: bucket surprisal_workers, key <id>. It
@@ -56,56 +48,12 @@ type JobProgress struct {
 	Tokens    int64  `json:"tokens"`
 }
 
-// WorkerTTL is how long a worker is listed after its last sign of life; PutWorker
-// is due every WorkerTTL/3.
-const WorkerTTL = 30 * time.Second
-
-// PutWorker records a worker's sign of life.
-func (c *Client) PutWorker(ctx context.Context, w WorkerRecord) error {
-	if !validToken(w.ID) {
-		return fmt.Errorf("record worker: id %q: want 1 to 64 of a-z, A-Z, 0-9, - and _", clean(w.ID, 80))
-	}
+func (w WorkerRecord) encode() ([]byte, error) {
 	w.Format, w.Updated, w.Stalled = recordVersion, time.Now().UTC(), clean(w.Stalled, maxAttemptError)
-	b, err := json.Marshal(w)
-	if err != nil {
-		return fmt.Errorf("record worker: %w", err)
-	}
-	ctx = perRequest{ctx}
-	kv, err := c.bucket(ctx, WorkerBucket)
-	if err == nil {
-		_, err = kv.Put(ctx, w.ID, b)
-	}
-	return c.fail("record worker "+w.ID, err)
-}
-
-// RemoveWorker removes the record, on a clean stop.
-func (c *Client) RemoveWorker(ctx context.Context, id string) error {
-	ctx = perRequest{ctx}
-	kv, err := c.bucket(ctx, WorkerBucket)
-	if err == nil {
-		err = kv.Delete(ctx, id)
-	}
-	if errors.Is(err, jetstream.ErrKeyNotFound) {
-		return nil
-	}
-	return c.fail("remove worker "+id, err)
+	return json.Marshal(w)
 }
 
 func decodeWorkerRecord(b []byte) (w WorkerRecord, err error) {
 	err = decodeRecord(b, &w, func() int { return w.Format })
 	return w, err
-}
-
-// Workers lists the workers alive, by id.
-func (c *Client) Workers(ctx context.Context) ([]WorkerRecord, error) {
-	var workers []WorkerRecord
-	err := list(ctx, c, "KV_"+WorkerBucket, "$KV."+WorkerBucket+".*", decodeWorkerRecord, func(w WorkerRecord) { workers = append(workers, w) })
-	if err != nil {
-		return nil, c.fail("list workers", err)
-	}
-	slices.SortStableFunc(workers, func(a, b WorkerRecord) int {
-		return cmp.Or(strings.Compare(a.ID, b.ID), b.Updated.Compare(a.Updated))
-	})
-	// One that signs meanwhile may be told twice.
-	return slices.CompactFunc(workers, func(a, b WorkerRecord) bool { return a.ID == b.ID }), nil
 }

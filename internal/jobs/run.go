@@ -2,105 +2,16 @@ package jobs
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"surprisal/internal/jobs/conn"
+	"surprisal/internal/score"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
-
-	"surprisal/internal/jobs/conn"
-	"surprisal/internal/score"
 )
-
-// RunState is where a run is.
-type RunState string
-
-// The states of a run.
-const (
-	RunPlanned   RunState = "planned"   // manifest written, jobs not all queued
-	RunRunning   RunState = "running"   // jobs queued
-	RunPaused    RunState = "paused"    //
-	RunComplete  RunState = "complete"  // every output is there and checked
-	RunFailed    RunState = "failed"    // jobs are dead, or the check failed
-	RunCancelled RunState = "cancelled" //
-)
-
-// Final reports whether nothing happens to a run in this state by itself.
-func (s RunState) Final() bool {
-	return s == RunComplete || s == RunFailed || s == RunCancelled
-}
-
-// RunRecord is a manifest's header without its files, and how the run fares:
-// bucket surprisal_runs, key <run>. The manifest itself is in OUT.
-type RunRecord struct {
-	Version int      `json:"v"`
-	ID      string   `json:"id"`
-	Created string   `json:"created"` // RFC 3339, UTC, as in the manifest
-	Program string   `json:"program"`
-	Out     string   `json:"out"`
-	Inputs  []string `json:"inputs"` // the first MaxRunInputs of them
-	// InputCount is how many there were.
-	InputCount   int           `json:"input_count"`
-	Options      score.Options `json:"options"`
-	Model        score.Model   `json:"model"`
-	ConfigDigest string        `json:"config_digest"`
-	Files        int           `json:"files"`
-	Jobs         int           `json:"jobs"`
-	Rows         int64         `json:"rows"`
-	Tokens       int64         `json:"estimated_tokens"`
-	State        RunState      `json:"state"`
-	// Drop: the run was cancelled and workers are to drop what they hold of it.
-	Drop bool `json:"drop,omitempty"`
-	// Priority: workers take jobs of a run with a higher one first.
-	Priority int `json:"priority,omitempty"`
-	// Config is what was asked for when the run was queued; what is zero was not.
-	Config RunConfig `json:"config,omitzero"`
-	// Epoch is the last that NextEpoch gave.
-	Epoch   uint64    `json:"epoch"`
-	Updated time.Time `json:"updated"`
-	// Error says why a run failed.
-	Error string `json:"error,omitempty"`
-}
-
-// MaxRunInputs bounds the inputs kept in a run's record.
-const MaxRunInputs = 16
-
-// NewRunRecord is the record of a run just planned.
-func NewRunRecord(m *score.Manifest) RunRecord {
-	r := RunRecord{
-		Version: recordVersion, ID: m.Run, Created: m.Created, Program: m.Program, Out: m.Out,
-		Inputs: slices.Clone(m.Inputs[:min(len(m.Inputs), MaxRunInputs)]), InputCount: len(m.Inputs),
-		Options: m.Options, Model: m.Model, ConfigDigest: m.ConfigDigest, Files: len(m.Files), State: RunPlanned,
-	}
-	for i := range m.Files {
-		f := &m.Files[i]
-		r.Jobs, r.Rows, r.Tokens = r.Jobs+len(f.Cuts), r.Rows+f.Rows, r.Tokens+f.Tokens
-	}
-	return r
-}
-
-func (r RunRecord) encode() ([]byte, error) {
-	r.Version, r.Updated, r.Error = recordVersion, time.Now().UTC(), clean(r.Error, maxError)
-	if !score.ValidRunID(r.ID) {
-		return nil, fmt.Errorf("%q is not a run id", r.ID)
-	}
-	return json.Marshal(r)
-}
-
-// DecodeRunRecord reads a record, which may be anything.
-func DecodeRunRecord(b []byte) (RunRecord, error) {
-	var r RunRecord
-	if err := decodeRecord(b, &r, func() int { return r.Version }); err != nil {
-		return RunRecord{}, fmt.Errorf("run record: %w", err)
-	}
-	if !score.ValidRunID(r.ID) {
-		return RunRecord{}, fmt.Errorf("run record: %w: id %q", ErrBadRecord, clean(r.ID, 64))
-	}
-	return r, nil
-}
 
 // PutRun records a new run; ErrRunExists if there is a record.
 func (c *Client) PutRun(ctx context.Context, r RunRecord) error {

@@ -1,0 +1,51 @@
+package jobs
+
+import (
+	"fmt"
+	"time"
+)
+
+// RunConfig is how a run's jobs are handed out. A zero field is one that nobody
+// has asked for.
+type RunConfig struct {
+	AckWait       time.Duration `json:"ack_wait_ns,omitzero"`     // 60 s; workers heartbeat every third of it
+	MaxAttempts   int           `json:"max_attempts,omitzero"`    // 5; failed attempts until a job is dead
+	MaxLost       int           `json:"max_lost,omitzero"`        // 5; attempts whose worker vanished until a job is dead
+	MaxDeliver    int           `json:"max_deliver,omitzero"`     // 1000; backstop over all deliveries, drains and declines included
+	MaxAckPending int           `json:"max_ack_pending,omitzero"` // 65536; jobs in hand or delayed, all workers together
+}
+
+// Or is t with what it leaves open taken from d.
+func (t RunConfig) Or(d RunConfig) RunConfig {
+	set := func(v *int, d int) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	set(&t.MaxAttempts, d.MaxAttempts)
+	set(&t.MaxLost, d.MaxLost)
+	set(&t.MaxDeliver, d.MaxDeliver)
+	set(&t.MaxAckPending, d.MaxAckPending)
+	if t.AckWait == 0 {
+		t.AckWait = d.AckWait
+	}
+	return t
+}
+
+func (t RunConfig) withDefaults() RunConfig {
+	return t.Or(RunConfig{AckWait: time.Minute, MaxAttempts: 5, MaxLost: 5, MaxDeliver: 1000, MaxAckPending: 65536})
+}
+
+func (t RunConfig) validate() error {
+	switch {
+	case t.AckWait < 100*time.Millisecond:
+		return fmt.Errorf("AckWait %s is less than 100ms", t.AckWait)
+	case t.MaxAttempts < 1 || t.MaxLost < 1:
+		return fmt.Errorf("max attempts %d, max lost %d: want 1 or more", t.MaxAttempts, t.MaxLost)
+	case t.MaxDeliver < 1:
+		return fmt.Errorf("MaxDeliver %d: want 1 or more", t.MaxDeliver)
+	case t.MaxAckPending < 1:
+		return fmt.Errorf("MaxAckPending %d: want 1 or more", t.MaxAckPending)
+	}
+	return nil
+}

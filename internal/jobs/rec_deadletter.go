@@ -1,0 +1,39 @@
+package jobs
+
+import (
+	"encoding/json"
+	"surprisal/internal/score"
+	"time"
+)
+
+// DeadLetter is kept when a job dies: stream SURPRISAL_DEAD, subject
+// surprisal.dead.<run>.<job>, the newest of each job.
+type DeadLetter struct {
+	Version int    `json:"v"`
+	Run     string `json:"run"` // as the message's subject has it
+	ID      string `json:"job"`
+	// Job is nil when the message was not a job; Raw has its first bytes then.
+	Job *score.Job `json:"message,omitempty"`
+	Raw []byte     `json:"raw,omitempty"`
+	// Reason in words for people.
+	Reason string `json:"reason"`
+	// Attempts that counted, and deliveries altogether.
+	Attempts   int       `json:"attempts"`
+	Deliveries uint64    `json:"deliveries"`
+	Seq        uint64    `json:"seq"`
+	Worker     string    `json:"worker,omitempty"` // empty: the dispatcher's finding
+	Time       time.Time `json:"time"`
+	// History is how the newest attempts ended, oldest first.
+	History []Attempt `json:"history,omitempty"`
+}
+
+func (d DeadLetter) encode() ([]byte, error) {
+	d.Version, d.Time, d.Reason = recordVersion, time.Now().UTC(), clean(d.Reason, maxError)
+	d.Raw = d.Raw[:min(len(d.Raw), 4<<10)]
+	return json.Marshal(d)
+}
+
+func decodeDeadLetter(b []byte) (d DeadLetter, err error) {
+	err = decodeRecord(b, &d, func() int { return d.Version })
+	return d, err
+}
