@@ -20,6 +20,7 @@ import (
 	"surprisal/internal/jobs"
 	"surprisal/internal/jobs/conn"
 	"surprisal/internal/jobs/embedded"
+	"surprisal/internal/jobs/record"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
 )
@@ -42,7 +43,7 @@ type fleet struct {
 	from  jetstream.Consumer
 
 	// Of each worker; the goroutine of work has them.
-	hand [][]jobs.JobProgress
+	hand [][]record.Progress
 	done []int64 // tokens
 	jobs []int64
 }
@@ -93,7 +94,7 @@ func (f *fleet) start() {
 
 // run plans a run of files × perFile jobs, puts its manifest into an OUT, its
 // record and what is queued of it onto the queue, and records what became of jobs.
-func (f *fleet) run(id string, created time.Time, files, perFile int, state jobs.RunState, became map[jobs.State]int) *score.Manifest {
+func (f *fleet) run(id string, created time.Time, files, perFile int, state record.RunState, became map[record.State]int) *score.Manifest {
 	f.t.Helper()
 	ctx := f.t.Context()
 	m := &score.Manifest{
@@ -114,19 +115,19 @@ func (f *fleet) run(id string, created time.Time, files, perFile int, state jobs
 		m.Files = append(m.Files, plan)
 	}
 	f.ok(shard.WriteManifest(ctx, m.Out, m))
-	f.ok(f.client.PutRun(ctx, jobs.NewRunRecord(m)))
+	f.ok(f.client.PutRun(ctx, record.NewRun(m)))
 	all := m.Jobs()
 	next := 0
-	for _, s := range []jobs.State{jobs.StateDead, jobs.StateDone, jobs.StateFailed, jobs.StateWaiting, jobs.StateRunning} {
+	for _, s := range []record.State{record.StateDead, record.StateDone, record.StateFailed, record.StateWaiting, record.StateRunning} {
 		for range became[s] {
 			f.ok(f.record(all[next], s, created.Add(time.Duration(next)*time.Second/10)))
 			next++
 		}
 	}
 	f.flush()
-	if state == jobs.RunRunning || state == jobs.RunPaused {
-		f.ok(f.client.OpenRun(ctx, id, 0, jobs.RunConfig{AckWait: time.Hour}, jobs.RunConfig{}))
-		next -= became[jobs.StateRunning]
+	if state == record.RunRunning || state == record.RunPaused {
+		f.ok(f.client.OpenRun(ctx, id, 0, record.RunConfig{AckWait: time.Hour}, record.RunConfig{}))
+		next -= became[record.StateRunning]
 		_, _, err := f.client.Submit(ctx, func(yield func(score.Job) bool) {
 			for _, j := range all[next:] {
 				if !yield(j) {
@@ -137,20 +138,20 @@ func (f *fleet) run(id string, created time.Time, files, perFile int, state jobs
 		f.ok(err)
 		k, err := f.js.Consumer(ctx, jobs.JobStream, "run-"+id)
 		f.ok(err)
-		for range became[jobs.StateRunning] {
+		for range became[record.StateRunning] {
 			msg, err := k.Next()
 			f.ok(err)
 			f.taken, f.from = append(f.taken, msg), k
 		}
 	}
-	_, err := f.client.UpdateRun(ctx, id, func(r *jobs.RunRecord) error {
-		if r.State = state; state == jobs.RunFailed {
-			r.Error = fmt.Sprintf("%d jobs are dead", became[jobs.StateDead])
+	_, err := f.client.UpdateRun(ctx, id, func(r *record.Run) error {
+		if r.State = state; state == record.RunFailed {
+			r.Error = fmt.Sprintf("%d jobs are dead", became[record.StateDead])
 		}
 		return nil
 	})
 	f.ok(err)
-	if state == jobs.RunPaused {
+	if state == record.RunPaused {
 		f.ok(f.client.HoldRun(ctx, id))
 	}
 	return m
@@ -163,28 +164,28 @@ var reasons = []string{
 }
 
 // record writes a job's record as its worker would, and a dead one's letter.
-func (f *fleet) record(j score.Job, s jobs.State, at time.Time) error {
+func (f *fleet) record(j score.Job, s record.State, at time.Time) error {
 	n := int(j.First/2000) % 200
-	st := jobs.JobState{
+	st := record.Job{
 		Run: j.Run, Job: j.ID, State: s, Attempt: 1, Worker: workerID(n), Engine: "cuda", Device: "NVIDIA H200",
 		Started: at.UTC(), Updated: at.Add(41 * time.Second).UTC(), Seq: uint64(j.First + 1), Delivery: 1, Lease: "l",
 	}
 	switch s {
-	case jobs.StateDone:
-		st.Totals = &jobs.Totals{Documents: 2000, Failed: j.First / 2000 % 3, Tokens: 1_990_000 + j.First%20_000, Bytes: 8_300_000, SumNLL: 4.1e6, Top1: 900_000, Seconds: 41}
-	case jobs.StateFailed, jobs.StateDead:
+	case record.StateDone:
+		st.Totals = &record.Totals{Documents: 2000, Failed: j.First / 2000 % 3, Tokens: 1_990_000 + j.First%20_000, Bytes: 8_300_000, SumNLL: 4.1e6, Top1: 900_000, Seconds: 41}
+	case record.StateFailed, record.StateDead:
 		st.Error, st.Attempt = reasons[n%3]+f.bad, 2
-		st.History = []jobs.Attempt{{Number: 1, Worker: workerID(n), Started: st.Started, Ended: st.Updated, Outcome: jobs.OutcomeFailed, Error: st.Error}}
-	case jobs.StateWaiting:
+		st.History = []record.Attempt{{Number: 1, Worker: workerID(n), Started: st.Started, Ended: st.Updated, Outcome: record.OutcomeFailed, Error: st.Error}}
+	case record.StateWaiting:
 		st.Error = "the worker drained"
 	}
-	if s == jobs.StateDead {
+	if s == record.StateDead {
 		st.Attempt = 5
 		for a := 2; a <= 5; a++ {
 			at := st.Updated.Add(time.Duration(a) * time.Minute)
-			st.History = append(st.History, jobs.Attempt{Number: a, Worker: workerID(n + a), Started: at.Add(-9 * time.Second), Ended: at, Outcome: jobs.OutcomeFailed, Error: st.Error})
+			st.History = append(st.History, record.Attempt{Number: a, Worker: workerID(n + a), Started: at.Add(-9 * time.Second), Ended: at, Outcome: record.OutcomeFailed, Error: st.Error})
 		}
-		letter, err := json.Marshal(jobs.DeadLetter{
+		letter, err := json.Marshal(record.DeadLetter{
 			Version: 1, Run: j.Run, ID: j.ID, Job: &j, Reason: st.Error, Attempts: 5, Deliveries: 6, Seq: 3, Worker: st.Worker, Time: st.Updated, History: st.History,
 		})
 		if err != nil {
@@ -216,11 +217,11 @@ func workerID(n int) string { return fmt.Sprintf("gpu%02d-%d", n%200/8+1, n%200%
 // work has n workers sign every second, with the first of all in hand, two each,
 // until the test ends. Every so often a job is done and another one is taken.
 func (f *fleet) work(n int, all []score.Job, every time.Duration) {
-	f.hand, f.done, f.jobs = make([][]jobs.JobProgress, n), make([]int64, n), make([]int64, n)
+	f.hand, f.done, f.jobs = make([][]record.Progress, n), make([]int64, n), make([]int64, n)
 	for i := range n {
 		for k := range 2 {
 			if j := 2*i + k; j < len(all) {
-				f.hand[i] = append(f.hand[i], jobs.JobProgress{Run: all[j].Run, Job: all[j].ID, Documents: int64(1900 * (1 - k)), Tokens: int64(1_800_000 * (1 - k))})
+				f.hand[i] = append(f.hand[i], record.Progress{Run: all[j].Run, Job: all[j].ID, Documents: int64(1900 * (1 - k)), Tokens: int64(1_800_000 * (1 - k))})
 			}
 		}
 		f.done[i], f.jobs[i] = 6_000_000_000+int64(i)*7_000_000, 3000+int64(i)
@@ -238,7 +239,7 @@ func (f *fleet) work(n int, all []score.Job, every time.Duration) {
 				rate, hand = 0, nil // idle
 			}
 			f.done[i] += int64(rate)
-			w := jobs.WorkerRecord{
+			w := record.Worker{
 				ID: workerID(i), Host: fmt.Sprintf("gpu%02d.cluster", i/8+1), PID: 4100 + i, Engine: "cuda", Device: "NVIDIA H200" + f.bad, Version: "v0.1.0" + f.bad,
 				Started: f.began.Add(-37 * time.Hour), Progress: hand, JobsDone: f.jobs[i], TokensDone: f.done[i], TokensPerSec: rate, Draining: i == 12,
 			}
@@ -267,7 +268,7 @@ func (f *fleet) work(n int, all []score.Job, every time.Duration) {
 				at := next % (2 * n)
 				if hand := f.hand[at/2]; at%2 < len(hand) {
 					j := all[next+len(f.taken)]
-					hand[at%2] = jobs.JobProgress{Run: j.Run, Job: j.ID, Documents: 900, Tokens: 850_000}
+					hand[at%2] = record.Progress{Run: j.Run, Job: j.ID, Documents: 900, Tokens: 850_000}
 					f.jobs[at/2]++
 				}
 				next++
@@ -287,11 +288,11 @@ func (f *fleet) commit(done, taken score.Job) error {
 	}
 	f.taken = append(f.taken[1:], msg)
 	now := time.Now()
-	return errors.Join(f.record(done, jobs.StateDone, now.Add(-41*time.Second)), f.record(taken, jobs.StateRunning, now.Add(-41*time.Second)))
+	return errors.Join(f.record(done, record.StateDone, now.Add(-41*time.Second)), f.record(taken, record.StateRunning, now.Add(-41*time.Second)))
 }
 
 // gpu adds how the worker's GPU fares.
-func (f *fleet) gpu(w *jobs.WorkerRecord, i int, r *rand.Rand) {
+func (f *fleet) gpu(w *record.Worker, i int, r *rand.Rand) {
 	busy := w.TokensPerSec / 46_000
 	use, power, limit, heat := 0.96*min(1, busy)+0.015*r.NormFloat64(), 190+460*busy+14*r.NormFloat64(), 700.0, 61+float64(i%7)
 	if len(w.Progress) == 0 {
@@ -300,7 +301,7 @@ func (f *fleet) gpu(w *jobs.WorkerRecord, i int, r *rand.Rand) {
 		use, power = 0.62+0.06*r.NormFloat64(), 470+20*r.NormFloat64() // its input is slow
 	}
 	used, total := uint64(21<<30), uint64(139<<30)
-	w.GPU = &jobs.GPUSample{
+	w.GPU = &record.GPU{
 		UUID: fmt.Sprintf("GPU-%08x", i), Name: w.Device, Index: i % 8, Utilization: ptr(min(1, use)), Power: &power, PowerLimit: &limit,
 		MemoryUsed: &used, MemoryTotal: &total, Temperature: &heat,
 	}

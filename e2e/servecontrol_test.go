@@ -12,8 +12,8 @@ import (
 	"github.com/chromedp/chromedp"
 	"github.com/rs/zerolog"
 
-	"surprisal/internal/jobs"
 	"surprisal/internal/jobs/embedded"
+	"surprisal/internal/jobs/record"
 )
 
 // TestServeRefuses: who lacks the token, comes from another site, or asks for
@@ -21,7 +21,7 @@ import (
 func TestServeRefuses(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t)
-	f.run("20261123-084512-k3f9ab", time.Now(), 1, 5, jobs.RunRunning, nil)
+	f.run("20261123-084512-k3f9ab", time.Now(), 1, 5, record.RunRunning, nil)
 	token := filepath.Join(t.TempDir(), "token")
 	writeFile(t, token, serveToken+"\n")
 	s := startServe(t, nil, "--token-file", token)
@@ -240,7 +240,7 @@ func TestServeHostileWords(t *testing.T) {
 	f := newFleet(t)
 	bad := `<img src=x onerror="window.pwned=1"><script>window.pwned=1</script></script>` + "\u202e" + `javascript:alert(1)`
 	f.bad = bad
-	m := f.run("20261123-084512-k3f9ab", time.Now(), 1, 5, jobs.RunRunning, map[jobs.State]int{jobs.StateDead: 2, jobs.StateFailed: 1})
+	m := f.run("20261123-084512-k3f9ab", time.Now(), 1, 5, record.RunRunning, map[record.State]int{record.StateDead: 2, record.StateFailed: 1})
 	f.work(2, m.Jobs()[3:], time.Hour)
 	s := startServe(t, nil)
 	waitFor(t, "all is seen", func() bool { v := s.state(); return v.Fleet.Dead == 2 && v.Fleet.Workers == 2 })
@@ -265,7 +265,7 @@ func TestServeHostileWords(t *testing.T) {
 func TestServeComesBack(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t)
-	f.run("20261123-084512-k3f9ab", time.Now(), 1, 5, jobs.RunRunning, nil)
+	f.run("20261123-084512-k3f9ab", time.Now(), 1, 5, record.RunRunning, nil)
 	s := startServe(t, nil, "--addr", fmt.Sprintf("127.0.0.1:%d", freePort(t))) // it is there again below
 	p := newPage(t, s.url)
 	p.open("", 1280, "light")

@@ -13,7 +13,7 @@ import (
 
 	"github.com/chromedp/chromedp"
 
-	"surprisal/internal/jobs"
+	"surprisal/internal/jobs/record"
 	"surprisal/internal/testkit/browsertest"
 )
 
@@ -138,11 +138,11 @@ func TestServeHundredThousandJobs(t *testing.T) {
 	}
 	f := newFleet(t)
 	now := time.Now()
-	m := f.run("20261123-084512-k3f9ab", now.Add(-5*time.Hour), 100, 1000, jobs.RunRunning,
-		map[jobs.State]int{jobs.StateDead: 23, jobs.StateDone: 61_000, jobs.StateFailed: 31, jobs.StateWaiting: 12, jobs.StateRunning: 400})
-	f.run("20261122-201500-w7c2mn", now.Add(-19*time.Hour), 10, 40, jobs.RunComplete, map[jobs.State]int{jobs.StateDone: 400})
-	f.run("20261123-131007-p9d4tr", now.Add(-2*time.Hour), 4, 100, jobs.RunPaused, map[jobs.State]int{jobs.StateDone: 120})
-	f.run("20261122-090000-b5x8zz", now.Add(-30*time.Hour), 5, 20, jobs.RunFailed, map[jobs.State]int{jobs.StateDone: 96, jobs.StateDead: 4})
+	m := f.run("20261123-084512-k3f9ab", now.Add(-5*time.Hour), 100, 1000, record.RunRunning,
+		map[record.State]int{record.StateDead: 23, record.StateDone: 61_000, record.StateFailed: 31, record.StateWaiting: 12, record.StateRunning: 400})
+	f.run("20261122-201500-w7c2mn", now.Add(-19*time.Hour), 10, 40, record.RunComplete, map[record.State]int{record.StateDone: 400})
+	f.run("20261123-131007-p9d4tr", now.Add(-2*time.Hour), 4, 100, record.RunPaused, map[record.State]int{record.StateDone: 120})
+	f.run("20261122-090000-b5x8zz", now.Add(-30*time.Hour), 5, 20, record.RunFailed, map[record.State]int{record.StateDone: 96, record.StateDead: 4})
 	f.work(200, m.Jobs()[61_066:], 700*time.Millisecond)
 	s := startServe(t, []string{"SURPRISAL_SERVE_TOKEN=" + serveToken})
 	began := time.Now()

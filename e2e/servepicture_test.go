@@ -2,12 +2,11 @@ package e2e
 
 import (
 	"os"
+	"surprisal/internal/jobs/record"
 	"testing"
 	"time"
 
 	"github.com/chromedp/chromedp"
-
-	"surprisal/internal/jobs"
 )
 
 // testPicture is where docs/images/serve.png is to be written, and
@@ -26,9 +25,9 @@ func TestServePicture(t *testing.T) {
 	}
 	f := newFleet(t)
 	now := time.Now()
-	m := f.run("20261123-084512-k3f9ab", now.Add(-5*time.Hour), 50, 240, jobs.RunRunning,
-		map[jobs.State]int{jobs.StateDead: 2, jobs.StateDone: 7300, jobs.StateFailed: 5, jobs.StateWaiting: 2, jobs.StateRunning: 128})
-	f.run("20261122-201500-w7c2mn", now.Add(-19*time.Hour), 10, 40, jobs.RunComplete, map[jobs.State]int{jobs.StateDone: 400})
+	m := f.run("20261123-084512-k3f9ab", now.Add(-5*time.Hour), 50, 240, record.RunRunning,
+		map[record.State]int{record.StateDead: 2, record.StateDone: 7300, record.StateFailed: 5, record.StateWaiting: 2, record.StateRunning: 128})
+	f.run("20261122-201500-w7c2mn", now.Add(-19*time.Hour), 10, 40, record.RunComplete, map[record.State]int{record.StateDone: 400})
 	f.work(64, m.Jobs()[7309:], 3*time.Second)
 	s := startServe(t, []string{"SURPRISAL_SERVE_TOKEN=" + serveToken})
 	select {

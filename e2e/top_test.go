@@ -8,11 +8,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"surprisal/internal/jobs/record"
 	"testing"
 	"time"
 	"unicode/utf8"
-
-	"surprisal/internal/jobs"
 )
 
 // pane is a real terminal with a program in it.
@@ -94,9 +93,9 @@ func order(text string, words ...string) bool {
 func TestTop(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t)
-	m := f.run("20261123-084512-k3f9ab", time.Now().Add(-time.Hour), 4, 100, jobs.RunRunning,
-		map[jobs.State]int{jobs.StateDead: 3, jobs.StateDone: 200, jobs.StateRunning: 32})
-	f.run("20261122-201500-w7c2mn", time.Now().Add(-19*time.Hour), 1, 40, jobs.RunComplete, map[jobs.State]int{jobs.StateDone: 40})
+	m := f.run("20261123-084512-k3f9ab", time.Now().Add(-time.Hour), 4, 100, record.RunRunning,
+		map[record.State]int{record.StateDead: 3, record.StateDone: 200, record.StateRunning: 32})
+	f.run("20261122-201500-w7c2mn", time.Now().Add(-19*time.Hour), 1, 40, record.RunComplete, map[record.State]int{record.StateDone: 40})
 	f.work(16, m.Jobs()[203:], 300*time.Millisecond)
 	p := newPane(t, "150", "42", bin+"/dispatcher", "top")
 	text := p.shows("20261123-084512-k3f9ab", "connected", "workers 16", "gpu01-0", "gpu02-7", "700 W", "/139 GiB", "°C", "dead 3", "DEAD BECAUSE",
@@ -159,13 +158,13 @@ func TestTopPiped(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t)
 	f.bad = "\x1b[2J\u202e"
-	f.run("20261123-084512-k3f9ab", time.Now().Add(-time.Hour), 1, 40, jobs.RunRunning, map[jobs.State]int{jobs.StateDead: 2, jobs.StateDone: 20, jobs.StateRunning: 4})
-	f.hand, f.done, f.jobs = make([][]jobs.JobProgress, 1), make([]int64, 1), make([]int64, 1)
+	f.run("20261123-084512-k3f9ab", time.Now().Add(-time.Hour), 1, 40, record.RunRunning, map[record.State]int{record.StateDead: 2, record.StateDone: 20, record.StateRunning: 4})
+	f.hand, f.done, f.jobs = make([][]record.Progress, 1), make([]int64, 1), make([]int64, 1)
 	// A worker that just began: its rate is the one that it tells. It is silent if it
 	// does not sign again.
 	sign := func() {
 		t.Helper()
-		f.ok(f.client.PutWorker(t.Context(), jobs.WorkerRecord{ID: "w1", Host: "h" + f.bad, Engine: "cpu", Device: "EPYC" + f.bad, Started: time.Now(), TokensPerSec: 1234, Progress: []jobs.JobProgress{{Run: "20261123-084512-k3f9ab", Job: "j", Tokens: 1}}}))
+		f.ok(f.client.PutWorker(t.Context(), record.Worker{ID: "w1", Host: "h" + f.bad, Engine: "cpu", Device: "EPYC" + f.bad, Started: time.Now(), TokensPerSec: 1234, Progress: []record.Progress{{Run: "20261123-084512-k3f9ab", Job: "j", Tokens: 1}}}))
 	}
 	sign()
 	text := dispatcher(t, "top", "--once").want(t, 0).stdout
@@ -178,7 +177,7 @@ func TestTopPiped(t *testing.T) {
 		sign()
 		var one struct {
 			shownView
-			Letters []jobs.DeadLetter
+			Letters []record.DeadLetter
 		}
 		got := dispatcher(t, "top", "--once", "--json").want(t, 0).stdout
 		if err := json.Unmarshal([]byte(got), &one); err != nil || strings.Count(got, "\n") != 1 || len(one.Letters) != 2 {

@@ -17,6 +17,7 @@ import (
 	"surprisal/internal/dispatch"
 	"surprisal/internal/jobs"
 	"surprisal/internal/jobs/conn"
+	"surprisal/internal/jobs/record"
 	"surprisal/internal/monitor"
 	"surprisal/internal/shard"
 )
@@ -55,14 +56,14 @@ func memory(ctx context.Context, o options, conn conn.Config, _ *process) error 
 			return err
 		}
 	}
-	if err := record(ctx, conn, o.jobs); err != nil {
+	if err := putRecords(ctx, conn, o.jobs); err != nil {
 		return err
 	}
 	return next()
 }
 
-// record writes that all jobs but one are done, as fast as the server takes it.
-func record(ctx context.Context, conn conn.Config, n int) error {
+// putRecords writes that all jobs but one are done, as fast as the server takes it.
+func putRecords(ctx context.Context, conn conn.Config, n int) error {
 	nc, err := nats.Connect(strings.Join(conn.URLs, ","), nats.Token(conn.Token))
 	if err != nil {
 		return err
@@ -80,10 +81,10 @@ func record(ctx context.Context, conn conn.Config, n int) error {
 				break
 			}
 			now := time.Now().UTC()
-			b, err := jobs.JobState{
-				Run: j.Run, Job: j.ID, State: jobs.StateDone, Seq: seq, Delivery: 1, Queued: now, Lease: "A2ULtlnPUHWuJm7dGhhOQI", Attempt: 1,
+			b, err := record.Job{
+				Run: j.Run, Job: j.ID, State: record.StateDone, Seq: seq, Delivery: 1, Queued: now, Lease: "A2ULtlnPUHWuJm7dGhhOQI", Attempt: 1,
 				Worker: "gpu-node-0042-12345-a1b2c3", Engine: "cuda", Device: "NVIDIA H200", Started: now, Updated: now,
-				Totals: &jobs.Totals{Documents: j.Rows(), Tokens: 4_000_000, Bytes: 16_000_000, SumNLL: 1.23456789e7, Top1: 1_234_567, Seconds: 12.5},
+				Totals: &record.Totals{Documents: j.Rows(), Tokens: 4_000_000, Bytes: 16_000_000, SumNLL: 1.23456789e7, Top1: 1_234_567, Seconds: 12.5},
 			}.Encode()
 			if err != nil {
 				return err

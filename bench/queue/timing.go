@@ -20,6 +20,7 @@ import (
 	"surprisal/internal/dispatch"
 	"surprisal/internal/jobs"
 	"surprisal/internal/jobs/conn"
+	"surprisal/internal/jobs/record"
 )
 
 // times are of one process's jobs, in seconds.
@@ -145,8 +146,8 @@ func watchDone(ctx context.Context, client *jobs.Client, run string, n int) erro
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	done := map[string]bool{}
-	err := client.WatchRun(ctx, run, func(s jobs.JobState) {
-		if s.State == jobs.StateDone {
+	err := client.WatchRun(ctx, run, func(s record.Job) {
+		if s.State == record.StateDone {
 			done[s.Job] = true
 		}
 		if len(done) == n {
@@ -278,7 +279,7 @@ func (w *worker) settle(ctx context.Context, l *jobs.Lease) error {
 		return err
 	}
 	begin := time.Now()
-	if err := l.Done(ctx, jobs.Totals{Documents: l.Job.Rows(), Tokens: 4_000_000, SumNLL: 1}); err != nil {
+	if err := l.Done(ctx, record.Totals{Documents: l.Job.Rows(), Tokens: 4_000_000, SumNLL: 1}); err != nil {
 		return err
 	}
 	w.all.Lock()

@@ -9,6 +9,7 @@ import (
 	"surprisal/internal/cli"
 	"surprisal/internal/dispatch"
 	"surprisal/internal/jobs"
+	"surprisal/internal/jobs/record"
 )
 
 // action does one thing to a run or a worker; message is what to print of it.
@@ -56,7 +57,7 @@ func newPause(a *app) *cobra.Command {
 restarts of everything, until dispatcher resume.`,
 		Example: "  dispatcher pause 20261123-084512-k3f9ab",
 	}, func(client *jobs.Client, _ zerolog.Logger, run string) (any, string, error) {
-		return map[string]any{"run": run, "state": jobs.RunPaused}, run + " is paused", dispatch.Pause(a.Drain, client, run)
+		return map[string]any{"run": run, "state": record.RunPaused}, run + " is paused", dispatch.Pause(a.Drain, client, run)
 	})
 }
 
@@ -70,7 +71,7 @@ more of the run. Committed scores stay; the same submit again, or dispatcher res
 continues from there.`,
 		Example: "  dispatcher cancel --now 20261123-084512-k3f9ab",
 	}, func(client *jobs.Client, _ zerolog.Logger, run string) (any, string, error) {
-		return map[string]any{"run": run, "state": jobs.RunCancelled}, run + " is cancelled", dispatch.Cancel(a.Drain, client, run, now)
+		return map[string]any{"run": run, "state": record.RunCancelled}, run + " is cancelled", dispatch.Cancel(a.Drain, client, run, now)
 	})
 	cmd.Flags().BoolVar(&now, "now", false, "make workers drop the jobs of the run that they have")
 	return cmd

@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"surprisal/internal/cli"
-	"surprisal/internal/jobs"
+	"surprisal/internal/jobs/record"
 	"surprisal/internal/monitor"
 	"surprisal/internal/usage"
 )
@@ -92,7 +92,7 @@ func newDeadShow(a *app) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		var found []jobs.DeadLetter
+		var found []record.DeadLetter
 		for _, d := range all {
 			if strings.HasPrefix(d.ID, job) {
 				found = append(found, d)
@@ -110,7 +110,7 @@ func newDeadShow(a *app) *cobra.Command {
 }
 
 // letters asks for the dead letters of the run that args name, or of all.
-func letters(q *queue, args []string) ([]jobs.DeadLetter, error) {
+func letters(q *queue, args []string) ([]record.DeadLetter, error) {
 	client, _, err := q.open()
 	if err != nil {
 		return nil, err
@@ -124,14 +124,14 @@ func letters(q *queue, args []string) ([]jobs.DeadLetter, error) {
 }
 
 // rowsOf names the rows of a letter's job.
-func rowsOf(d jobs.DeadLetter) string {
+func rowsOf(d record.DeadLetter) string {
 	if d.Job == nil {
 		return "(unreadable message)"
 	}
 	return fmt.Sprintf("%s %d-%d", d.Job.Input.Rel, d.Job.First, d.Job.Last)
 }
 
-func printLetters(out io.Writer, letters []jobs.DeadLetter) error {
+func printLetters(out io.Writer, letters []record.DeadLetter) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "RUN\tJOB\tDIED\tATTEMPTS\tROWS\tREASON")
 	for _, d := range letters {
@@ -140,7 +140,7 @@ func printLetters(out io.Writer, letters []jobs.DeadLetter) error {
 	return w.Flush()
 }
 
-func printLetter(out io.Writer, d jobs.DeadLetter) error {
+func printLetter(out io.Writer, d record.DeadLetter) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	line := func(name, format string, a ...any) { fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, a...)) }
 	line("job", "%s of run %s", d.ID, d.Run)

@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"surprisal/internal/cli"
-	"surprisal/internal/jobs"
+	"surprisal/internal/jobs/record"
 	"surprisal/internal/monitor"
 	"surprisal/internal/usage"
 )
@@ -53,7 +53,7 @@ exited), failed (to be retried), done, dead.
 		defer t.close()
 		req := monitor.ListRequest{Out: t.out, Run: t.run, Client: t.client, Limit: limit}
 		for _, s := range states {
-			req.States = append(req.States, jobs.State(s))
+			req.States = append(req.States, record.State(s))
 		}
 		w := bufio.NewWriter(cmd.OutOrStdout())
 		show := func(j monitor.JobLine) error { return printJobLine(w, j) }
@@ -89,7 +89,7 @@ func printJobLine(w io.Writer, j monitor.JobLine) error {
 		rows = fmt.Sprintf("%s %d-%d", j.File, j.First, j.Last)
 	}
 	more := ""
-	if j.Worker != "" && (j.State == jobs.StateRunning || j.State == jobs.StateFailed) {
+	if j.Worker != "" && (j.State == record.StateRunning || j.State == record.StateFailed) {
 		more += "  " + j.Worker
 	}
 	if j.Error != "" {
@@ -150,7 +150,7 @@ func printJob(out io.Writer, d *monitor.JobDetail) error {
 	}
 	if r := d.Record; r != nil {
 		line("changed", "%s, attempt %d by %s", cli.When(r.Updated), r.Attempt, r.Worker)
-		if r.State == jobs.StateRunning {
+		if r.State == record.StateRunning {
 			line("running", "for %s", time.Since(r.Started).Round(time.Second))
 		}
 		if r.Error != "" {
@@ -163,7 +163,7 @@ func printJob(out io.Writer, d *monitor.JobDetail) error {
 	}
 	if letter := d.Letter; letter != nil {
 		line("dead letter", "%s%s", cli.When(letter.Time), reason(letter.Reason))
-		if d.State != jobs.StateDead {
+		if d.State != record.StateDead {
 			line("", "it has been requeued since")
 		}
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"surprisal/internal/cli"
-	"surprisal/internal/jobs"
+	"surprisal/internal/jobs/record"
 	"surprisal/internal/monitor"
 )
 
@@ -130,7 +130,7 @@ func printRun(t io.Writer, r *monitor.RunStatus) {
 	}
 	sort.Strings(states)
 	for _, s := range states {
-		fmt.Fprintf(t, "  %s %s", cli.Count(r.Jobs[jobs.State(s)]), s)
+		fmt.Fprintf(t, "  %s %s", cli.Count(r.Jobs[record.State(s)]), s)
 	}
 	fmt.Fprintf(t, "\n  documents\t%s of %s\n  tokens\t%s of about %s\n",
 		cli.Count(r.Documents), cli.Count(r.Run.Rows), cli.Count(r.Tokens), cli.Count(r.Run.Tokens))

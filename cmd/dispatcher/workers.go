@@ -11,6 +11,7 @@ import (
 
 	"surprisal/internal/cli"
 	"surprisal/internal/jobs"
+	"surprisal/internal/jobs/record"
 )
 
 func newWorkers(a *app) *cobra.Command {
@@ -37,7 +38,7 @@ for up to %s.`, jobs.WorkerTTL),
 		}
 		if asJSON {
 			if workers == nil {
-				workers = []jobs.WorkerRecord{}
+				workers = []record.Worker{}
 			}
 			return cli.PrintJSON(cmd.OutOrStdout(), workers)
 		}
@@ -46,7 +47,7 @@ for up to %s.`, jobs.WorkerTTL),
 	return cmd
 }
 
-func printWorkers(out io.Writer, workers []jobs.WorkerRecord) error {
+func printWorkers(out io.Writer, workers []record.Worker) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "WORKER\tHOST\tPID\tENGINE\tDEVICE\tSTATE\tTOKENS/S\tJOBS DONE\tUP\tSEEN\tVERSION")
 	for _, x := range workers {
@@ -57,7 +58,7 @@ func printWorkers(out io.Writer, workers []jobs.WorkerRecord) error {
 	return w.Flush()
 }
 
-func workerState(x jobs.WorkerRecord) string {
+func workerState(x record.Worker) string {
 	state := "idle"
 	if n := len(x.Progress); n > 0 {
 		state = fmt.Sprintf("%d in hand", n)

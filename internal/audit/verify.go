@@ -18,6 +18,7 @@ import (
 
 	"surprisal/internal/dispatch"
 	"surprisal/internal/jobs"
+	"surprisal/internal/jobs/record"
 	"surprisal/internal/place"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
@@ -179,8 +180,8 @@ func (v *verification) askDead(ctx context.Context) error {
 	if v.req.Client == nil {
 		return nil
 	}
-	err := v.req.Client.JobStates(ctx, v.m.Run, func(s jobs.JobState) {
-		if s.State == jobs.StateDead {
+	err := v.req.Client.JobStates(ctx, v.m.Run, func(s record.Job) {
+		if s.State == record.StateDead {
 			v.dead[s.Job] = s.Error
 		}
 	})
@@ -419,7 +420,7 @@ func (v *verification) repair(ctx context.Context) error {
 // submitted and not cancelled.
 func (v *verification) requeue(ctx context.Context, open map[string]bool) error {
 	r, err := v.req.Client.Run(ctx, v.m.Run)
-	if errors.Is(err, jobs.ErrNoRun) || errors.Is(err, jobs.ErrNotSetUp) || r.State == jobs.RunCancelled {
+	if errors.Is(err, jobs.ErrNoRun) || errors.Is(err, jobs.ErrNotSetUp) || r.State == record.RunCancelled {
 		return nil
 	}
 	if err != nil {
@@ -439,7 +440,7 @@ func (v *verification) requeue(ctx context.Context, open map[string]bool) error 
 		return err
 	}
 	defer release()
-	if err := dispatch.Enqueue(ctx, v.req.Client, r, jobs.RunConfig{}, slices.Values(left)); err != nil {
+	if err := dispatch.Enqueue(ctx, v.req.Client, r, record.RunConfig{}, slices.Values(left)); err != nil {
 		return err
 	}
 	v.v.Queued = len(left)

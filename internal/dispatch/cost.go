@@ -8,6 +8,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"surprisal/internal/jobs"
+	"surprisal/internal/jobs/record"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
 )
@@ -32,9 +33,9 @@ func costOf(ctx context.Context, client *jobs.Client, run string, log zerolog.Lo
 }
 
 func addRecords(ctx context.Context, client *jobs.Client, run string, c *score.Cost) error {
-	return client.JobStates(ctx, run, func(s jobs.JobState) {
+	return client.JobStates(ctx, run, func(s record.Job) {
 		t := s.Totals
-		if s.State != jobs.StateDone || t == nil || t.GPUSeconds == nil || !(*t.GPUSeconds >= 0) {
+		if s.State != record.StateDone || t == nil || t.GPUSeconds == nil || !(*t.GPUSeconds >= 0) {
 			return
 		}
 		c.Jobs++

@@ -11,6 +11,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"surprisal/internal/jobs"
+	"surprisal/internal/jobs/record"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
 	"surprisal/internal/testkit/queuetest"
@@ -25,7 +26,7 @@ func (b *bench) spend(k *jobs.Consumer, n int, seconds, joules float64) {
 			b.T.Fatal(err)
 		}
 		t, err := queuetest.Commit(b.Ctx, l.Job)
-		sum := jobs.Totals{Documents: t.Documents, Tokens: t.Tokens, GPUSeconds: &seconds}
+		sum := record.Totals{Documents: t.Documents, Tokens: t.Tokens, GPUSeconds: &seconds}
 		if joules >= 0 {
 			sum.Joules = &joules
 		}

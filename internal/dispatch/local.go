@@ -21,6 +21,7 @@ import (
 	"surprisal/internal/jobs"
 	"surprisal/internal/jobs/conn"
 	"surprisal/internal/jobs/embedded"
+	"surprisal/internal/jobs/record"
 	"surprisal/internal/metrics"
 	"surprisal/internal/monitor"
 	"surprisal/internal/score"
@@ -150,7 +151,7 @@ func (l *Local) score(drain, ctx context.Context, bin string, workers int, s *Su
 		return nil, nil, cost, err
 	}
 	defer client.Close()
-	if err := s.Queue(ctx, client, QueueOptions{Run: jobs.RunConfig{AckWait: localAckWait}}); err != nil {
+	if err := s.Queue(ctx, client, QueueOptions{Run: record.RunConfig{AckWait: localAckWait}}); err != nil {
 		return nil, nil, cost, err
 	}
 	if n := s.Queued; workers > n {

@@ -12,6 +12,7 @@ import (
 
 	"surprisal/internal/jobs"
 	"surprisal/internal/jobs/embedded"
+	"surprisal/internal/jobs/record"
 	"surprisal/internal/monitor"
 )
 
@@ -32,7 +33,7 @@ func look(t *testing.T, b *bench, c *jobs.Client) *monitor.Monitor {
 }
 
 // sees waits until the monitor's only run has these jobs by state.
-func sees(t *testing.T, m *monitor.Monitor, state jobs.RunState, want map[jobs.State]int) monitor.RunStatus {
+func sees(t *testing.T, m *monitor.Monitor, state record.RunState, want map[record.State]int) monitor.RunStatus {
 	t.Helper()
 	var o monitor.Overview
 	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
@@ -72,18 +73,18 @@ func TestMonitor(t *testing.T) {
 	b.Client = b.Connect()
 	m := look(t, b, b.Connect())
 	b.queue(QueueOptions{})
-	sees(t, m, jobs.RunRunning, map[jobs.State]int{})
+	sees(t, m, record.RunRunning, map[record.State]int{})
 	k := b.Consumer("a")
 	b.Work(k, 3)
 	l, err := k.Next(b.Ctx, b.Ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
-	sees(t, m, jobs.RunRunning, map[jobs.State]int{jobs.StateDone: 3, jobs.StateRunning: 1})
+	sees(t, m, record.RunRunning, map[record.State]int{record.StateDone: 3, record.StateRunning: 1})
 	if err := l.Fail(b.Ctx, errors.New("never")); err != nil {
 		t.Fatal(err)
 	}
-	rs := sees(t, m, jobs.RunRunning, map[jobs.State]int{jobs.StateDone: 3, jobs.StateDead: 1})
+	rs := sees(t, m, record.RunRunning, map[record.State]int{record.StateDone: 3, record.StateDead: 1})
 	st, err := monitor.GetStatus(b.Ctx, b.Client, b.M.Run)
 	if err != nil {
 		t.Fatal(err)
@@ -97,7 +98,7 @@ func TestMonitor(t *testing.T) {
 	if err := Pause(b.Ctx, b.Client, b.M.Run); err != nil {
 		t.Fatal(err)
 	}
-	sees(t, m, jobs.RunPaused, map[jobs.State]int{jobs.StateDone: 3, jobs.StateDead: 1})
+	sees(t, m, record.RunPaused, map[record.State]int{record.StateDone: 3, record.StateDead: 1})
 
 	b.Server.Shutdown()
 	for deadline := time.Now().Add(time.Minute); m.Overview().Trouble == nil; time.Sleep(20 * time.Millisecond) {
@@ -105,11 +106,11 @@ func TestMonitor(t *testing.T) {
 			t.Fatal("an outage is not told")
 		}
 	}
-	if o := m.Overview(); len(o.Runs) != 1 || o.Runs[0].Jobs[jobs.StateDone] != 3 || o.Seen.IsZero() {
+	if o := m.Overview(); len(o.Runs) != 1 || o.Runs[0].Jobs[record.StateDone] != 3 || o.Seen.IsZero() {
 		t.Errorf("what was known is gone: %+v", o)
 	}
 	restart(cfg.StoreDir)
-	sees(t, m, jobs.RunPaused, map[jobs.State]int{jobs.StateDone: 3, jobs.StateDead: 1})
+	sees(t, m, record.RunPaused, map[record.State]int{record.StateDone: 3, record.StateDead: 1})
 	for ; !b.Client.Connected(); time.Sleep(10 * time.Millisecond) { // it need not be back when the monitor's is
 		if b.Ctx.Err() != nil {
 			t.Fatal("the client is not connected again")
@@ -119,21 +120,21 @@ func TestMonitor(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.Work(b.Consumer("b"), 8)
-	sees(t, m, jobs.RunRunning, map[jobs.State]int{jobs.StateDone: 11, jobs.StateDead: 1})
+	sees(t, m, record.RunRunning, map[record.State]int{record.StateDone: 11, record.StateDead: 1})
 	if sum, err := b.wait(); err != nil || len(sum.DeadJobs) != 1 {
 		t.Fatalf("%+v %v", sum, err)
 	}
-	sees(t, m, jobs.RunFailed, map[jobs.State]int{jobs.StateDone: 11, jobs.StateDead: 1})
+	sees(t, m, record.RunFailed, map[record.State]int{record.StateDone: 11, record.StateDead: 1})
 
 	// One that comes later counts a run that is over, once.
 	late := look(t, b, b.Connect())
-	sees(t, late, jobs.RunFailed, map[jobs.State]int{jobs.StateDone: 11, jobs.StateDead: 1})
+	sees(t, late, record.RunFailed, map[record.State]int{record.StateDone: 11, record.StateDead: 1})
 	if _, err := Retry(b.Ctx, b.Client, b.M.Run, RetryOptions{Dead: true}, QueueOptions{}, zerolog.Nop()); err != nil {
 		t.Fatal(err)
 	}
 	b.Work(b.Consumer("c"), 1)
 	for _, m := range []*monitor.Monitor{m, late} {
-		sees(t, m, jobs.RunRunning, map[jobs.State]int{jobs.StateDone: 12})
+		sees(t, m, record.RunRunning, map[record.State]int{record.StateDone: 12})
 	}
 
 	// A server that has lost all: nothing is shown; then what is queued anew.
@@ -147,11 +148,11 @@ func TestMonitor(t *testing.T) {
 	if r, err := Resume(b.Ctx, b.Client, b.M.Out, QueueOptions{}, zerolog.Nop()); err != nil || r.Committed != 12 {
 		t.Fatalf("%+v %v", r, err)
 	}
-	sees(t, m, jobs.RunPlanned, map[jobs.State]int{})
+	sees(t, m, record.RunPlanned, map[record.State]int{})
 	if sum, err := b.wait(); err != nil || !sum.Complete {
 		t.Fatalf("%+v %v", sum, err)
 	}
-	for deadline := time.Now().Add(time.Minute); m.Overview().Runs[0].Run.State != jobs.RunComplete; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); m.Overview().Runs[0].Run.State != record.RunComplete; time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the run is never complete")
 		}

@@ -13,6 +13,7 @@ import (
 
 	"surprisal/internal/failpoint"
 	"surprisal/internal/jobs"
+	"surprisal/internal/jobs/record"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
 	"surprisal/internal/traces"
@@ -39,7 +40,7 @@ func (s *Submitted) Release() {
 // QueueOptions is how a run is queued.
 type QueueOptions struct {
 	Topology jobs.Topology
-	Run      jobs.RunConfig
+	Run      record.RunConfig
 	Priority *int // nil: as it is, or 0
 	// KeepDead leaves jobs that are dead so.
 	KeepDead bool
@@ -171,7 +172,7 @@ func (s *Submitted) Queue(ctx context.Context, client *jobs.Client, opt QueueOpt
 	if err := client.Setup(ctx, opt.Topology); err != nil {
 		return err
 	}
-	fresh := jobs.NewRunRecord(m)
+	fresh := record.NewRun(m)
 	fresh.Config = opt.Run
 	if opt.Priority != nil {
 		fresh.Priority = *opt.Priority
@@ -179,7 +180,7 @@ func (s *Submitted) Queue(ctx context.Context, client *jobs.Client, opt QueueOpt
 	if err := client.PutRun(ctx, fresh); err != nil && !errors.Is(err, jobs.ErrRunExists) {
 		return err
 	}
-	record, err := client.UpdateRun(ctx, m.Run, func(r *jobs.RunRecord) error {
+	record, err := client.UpdateRun(ctx, m.Run, func(r *record.Run) error {
 		r.Files, r.Jobs, r.Rows, r.Tokens = fresh.Files, fresh.Jobs, fresh.Rows, fresh.Tokens // a manifest may grow
 		if opt.Priority != nil {
 			r.Priority = *opt.Priority
@@ -212,8 +213,8 @@ func (s *Submitted) Queue(ctx context.Context, client *jobs.Client, opt QueueOpt
 // living is what is pending without the jobs that are dead, which it counts.
 func (s *Submitted) living(ctx context.Context, client *jobs.Client) (iter.Seq[score.Job], error) {
 	dead := map[string]bool{}
-	err := client.JobStates(ctx, s.Manifest.Run, func(st jobs.JobState) {
-		if st.State == jobs.StateDead && !s.Committed.Jobs[st.Job] {
+	err := client.JobStates(ctx, s.Manifest.Run, func(st record.Job) {
+		if st.State == record.StateDead && !s.Committed.Jobs[st.Job] {
 			dead[st.Job] = true
 		}
 	})
@@ -229,11 +230,11 @@ func (s *Submitted) living(ctx context.Context, client *jobs.Client) (iter.Seq[s
 
 // Enqueue makes the run's consumer if it has none, as asked and else as the record
 // has it, queues jobs and says that the run runs. One that is paused stays so.
-func Enqueue(ctx context.Context, client *jobs.Client, r jobs.RunRecord, asked jobs.RunConfig, left iter.Seq[score.Job]) error {
+func Enqueue(ctx context.Context, client *jobs.Client, r record.Run, asked record.RunConfig, left iter.Seq[score.Job]) error {
 	if err := client.OpenRun(ctx, r.ID, r.Priority, asked, r.Config); err != nil {
 		return err
 	}
-	if r.State == jobs.RunPaused {
+	if r.State == record.RunPaused {
 		if err := client.HoldRun(ctx, r.ID); err != nil {
 			return err
 		}
@@ -241,9 +242,9 @@ func Enqueue(ctx context.Context, client *jobs.Client, r jobs.RunRecord, asked j
 	if _, err := submit(ctx, client, r.ID, left); err != nil {
 		return err
 	}
-	_, err := client.UpdateRun(ctx, r.ID, func(r *jobs.RunRecord) error {
-		if r.State != jobs.RunPaused {
-			r.State = jobs.RunRunning
+	_, err := client.UpdateRun(ctx, r.ID, func(r *record.Run) error {
+		if r.State != record.RunPaused {
+			r.State = record.RunRunning
 		}
 		r.Error, r.Drop, r.Config = "", false, asked.Or(r.Config)
 		return nil

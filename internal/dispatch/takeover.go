@@ -10,6 +10,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"surprisal/internal/jobs"
+	"surprisal/internal/jobs/record"
 	"surprisal/internal/place"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
@@ -42,7 +43,7 @@ func Resume(ctx context.Context, client *jobs.Client, target string, opt QueueOp
 	case errors.Is(err, jobs.ErrNoRun), errors.Is(err, jobs.ErrNotSetUp):
 	case err != nil:
 		return nil, err
-	case r.State == jobs.RunPaused:
+	case r.State == record.RunPaused:
 		if err := Unpause(ctx, client, m.Run); err == nil {
 			res.Unpaused = true
 			return res, nil
@@ -107,11 +108,11 @@ func sameOut(out string, m *score.Manifest) error {
 // Pause has the run's workers finish what they hold and take no more of it, until
 // Unpause, through restarts of everything.
 func Pause(ctx context.Context, client *jobs.Client, run string) error {
-	_, err := client.UpdateRun(ctx, run, func(r *jobs.RunRecord) error {
+	_, err := client.UpdateRun(ctx, run, func(r *record.Run) error {
 		if r.State.Final() {
 			return usage.Errorf("run %s is %s: there is nothing to pause", run, r.State)
 		}
-		r.State = jobs.RunPaused
+		r.State = record.RunPaused
 		return nil
 	})
 	if err != nil {
@@ -130,9 +131,9 @@ func Unpause(ctx context.Context, client *jobs.Client, run string) error {
 	if err := client.ReleaseRun(ctx, run); err != nil {
 		return err
 	}
-	_, err := client.UpdateRun(ctx, run, func(r *jobs.RunRecord) error {
-		if r.State == jobs.RunPaused {
-			r.State = jobs.RunRunning
+	_, err := client.UpdateRun(ctx, run, func(r *record.Run) error {
+		if r.State == record.RunPaused {
+			r.State = record.RunRunning
 		}
 		return nil
 	})
@@ -151,11 +152,11 @@ func Cancel(ctx context.Context, client *jobs.Client, run string, now bool) erro
 		return err
 	}
 	defer release()
-	_, err = client.UpdateRun(ctx, run, func(r *jobs.RunRecord) error {
-		if r.State == jobs.RunComplete {
+	_, err = client.UpdateRun(ctx, run, func(r *record.Run) error {
+		if r.State == record.RunComplete {
 			return usage.Errorf("run %s is complete: there is nothing to cancel", run)
 		}
-		r.State, r.Drop, r.Error = jobs.RunCancelled, r.Drop || now, ""
+		r.State, r.Drop, r.Error = record.RunCancelled, r.Drop || now, ""
 		return nil
 	})
 	if err != nil {
@@ -186,7 +187,7 @@ func Retry(ctx context.Context, client *jobs.Client, run string, what RetryOptio
 	if err != nil {
 		return nil, err
 	}
-	if r.State == jobs.RunCancelled {
+	if r.State == record.RunCancelled {
 		return nil, usage.Errorf("run %s was cancelled: dispatcher resume %s takes it up again", run, run)
 	}
 	own := func(run string) (func(), error) { return Acquire(ctx, client, run, "retry") }
@@ -208,8 +209,8 @@ func Retry(ctx context.Context, client *jobs.Client, run string, what RetryOptio
 	defer s.Release()
 	opt.KeepDead = !what.Dead
 	if what.Dead {
-		err := client.JobStates(ctx, run, func(st jobs.JobState) {
-			if st.State == jobs.StateDead && !s.Committed.Jobs[st.Job] {
+		err := client.JobStates(ctx, run, func(st record.Job) {
+			if st.State == record.StateDead && !s.Committed.Jobs[st.Job] {
 				res.DeadJobs++
 			}
 		})

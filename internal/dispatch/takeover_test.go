@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"surprisal/internal/jobs"
+	"surprisal/internal/jobs/record"
 	"surprisal/internal/monitor"
 	"surprisal/internal/score"
 	"surprisal/internal/testkit/queuetest"
@@ -132,7 +133,7 @@ func TestManyWait(t *testing.T) {
 	b.Work(k, 7)
 	wg.Wait()
 	r, err := b.Client.Run(b.Ctx, b.M.Run)
-	if err != nil || r.State != jobs.RunComplete {
+	if err != nil || r.State != record.RunComplete {
 		t.Fatalf("%+v %v", r, err)
 	}
 }
@@ -145,7 +146,7 @@ func TestFilesDecide(t *testing.T) {
 	b.Work(k, 2)
 	l, err := k.Next(b.Ctx, b.Ctx)
 	if err == nil {
-		err = l.Done(b.Ctx, jobs.Totals{Documents: 1})
+		err = l.Done(b.Ctx, record.Totals{Documents: 1})
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -181,7 +182,7 @@ func TestDeathNotToldOf(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := newWatch(b.Client, b.M, &Committed{Jobs: map[string]bool{}}, func(monitor.Progress) {}, zerolog.Nop(), alone{})
-	c, dead, err := w.follow(b.Ctx, make(chan jobs.JobState))
+	c, dead, err := w.follow(b.Ctx, make(chan record.Job))
 	if err != nil || len(c.Jobs) != 1 || len(dead) != 1 || dead[0].Job != l.Job.ID || w.resent != 0 {
 		t.Fatalf("%d committed, dead %+v, queued again %d times: %v", len(c.Jobs), dead, w.resent, err)
 	}
@@ -191,7 +192,7 @@ func TestDeathNotToldOf(t *testing.T) {
 // the queue again, and asking for the same is never drift.
 func TestRunConfigIsKept(t *testing.T) {
 	b := newBench(t, 1, 3)
-	opt := QueueOptions{Run: jobs.RunConfig{AckWait: 15 * time.Second, MaxAttempts: 3}}
+	opt := QueueOptions{Run: record.RunConfig{AckWait: 15 * time.Second, MaxAttempts: 3}}
 	want := func(wait time.Duration) {
 		t.Helper()
 		q, err := b.Client.RunQueue(b.Ctx, b.M.Run)
@@ -216,15 +217,15 @@ func TestRunConfigIsKept(t *testing.T) {
 	if err := Cancel(b.Ctx, b.Client, b.M.Run, false); err != nil {
 		t.Fatal(err)
 	}
-	resume(QueueOptions{Run: jobs.RunConfig{AckWait: 20 * time.Second}}) // what is asked goes first
+	resume(QueueOptions{Run: record.RunConfig{AckWait: 20 * time.Second}}) // what is asked goes first
 	want(20 * time.Second)
-	if r, err := b.Client.Run(b.Ctx, b.M.Run); err != nil || r.Config != (jobs.RunConfig{AckWait: 20 * time.Second, MaxAttempts: 3}) {
+	if r, err := b.Client.Run(b.Ctx, b.M.Run); err != nil || r.Config != (record.RunConfig{AckWait: 20 * time.Second, MaxAttempts: 3}) {
 		t.Fatalf("on record: %+v %v", r.Config, err)
 	}
 	// The queue was wiped, a dispatcher has just recorded the run anew, and one that
 	// watches is the first to open it.
 	b.Start()
-	r := jobs.NewRunRecord(b.M)
+	r := record.NewRun(b.M)
 	r.Config = opt.Run
 	err := b.Client.Setup(b.Ctx, jobs.Topology{})
 	if err == nil {
@@ -250,7 +251,7 @@ func TestPauseCancelRetry(t *testing.T) {
 	}
 	b.queue(QueueOptions{}) // submitting again does not let it go on
 	r, err := b.Client.Run(b.Ctx, b.M.Run)
-	if err != nil || r.State != jobs.RunPaused {
+	if err != nil || r.State != record.RunPaused {
 		t.Fatalf("%+v %v", r, err)
 	}
 	if q, err := b.Client.RunQueue(b.Ctx, b.M.Run); err != nil || !q.Paused || q.Pending != 5 {

@@ -10,6 +10,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"surprisal/internal/jobs"
+	"surprisal/internal/jobs/record"
 	"surprisal/internal/monitor"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
@@ -39,7 +40,7 @@ func Wait(ctx context.Context, client *jobs.Client, run string, report func(moni
 		if err != nil {
 			return nil, err
 		}
-		if r.State == jobs.RunCancelled {
+		if r.State == record.RunCancelled {
 			return nil, ErrCancelled
 		}
 		c, err := Reconcile(ctx, m)
@@ -78,7 +79,7 @@ func Wait(ctx context.Context, client *jobs.Client, run string, report func(moni
 }
 
 // open reads a run's record and its manifest.
-func open(ctx context.Context, client *jobs.Client, run string) (jobs.RunRecord, *score.Manifest, error) {
+func open(ctx context.Context, client *jobs.Client, run string) (record.Run, *score.Manifest, error) {
 	r, err := client.Run(ctx, run)
 	if err != nil {
 		return r, nil, err
@@ -100,7 +101,7 @@ func conclude(ctx context.Context, client *jobs.Client, t tenure, m *score.Manif
 		switch {
 		case errors.Is(err, jobs.ErrNoRun), errors.Is(err, jobs.ErrNotSetUp):
 			return wiped(m)
-		case err == nil && r.State == jobs.RunCancelled:
+		case err == nil && r.State == record.RunCancelled:
 			return ErrCancelled
 		case err == nil && r.State.Final():
 			return nil
@@ -117,16 +118,16 @@ func conclude(ctx context.Context, client *jobs.Client, t tenure, m *score.Manif
 	if err := Finish(ctx, m, sum); err != nil {
 		return err
 	}
-	_, err := client.UpdateRun(ctx, m.Run, func(r *jobs.RunRecord) error {
-		if r.State == jobs.RunCancelled {
+	_, err := client.UpdateRun(ctx, m.Run, func(r *record.Run) error {
+		if r.State == record.RunCancelled {
 			return ErrCancelled
 		}
 		if r.Epoch != epoch || r.Jobs != sum.Jobs {
 			return errAnew // jobs were queued since OUT was looked at
 		}
-		r.State, r.Error = jobs.RunComplete, ""
+		r.State, r.Error = record.RunComplete, ""
 		if !sum.Complete {
-			r.State = jobs.RunFailed
+			r.State = record.RunFailed
 			r.Error = fmt.Sprintf("%d dead jobs, %d failed files", len(sum.DeadJobs), len(sum.FailedFiles))
 		}
 		return nil
@@ -140,8 +141,8 @@ func conclude(ctx context.Context, client *jobs.Client, t tenure, m *score.Manif
 // found corrects the records of jobs that are dead and have their output.
 func found(ctx context.Context, client *jobs.Client, m *score.Manifest, c *Committed) error {
 	var there []string
-	err := client.JobStates(ctx, m.Run, func(s jobs.JobState) {
-		if s.State == jobs.StateDead && c.Jobs[s.Job] {
+	err := client.JobStates(ctx, m.Run, func(s record.Job) {
+		if s.State == record.StateDead && c.Jobs[s.Job] {
 			there = append(there, s.Job)
 		}
 	})

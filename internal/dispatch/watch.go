@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"surprisal/internal/jobs"
+	"surprisal/internal/jobs/record"
 	"surprisal/internal/monitor"
 	"surprisal/internal/score"
 )
@@ -82,11 +83,11 @@ const (
 func (w *watch) run(ctx context.Context) (*Committed, []DeadJob, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	states := make(chan jobs.JobState, 256) // a burst of them, while a tick is drawn
+	states := make(chan record.Job, 256) // a burst of them, while a tick is drawn
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return w.client.Reap(ctx) })
 	g.Go(func() error {
-		return w.client.WatchRun(ctx, w.m.Run, func(s jobs.JobState) {
+		return w.client.WatchRun(ctx, w.m.Run, func(s record.Job) {
 			select {
 			case states <- s:
 			case <-ctx.Done():
@@ -107,7 +108,7 @@ func (w *watch) run(ctx context.Context) (*Committed, []DeadJob, error) {
 	return nil, nil, err
 }
 
-func (w *watch) follow(ctx context.Context, states <-chan jobs.JobState) (*Committed, []DeadJob, error) {
+func (w *watch) follow(ctx context.Context, states <-chan record.Job) (*Committed, []DeadJob, error) {
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
 	changed, show := time.Now(), w.before
@@ -198,8 +199,8 @@ func (w *watch) idle(ctx context.Context, changed time.Time) (bool, error) {
 
 // deaths takes what the records say of dead jobs that nobody has told of yet.
 func (w *watch) deaths(ctx context.Context) error {
-	return w.client.JobStates(ctx, w.m.Run, func(s jobs.JobState) {
-		if s.State == jobs.StateDead && w.jobs.Open(s.Job) {
+	return w.client.JobStates(ctx, w.m.Run, func(s record.Job) {
+		if s.State == record.StateDead && w.jobs.Open(s.Job) {
 			w.take(s)
 		}
 	})
@@ -210,7 +211,7 @@ func (w *watch) resubmit(ctx context.Context, lost []int32) error {
 	if err != nil {
 		return err
 	}
-	if err := w.client.OpenRun(ctx, r.ID, r.Priority, jobs.RunConfig{}, r.Config); err != nil {
+	if err := w.client.OpenRun(ctx, r.ID, r.Priority, record.RunConfig{}, r.Config); err != nil {
 		return err
 	}
 	epoch, err := submit(ctx, w.client, w.m.Run, w.jobs.Jobs(lost))
@@ -246,9 +247,9 @@ func (w *watch) check(ctx context.Context) error {
 	if w.epoch == 0 {
 		w.epoch = r.Epoch
 	}
-	w.paused = r.State == jobs.RunPaused
+	w.paused = r.State == record.RunPaused
 	switch {
-	case r.State == jobs.RunCancelled:
+	case r.State == record.RunCancelled:
 		return ErrCancelled
 	case r.Epoch != w.epoch:
 		return errAnew
@@ -261,22 +262,22 @@ func wiped(m *score.Manifest) error {
 }
 
 // take notes a job's newest state.
-func (w *watch) take(s jobs.JobState) {
+func (w *watch) take(s record.Job) {
 	i, ours := w.jobs.Take(s)
 	if !ours {
 		return
 	}
-	if s.State == jobs.StateDone {
+	if s.State == record.StateDone {
 		w.commit = time.Now()
 	}
 	j := w.jobs.Job(i)
 	e := w.log.Info()
 	switch s.State {
-	case jobs.StateRunning:
+	case record.StateRunning:
 		e = w.log.Debug()
-	case jobs.StateFailed, jobs.StateWaiting:
+	case record.StateFailed, record.StateWaiting:
 		e = w.log.Warn()
-	case jobs.StateDead:
+	case record.StateDead:
 		e = w.log.Error()
 	}
 	e = e.Str("run", s.Run).Str("job", s.Job).Str("file", j.Input.Rel).Int64("first", j.First).Int64("last", j.Last).
@@ -304,7 +305,7 @@ func (w *watch) draw(ctx context.Context, shown progressSum) progressSum {
 	t := w.jobs
 	p := monitor.Progress{
 		Jobs: t.Len(), Rows: w.rows, Elapsed: time.Since(w.started), Left: -1, Paused: w.paused, Done: t.Committed(),
-		Dead: t.Count(jobs.StateDead), Running: t.Count(jobs.StateRunning), Waiting: t.Waiting(),
+		Dead: t.Count(record.StateDead), Running: t.Count(record.StateRunning), Waiting: t.Waiting(),
 		Run: w.m.Run, States: t.States(), LastCommit: w.commit,
 	}
 	documents, tokens := t.Scored()

@@ -5,11 +5,12 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"surprisal/internal/jobs/record"
 	"testing"
 	"time"
 )
 
-func outcomes(history []Attempt) (o []Outcome) {
+func outcomes(history []record.Attempt) (o []record.Outcome) {
 	for _, a := range history {
 		o = append(o, a.Outcome)
 	}
@@ -19,7 +20,7 @@ func outcomes(history []Attempt) (o []Outcome) {
 // TestHistory: what became of each attempt is on record, from the first to the
 // dead letter and past it.
 func TestHistory(t *testing.T) {
-	r := newRig(t, RunConfig{AckWait: 900 * time.Millisecond, MaxAttempts: 2})
+	r := newRig(t, record.RunConfig{AckWait: 900 * time.Millisecond, MaxAttempts: 2})
 	js := makeJobs("run", 1)
 	_, err := r.c.Job(r.ctx, "run", js[0].ID)
 	r.is(err, ErrNoJob)
@@ -36,7 +37,7 @@ func TestHistory(t *testing.T) {
 	hung, _ := r.worker(cfg)
 	l := r.next(hung)
 	<-l.Context().Done()
-	if s := r.state(js[0]); !strings.Contains(s.Stalled, "no progress") || s.State != StateRunning {
+	if s := r.state(js[0]); !strings.Contains(s.Stalled, "no progress") || s.State != record.StateRunning {
 		t.Fatalf("a stalled job's record: %+v", s)
 	}
 	vanish(l)
@@ -47,17 +48,17 @@ func TestHistory(t *testing.T) {
 	r.ok(r.next(b).Retry(r.ctx, errors.New("boom again")))
 	d, err := r.c.Letter(r.ctx, "run", js[0].ID)
 	r.ok(err)
-	want := []Outcome{OutcomeLost, OutcomeStalled, OutcomeFailed, OutcomeDead}
+	want := []record.Outcome{record.OutcomeLost, record.OutcomeStalled, record.OutcomeFailed, record.OutcomeDead}
 	if !slices.Equal(outcomes(d.History), want) {
 		t.Fatalf("the dead letter has %+v, want %v", d.History, want)
 	}
 	_, err = r.c.Revive(r.ctx, "run")
 	r.ok(err)
 	r.submit(js, 2, 1, 0)
-	r.ok(r.next(b).Done(r.ctx, Totals{}))
+	r.ok(r.next(b).Done(r.ctx, record.Totals{}))
 	s, err := r.c.Job(r.ctx, "run", js[0].ID)
 	r.ok(err)
-	if !slices.Equal(outcomes(s.History), append(want, OutcomeDone)) || s.Stalled != "" {
+	if !slices.Equal(outcomes(s.History), append(want, record.OutcomeDone)) || s.Stalled != "" {
 		t.Fatalf("history %+v", s.History)
 	}
 	for i, a := range s.History {
@@ -75,7 +76,7 @@ func TestHistory(t *testing.T) {
 // TestHistoryIsBounded: errors that are long however they are written don't
 // grow a record past its bucket's limit.
 func TestHistoryIsBounded(t *testing.T) {
-	r := newRig(t, RunConfig{MaxAttempts: 100})
+	r := newRig(t, record.RunConfig{MaxAttempts: 100})
 	js := makeJobs("run", 1)
 	r.submit(js, 1, 1, 0)
 	cfg := quick("a")
@@ -88,7 +89,7 @@ func TestHistoryIsBounded(t *testing.T) {
 		b, err := s.Encode()
 		r.ok(err)
 		last := s.History[len(s.History)-1]
-		if len(b) > maxJobRecord || len(s.History) > 10 || last.Number != i+1 || len(last.Error) > 512 {
+		if len(b) > record.MaxJobBytes || len(s.History) > 10 || last.Number != i+1 || len(last.Error) > 512 {
 			t.Fatalf("record of %d bytes, %d attempts, the last number %d with %d bytes", len(b), len(s.History), last.Number, len(last.Error))
 		}
 		if i > 3 && len(s.History) < 4 {
@@ -104,7 +105,7 @@ func TestHistoryIsBounded(t *testing.T) {
 // TestZombieDoneKeepsHistory: Done of a lease long replaced does not undo what
 // is on record of it.
 func TestZombieDoneKeepsHistory(t *testing.T) {
-	r := newRig(t, RunConfig{AckWait: 300 * time.Millisecond})
+	r := newRig(t, record.RunConfig{AckWait: 300 * time.Millisecond})
 	js := makeJobs("run", 1)
 	r.submit(js, 1, 1, 0)
 	a, _ := r.worker(quick("zombie"))
@@ -113,9 +114,9 @@ func TestZombieDoneKeepsHistory(t *testing.T) {
 	zombie.halted.Do(func() { close(zombie.halt) })
 	zombie.beats.Wait()
 	l := r.next(b)
-	r.ok(zombie.Done(r.ctx, Totals{}))
-	r.ok(l.Done(context.WithoutCancel(r.ctx), Totals{}))
-	if s := r.state(js[0]); !slices.Equal(outcomes(s.History), []Outcome{OutcomeLost, OutcomeDone}) {
+	r.ok(zombie.Done(r.ctx, record.Totals{}))
+	r.ok(l.Done(context.WithoutCancel(r.ctx), record.Totals{}))
+	if s := r.state(js[0]); !slices.Equal(outcomes(s.History), []record.Outcome{record.OutcomeLost, record.OutcomeDone}) {
 		t.Fatalf("history %+v", s.History)
 	}
 }

@@ -17,6 +17,7 @@ import (
 
 	"surprisal/internal/failpoint"
 	"surprisal/internal/jobs/conn"
+	"surprisal/internal/jobs/record"
 	"surprisal/internal/score"
 )
 
@@ -77,7 +78,7 @@ func (c ConsumerConfig) withDefaults() ConsumerConfig {
 
 func (c ConsumerConfig) validate() error {
 	switch {
-	case !validToken(c.Worker):
+	case !record.ValidToken(c.Worker):
 		return fmt.Errorf("worker id %q: want 1 to 64 of a-z, A-Z, 0-9, - and _", c.Worker)
 	case c.Heartbeat < 0 || c.StallAfter <= 0:
 		return fmt.Errorf("heartbeat %s, stall after %s: want more than 0", c.Heartbeat, c.StallAfter)
@@ -209,11 +210,11 @@ func (k *Consumer) dropCancelled(ctx context.Context) error {
 		leases := byRun[run]
 		r, err := k.c.Run(ctx, run)
 		switch {
-		case errors.Is(err, ErrNoRun), errors.Is(err, ErrNotSetUp), errors.Is(err, ErrBadRecord):
+		case errors.Is(err, ErrNoRun), errors.Is(err, ErrNotSetUp), errors.Is(err, record.ErrBad):
 			continue // wiped: what is in hand may well be wanted
 		case err != nil:
 			return err
-		case r.State != RunCancelled || !r.Drop:
+		case r.State != record.RunCancelled || !r.Drop:
 			continue
 		}
 		for _, l := range leases {
@@ -359,17 +360,17 @@ func (k *Consumer) begin(work context.Context, msg jetstream.Msg, asked time.Tim
 	queue, ok := k.roster.queue(run)
 	if !ok {
 		// Its run went just now.
-		k.log.Warn().Str("run", clean(run, 64)).Str("job", clean(id, 64)).Dur("held", time.Since(asked)).
+		k.log.Warn().Str("run", record.Clean(run, 64)).Str("job", record.Clean(id, 64)).Dur("held", time.Since(asked)).
 			Msg("the run was over before this worker read the job: letting it go")
 		return nil, msg.NakWithDelay(k.cfg.BackDelay)
 	}
 	l.run, l.made, l.reconnects = queue.Config, queue.created, k.c.nc.Stats().Reconnects
-	l.state = JobState{
-		Run: run, Job: id, State: StateRunning, Seq: meta.Sequence.Stream, Delivery: meta.NumDelivered,
+	l.state = record.Job{
+		Run: run, Job: id, State: record.StateRunning, Seq: meta.Sequence.Stream, Delivery: meta.NumDelivered,
 		Queued: meta.Timestamp.UTC(), Lease: l.id, Worker: k.cfg.Worker, Engine: k.cfg.Engine, Device: k.cfg.Device,
 		Started: time.Now().UTC(),
 	}
-	l.log = k.log.With().Str("run", clean(run, 64)).Str("job", clean(id, 64)).Uint64("delivery", meta.NumDelivered).Logger()
+	l.log = k.log.With().Str("run", record.Clean(run, 64)).Str("job", record.Clean(id, 64)).Uint64("delivery", meta.NumDelivered).Logger()
 	job, jobErr := score.DecodeJob(msg.Data())
 	if jobErr == nil && (job.Run != run || job.ID != id) {
 		jobErr = fmt.Errorf("%w: it is job %s of run %s", score.ErrBadJob, job.ID, job.Run)

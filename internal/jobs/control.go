@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"surprisal/internal/jobs/record"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -59,8 +60,8 @@ func (c *Client) onNotice(f func(run string, n notice)) (end func(), err error) 
 // ListenDrain calls drain when a person asks this worker to drain, until the
 // client is closed.
 func (c *Client) ListenDrain(worker string, drain func()) error {
-	if !validToken(worker) {
-		return fmt.Errorf("listen for drain: %q is not a worker's id", clean(worker, 80))
+	if !record.ValidToken(worker) {
+		return fmt.Errorf("listen for drain: %q is not a worker's id", record.Clean(worker, 80))
 	}
 	nc, ok := c.nc.NATS.(messenger)
 	if !ok {
@@ -78,8 +79,8 @@ func (c *Client) ListenDrain(worker string, drain func()) error {
 // Drain asks a worker to finish what it has in hand and end. It returns once the
 // worker has said that it will; ErrNoWorker where none of that id answers.
 func (c *Client) Drain(ctx context.Context, worker string) error {
-	if !validToken(worker) {
-		return fmt.Errorf("drain: %w: %q is not a worker's id", ErrNoWorker, clean(worker, 80))
+	if !record.ValidToken(worker) {
+		return fmt.Errorf("drain: %w: %q is not a worker's id", ErrNoWorker, record.Clean(worker, 80))
 	}
 	nc, ok := c.nc.NATS.(messenger)
 	if !ok {

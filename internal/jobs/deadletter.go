@@ -10,13 +10,14 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"surprisal/internal/jobs/record"
 	"surprisal/internal/score"
 )
 
 // putLetter keeps a dead letter. Twice the same is once: a stream keeps the newest
 // of each subject. It gives the letter's place there.
-func (c *Client) putLetter(ctx context.Context, d DeadLetter) (seq uint64, err error) {
-	b, err := d.encode()
+func (c *Client) putLetter(ctx context.Context, d record.DeadLetter) (seq uint64, err error) {
+	b, err := d.Encode()
 	if err != nil {
 		return 0, permanent(err)
 	}
@@ -63,19 +64,19 @@ func (c *Client) DeadState(ctx context.Context) (string, error) {
 
 // Dead lists a run's dead letters, or all with run "", by run and job. The letter
 // of a job that was submitted again stays until that job is done.
-func (c *Client) Dead(ctx context.Context, run string) ([]DeadLetter, error) {
-	var letters []DeadLetter
-	if err := c.DeadEach(ctx, run, func(d DeadLetter) { letters = append(letters, d) }); err != nil {
+func (c *Client) Dead(ctx context.Context, run string) ([]record.DeadLetter, error) {
+	var letters []record.DeadLetter
+	if err := c.DeadEach(ctx, run, func(d record.DeadLetter) { letters = append(letters, d) }); err != nil {
 		return nil, err
 	}
-	slices.SortFunc(letters, func(a, b DeadLetter) int {
+	slices.SortFunc(letters, func(a, b record.DeadLetter) int {
 		return strings.Compare(a.Run+"."+a.ID, b.Run+"."+b.ID)
 	})
 	return letters, nil
 }
 
 // DeadEach is Dead through letter, one after another, the oldest first.
-func (c *Client) DeadEach(ctx context.Context, run string, letter func(DeadLetter)) error {
+func (c *Client) DeadEach(ctx context.Context, run string, letter func(record.DeadLetter)) error {
 	filter := deadSubjects
 	if run != "" {
 		if !score.ValidRunID(run) {
@@ -83,5 +84,5 @@ func (c *Client) DeadEach(ctx context.Context, run string, letter func(DeadLette
 		}
 		filter = deadSubject(run, "*")
 	}
-	return c.fail("list dead letters", list(ctx, c, DeadStream, filter, decodeDeadLetter, letter))
+	return c.fail("list dead letters", list(ctx, c, DeadStream, filter, record.DecodeDeadLetter, letter))
 }

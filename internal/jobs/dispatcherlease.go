@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"surprisal/internal/jobs/conn"
+	"surprisal/internal/jobs/record"
 	"surprisal/internal/score"
 )
 
@@ -23,7 +24,7 @@ const LeaseTTL = 20 * time.Second
 // HeldError: another dispatcher works on the run. It matches ErrHeld.
 type HeldError struct {
 	Run string
-	By  DispatcherRecord
+	By  record.Dispatcher
 }
 
 // Error says who, in one line.
@@ -39,7 +40,7 @@ func (e *HeldError) Is(target error) bool { return target == ErrHeld }
 type DispatcherLease struct {
 	c   *Client
 	run string
-	me  DispatcherRecord
+	me  record.Dispatcher
 
 	mu      sync.Mutex
 	rev     uint64
@@ -59,11 +60,11 @@ func (c *Client) AcquireRun(ctx context.Context, run, command string, yields, pa
 		return nil, fmt.Errorf("take run: %q is not a run id", run)
 	}
 	host, _ := os.Hostname() // for people; the owner's name is what counts
-	me := DispatcherRecord{
+	me := record.Dispatcher{
 		Owner: rand.Text(), Host: host, PID: os.Getpid(), Machine: Machine(), Command: command,
 		Since: time.Now().UTC(), Yields: yields,
 	}
-	value, err := me.encode()
+	value, err := me.Encode()
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +72,7 @@ func (c *Client) AcquireRun(ctx context.Context, run, command string, yields, pa
 	var since time.Time
 	for {
 		var rev uint64
-		var by DispatcherRecord
+		var by record.Dispatcher
 		err := read(ctx, func(ctx context.Context) error {
 			kv, err := c.bucket(ctx, LeaseBucket)
 			if err != nil {
@@ -104,7 +105,7 @@ func (c *Client) AcquireRun(ctx context.Context, run, command string, yields, pa
 
 // tryLease takes the lease if it is free, yields, is of a process that has ended,
 // or has been at revision seen for LeaseTTL. It returns who has it then, and its revision.
-func (c *Client) tryLease(ctx context.Context, kv jetstream.KeyValue, run string, value []byte, me DispatcherRecord, since time.Time, seen uint64) (uint64, DispatcherRecord, error) {
+func (c *Client) tryLease(ctx context.Context, kv jetstream.KeyValue, run string, value []byte, me record.Dispatcher, since time.Time, seen uint64) (uint64, record.Dispatcher, error) {
 	e, err := kv.Get(ctx, run)
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
 		rev, err := kv.Create(ctx, run, value)
@@ -112,17 +113,17 @@ func (c *Client) tryLease(ctx context.Context, kv jetstream.KeyValue, run string
 			return rev, me, nil
 		}
 		if !lostRace(err) {
-			return 0, DispatcherRecord{}, err
+			return 0, record.Dispatcher{}, err
 		}
 		e, err = kv.Get(ctx, run)
 		if err != nil {
-			return 0, DispatcherRecord{}, err
+			return 0, record.Dispatcher{}, err
 		}
 	} else if err != nil {
-		return 0, DispatcherRecord{}, err
+		return 0, record.Dispatcher{}, err
 	}
-	var by DispatcherRecord
-	bad := by.decode(e.Value())
+	var by record.Dispatcher
+	bad := by.Decode(e.Value())
 	stale := e.Revision() == seen && time.Since(since) >= LeaseTTL
 	if bad == nil && !stale && !hasEnded(by, me) && (!by.Yields || me.Yields) {
 		return e.Revision(), by, nil
@@ -130,14 +131,14 @@ func (c *Client) tryLease(ctx context.Context, kv jetstream.KeyValue, run string
 	rev, err := kv.Update(ctx, run, value, e.Revision())
 	if lostRace(err) { // somebody was quicker
 		if e, err = kv.Get(ctx, run); err == nil {
-			err = by.decode(e.Value())
+			err = by.Decode(e.Value())
 			return e.Revision(), by, err
 		}
 	}
 	return rev, me, err
 }
 
-func (c *Client) holdLease(run string, me DispatcherRecord, value []byte, rev uint64) *DispatcherLease {
+func (c *Client) holdLease(run string, me record.Dispatcher, value []byte, rev uint64) *DispatcherLease {
 	ctx, stop := c.untilClose(context.Background())
 	l := &DispatcherLease{
 		c: c, run: run, me: me, rev: rev, renewed: time.Now(), lost: make(chan struct{}), stop: stop, done: make(chan struct{}),
@@ -258,9 +259,9 @@ func (l *DispatcherLease) Release() {
 }
 
 // Dispatcher says which dispatcher works on the run; ok is false where none does.
-func (c *Client) Dispatcher(ctx context.Context, run string) (d DispatcherRecord, ok bool, err error) {
+func (c *Client) Dispatcher(ctx context.Context, run string) (d record.Dispatcher, ok bool, err error) {
 	if !score.ValidRunID(run) {
-		return d, false, fmt.Errorf("%w: %q is not a run id", ErrNoRun, clean(run, 80))
+		return d, false, fmt.Errorf("%w: %q is not a run id", ErrNoRun, record.Clean(run, 80))
 	}
 	err = read(ctx, func(ctx context.Context) error {
 		e, err := c.lookUp(ctx, LeaseBucket, run)
@@ -271,7 +272,7 @@ func (c *Client) Dispatcher(ctx context.Context, run string) (d DispatcherRecord
 			return err
 		}
 		ok = true
-		return d.decode(e.Value())
+		return d.Decode(e.Value())
 	})
 	return d, ok && err == nil, c.fail("read the lease of run "+run, err)
 }

@@ -16,6 +16,7 @@ import (
 
 	"surprisal/internal/jobs/conn"
 	"surprisal/internal/jobs/embedded"
+	"surprisal/internal/jobs/record"
 	"surprisal/internal/score"
 )
 
@@ -24,19 +25,19 @@ type rig struct {
 	t   *testing.T
 	ctx context.Context
 	cfg embedded.Config
-	run RunConfig // of runs that submit opens
+	run record.RunConfig // of runs that submit opens
 	srv *embedded.Server
 	c   *Client
 	log logBuf // of all clients; shown when the test fails
 }
 
 // newRig starts a server of its own and sets the queue up, with one run.
-func newRig(t *testing.T, run RunConfig) *rig {
+func newRig(t *testing.T, run record.RunConfig) *rig {
 	t.Helper()
 	return newRigWith(t, Topology{}, run)
 }
 
-func newRigWith(t *testing.T, top Topology, run RunConfig) *rig {
+func newRigWith(t *testing.T, top Topology, run record.RunConfig) *rig {
 	t.Helper()
 	t.Parallel()
 	// Longer than the default AckWait: a delivery that gets lost on a busy machine comes again.
@@ -58,7 +59,7 @@ func newRigWith(t *testing.T, top Topology, run RunConfig) *rig {
 
 func (r *rig) open(run string, priority int) {
 	r.t.Helper()
-	r.ok(r.c.OpenRun(r.ctx, run, priority, r.run, RunConfig{}))
+	r.ok(r.c.OpenRun(r.ctx, run, priority, r.run, record.RunConfig{}))
 }
 
 // handle is the consumer of the run called run.
@@ -189,14 +190,14 @@ func (r *rig) empty() {
 	r.until("the queue is empty", func() bool { q := r.queue(); return q.Messages == 0 && q.AckPending == 0 })
 }
 
-func (r *rig) state(j score.Job) JobState {
+func (r *rig) state(j score.Job) record.Job {
 	r.t.Helper()
 	s, err := r.c.jobState(r.ctx, j.Run, j.ID)
 	r.ok(err)
 	return s
 }
 
-func (r *rig) wantState(j score.Job, want State, failed, lost int) JobState {
+func (r *rig) wantState(j score.Job, want record.State, failed, lost int) record.Job {
 	r.t.Helper()
 	s := r.state(j)
 	if s.State != want || s.Failed != failed || s.Lost != lost {
@@ -205,7 +206,7 @@ func (r *rig) wantState(j score.Job, want State, failed, lost int) JobState {
 	return s
 }
 
-func (r *rig) dead(run string) []DeadLetter {
+func (r *rig) dead(run string) []record.DeadLetter {
 	r.t.Helper()
 	d, err := r.c.Dead(r.ctx, run)
 	r.ok(err)

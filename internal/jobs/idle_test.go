@@ -2,6 +2,7 @@ package jobs
 
 import (
 	"fmt"
+	"surprisal/internal/jobs/record"
 	"syscall"
 	"testing"
 	"time"
@@ -14,7 +15,7 @@ func TestIdleCost(t *testing.T) {
 		t.Skip("measures; not short, not under the race detector")
 	}
 	const workers, runs = 300, 20
-	r := newRig(t, RunConfig{})
+	r := newRig(t, record.RunConfig{})
 	holder, _ := r.worker(quick("holder"))
 	for i := range runs { // one job of each in somebody's hands, or there is nothing to wait for
 		r.queueRun(fmt.Sprint("r", i), 0, 1)

@@ -8,15 +8,16 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"surprisal/internal/jobs/record"
 	"surprisal/internal/score"
 )
 
 // Job is a job's newest record; ErrNoJob where no worker has had it.
-func (c *Client) Job(ctx context.Context, run, job string) (JobState, error) {
-	if !score.ValidRunID(run) || !validToken(job) {
-		return JobState{}, fmt.Errorf("%w: %q of run %q is no job's id", ErrNoJob, clean(job, 80), clean(run, 80))
+func (c *Client) Job(ctx context.Context, run, job string) (record.Job, error) {
+	if !score.ValidRunID(run) || !record.ValidToken(job) {
+		return record.Job{}, fmt.Errorf("%w: %q of run %q is no job's id", ErrNoJob, record.Clean(job, 80), record.Clean(run, 80))
 	}
-	var s JobState
+	var s record.Job
 	err := read(ctx, func(ctx context.Context) (err error) {
 		s, err = c.jobState(ctx, run, job)
 		return err
@@ -27,19 +28,19 @@ func (c *Client) Job(ctx context.Context, run, job string) (JobState, error) {
 	return s, c.fail("read job "+job+" of run "+run, err)
 }
 
-func (c *Client) jobState(ctx context.Context, run, job string) (JobState, error) {
+func (c *Client) jobState(ctx context.Context, run, job string) (record.Job, error) {
 	e, err := c.lookUp(ctx, JobBucket, run+"."+job)
 	if err != nil {
-		return JobState{}, err
+		return record.Job{}, err
 	}
-	return DecodeJobState(e.Value())
+	return record.DecodeJob(e.Value())
 }
 
 // Letter is a job's dead letter; ErrNoJob where there is none.
-func (c *Client) Letter(ctx context.Context, run, job string) (DeadLetter, error) {
-	var d DeadLetter
-	if !score.ValidRunID(run) || !validToken(job) {
-		return d, fmt.Errorf("%w: %q of run %q is no job's id", ErrNoJob, clean(job, 80), clean(run, 80))
+func (c *Client) Letter(ctx context.Context, run, job string) (record.DeadLetter, error) {
+	var d record.DeadLetter
+	if !score.ValidRunID(run) || !record.ValidToken(job) {
+		return d, fmt.Errorf("%w: %q of run %q is no job's id", ErrNoJob, record.Clean(job, 80), record.Clean(run, 80))
 	}
 	var raw *jetstream.RawStreamMsg
 	err := read(ctx, func(ctx context.Context) error {
@@ -55,13 +56,13 @@ func (c *Client) Letter(ctx context.Context, run, job string) (DeadLetter, error
 	case err != nil:
 		return d, c.fail("read the dead letter of job "+job, err)
 	}
-	return decodeDeadLetter(raw.Data)
+	return record.DecodeDeadLetter(raw.Data)
 }
 
 // Queued is when a job's message was put into the queue; zero where none is there.
 func (c *Client) Queued(ctx context.Context, run, job string) (time.Time, error) {
-	if !score.ValidRunID(run) || !validToken(job) {
-		return time.Time{}, fmt.Errorf("%w: %q of run %q is no job's id", ErrNoJob, clean(job, 80), clean(run, 80))
+	if !score.ValidRunID(run) || !record.ValidToken(job) {
+		return time.Time{}, fmt.Errorf("%w: %q of run %q is no job's id", ErrNoJob, record.Clean(job, 80), record.Clean(run, 80))
 	}
 	var at time.Time
 	err := read(ctx, func(ctx context.Context) error {

@@ -12,6 +12,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"surprisal/internal/jobs/conn"
+	"surprisal/internal/jobs/record"
 	"surprisal/internal/score"
 	"surprisal/internal/traces"
 )
@@ -25,10 +26,10 @@ type Lease struct {
 	// Prior is what the record said before; its State is empty when there was
 	// none. StateDone: the job was done and its ack got lost; if the output is
 	// there, Done with its totals is all that is left.
-	Prior JobState
+	Prior record.Job
 
 	k        *Consumer
-	run      RunConfig
+	run      record.RunConfig
 	msg      jetstream.Msg
 	log      zerolog.Logger
 	id       string
@@ -47,9 +48,9 @@ type Lease struct {
 	halted  sync.Once
 	beats   sync.WaitGroup
 
-	origin   JobState    // which delivery this is; it does not change
+	origin   record.Job  // which delivery this is; it does not change
 	recorded atomic.Bool // the start is on record
-	state    JobState    // as this lease last wrote it
+	state    record.Job  // as this lease last wrote it
 }
 
 // Context ends with its parent, when the lease is settled, or with ErrStalled as
@@ -128,36 +129,36 @@ func (l *Lease) beat() {
 // record writes that this worker has the job. A verdict is why nobody may have it
 // any more.
 func (l *Lease) record(ctx context.Context) (verdict string, err error) {
-	err = l.update(ctx, func(cur JobState, exists bool) (JobState, error) {
+	err = l.update(ctx, func(cur record.Job, exists bool) (record.Job, error) {
 		if exists && cur.Lease == l.id {
 			return cur, nil // an earlier try wrote it and the answer was lost
 		}
 		verdict = ""
 		next := l.state
-		l.Prior = JobState{}
+		l.Prior = record.Job{}
 		if exists {
 			l.Prior = cur
-			next.Letter = cur.Letter || cur.State == StateDead
+			next.Letter = cur.Letter || cur.State == record.StateDead
 			next.History = cur.History
 		}
-		if exists && cur.sameMessage(next) {
+		if exists && cur.SameMessage(next) {
 			next.Failed, next.Lost, next.Error = cur.Failed, cur.Lost, cur.Error
 			switch cur.State {
-			case StateRunning:
+			case record.StateRunning:
 				if cur.Delivery > next.Delivery && time.Since(l.asked) >= l.run.AckWait {
 					return cur, ErrSuperseded // this process was frozen or cut off since it asked
 				}
 				// Whoever had it neither did it nor gave it back.
 				next.Lost++
-				next.History = cur.lost()
+				next.History = cur.HistoryWithLost()
 				if next.Lost >= l.run.MaxLost {
 					verdict = fmt.Sprintf("%d workers vanished with it, the last was %s", next.Lost, cur.Worker)
 				}
-			case StateDead:
+			case record.StateDead:
 				verdict = cur.Error // the letter was written and the Term got lost
 			}
 		}
-		next.Attempt = next.attempts() + 1
+		next.Attempt = next.Attempts() + 1
 		if verdict != "" {
 			next.Attempt--
 		}
@@ -167,7 +168,7 @@ func (l *Lease) record(ctx context.Context) (verdict string, err error) {
 	if err != nil {
 		return "", fmt.Errorf("record start of job %s: %w", l.Job.ID, err)
 	}
-	if p := l.Prior; p.State != "" && p.sameMessage(l.state) && p.Delivery > l.state.Delivery {
+	if p := l.Prior; p.State != "" && p.SameMessage(l.state) && p.Delivery > l.state.Delivery {
 		l.log.Warn().Str("holder", p.Worker).Str("state", string(p.State)).
 			Msg("this worker was frozen or cut off before it read the job, and the job was delivered again")
 	}
@@ -182,7 +183,7 @@ func (l *Lease) superseded() bool {
 	ctx, cancel = context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	cur, err := l.k.c.jobState(ctx, l.origin.Run, l.origin.Job)
-	if err != nil || cur.Lease == l.id || !cur.sameMessage(l.origin) {
+	if err != nil || cur.Lease == l.id || !cur.SameMessage(l.origin) {
 		return false // nothing says that it was: the heartbeats go on
 	}
 	l.log.Warn().Str("holder", cur.Worker).Str("state", string(cur.State)).Dur("held", time.Since(l.received)).
@@ -198,8 +199,8 @@ func (l *Lease) reportStall(why error) {
 	defer cancel()
 	kv, err := l.k.c.bucket(ctx, JobBucket)
 	if err == nil {
-		_, err = swapRecord(ctx, kv, l.origin.key(), func(cur JobState, exists bool) (JobState, error) {
-			if !exists || cur.Lease != l.id || cur.State != StateRunning {
+		_, err = swapRecord(ctx, kv, l.origin.Key(), func(cur record.Job, exists bool) (record.Job, error) {
+			if !exists || cur.Lease != l.id || cur.State != record.StateRunning {
 				return cur, errKeep
 			}
 			cur.Stalled = why.Error()
@@ -216,13 +217,13 @@ var errKeep = errors.New("keep the record")
 
 // update changes the job's record by compare and swap, trying through a broken
 // connection until ctx ends.
-func (l *Lease) update(ctx context.Context, change func(cur JobState, exists bool) (JobState, error)) error {
+func (l *Lease) update(ctx context.Context, change func(cur record.Job, exists bool) (record.Job, error)) error {
 	return again(ctx, func(ctx context.Context) error {
 		kv, err := l.k.c.bucket(ctx, JobBucket)
 		if err != nil {
 			return err
 		}
-		next, err := swapRecord(ctx, kv, l.state.key(), change)
+		next, err := swapRecord(ctx, kv, l.state.Key(), change)
 		if errors.Is(err, errKeep) {
 			return nil
 		}
@@ -233,8 +234,8 @@ func (l *Lease) update(ctx context.Context, change func(cur JobState, exists boo
 	})
 }
 
-func swapRecord(ctx context.Context, kv jetstream.KeyValue, key string, change func(JobState, bool) (JobState, error)) (JobState, error) {
-	var cur JobState
+func swapRecord(ctx context.Context, kv jetstream.KeyValue, key string, change func(record.Job, bool) (record.Job, error)) (record.Job, error) {
+	var cur record.Job
 	exists := false
 	entry, err := kv.Get(ctx, key)
 	switch {
@@ -243,7 +244,7 @@ func swapRecord(ctx context.Context, kv jetstream.KeyValue, key string, change f
 		return cur, err
 	default:
 		// A record that can't be read counts as none and is written over.
-		if cur, err = DecodeJobState(entry.Value()); err == nil {
+		if cur, err = record.DecodeJob(entry.Value()); err == nil {
 			exists = true
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"strings"
+	"surprisal/internal/jobs/record"
 	"syscall"
 )
 
@@ -23,7 +24,7 @@ func Machine() string {
 
 // hasEnded reports whether the dispatcher's process is surely no more, as only one
 // on its machine can tell. A pid that is used again counts as alive.
-func hasEnded(d, me DispatcherRecord) bool {
+func hasEnded(d, me record.Dispatcher) bool {
 	if d.Machine == "" || d.Machine != me.Machine || d.Host != me.Host || d.PID <= 0 {
 		return false
 	}

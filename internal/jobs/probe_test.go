@@ -3,13 +3,14 @@ package jobs
 import (
 	"errors"
 	"strings"
+	"surprisal/internal/jobs/record"
 	"testing"
 	"time"
 )
 
 // TestProbe: a server that is well is measured, and nothing is left there.
 func TestProbe(t *testing.T) {
-	r := newRig(t, RunConfig{})
+	r := newRig(t, record.RunConfig{})
 	start := time.Now()
 	h, err := r.c.Probe(r.ctx)
 	r.ok(err)
@@ -27,10 +28,10 @@ func TestProbe(t *testing.T) {
 
 // TestForgetRun: nothing of the run is left, and all of another one is.
 func TestForgetRun(t *testing.T) {
-	r := newRig(t, RunConfig{})
+	r := newRig(t, record.RunConfig{})
 	for _, run := range []string{"gone", "kept"} {
-		r.ok(r.c.PutRun(r.ctx, RunRecord{ID: run, State: RunFailed}))
-		r.ok(r.c.OpenRun(r.ctx, run, 0, RunConfig{}, RunConfig{}))
+		r.ok(r.c.PutRun(r.ctx, record.Run{ID: run, State: record.RunFailed}))
+		r.ok(r.c.OpenRun(r.ctx, run, 0, record.RunConfig{}, record.RunConfig{}))
 		r.submit(makeJobs(run, 2), 1, 2, 0)
 	}
 	k, _ := r.worker(quick("w"))
@@ -39,7 +40,7 @@ func TestForgetRun(t *testing.T) {
 	}
 	count := func(run string) (records, letters int) {
 		t.Helper()
-		r.ok(r.c.JobStates(r.ctx, run, func(JobState) { records++ }))
+		r.ok(r.c.JobStates(r.ctx, run, func(record.Job) { records++ }))
 		d, err := r.c.Dead(r.ctx, run)
 		r.ok(err)
 		return records, len(d)

@@ -17,11 +17,12 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"surprisal/internal/jobs/conn"
+	"surprisal/internal/jobs/record"
 	"surprisal/internal/score"
 )
 
 func TestSubmitManyJobs(t *testing.T) {
-	r := newRig(t, RunConfig{})
+	r := newRig(t, record.RunConfig{})
 	n := 20000
 	if raceEnabled {
 		n = 4000
@@ -48,7 +49,7 @@ func TestSubmitManyJobs(t *testing.T) {
 }
 
 func TestSubmitThroughRestart(t *testing.T) {
-	r := newRig(t, RunConfig{})
+	r := newRig(t, record.RunConfig{})
 	n := 3000
 	js := makeJobs("run", n)
 	sent := 0
@@ -83,7 +84,7 @@ func TestSubmitThroughRestart(t *testing.T) {
 }
 
 func TestSubmitStops(t *testing.T) {
-	r := newRig(t, RunConfig{})
+	r := newRig(t, record.RunConfig{})
 	js := makeJobs("run", 3)
 	js[1].Run = "Not a run.>"
 	q, _, err := r.c.Submit(r.ctx, slices.Values(js), 1)
@@ -103,7 +104,7 @@ func TestSubmitStops(t *testing.T) {
 }
 
 func TestTwoRunsOnOneStream(t *testing.T) {
-	r := newRig(t, RunConfig{AckWait: 3 * time.Second}) // a busy machine may hold heartbeats up
+	r := newRig(t, record.RunConfig{AckWait: 3 * time.Second}) // a busy machine may hold heartbeats up
 	one, two := makeJobs("one", 5), makeJobs("two", 5)
 	r.open("one", 0)
 	r.open("two", 0)
@@ -129,11 +130,11 @@ func TestTwoRunsOnOneStream(t *testing.T) {
 	if l := r.next(k); l.Job.ID != other.Job.ID || l.Attempt != 2 {
 		t.Fatalf("got job %s attempt %d, want %s attempt 2", l.Job.ID, l.Attempt, other.Job.ID)
 	} else {
-		r.ok(l.Done(r.ctx, Totals{}))
+		r.ok(l.Done(r.ctx, record.Totals{}))
 	}
-	r.ok(held["two"][1].Done(r.ctx, Totals{}))
-	r.ok(held["two"][2].Done(r.ctx, Totals{}))
-	r.ok(held["one"][0].Done(r.ctx, Totals{})) // of the purged run: harmless
+	r.ok(held["two"][1].Done(r.ctx, record.Totals{}))
+	r.ok(held["two"][2].Done(r.ctx, record.Totals{}))
+	r.ok(held["one"][0].Done(r.ctx, record.Totals{})) // of the purged run: harmless
 	r.ok(held["one"][1].Retry(r.ctx, errBoom))
 	r.empty()
 	if err := r.c.PurgeRun(r.ctx, "*"); err == nil {
@@ -145,13 +146,13 @@ func TestTwoRunsOnOneStream(t *testing.T) {
 func (r *rig) none2(k *Consumer, n int, d time.Duration) {
 	r.t.Helper()
 	for range n {
-		r.ok(r.next(k).Done(r.ctx, Totals{}))
+		r.ok(r.next(k).Done(r.ctx, record.Totals{}))
 	}
 	r.none(k, d)
 }
 
 func TestBadMessages(t *testing.T) {
-	r := newRig(t, RunConfig{})
+	r := newRig(t, record.RunConfig{})
 	js := makeJobs("run", 2)
 	good, err := js[0].Encode()
 	r.ok(err)
@@ -182,7 +183,7 @@ func TestBadMessages(t *testing.T) {
 	if l := r.next(k); l.Job.ID != js[1].ID { // past all of them
 		t.Fatalf("got %s", l.Job.ID)
 	} else {
-		r.ok(l.Done(r.ctx, Totals{}))
+		r.ok(l.Done(r.ctx, record.Totals{}))
 	}
 	r.none(k, 300*time.Millisecond)
 	r.ok(r.c.sweep(r.ctx)) // and those of no run
@@ -206,17 +207,17 @@ func TestBadMessages(t *testing.T) {
 }
 
 func TestFailIsDeadAtOnce(t *testing.T) {
-	r := newRig(t, RunConfig{})
+	r := newRig(t, record.RunConfig{})
 	js := makeJobs("run", 1)
 	r.submit(js, 1, 1, 0)
 	k, _ := r.worker(quick("a"))
 	l := r.next(k)
 	r.ok(l.Fail(r.ctx, fmt.Errorf("input changed:\n%s", strings.Repeat("é", 5000))))
-	s := r.wantState(js[0], StateDead, 1, 0)
-	if len(s.Error) > maxError || !strings.HasPrefix(s.Error, "input changed: é") || !strings.HasSuffix(s.Error, "…") {
+	s := r.wantState(js[0], record.StateDead, 1, 0)
+	if len(s.Error) > record.MaxError || !strings.HasPrefix(s.Error, "input changed: é") || !strings.HasSuffix(s.Error, "…") {
 		t.Fatalf("error of %d bytes: %.40q", len(s.Error), s.Error)
 	}
-	r.is(l.Done(r.ctx, Totals{}), ErrSettled)
+	r.is(l.Done(r.ctx, record.Totals{}), ErrSettled)
 	if l.Context().Err() == nil {
 		t.Fatal("the context of a settled lease lives")
 	}
@@ -226,16 +227,16 @@ func TestFailIsDeadAtOnce(t *testing.T) {
 // A worker that dies between the dead letter and the Term leaves a message that
 // the next one terminates, uncounted and without a second letter.
 func TestDeadLetterBeforeTerm(t *testing.T) {
-	r := newRig(t, RunConfig{AckWait: 300 * time.Millisecond})
+	r := newRig(t, record.RunConfig{AckWait: 300 * time.Millisecond})
 	js := makeJobs("run", 1)
 	r.submit(js, 1, 1, 0)
 	k, _ := r.worker(quick("a"))
 	l := r.next(k)
-	_, err := r.c.putLetter(r.ctx, DeadLetter{Run: "run", ID: js[0].ID, Job: &js[0], Reason: "no good", Attempts: 1})
+	_, err := r.c.putLetter(r.ctx, record.DeadLetter{Run: "run", ID: js[0].ID, Job: &js[0], Reason: "no good", Attempts: 1})
 	r.ok(err)
-	r.ok(l.update(r.ctx, func(JobState, bool) (JobState, error) {
+	r.ok(l.update(r.ctx, func(record.Job, bool) (record.Job, error) {
 		s := l.state
-		s.State, s.Error, s.Failed = StateDead, "no good", 1
+		s.State, s.Error, s.Failed = record.StateDead, "no good", 1
 		return s, nil
 	}))
 	vanish(l)
@@ -244,44 +245,44 @@ func TestDeadLetterBeforeTerm(t *testing.T) {
 	if d := r.dead("run"); len(d) != 1 || d[0].Reason != "no good" || d[0].Attempts != 1 {
 		t.Fatalf("dead letters %+v", d)
 	}
-	r.wantState(js[0], StateDead, 1, 0)
+	r.wantState(js[0], record.StateDead, 1, 0)
 }
 
 func TestDoneWhoseAckGotLost(t *testing.T) {
-	r := newRig(t, RunConfig{AckWait: 300 * time.Millisecond})
+	r := newRig(t, record.RunConfig{AckWait: 300 * time.Millisecond})
 	js := makeJobs("run", 1)
 	r.submit(js, 1, 1, 0)
 	k, _ := r.worker(quick("a"))
 	l := r.next(k)
-	tot := Totals{Documents: 10, Tokens: 1000, SumNLL: 3.25}
-	r.ok(l.update(r.ctx, func(JobState, bool) (JobState, error) {
+	tot := record.Totals{Documents: 10, Tokens: 1000, SumNLL: 3.25}
+	r.ok(l.update(r.ctx, func(record.Job, bool) (record.Job, error) {
 		s := l.state
-		s.State, s.Totals = StateDone, &tot
+		s.State, s.Totals = record.StateDone, &tot
 		return s, nil
 	}))
 	vanish(l)
 	l = r.next(k)
-	if l.Prior.State != StateDone || *l.Prior.Totals != tot || l.Attempt != 1 {
+	if l.Prior.State != record.StateDone || *l.Prior.Totals != tot || l.Attempt != 1 {
 		t.Fatalf("prior %+v, attempt %d", l.Prior, l.Attempt)
 	}
 	r.ok(l.Done(r.ctx, *l.Prior.Totals))
-	r.wantState(js[0], StateDone, 0, 0)
+	r.wantState(js[0], record.StateDone, 0, 0)
 	r.empty()
 }
 
 func TestNumbersThatJSONHasNot(t *testing.T) {
-	r := newRig(t, RunConfig{})
+	r := newRig(t, record.RunConfig{})
 	js := makeJobs("run", 1)
 	r.submit(js, 1, 1, 0)
 	k, _ := r.worker(quick("a"))
-	r.ok(r.next(k).Done(r.ctx, Totals{SumNLL: math.Inf(1), Tokens: 5}))
-	if s := r.wantState(js[0], StateDone, 0, 0); s.Error != "sum_nll is +Inf" || s.Totals.Tokens != 5 {
+	r.ok(r.next(k).Done(r.ctx, record.Totals{SumNLL: math.Inf(1), Tokens: 5}))
+	if s := r.wantState(js[0], record.StateDone, 0, 0); s.Error != "sum_nll is +Inf" || s.Totals.Tokens != 5 {
 		t.Fatalf("state %+v", s)
 	}
 }
 
 func TestManyWorkers(t *testing.T) {
-	r := newRig(t, RunConfig{})
+	r := newRig(t, record.RunConfig{})
 	const n = 400
 	r.submit(makeJobs("run", n), 1, n, 0)
 	var done atomic.Int64
@@ -305,7 +306,7 @@ func TestManyWorkers(t *testing.T) {
 					if _, dup := seen.LoadOrStore(l.Job.ID, true); dup {
 						t.Errorf("job %s came twice", l.Job.ID)
 					}
-					if err := l.Done(r.ctx, Totals{Documents: 10}); err != nil {
+					if err := l.Done(r.ctx, record.Totals{Documents: 10}); err != nil {
 						t.Error(err)
 					}
 					if done.Add(1) == n {
@@ -321,7 +322,7 @@ func TestManyWorkers(t *testing.T) {
 }
 
 func TestFetchEndsLeaseGoesOn(t *testing.T) {
-	r := newRig(t, RunConfig{})
+	r := newRig(t, record.RunConfig{})
 	r.submit(makeJobs("run", 1), 1, 1, 0)
 	k, _ := r.worker(quick("a"))
 	fetch, stop := context.WithCancel(r.ctx)
@@ -338,11 +339,11 @@ func TestFetchEndsLeaseGoesOn(t *testing.T) {
 	abort()
 	<-l.Context().Done()
 	r.ok(l.Abandon(r.ctx)) // still heartbeaten, so that it can be given back
-	r.ok(r.next(k).Done(r.ctx, Totals{}))
+	r.ok(r.next(k).Done(r.ctx, record.Totals{}))
 }
 
 func TestCloseEndsLeases(t *testing.T) {
-	r := newRig(t, RunConfig{})
+	r := newRig(t, record.RunConfig{})
 	r.submit(makeJobs("run", 2), 1, 2, 0)
 	k, c := r.worker(quick("a"))
 	l := r.next(k)
@@ -354,13 +355,13 @@ func TestCloseEndsLeases(t *testing.T) {
 	if c.Err() != nil {
 		t.Fatalf("a connection closed on purpose reports %v", c.Err())
 	}
-	if err := l.Done(r.ctx, Totals{}); err == nil {
+	if err := l.Done(r.ctx, record.Totals{}); err == nil {
 		t.Fatal("Done over a closed connection succeeded")
 	}
 }
 
 func TestConnectionLostIsLogged(t *testing.T) {
-	r := newRig(t, RunConfig{})
+	r := newRig(t, record.RunConfig{})
 	r.srv.Shutdown()
 	r.startServer()
 	r.until("both are logged", func() bool {
@@ -369,7 +370,7 @@ func TestConnectionLostIsLogged(t *testing.T) {
 }
 
 func TestMonitorMetadata(t *testing.T) {
-	r := newRig(t, RunConfig{})
+	r := newRig(t, record.RunConfig{})
 	s, err := r.c.js.Stream(r.ctx, JobStream)
 	r.ok(err)
 	k := r.handle()
@@ -395,7 +396,7 @@ func TestErrorsOfAServerWithoutJetStream(t *testing.T) {
 
 // TestStartIsRecordedOnce: the answer to the first try to record it got lost.
 func TestStartIsRecordedOnce(t *testing.T) {
-	r := newRig(t, RunConfig{MaxLost: 2})
+	r := newRig(t, record.RunConfig{MaxLost: 2})
 	js := makeJobs("run", 1)
 	r.submit(js, 1, 1, 0)
 	k, _ := r.worker(quick("a"))
@@ -405,8 +406,8 @@ func TestStartIsRecordedOnce(t *testing.T) {
 			t.Fatalf("verdict %q, %v", verdict, err)
 		}
 	}
-	r.wantState(js[0], StateRunning, 0, 0)
-	r.ok(l.Done(r.ctx, Totals{}))
+	r.wantState(js[0], record.StateRunning, 0, 0)
+	r.ok(l.Done(r.ctx, record.Totals{}))
 }
 
 // afterPublish does something when a message has been published.
@@ -424,7 +425,7 @@ func (p *afterPublish) Publish(ctx context.Context, subject string, data []byte,
 // TestDoneWhileAnotherBuries: a worker that was frozen commits the job between the
 // dead letter and the record of the one that has it now.
 func TestDoneWhileAnotherBuries(t *testing.T) {
-	r := newRig(t, RunConfig{AckWait: 400 * time.Millisecond})
+	r := newRig(t, record.RunConfig{AckWait: 400 * time.Millisecond})
 	js := makeJobs("run", 1)
 	r.submit(js, 1, 1, 0)
 	a, _ := r.worker(quick("zombie"))
@@ -433,9 +434,9 @@ func TestDoneWhileAnotherBuries(t *testing.T) {
 	zombie.halted.Do(func() { close(zombie.halt) }) // frozen: no heartbeats, not settled
 	zombie.beats.Wait()
 	l := r.next(b)
-	c.js = &afterPublish{c.js, func() { r.ok(zombie.Done(r.ctx, Totals{Documents: 10})) }}
+	c.js = &afterPublish{c.js, func() { r.ok(zombie.Done(r.ctx, record.Totals{Documents: 10})) }}
 	r.is(l.Fail(r.ctx, errBoom), ErrSuperseded)
-	r.wantState(js[0], StateDone, 0, 0)
+	r.wantState(js[0], record.StateDone, 0, 0)
 	if d := r.dead("run"); len(d) != 0 {
 		t.Fatalf("a job that is done has a dead letter: %+v", d)
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"surprisal/internal/jobs/conn"
+	"surprisal/internal/jobs/record"
 	"surprisal/internal/score"
 )
 
@@ -110,8 +111,8 @@ func (c *Client) bury(ctx context.Context, seq, deliveries uint64) error {
 func (c *Client) buryMessage(ctx context.Context, s jetstream.Stream, raw *jetstream.RawStreamMsg, deliveries uint64, reason string) error {
 	run, id := splitSubject(raw.Subject)
 	seq := raw.Sequence
-	mine := JobState{Run: run, Job: id, State: StateDead, Seq: seq, Delivery: deliveries, Queued: raw.Time.UTC(), Letter: true}
-	d := DeadLetter{
+	mine := record.Job{Run: run, Job: id, State: record.StateDead, Seq: seq, Delivery: deliveries, Queued: raw.Time.UTC(), Letter: true}
+	d := record.DeadLetter{
 		Run: run, ID: id, Deliveries: deliveries, Seq: seq, Reason: reason,
 	}
 	if job, err := score.DecodeJob(raw.Data); err == nil {
@@ -120,21 +121,21 @@ func (c *Client) buryMessage(ctx context.Context, s jetstream.Stream, raw *jetst
 		d.Raw = raw.Data
 	}
 	over := false // the record says that the message has had its end
-	if mine.recordable() {
+	if mine.Recordable() {
 		cur, err := c.jobState(ctx, run, id)
 		switch {
-		case err == nil && cur.sameMessage(mine):
-			over = cur.State == StateDone || cur.State == StateDead
+		case err == nil && cur.SameMessage(mine):
+			over = cur.State == record.StateDone || cur.State == record.StateDead
 			mine.Failed, mine.Lost, mine.Worker, mine.Started = cur.Failed, cur.Lost, cur.Worker, cur.Started
-			if mine.History = cur.History; cur.State == StateRunning {
+			if mine.History = cur.History; cur.State == record.StateRunning {
 				mine.Lost++
-				mine.History = cur.lost()
+				mine.History = cur.HistoryWithLost()
 			}
-			mine.Attempt, d.Attempts, d.History = mine.attempts(), mine.attempts(), mine.History
+			mine.Attempt, d.Attempts, d.History = mine.Attempts(), mine.Attempts(), mine.History
 			if cur.Error != "" {
 				d.Reason += ": " + cur.Error
 			}
-		case err != nil && !errors.Is(err, jetstream.ErrKeyNotFound) && !errors.Is(err, ErrBadRecord):
+		case err != nil && !errors.Is(err, jetstream.ErrKeyNotFound) && !errors.Is(err, record.ErrBad):
 			return err
 		}
 	}
@@ -142,12 +143,12 @@ func (c *Client) buryMessage(ctx context.Context, s jetstream.Stream, raw *jetst
 		if _, err := c.putLetter(ctx, d); err != nil {
 			return err
 		}
-		if mine.recordable() {
+		if mine.Recordable() {
 			if err := c.recordDead(ctx, mine, d.Reason); err != nil {
 				return err
 			}
 		}
-		c.log.Error().Str("run", clean(run, 64)).Str("job", clean(id, 64)).Str("reason", d.Reason).Msg("job is dead")
+		c.log.Error().Str("run", record.Clean(run, 64)).Str("job", record.Clean(id, 64)).Str("reason", d.Reason).Msg("job is dead")
 	}
 	if err := s.DeleteMsg(ctx, seq); err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
 		return err
@@ -155,13 +156,13 @@ func (c *Client) buryMessage(ctx context.Context, s jetstream.Stream, raw *jetst
 	return nil
 }
 
-func (c *Client) recordDead(ctx context.Context, mine JobState, reason string) error {
+func (c *Client) recordDead(ctx context.Context, mine record.Job, reason string) error {
 	kv, err := c.bucket(ctx, JobBucket)
 	if err != nil {
 		return err
 	}
-	_, err = swapRecord(ctx, kv, mine.key(), func(cur JobState, exists bool) (JobState, error) {
-		if exists && cur.State == StateDone && cur.sameMessage(mine) {
+	_, err = swapRecord(ctx, kv, mine.Key(), func(cur record.Job, exists bool) (record.Job, error) {
+		if exists && cur.State == record.StateDone && cur.SameMessage(mine) {
 			return cur, errKeep
 		}
 		next := mine
@@ -234,7 +235,7 @@ func (c *Client) buryStray(ctx context.Context, subject string) error {
 	switch {
 	case err == nil && !r.State.Final():
 		return nil // a dispatcher is about to open it, or will when it is resumed
-	case err != nil && !errors.Is(err, ErrNoRun) && !errors.Is(err, ErrBadRecord):
+	case err != nil && !errors.Is(err, ErrNoRun) && !errors.Is(err, record.ErrBad):
 		return err
 	}
 	s, err := c.js.Stream(ctx, JobStream)
@@ -248,10 +249,10 @@ func (c *Client) buryStray(ctx context.Context, subject string) error {
 	if err != nil {
 		return err
 	}
-	if r.State == RunComplete || r.State == RunCancelled {
+	if r.State == record.RunComplete || r.State == record.RunCancelled {
 		// Queued by one whose publish took its time while another closed the run: what
 		// CloseRun would have removed.
-		c.log.Info().Str("run", run).Str("subject", clean(subject, 128)).Msg("job of a run that is over removed")
+		c.log.Info().Str("run", run).Str("subject", record.Clean(subject, 128)).Msg("job of a run that is over removed")
 		if err := s.DeleteMsg(ctx, raw.Sequence); err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
 			return err
 		}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"surprisal/internal/jobs/record"
 	"testing"
 
 	"github.com/nats-io/nats.go"
@@ -54,14 +55,14 @@ func TestBroken(t *testing.T) {
 // TestOldConsumer: an earlier version had one consumer for all runs. Who opens a
 // run is told what to do with it.
 func TestOldConsumer(t *testing.T) {
-	r := newRig(t, RunConfig{})
+	r := newRig(t, record.RunConfig{})
 	r.ok(r.c.CloseRun(r.ctx, "run"))
 	for _, filter := range []string{"", jobSubjects} { // 10099, 10100
 		_, err := r.c.js.CreateConsumer(r.ctx, JobStream, jetstream.ConsumerConfig{
 			Durable: "workers", AckPolicy: jetstream.AckExplicitPolicy, FilterSubject: filter,
 		})
 		r.ok(err)
-		err = r.c.OpenRun(r.ctx, "run", 0, RunConfig{}, RunConfig{})
+		err = r.c.OpenRun(r.ctx, "run", 0, record.RunConfig{}, record.RunConfig{})
 		r.is(err, ErrDrift)
 		var old *OldConsumerError
 		if !errors.As(err, &old) || old.Consumer != "workers" || strings.Contains(err.Error(), "\n") ||

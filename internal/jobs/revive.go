@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"surprisal/internal/jobs/record"
 )
 
 // Revive records of a run's dead jobs that they are to be submitted again, so
@@ -11,9 +12,9 @@ import (
 // Submit, while none of them is queued. Dead letters stay until the job is done.
 func (c *Client) Revive(ctx context.Context, run string) (int, error) {
 	var dead []string
-	if err := c.JobStates(ctx, run, func(s JobState) {
-		if s.State == StateDead {
-			dead = append(dead, s.key())
+	if err := c.JobStates(ctx, run, func(s record.Job) {
+		if s.State == record.StateDead {
+			dead = append(dead, s.Key())
 		}
 	}); err != nil {
 		return 0, err
@@ -24,11 +25,11 @@ func (c *Client) Revive(ctx context.Context, run string) (int, error) {
 			if err != nil {
 				return err
 			}
-			_, err = swapRecord(ctx, kv, key, func(s JobState, exists bool) (JobState, error) {
-				if !exists || s.State != StateDead {
+			_, err = swapRecord(ctx, kv, key, func(s record.Job, exists bool) (record.Job, error) {
+				if !exists || s.State != record.StateDead {
 					return s, errKeep
 				}
-				s.State, s.Letter, s.Error = StateWaiting, true, ""
+				s.State, s.Letter, s.Error = record.StateWaiting, true, ""
 				return s, nil
 			})
 			if err != nil && !errors.Is(err, errKeep) {
@@ -52,11 +53,11 @@ func (c *Client) Redeem(ctx context.Context, run, job string) error {
 		if err != nil {
 			return err
 		}
-		_, err = swapRecord(ctx, kv, JobState{Run: run, Job: job}.key(), func(s JobState, exists bool) (JobState, error) {
-			if !exists || s.State != StateDead {
+		_, err = swapRecord(ctx, kv, record.Job{Run: run, Job: job}.Key(), func(s record.Job, exists bool) (record.Job, error) {
+			if !exists || s.State != record.StateDead {
 				return s, errKeep
 			}
-			s.State, s.Letter, s.Error = StateDone, false, ""
+			s.State, s.Letter, s.Error = record.StateDone, false, ""
 			return s, nil
 		})
 		if errors.Is(err, errKeep) {

@@ -2,13 +2,14 @@ package jobs
 
 import (
 	"errors"
+	"surprisal/internal/jobs/record"
 	"testing"
 )
 
 // TestReviveThenSubmit: a dead job that is submitted again is not taken for dead,
 // and its letter goes when it is done.
 func TestReviveThenSubmit(t *testing.T) {
-	r := newRig(t, RunConfig{})
+	r := newRig(t, record.RunConfig{})
 	list := makeJobs("revive", 1)
 	r.open("revive", 0)
 	r.submit(list, 1, 1, 0)
@@ -19,26 +20,26 @@ func TestReviveThenSubmit(t *testing.T) {
 	if n != 1 {
 		t.Fatalf("%d jobs revived, want 1", n)
 	}
-	r.wantState(list[0], StateWaiting, 1, 0)
+	r.wantState(list[0], record.StateWaiting, 1, 0)
 	r.submit(list, 2, 1, 0)
 	l := r.next(k)
 	if l.Attempt != 1 {
 		t.Errorf("attempt %d of the new message, want 1", l.Attempt)
 	}
-	r.ok(l.Done(r.ctx, Totals{}))
+	r.ok(l.Done(r.ctx, record.Totals{}))
 	if letters := r.dead("revive"); len(letters) != 0 {
 		t.Errorf("letters of a job that is done: %+v", letters)
 	}
 }
 
 func TestRedeem(t *testing.T) {
-	r := newRig(t, RunConfig{})
+	r := newRig(t, record.RunConfig{})
 	js := makeJobs("run", 2)
 	r.submit(js, 1, 2, 0)
 	k, _ := r.worker(quick("a"))
 	r.ok(r.next(k).Fail(r.ctx, errBoom))
 	r.ok(r.c.Redeem(r.ctx, "run", js[0].ID))
-	if s := r.wantState(js[0], StateDone, 1, 0); s.Error != "" {
+	if s := r.wantState(js[0], record.StateDone, 1, 0); s.Error != "" {
 		t.Fatalf("error %q", s.Error)
 	}
 	if d := r.dead("run"); len(d) != 0 {
@@ -46,6 +47,6 @@ func TestRedeem(t *testing.T) {
 	}
 	l := r.next(k)
 	r.ok(r.c.Redeem(r.ctx, "run", js[1].ID)) // not dead: left alone
-	r.wantState(js[1], StateRunning, 0, 0)
-	r.ok(l.Done(r.ctx, Totals{}))
+	r.wantState(js[1], record.StateRunning, 0, 0)
+	r.ok(l.Done(r.ctx, record.Totals{}))
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"surprisal/internal/jobs/conn"
+	"surprisal/internal/jobs/record"
 	"surprisal/internal/score"
 	"time"
 
@@ -14,8 +15,8 @@ import (
 )
 
 // PutRun records a new run; ErrRunExists if there is a record.
-func (c *Client) PutRun(ctx context.Context, r RunRecord) error {
-	b, err := r.encode()
+func (c *Client) PutRun(ctx context.Context, r record.Run) error {
+	b, err := r.Encode()
 	if err != nil {
 		return fmt.Errorf("record run: %w", err)
 	}
@@ -34,14 +35,14 @@ func (c *Client) PutRun(ctx context.Context, r RunRecord) error {
 }
 
 // Run is a run's record; ErrNoRun if there is none.
-func (c *Client) Run(ctx context.Context, id string) (RunRecord, error) {
+func (c *Client) Run(ctx context.Context, id string) (record.Run, error) {
 	r, _, err := c.run(ctx, id)
 	return r, err
 }
 
-func (c *Client) run(ctx context.Context, id string) (RunRecord, uint64, error) {
+func (c *Client) run(ctx context.Context, id string) (record.Run, uint64, error) {
 	if !score.ValidRunID(id) {
-		return RunRecord{}, 0, fmt.Errorf("%w: %q is not a run id", ErrNoRun, id)
+		return record.Run{}, 0, fmt.Errorf("%w: %q is not a run id", ErrNoRun, id)
 	}
 	var e jetstream.KeyValueEntry
 	var err error
@@ -57,23 +58,23 @@ func (c *Client) run(ctx context.Context, id string) (RunRecord, uint64, error) 
 		conn.Sleep(ctx, conn.Jitter(20*time.Millisecond<<try))
 	}
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
-		return RunRecord{}, 0, fmt.Errorf("%w: %s", ErrNoRun, id)
+		return record.Run{}, 0, fmt.Errorf("%w: %s", ErrNoRun, id)
 	}
 	if err != nil {
-		return RunRecord{}, 0, c.fail("read run "+id, err)
+		return record.Run{}, 0, c.fail("read run "+id, err)
 	}
-	r, err := DecodeRunRecord(e.Value())
+	r, err := record.DecodeRun(e.Value())
 	return r, e.Revision(), err
 }
 
 // Runs lists the runs' records, oldest first.
-func (c *Client) Runs(ctx context.Context) ([]RunRecord, error) {
-	var runs []RunRecord
-	err := list(ctx, c, "KV_"+RunBucket, "$KV."+RunBucket+".*", DecodeRunRecord, func(r RunRecord) { runs = append(runs, r) })
+func (c *Client) Runs(ctx context.Context) ([]record.Run, error) {
+	var runs []record.Run
+	err := list(ctx, c, "KV_"+RunBucket, "$KV."+RunBucket+".*", record.DecodeRun, func(r record.Run) { runs = append(runs, r) })
 	if err != nil {
 		return nil, c.fail("list runs", err)
 	}
-	slices.SortFunc(runs, func(a, b RunRecord) int {
+	slices.SortFunc(runs, func(a, b record.Run) int {
 		return strings.Compare(a.Created+" "+a.ID, b.Created+" "+b.ID)
 	})
 	return runs, nil
@@ -83,7 +84,7 @@ func (c *Client) Runs(ctx context.Context) ([]RunRecord, error) {
 // than once, each time with the newest record, and where a reply gets lost on a
 // record that has the change already. Its error ends the update and is
 // returned as it is.
-func (c *Client) UpdateRun(ctx context.Context, id string, change func(*RunRecord) error) (RunRecord, error) {
+func (c *Client) UpdateRun(ctx context.Context, id string, change func(*record.Run) error) (record.Run, error) {
 	ctx = perRequest{ctx}
 	for try := 0; ; try++ {
 		r, rev, err := c.run(ctx, id)
@@ -94,7 +95,7 @@ func (c *Client) UpdateRun(ctx context.Context, id string, change func(*RunRecor
 			return r, err
 		}
 		r.ID = id
-		b, err := r.encode()
+		b, err := r.Encode()
 		if err != nil {
 			return r, fmt.Errorf("update run: %w", err)
 		}
@@ -115,6 +116,6 @@ func (c *Client) UpdateRun(ctx context.Context, id string, change func(*RunRecor
 
 // NextEpoch numbers a new submission of a run.
 func (c *Client) NextEpoch(ctx context.Context, run string) (uint64, error) {
-	r, err := c.UpdateRun(ctx, run, func(r *RunRecord) error { r.Epoch++; return nil })
+	r, err := c.UpdateRun(ctx, run, func(r *record.Run) error { r.Epoch++; return nil })
 	return r.Epoch, err
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"surprisal/internal/jobs/record"
 	"surprisal/internal/score"
 )
 
@@ -25,7 +26,7 @@ const durablePrefix = "run-"
 
 func runDurable(run string) string { return durablePrefix + run }
 
-func runConsumer(run string, priority int, t RunConfig) jetstream.ConsumerConfig {
+func runConsumer(run string, priority int, t record.RunConfig) jetstream.ConsumerConfig {
 	return jetstream.ConsumerConfig{
 		Durable: runDurable(run), Description: "hands a run's jobs to workers, one at a time",
 		FilterSubject: jobSubject(run, "*"),
@@ -46,10 +47,10 @@ func runConsumer(run string, priority int, t RunConfig) jetstream.ConsumerConfig
 
 // RunQueueInfo is one run's part of the queue.
 type RunQueueInfo struct {
-	Run      string    `json:"run"`
-	Config   RunConfig `json:"-"`
-	Priority int       `json:"priority"`
-	Paused   bool      `json:"paused,omitempty"`
+	Run      string           `json:"run"`
+	Config   record.RunConfig `json:"-"`
+	Priority int              `json:"priority"`
+	Paused   bool             `json:"paused,omitempty"`
 	// Pending jobs were not delivered yet; AckPending ones are in workers' hands,
 	// or delayed after a failed attempt.
 	Pending     uint64 `json:"pending"`
@@ -79,7 +80,7 @@ func runQueueInfo(info *jetstream.ConsumerInfo) (q RunQueueInfo, ok bool) {
 	q = RunQueueInfo{
 		Run: run, Priority: num(metaPriority), Paused: info.Paused, Pending: info.NumPending, AckPending: info.NumAckPending,
 		Redelivered: info.NumRedelivered, Waiting: info.NumWaiting, delivered: info.Delivered.Stream, created: info.Created,
-		Config: RunConfig{
+		Config: record.RunConfig{
 			AckWait: have.AckWait, MaxAttempts: num(metaMaxAttempts), MaxLost: num(metaMaxLost),
 			MaxDeliver: have.MaxDeliver, MaxAckPending: have.MaxAckPending,
 		},
@@ -92,7 +93,7 @@ func runQueueInfo(info *jetstream.ConsumerInfo) (q RunQueueInfo, ok bool) {
 	d.eq("MaxRequestBatch", have.MaxRequestBatch, want.MaxRequestBatch)
 	d.eq("MaxWaiting", have.MaxWaiting, want.MaxWaiting)
 	d.meta(have.Metadata, want.Metadata)
-	if err := q.Config.validate(); err != nil {
+	if err := q.Config.Validate(); err != nil {
 		d = append(d, err.Error())
 	}
 	q.drift = d.err("consumer " + info.Name + " of stream " + JobStream)
@@ -103,7 +104,7 @@ func runQueueInfo(info *jetstream.ConsumerInfo) (q RunQueueInfo, ok bool) {
 // the one that is there is as asked; of that it changes the priority alone, because
 // workers live on the rest. What asked leaves open is as it is, or as kept in the
 // run's record where there is no consumer yet. Call it before Submit.
-func (c *Client) OpenRun(ctx context.Context, run string, priority int, asked, kept RunConfig) error {
+func (c *Client) OpenRun(ctx context.Context, run string, priority int, asked, kept record.RunConfig) error {
 	op := "open run " + run
 	if !score.ValidRunID(run) {
 		return fmt.Errorf("open run: %q is not a run id", run)
@@ -113,8 +114,8 @@ func (c *Client) OpenRun(ctx context.Context, run string, priority int, asked, k
 		if k, err = c.js.Consumer(ctx, JobStream, runDurable(run)); !errors.Is(err, jetstream.ErrConsumerNotFound) {
 			return err
 		}
-		want := asked.Or(kept).withDefaults()
-		if err := want.validate(); err != nil {
+		want := asked.Or(kept).WithDefaults()
+		if err := want.Validate(); err != nil {
 			return err
 		}
 		// Create, never CreateOrUpdate: that would rewrite one made since.
@@ -225,7 +226,7 @@ func (c *Client) runQueues(ctx context.Context) ([]RunQueueInfo, error) {
 // never queued, or is over.
 func (c *Client) RunQueue(ctx context.Context, run string) (RunQueueInfo, error) {
 	if !score.ValidRunID(run) {
-		return RunQueueInfo{}, fmt.Errorf("%w: %q is not a run id", ErrNoRun, clean(run, 80))
+		return RunQueueInfo{}, fmt.Errorf("%w: %q is not a run id", ErrNoRun, record.Clean(run, 80))
 	}
 	var q RunQueueInfo
 	err := read(ctx, func(ctx context.Context) error {

@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"surprisal/internal/jobs/conn"
+	"surprisal/internal/jobs/record"
 	"surprisal/internal/score"
 )
 
@@ -29,13 +30,13 @@ func (r *rig) runs(k *Consumer, n int) (order []string) {
 	for range n {
 		l := r.next(k)
 		order = append(order, l.Job.Run)
-		r.ok(l.Done(r.ctx, Totals{}))
+		r.ok(l.Done(r.ctx, record.Totals{}))
 	}
 	return order
 }
 
 func TestHigherPriorityIsFirst(t *testing.T) {
-	r := newRig(t, RunConfig{})
+	r := newRig(t, record.RunConfig{})
 	r.queueRun("low", 0, 6)
 	k, _ := r.worker(quick("a"))
 	r.runs(k, 2)
@@ -56,7 +57,7 @@ func TestHigherPriorityIsFirst(t *testing.T) {
 	r.queueRun("y", 2, 4)
 	r.until("both are heard of", heard("x", "y"))
 	r.runs(k, 1)
-	r.ok(r.c.OpenRun(r.ctx, "x", 3, RunConfig{}, RunConfig{}))
+	r.ok(r.c.OpenRun(r.ctx, "x", 3, record.RunConfig{}, record.RunConfig{}))
 	r.until("the change is heard of", func() bool {
 		k.roster.mu.Lock()
 		defer k.roster.mu.Unlock()
@@ -70,7 +71,7 @@ func TestHigherPriorityIsFirst(t *testing.T) {
 // TestEqualRunsShare: of runs of one priority each gets its turn, whichever came
 // first and however many jobs it has.
 func TestEqualRunsShare(t *testing.T) {
-	r := newRig(t, RunConfig{})
+	r := newRig(t, record.RunConfig{})
 	r.queueRun("large", 0, 60)
 	r.queueRun("small", 0, 10)
 	r.queueRun("other", 0, 10)
@@ -90,7 +91,7 @@ func TestEqualRunsShare(t *testing.T) {
 
 // TestNewRunIsHeardOf: by a worker that waits on others, and by one that has none.
 func TestNewRunIsHeardOf(t *testing.T) {
-	r := newRig(t, RunConfig{})
+	r := newRig(t, record.RunConfig{})
 	cfg := quick("a")
 	cfg.FetchWait = 0 // as it is outside tests
 	k, _ := r.worker(cfg)
@@ -104,7 +105,7 @@ func TestNewRunIsHeardOf(t *testing.T) {
 		go func() {
 			if l, err := k.Next(r.ctx, r.ctx); err == nil {
 				got <- time.Now()
-				_ = l.Done(r.ctx, Totals{})
+				_ = l.Done(r.ctx, record.Totals{})
 			}
 		}()
 		time.Sleep(300 * time.Millisecond)
@@ -122,7 +123,7 @@ func TestNewRunIsHeardOf(t *testing.T) {
 // worker that looks in between takes them all the same, whether it has just come, or the
 // run has, or more jobs of a run that had none left.
 func TestJobsOfJustNow(t *testing.T) {
-	r := newRig(t, RunConfig{})
+	r := newRig(t, record.RunConfig{})
 	queue := func(run string, epoch uint64, js []score.Job) {
 		t.Helper()
 		_, _, err := r.c.Submit(r.ctx, slices.Values(js), epoch)
@@ -142,7 +143,7 @@ func TestJobsOfJustNow(t *testing.T) {
 			if d := time.Since(start); d > lookEvery/2 {
 				t.Fatalf("part %d of run %d came after %s", part, i, d)
 			}
-			r.ok(l.Done(r.ctx, Totals{}))
+			r.ok(l.Done(r.ctx, record.Totals{}))
 			if part == 0 {
 				k.roster.look()
 				queue(run, 1, js[1:])
@@ -155,7 +156,7 @@ func TestJobsOfJustNow(t *testing.T) {
 // TestDeclinedRunHoldsNobodyUp: a run that a worker can't do costs it a look now
 // and then.
 func TestDeclinedRunHoldsNobodyUp(t *testing.T) {
-	r := newRig(t, RunConfig{})
+	r := newRig(t, record.RunConfig{})
 	r.queueRun("cuda", 9, 20)
 	r.queueRun("cpu", 0, 20)
 	k, _ := r.worker(quick("a"))
@@ -168,7 +169,7 @@ func TestDeclinedRunHoldsNobodyUp(t *testing.T) {
 			continue
 		}
 		done++
-		r.ok(l.Done(r.ctx, Totals{}))
+		r.ok(l.Done(r.ctx, record.Totals{}))
 	}
 	// The run is left alone for longer each time: a slow machine sees it more often.
 	took, most := time.Since(start), 3
@@ -181,7 +182,7 @@ func TestDeclinedRunHoldsNobodyUp(t *testing.T) {
 }
 
 func TestWorkerHoldsNoMoreThanItAskedFor(t *testing.T) {
-	r := newRig(t, RunConfig{})
+	r := newRig(t, record.RunConfig{})
 	for i := range 5 {
 		r.open(fmt.Sprint("r", i), i%2)
 	}
@@ -202,20 +203,20 @@ func TestWorkerHoldsNoMoreThanItAskedFor(t *testing.T) {
 	if q := r.queue(); q.AckPending != 1 || len(q.Runs) != 6 {
 		t.Fatalf("a worker that asked for one job holds %d, of %d runs", q.AckPending, len(q.Runs))
 	}
-	r.ok(l.Done(r.ctx, Totals{}))
+	r.ok(l.Done(r.ctx, record.Totals{}))
 }
 
 // TestHoldRun: a paused run's jobs stay where they are, through a restart of the
 // server, and what is in hand is finished.
 func TestHoldRun(t *testing.T) {
-	r := newRig(t, RunConfig{})
+	r := newRig(t, record.RunConfig{})
 	r.submit(makeJobs("run", 4), 1, 4, 0)
 	k, _ := r.worker(quick("a"))
 	l := r.next(k)
 	r.ok(r.c.HoldRun(r.ctx, "run"))
 	r.until("pausing is heard of", func() bool { k.roster.mu.Lock(); defer k.roster.mu.Unlock(); return k.roster.runs["run"].Paused })
 	r.none(k, 500*time.Millisecond)
-	r.ok(l.Done(r.ctx, Totals{}))
+	r.ok(l.Done(r.ctx, record.Totals{}))
 	r.srv.Shutdown()
 	r.startServer()
 	r.none(k, 1500*time.Millisecond)
@@ -233,7 +234,7 @@ func TestHoldRun(t *testing.T) {
 	if d := time.Since(start); d > lookEvery/2 {
 		t.Fatalf("resumed jobs came after %s", d)
 	}
-	r.ok(l.Done(r.ctx, Totals{}))
+	r.ok(l.Done(r.ctx, record.Totals{}))
 	r.runs(b, 2)
 	r.empty()
 }
@@ -241,10 +242,10 @@ func TestHoldRun(t *testing.T) {
 // TestCancelDrops: a run that is closed gives no more jobs; leases of one that is
 // to be dropped end, and those of other runs go on.
 func TestCancelDrops(t *testing.T) {
-	r := newRig(t, RunConfig{})
+	r := newRig(t, record.RunConfig{})
 	r.queueRun("gone", 0, 4)
 	r.queueRun("stays", 0, 1)
-	r.ok(r.c.PutRun(r.ctx, NewRunRecord(manifest("gone", 4))))
+	r.ok(r.c.PutRun(r.ctx, record.NewRun(manifest("gone", 4))))
 	k, _ := r.worker(quick("a"))
 	held := map[string]*Lease{}
 	for range 2 {
@@ -252,7 +253,7 @@ func TestCancelDrops(t *testing.T) {
 		held[l.Job.Run] = l
 	}
 	cancel := func(drop bool) {
-		_, err := r.c.UpdateRun(r.ctx, "gone", func(rec *RunRecord) error { rec.State, rec.Drop = RunCancelled, drop; return nil })
+		_, err := r.c.UpdateRun(r.ctx, "gone", func(rec *record.Run) error { rec.State, rec.Drop = record.RunCancelled, drop; return nil })
 		r.ok(err)
 		r.ok(r.c.CloseRun(r.ctx, "gone"))
 	}
@@ -272,7 +273,7 @@ func TestCancelDrops(t *testing.T) {
 	if held["stays"].Context().Err() != nil {
 		t.Fatal("a job of another run was dropped")
 	}
-	r.ok(held["stays"].Done(r.ctx, Totals{}))
+	r.ok(held["stays"].Done(r.ctx, record.Totals{}))
 	if _, err := r.c.RunQueue(r.ctx, "gone"); !errors.Is(err, ErrNoRun) {
 		t.Fatalf("got %v", err)
 	}
@@ -281,7 +282,7 @@ func TestCancelDrops(t *testing.T) {
 }
 
 func TestDrain(t *testing.T) {
-	r := newRig(t, RunConfig{})
+	r := newRig(t, record.RunConfig{})
 	c := r.client(conn.Config{})
 	asked := make(chan struct{}, 1)
 	r.ok(c.ListenDrain("w1", func() { asked <- struct{}{} }))
@@ -295,7 +296,7 @@ func TestDrain(t *testing.T) {
 // TestFrozenWorker: one that wakes after its ack wait learns that the job is
 // another's, says so with the file and the job, and decides nothing.
 func TestFrozenWorker(t *testing.T) {
-	r := newRig(t, RunConfig{AckWait: 600 * time.Millisecond})
+	r := newRig(t, record.RunConfig{AckWait: 600 * time.Millisecond})
 	js := makeJobs("run", 1)
 	r.submit(js, 1, 1, 0)
 	a, _ := r.worker(quick("frozen"))
@@ -318,8 +319,8 @@ func TestFrozenWorker(t *testing.T) {
 		t.Fatalf("log:\n%s", &r.log)
 	}
 	r.is(l.Retry(r.ctx, errBoom), ErrSuperseded)
-	r.wantState(js[0], StateRunning, 0, 1)
-	r.ok(got.Done(r.ctx, Totals{}))
+	r.wantState(js[0], record.StateRunning, 0, 1)
+	r.ok(got.Done(r.ctx, record.Totals{}))
 	r.empty()
 }
 
@@ -332,12 +333,12 @@ func TestFrozenBeforeTheStart(t *testing.T) {
 		says      string
 	}{
 		"running":  {func(*rig, *Lease) {}, false, "delivered again: letting it go"},
-		"done":     {func(r *rig, l *Lease) { r.ok(l.Done(r.ctx, Totals{})) }, true, "and the job was delivered again"},
-		"run over": {func(r *rig, l *Lease) { r.ok(l.Done(r.ctx, Totals{})); r.ok(r.c.CloseRun(r.ctx, "run")) }, false, "letting it go"},
+		"done":     {func(r *rig, l *Lease) { r.ok(l.Done(r.ctx, record.Totals{})) }, true, "and the job was delivered again"},
+		"run over": {func(r *rig, l *Lease) { r.ok(l.Done(r.ctx, record.Totals{})); r.ok(r.c.CloseRun(r.ctx, "run")) }, false, "letting it go"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			// b must keep the job meanwhile: a busy machine may hold its heartbeats up.
-			r := newRig(t, RunConfig{AckWait: 3 * time.Second})
+			r := newRig(t, record.RunConfig{AckWait: 3 * time.Second})
 			js := makeJobs("run", 1)
 			r.submit(js, 1, 1, 0)
 			a, _ := r.worker(quick("frozen"))
@@ -370,7 +371,7 @@ func TestFrozenBeforeTheStart(t *testing.T) {
 				t.Error("it does not say which job")
 			}
 			if c.takes {
-				if late := <-leases; late.Prior.State != StateDone {
+				if late := <-leases; late.Prior.State != record.StateDone {
 					t.Errorf("prior %+v", late.Prior)
 				}
 				return
@@ -387,7 +388,7 @@ func TestFrozenBeforeTheStart(t *testing.T) {
 }
 
 func TestDispatcherLease(t *testing.T) {
-	r := newRig(t, RunConfig{})
+	r := newRig(t, record.RunConfig{})
 	acquire := func(c *Client, yields bool) (*DispatcherLease, error) {
 		return c.AcquireRun(r.ctx, "run", "submit", yields, false)
 	}
@@ -438,7 +439,7 @@ func TestDispatcherLeaseOfTheDead(t *testing.T) {
 	if testing.Short() {
 		t.Skip("short: waits for a lease to run out")
 	}
-	r := newRig(t, RunConfig{})
+	r := newRig(t, record.RunConfig{})
 	dead := r.client(conn.Config{})
 	l, err := dead.AcquireRun(r.ctx, "run", "submit", false, false)
 	r.ok(err)
@@ -462,7 +463,7 @@ func TestDispatcherLeaseOfAProcess(t *testing.T) {
 	if Machine() == "" {
 		t.Skip("SKIPPED: this system does not tell what a pid means")
 	}
-	r := newRig(t, RunConfig{})
+	r := newRig(t, record.RunConfig{})
 	child := exec.Command("sleep", "60")
 	r.ok(child.Start())
 	t.Cleanup(func() { _ = child.Process.Kill() })
@@ -470,16 +471,16 @@ func TestDispatcherLeaseOfAProcess(t *testing.T) {
 	r.ok(err)
 	host, err := os.Hostname()
 	r.ok(err)
-	put := func(by DispatcherRecord) {
+	put := func(by record.Dispatcher) {
 		t.Helper()
 		by.PID, by.Command = child.Process.Pid, "submit"
-		b, err := by.encode()
+		b, err := by.Encode()
 		r.ok(err)
 		_, err = kv.Put(r.ctx, "run", b)
 		r.ok(err)
 	}
-	here := DispatcherRecord{Owner: "x", Host: host, Machine: Machine()}
-	held := func(by DispatcherRecord, what string) {
+	here := record.Dispatcher{Owner: "x", Host: host, Machine: Machine()}
+	held := func(by record.Dispatcher, what string) {
 		t.Helper()
 		put(by)
 		if l, err := r.c.AcquireRun(r.ctx, "run", "resume", false, false); !errors.Is(err, ErrHeld) {
@@ -490,9 +491,9 @@ func TestDispatcherLeaseOfAProcess(t *testing.T) {
 	held(here, "alive")
 	r.ok(child.Process.Kill())
 	_ = child.Wait() // killed
-	held(DispatcherRecord{Owner: "x", Host: host}, "a machine that is not told")
-	held(DispatcherRecord{Owner: "x", Host: host, Machine: "another"}, "another machine")
-	held(DispatcherRecord{Owner: "x", Host: "another", Machine: Machine()}, "another host")
+	held(record.Dispatcher{Owner: "x", Host: host}, "a machine that is not told")
+	held(record.Dispatcher{Owner: "x", Host: host, Machine: "another"}, "another machine")
+	held(record.Dispatcher{Owner: "x", Host: "another", Machine: Machine()}, "another host")
 	put(here)
 	l, err := r.c.AcquireRun(r.ctx, "run", "resume", false, false)
 	r.ok(err)
@@ -502,7 +503,7 @@ func TestDispatcherLeaseOfAProcess(t *testing.T) {
 // TestSettleAfterWipe: what a worker holds of a queue that was made anew is settled
 // at once, and takes nothing from the new one.
 func TestSettleAfterWipe(t *testing.T) {
-	r := newRig(t, RunConfig{})
+	r := newRig(t, record.RunConfig{})
 	r.submit(makeJobs("run", 3), 1, 3, 0)
 	k, kc := r.worker(quick("a"))
 	a, b, c := r.next(k), r.next(k), r.next(k)
@@ -517,7 +518,7 @@ func TestSettleAfterWipe(t *testing.T) {
 	k2, _ := r.worker(quick("b"))
 	held := []*Lease{r.next(k2), r.next(k2)}
 	start := time.Now()
-	r.is(a.Done(r.ctx, Totals{}), ErrNotAcked)
+	r.is(a.Done(r.ctx, record.Totals{}), ErrNotAcked)
 	r.ok(b.Retry(r.ctx, errBoom))
 	r.ok(c.Fail(r.ctx, errBoom))
 	if d := time.Since(start); d > 10*time.Second {
@@ -527,13 +528,13 @@ func TestSettleAfterWipe(t *testing.T) {
 		t.Errorf("the new queue has %d jobs, %d in hand; want 3, 2", q.Messages, q.AckPending)
 	}
 	for _, l := range held {
-		r.ok(l.Done(r.ctx, Totals{}))
+		r.ok(l.Done(r.ctx, record.Totals{}))
 	}
 }
 
 // TestLeaseIsRacedFor: of many that want a run one gets it.
 func TestLeaseIsRacedFor(t *testing.T) {
-	r := newRig(t, RunConfig{})
+	r := newRig(t, record.RunConfig{})
 	var mu sync.Mutex
 	var got []*DispatcherLease
 	var wg sync.WaitGroup
@@ -559,7 +560,7 @@ func TestLeaseIsRacedFor(t *testing.T) {
 // TestStrays: messages of a run that nobody knows become dead letters; those of one
 // that is about to be opened wait for it, and those of one that is over go.
 func TestStrays(t *testing.T) {
-	r := newRig(t, RunConfig{})
+	r := newRig(t, record.RunConfig{})
 	for _, run := range []string{"unknown", "planned", "complete", "cancelled"} {
 		js := makeJobs(run, 1)
 		b, err := js[0].Encode()
@@ -567,18 +568,18 @@ func TestStrays(t *testing.T) {
 		_, err = r.c.js.Publish(r.ctx, jobSubject(run, js[0].ID), b)
 		r.ok(err)
 	}
-	for run, state := range map[string]RunState{"planned": RunPlanned, "complete": RunComplete, "cancelled": RunCancelled} {
-		rec := NewRunRecord(manifest(run, 1))
+	for run, state := range map[string]record.RunState{"planned": record.RunPlanned, "complete": record.RunComplete, "cancelled": record.RunCancelled} {
+		rec := record.NewRun(manifest(run, 1))
 		rec.State = state
 		r.ok(r.c.PutRun(r.ctx, rec))
 	}
 	done := makeJobs("complete", 1)[0]
-	b, err := JobState{Run: done.Run, Job: done.ID, State: StateDone}.Encode()
+	b, err := record.Job{Run: done.Run, Job: done.ID, State: record.StateDone}.Encode()
 	r.ok(err)
 	_, err = r.c.js.Publish(r.ctx, "$KV."+JobBucket+"."+done.Run+"."+done.ID, b)
 	r.ok(err)
 	r.ok(r.c.sweep(r.ctx))
-	r.wantState(done, StateDone, 0, 0)
+	r.wantState(done, record.StateDone, 0, 0)
 	if d := r.dead(""); len(d) != 1 || d[0].Run != "unknown" || d[0].Job == nil {
 		t.Fatalf("dead letters %+v", d)
 	}
@@ -591,8 +592,8 @@ func TestStrays(t *testing.T) {
 // TestNoticeDuringALook: jobs that are queued while the runs are looked at are not
 // forgotten until the next look.
 func TestNoticeDuringALook(t *testing.T) {
-	r := newRig(t, RunConfig{})
-	r.ok(r.c.OpenRun(r.ctx, "x", 0, RunConfig{}, RunConfig{}))
+	r := newRig(t, record.RunConfig{})
+	r.ok(r.c.OpenRun(r.ctx, "x", 0, record.RunConfig{}, record.RunConfig{}))
 	roster := newRoster(r.c, r.c.log)
 	r.ok(roster.refresh(r.ctx))
 	if runs, _, _ := roster.order(time.Now()); len(runs) != 2 {

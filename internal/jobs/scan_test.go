@@ -3,6 +3,7 @@ package jobs
 import (
 	"context"
 	"fmt"
+	"surprisal/internal/jobs/record"
 	"sync"
 	"testing"
 )
@@ -10,11 +11,11 @@ import (
 // TestScanWhileRecordsChange: a list has every record once while all of them
 // change all the time.
 func TestScanWhileRecordsChange(t *testing.T) {
-	r := newRig(t, RunConfig{})
+	r := newRig(t, record.RunConfig{})
 	const n, looks = 200, 40
 	ctx, cancel := context.WithCancel(r.ctx)
 	put := func(ctx context.Context, i int) error {
-		return r.c.PutWorker(ctx, WorkerRecord{ID: fmt.Sprintf("w%03d", i)})
+		return r.c.PutWorker(ctx, record.Worker{ID: fmt.Sprintf("w%03d", i)})
 	}
 	for i := range n {
 		if err := put(ctx, i); err != nil {

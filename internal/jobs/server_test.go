@@ -7,18 +7,19 @@ import (
 	"strings"
 	"surprisal/internal/jobs/conn"
 	"surprisal/internal/jobs/embedded"
+	"surprisal/internal/jobs/record"
 	"testing"
 	"time"
 )
 
 func TestServerRestartKeepsJobs(t *testing.T) {
-	r := newRig(t, RunConfig{})
+	r := newRig(t, record.RunConfig{})
 	js := makeJobs("run", 20)
 	r.submit(js, 1, 20, 0)
 	k, _ := r.worker(quick("a"))
-	r.ok(r.next(k).Done(r.ctx, Totals{Documents: 10}))
+	r.ok(r.next(k).Done(r.ctx, record.Totals{Documents: 10}))
 	held := r.next(k)
-	r.ok(r.c.PutRun(r.ctx, NewRunRecord(manifest("run", 20))))
+	r.ok(r.c.PutRun(r.ctx, record.NewRun(manifest("run", 20))))
 
 	waiting := make(chan *Lease) // a worker that waits for a job through the restart
 	k2, _ := r.worker(quick("b"))
@@ -36,24 +37,24 @@ func TestServerRestartKeepsJobs(t *testing.T) {
 	if l == nil {
 		return
 	}
-	r.ok(l.Done(r.ctx, Totals{Documents: 10}))
-	r.ok(held.Done(r.ctx, Totals{Documents: 10})) // the lease outlived the server
+	r.ok(l.Done(r.ctx, record.Totals{Documents: 10}))
+	r.ok(held.Done(r.ctx, record.Totals{Documents: 10})) // the lease outlived the server
 	r.until("the client that looks is back too", r.c.Connected)
 	if q := r.queue(); q.Messages != 17 {
 		t.Fatalf("%d messages, want 17", q.Messages)
 	}
 	for range 17 {
-		r.ok(r.next(k).Done(r.ctx, Totals{Documents: 10}))
+		r.ok(r.next(k).Done(r.ctx, record.Totals{Documents: 10}))
 	}
 	r.empty()
 	run, err := r.c.Run(r.ctx, "run")
 	r.ok(err)
-	if run.Jobs != 20 || run.State != RunPlanned {
+	if run.Jobs != 20 || run.State != record.RunPlanned {
 		t.Fatalf("run %+v", run)
 	}
 	n := 0
-	r.ok(r.c.JobStates(r.ctx, "run", func(s JobState) {
-		if s.State == StateDone && s.Totals.Documents == 10 {
+	r.ok(r.c.JobStates(r.ctx, "run", func(s record.Job) {
+		if s.State == record.StateDone && s.Totals.Documents == 10 {
 			n++
 		}
 	}))
@@ -63,7 +64,7 @@ func TestServerRestartKeepsJobs(t *testing.T) {
 }
 
 func TestSettleThroughRestart(t *testing.T) {
-	r := newRig(t, RunConfig{})
+	r := newRig(t, record.RunConfig{})
 	js := makeJobs("run", 2)
 	r.submit(js, 1, 2, 0)
 	cfg := quick("a")
@@ -72,19 +73,19 @@ func TestSettleThroughRestart(t *testing.T) {
 	a, b := r.next(k), r.next(k)
 	r.srv.Shutdown()
 	errs := make(chan error, 2)
-	go func() { errs <- a.Done(r.ctx, Totals{}) }()
+	go func() { errs <- a.Done(r.ctx, record.Totals{}) }()
 	go func() { errs <- b.Retry(r.ctx, errBoom) }()
 	time.Sleep(500 * time.Millisecond)
 	r.startServer()
 	r.ok(<-errs)
 	r.ok(<-errs)
 	r.until("the client that looks is back too", r.c.Connected)
-	r.wantState(js[0], StateDone, 0, 0)
-	r.wantState(js[1], StateFailed, 1, 0)
+	r.wantState(js[0], record.StateDone, 0, 0)
+	r.wantState(js[1], record.StateFailed, 1, 0)
 }
 
 func TestSettleWithoutServer(t *testing.T) {
-	r := newRig(t, RunConfig{})
+	r := newRig(t, record.RunConfig{})
 	r.submit(makeJobs("run", 1), 1, 1, 0)
 	k, _ := r.worker(quick("a"))
 	l := r.next(k)
@@ -92,15 +93,15 @@ func TestSettleWithoutServer(t *testing.T) {
 	ctx, cancel := context.WithTimeout(r.ctx, 500*time.Millisecond)
 	defer cancel()
 	start := time.Now()
-	r.is(l.Done(ctx, Totals{}), ErrNotAcked)
+	r.is(l.Done(ctx, record.Totals{}), ErrNotAcked)
 	if time.Since(start) > 10*time.Second {
 		t.Fatalf("gave up after %s", time.Since(start))
 	}
-	r.is(l.Done(ctx, Totals{}), ErrSettled)
+	r.is(l.Done(ctx, record.Totals{}), ErrSettled)
 }
 
 func TestConnectTokenChangedByRestart(t *testing.T) {
-	r := newRig(t, RunConfig{})
+	r := newRig(t, record.RunConfig{})
 	k, c := r.worker(quick("a"))
 	r.srv.Shutdown()
 	r.cfg.Token = strings.Repeat("other", 8)
@@ -128,7 +129,7 @@ func TestNotSetUp(t *testing.T) {
 	r.ok(err)
 	_, err = r.c.Runs(r.ctx)
 	r.is(err, ErrNotSetUp)
-	r.is(r.c.PutWorker(r.ctx, WorkerRecord{ID: "a"}), ErrNotSetUp)
+	r.is(r.c.PutWorker(r.ctx, record.Worker{ID: "a"}), ErrNotSetUp)
 
 	got := make(chan error, 1) // a worker that may wait does
 	w := r.client(conn.Config{Wait: true})
@@ -141,12 +142,12 @@ func TestNotSetUp(t *testing.T) {
 // TestWipedStoreIsNotSetUp: a client that lived through it is told that the queue is
 // not set up, as a new one is.
 func TestWipedStoreIsNotSetUp(t *testing.T) {
-	r := newRig(t, RunConfig{})
+	r := newRig(t, record.RunConfig{})
 	js := makeJobs("run", 1)
 	r.submit(js, 1, 1, 0)
 	k, _ := r.worker(quick("a"))
-	r.ok(r.next(k).Done(r.ctx, Totals{Documents: 10}))
-	r.ok(r.c.PutRun(r.ctx, NewRunRecord(manifest("run", 1))))
+	r.ok(r.next(k).Done(r.ctx, record.Totals{Documents: 10}))
+	r.ok(r.c.PutRun(r.ctx, record.NewRun(manifest("run", 1))))
 	if _, err := r.c.Run(r.ctx, "run"); err != nil {
 		t.Fatal(err)
 	}

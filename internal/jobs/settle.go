@@ -11,6 +11,7 @@ import (
 
 	"surprisal/internal/failpoint"
 	"surprisal/internal/jobs/conn"
+	"surprisal/internal/jobs/record"
 )
 
 // settle runs how once, with the heartbeat still on; how stops it before it acks.
@@ -29,28 +30,28 @@ func (l *Lease) settle(ctx context.Context, op string, how func(context.Context)
 
 // Done: the output is committed. It records totals, then acks. Whoever holds the
 // job by now: the output is the same, so done is done. ErrNotAcked is harmless.
-func (l *Lease) Done(ctx context.Context, t Totals) error {
+func (l *Lease) Done(ctx context.Context, t record.Totals) error {
 	l.k.roster.accepted(l.state.Run)
 	return l.settle(ctx, "finish", func(ctx context.Context) error {
 		if err := failpoint.Hit(failpoint.BeforeRecord); err != nil {
 			return err
 		}
 		letter := false
-		recErr := l.update(ctx, func(cur JobState, exists bool) (JobState, error) {
-			letter = exists && (cur.Letter || cur.State == StateDead)
-			if exists && cur.Lease != l.id && cur.sameMessage(l.state) {
+		recErr := l.update(ctx, func(cur record.Job, exists bool) (record.Job, error) {
+			letter = exists && (cur.Letter || cur.State == record.StateDead)
+			if exists && cur.Lease != l.id && cur.SameMessage(l.state) {
 				l.log.Warn().Str("holder", cur.Worker).Str("state", string(cur.State)).
 					Msg("the job was delivered again since; its output is the same, so it is done")
 			}
-			if exists && cur.State == StateDone && cur.sameMessage(l.state) && cur.Lease != l.id {
+			if exists && cur.State == record.StateDone && cur.SameMessage(l.state) && cur.Lease != l.id {
 				return cur, errKeep
 			}
 			next := l.state
-			next.State, next.Totals, next.Error, next.Letter = StateDone, &t, "", false
+			next.State, next.Totals, next.Error, next.Letter = record.StateDone, &t, "", false
 			if exists {
 				next.History = cur.History // longer than ours, where the job was delivered again
 			}
-			next.History = ended(next.History, next.Worker, next.Started, OutcomeDone, "")
+			next.History = record.Ended(next.History, next.Worker, next.Started, record.OutcomeDone, "")
 			return next, nil
 		})
 		if letter {
@@ -102,17 +103,17 @@ func (l *Lease) Retry(ctx context.Context, cause error) error {
 	return l.settle(ctx, "retry", func(ctx context.Context) error {
 		if l.state.Failed+1 >= l.run.MaxAttempts {
 			l.state.Failed++
-			l.state.History = ended(l.state.History, l.state.Worker, l.state.Started, OutcomeDead, cause.Error())
+			l.state.History = record.Ended(l.state.History, l.state.Worker, l.state.Started, record.OutcomeDead, cause.Error())
 			return l.die(ctx, fmt.Sprintf("attempt %d of %d failed: %v", l.state.Failed, l.run.MaxAttempts, cause))
 		}
-		err := l.giveBack(ctx, StateFailed, func(s *JobState) {
+		err := l.giveBack(ctx, record.StateFailed, func(s *record.Job) {
 			s.Failed, s.Error = s.Failed+1, cause.Error()
-			s.History = ended(s.History, s.Worker, s.Started, failure(cause), s.Error)
+			s.History = record.Ended(s.History, s.Worker, s.Started, failure(cause), s.Error)
 		})
 		if err != nil {
 			return err
 		}
-		l.k.cfg.Meter.Settled(string(StateFailed))
+		l.k.cfg.Meter.Settled(string(record.StateFailed))
 		delay := backoff(l.k.cfg.RetryDelay, l.k.cfg.RetryMax, l.state.Failed-1)
 		l.log.Warn().Err(cause).Int("attempt", l.Attempt).Dur("delay", delay).Msg("attempt failed; the job is tried again")
 		return l.nak(ctx, delay)
@@ -123,7 +124,7 @@ func (l *Lease) Retry(ctx context.Context, cause error) error {
 func (l *Lease) Fail(ctx context.Context, cause error) error {
 	return l.settle(ctx, "fail", func(ctx context.Context) error {
 		l.state.Failed++
-		l.state.History = ended(l.state.History, l.state.Worker, l.state.Started, OutcomeDead, cause.Error())
+		l.state.History = record.Ended(l.state.History, l.state.Worker, l.state.Started, record.OutcomeDead, cause.Error())
 		return l.die(ctx, cause.Error())
 	})
 }
@@ -131,10 +132,10 @@ func (l *Lease) Fail(ctx context.Context, cause error) error {
 // Abandon gives the job back at once and uncounted, on drain.
 func (l *Lease) Abandon(ctx context.Context) error {
 	return l.settle(ctx, "give back", func(ctx context.Context) error {
-		if err := l.giveBack(ctx, StateWaiting, func(*JobState) {}); err != nil {
+		if err := l.giveBack(ctx, record.StateWaiting, func(*record.Job) {}); err != nil {
 			return err
 		}
-		l.k.cfg.Meter.Settled(string(StateWaiting))
+		l.k.cfg.Meter.Settled(string(record.StateWaiting))
 		return l.nak(ctx, conn.Jitter(l.k.cfg.BackDelay))
 	})
 }
@@ -145,10 +146,10 @@ func (l *Lease) Abandon(ctx context.Context) error {
 func (l *Lease) Decline(ctx context.Context, reason string) error {
 	l.k.roster.declined(l.state.Run)
 	return l.settle(ctx, "decline", func(ctx context.Context) error {
-		if err := l.giveBack(ctx, StateWaiting, func(s *JobState) { s.Error = "declined: " + reason }); err != nil {
+		if err := l.giveBack(ctx, record.StateWaiting, func(s *record.Job) { s.Error = "declined: " + reason }); err != nil {
 			return err
 		}
-		l.k.cfg.Meter.Settled(string(StateWaiting))
+		l.k.cfg.Meter.Settled(string(record.StateWaiting))
 		delay := backoff(l.k.cfg.BackDelay, 5*time.Minute, int(min(l.state.Delivery-1, 30)))
 		l.log.Info().Str("reason", reason).Dur("delay", delay).Msg("job declined")
 		return l.nak(ctx, delay)
@@ -158,8 +159,8 @@ func (l *Lease) Decline(ctx context.Context, reason string) error {
 // giveBack records that the job waits for another delivery, if this lease is
 // still the one on record: a Nak of an old delivery would take the job from
 // whoever holds it now.
-func (l *Lease) giveBack(ctx context.Context, state State, change func(*JobState)) error {
-	err := l.update(ctx, func(cur JobState, exists bool) (JobState, error) {
+func (l *Lease) giveBack(ctx context.Context, state record.State, change func(*record.Job)) error {
+	err := l.update(ctx, func(cur record.Job, exists bool) (record.Job, error) {
 		if exists && cur.Lease != l.id {
 			return cur, ErrSuperseded
 		}
@@ -176,10 +177,10 @@ func (l *Lease) giveBack(ctx context.Context, state State, change func(*JobState
 // short anywhere, the next delivery goes on from there.
 func (l *Lease) die(ctx context.Context, reason string) error {
 	defer l.stop()
-	l.log.Error().Str("reason", clean(reason, maxError)).Msg("job is dead")
+	l.log.Error().Str("reason", record.Clean(reason, record.MaxError)).Msg("job is dead")
 	if l.Job.ID != "" {
 		// Somebody else's job by now? Then it is theirs to end.
-		err := l.update(ctx, func(cur JobState, exists bool) (JobState, error) {
+		err := l.update(ctx, func(cur record.Job, exists bool) (record.Job, error) {
 			if exists && cur.Lease != l.id {
 				return cur, ErrSuperseded
 			}
@@ -189,8 +190,8 @@ func (l *Lease) die(ctx context.Context, reason string) error {
 			return err
 		}
 	}
-	letter := DeadLetter{
-		Run: l.state.Run, ID: l.state.Job, Reason: reason, Attempts: l.state.attempts(),
+	letter := record.DeadLetter{
+		Run: l.state.Run, ID: l.state.Job, Reason: reason, Attempts: l.state.Attempts(),
 		Deliveries: l.state.Delivery, Seq: l.state.Seq, Worker: l.k.cfg.Worker, History: l.state.History,
 	}
 	if l.Job.ID != "" {
@@ -213,17 +214,17 @@ func (l *Lease) die(ctx context.Context, reason string) error {
 	if err != nil {
 		return err
 	}
-	if l.state.recordable() {
-		var now State
-		err = l.update(ctx, func(cur JobState, exists bool) (JobState, error) {
+	if l.state.Recordable() {
+		var now record.State
+		err = l.update(ctx, func(cur record.Job, exists bool) (record.Job, error) {
 			if now = cur.State; exists && l.Job.ID != "" && cur.Lease != l.id {
 				return cur, ErrSuperseded // since the letter was written
 			}
 			next := l.state
-			next.State, next.Error, next.Letter, next.Attempt = StateDead, reason, true, l.state.attempts()
+			next.State, next.Error, next.Letter, next.Attempt = record.StateDead, reason, true, l.state.Attempts()
 			return next, nil
 		})
-		if errors.Is(err, ErrSuperseded) && now != StateDead {
+		if errors.Is(err, ErrSuperseded) && now != record.StateDead {
 			err = errors.Join(err, l.k.c.withdrawLetter(ctx, l.state.Run, l.state.Job, at))
 		}
 		if err != nil {
@@ -235,8 +236,8 @@ func (l *Lease) die(ctx context.Context, reason string) error {
 			return err
 		}
 		done := false // since the record was written, by one who was taken for lost
-		err = l.update(ctx, func(cur JobState, exists bool) (JobState, error) {
-			done = exists && cur.State == StateDone
+		err = l.update(ctx, func(cur record.Job, exists bool) (record.Job, error) {
+			done = exists && cur.State == record.StateDone
 			return cur, errKeep
 		})
 		if err == nil && done {
@@ -246,12 +247,12 @@ func (l *Lease) die(ctx context.Context, reason string) error {
 			return fmt.Errorf("look whether it was done meanwhile: %w", err)
 		}
 	}
-	l.k.cfg.Meter.Settled(string(StateDead))
+	l.k.cfg.Meter.Settled(string(record.StateDead))
 	l.stop()
 	if l.orphaned(ctx) {
 		return nil
 	}
-	return l.k.c.sure(ctx, func() error { return l.msg.TermWithReason(clean(reason, 256)) })
+	return l.k.c.sure(ctx, func() error { return l.msg.TermWithReason(record.Clean(reason, 256)) })
 }
 
 // nak gives the message back. The delay is never zero: a bare Nak is delivered
@@ -301,9 +302,9 @@ func backoff(d, most time.Duration, n int) time.Duration {
 }
 
 // failure is the outcome of an attempt that ended with err.
-func failure(err error) Outcome {
+func failure(err error) record.Outcome {
 	if errors.Is(err, ErrStalled) {
-		return OutcomeStalled
+		return record.OutcomeStalled
 	}
-	return OutcomeFailed
+	return record.OutcomeFailed
 }

@@ -3,6 +3,7 @@ package jobs
 import (
 	"context"
 	"fmt"
+	"surprisal/internal/jobs/record"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -60,7 +61,7 @@ func tap(k *Consumer, tapped func(jetstream.Msg) jetstream.Msg) {
 
 // TestNoHeartbeatAfterNak: one would undo the delay.
 func TestNoHeartbeatAfterNak(t *testing.T) {
-	r := newRig(t, RunConfig{})
+	r := newRig(t, record.RunConfig{})
 	r.submit(makeJobs("run", 3), 1, 3, 0)
 	cfg := quick("a")
 	cfg.Heartbeat = 2 * time.Millisecond
@@ -87,20 +88,20 @@ func TestNoHeartbeatAfterNak(t *testing.T) {
 // TestReaperKeepsWhatIsOnRecord: the end of a job was recorded and its message
 // stayed, until it hit MaxDeliver. The record has the last word.
 func TestReaperKeepsWhatIsOnRecord(t *testing.T) {
-	r := newRig(t, RunConfig{AckWait: 300 * time.Millisecond, MaxDeliver: 1})
+	r := newRig(t, record.RunConfig{AckWait: 300 * time.Millisecond, MaxDeliver: 1})
 	js := makeJobs("run", 2)
 	r.submit(js, 1, 2, 0)
 	k, _ := r.worker(quick("a"))
 	tap(k, func(m jetstream.Msg) jetstream.Msg { return &tappedMsg{Msg: m, mute: true} })
 	r.ok(r.next(k).Fail(r.ctx, errBoom))
-	r.ok(r.next(k).Done(r.ctx, Totals{Documents: 3}))
+	r.ok(r.next(k).Done(r.ctx, record.Totals{Documents: 3}))
 	r.until("MaxDeliver", func() bool { q := r.queue(); return q.Messages == 2 && q.AckPending == 0 && q.Pending == 0 })
 	r.ok(r.c.sweep(r.ctx))
 	r.empty()
-	if s := r.wantState(js[0], StateDead, 1, 0); s.Error != "boom" {
+	if s := r.wantState(js[0], record.StateDead, 1, 0); s.Error != "boom" {
 		t.Errorf("the dead job's record says %q", s.Error)
 	}
-	if s := r.wantState(js[1], StateDone, 0, 0); s.Totals == nil || s.Totals.Documents != 3 {
+	if s := r.wantState(js[1], record.StateDone, 0, 0); s.Totals == nil || s.Totals.Documents != 3 {
 		t.Errorf("the done job's record: %+v", s)
 	}
 	if d := r.dead("run"); len(d) != 1 || d[0].ID != js[0].ID || d[0].Reason != "boom" {
@@ -113,7 +114,7 @@ func TestReaperKeepsWhatIsOnRecord(t *testing.T) {
 func TestTwoBuryTogether(t *testing.T) {
 	for _, when := range []int{1, 2} { // before the zombie finds out, and after
 		t.Run(fmt.Sprint(when), func(t *testing.T) {
-			r := newRig(t, RunConfig{AckWait: 400 * time.Millisecond})
+			r := newRig(t, record.RunConfig{AckWait: 400 * time.Millisecond})
 			js := makeJobs("run", 1)
 			r.submit(js, 1, 1, 0)
 			a, ac := r.worker(quick("zombie"))
@@ -128,7 +129,7 @@ func TestTwoBuryTogether(t *testing.T) {
 				// letter is out before the zombie looks at the record.
 				ac.js = &afterPublish{ac.js, func() {
 					holder()
-					_, err := r.c.putLetter(r.ctx, DeadLetter{Run: "run", ID: js[0].ID, Job: &js[0], Reason: "holder's"})
+					_, err := r.c.putLetter(r.ctx, record.DeadLetter{Run: "run", ID: js[0].ID, Job: &js[0], Reason: "holder's"})
 					r.ok(err)
 				}}
 				r.is(zombie.Fail(r.ctx, errBoom), ErrSuperseded)
@@ -143,7 +144,7 @@ func TestTwoBuryTogether(t *testing.T) {
 				bc.js = &afterPublish{bc.js, func() { once.Do(func() { r.ok(r.c.dropLetter(r.ctx, "run", js[0].ID)) }) }}
 				r.ok(l.Fail(r.ctx, errBoom))
 			}
-			r.wantState(js[0], StateDead, 1, 1)
+			r.wantState(js[0], record.StateDead, 1, 1)
 			if d := r.dead("run"); len(d) != 1 || d[0].Reason != "boom" {
 				t.Fatalf("dead letters %+v", d)
 			}

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"surprisal/internal/jobs/conn"
+	"surprisal/internal/jobs/record"
 	"surprisal/internal/score"
 )
 
@@ -167,7 +168,7 @@ func (t Topology) streams() []jetstream.StreamConfig {
 func (t Topology) buckets() []jetstream.KeyValueConfig {
 	return []jetstream.KeyValueConfig{
 		{Bucket: RunBucket, Description: "runs", History: 1, MaxValueSize: 64 << 10, Replicas: t.Replicas},
-		{Bucket: JobBucket, Description: "newest state of each job", History: 1, MaxValueSize: maxJobRecord, Replicas: t.Replicas},
+		{Bucket: JobBucket, Description: "newest state of each job", History: 1, MaxValueSize: record.MaxJobBytes, Replicas: t.Replicas},
 		{Bucket: WorkerBucket, Description: "workers alive", History: 1, MaxValueSize: 64 << 10, TTL: WorkerTTL, Replicas: t.Replicas},
 		{Bucket: LeaseBucket, Description: "dispatchers at work", History: 1, MaxValueSize: 4 << 10, TTL: LeaseTTL, Replicas: t.Replicas},
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"surprisal/internal/jobs/conn"
+	"surprisal/internal/jobs/record"
 	"testing"
 	"time"
 
@@ -14,7 +15,7 @@ import (
 // One test for each trap of long jobs on JetStream, named after it.
 
 func TestTrapPrefetch(t *testing.T) {
-	r := newRig(t, RunConfig{})
+	r := newRig(t, record.RunConfig{})
 	r.submit(makeJobs("run", 50), 1, 50, 0)
 	r.until("all are counted", func() bool { return r.queue().Pending == 50 })
 	a, _ := r.worker(quick("a"))
@@ -24,7 +25,7 @@ func TestTrapPrefetch(t *testing.T) {
 		t.Fatalf("a worker that asked for one job holds %d; %d are left", q.AckPending, q.Pending)
 	}
 	for range 49 {
-		r.ok(r.next(b).Done(r.ctx, Totals{}))
+		r.ok(r.next(b).Done(r.ctx, record.Totals{}))
 	}
 	// Nor does the server let anyone take more at once.
 	batch, err := r.handle().Fetch(50, jetstream.FetchMaxWait(time.Minute)) // a refusal ends it
@@ -38,19 +39,19 @@ func TestTrapPrefetch(t *testing.T) {
 }
 
 func TestTrapAckWaitRunsFromDelivery(t *testing.T) {
-	r := newRig(t, RunConfig{AckWait: 3 * time.Second}) // a busy machine may hold heartbeats up
+	r := newRig(t, record.RunConfig{AckWait: 3 * time.Second}) // a busy machine may hold heartbeats up
 	r.submit(makeJobs("run", 1), 1, 1, 0)
 	a, _ := r.worker(quick("a"))
 	b, _ := r.worker(quick("b"))
 	l := r.next(a)
 	// The worker has not called the lease at all: it is heartbeaten from receipt.
 	r.none(b, 7*time.Second)
-	r.ok(l.Done(r.ctx, Totals{}))
+	r.ok(l.Done(r.ctx, record.Totals{}))
 	r.empty()
 }
 
 func TestTrapWorkerVanishes(t *testing.T) {
-	r := newRig(t, RunConfig{AckWait: 500 * time.Millisecond})
+	r := newRig(t, record.RunConfig{AckWait: 500 * time.Millisecond})
 	js := makeJobs("run", 1)
 	r.submit(js, 1, 1, 0)
 	a, _ := r.worker(quick("a"))
@@ -64,23 +65,23 @@ func TestTrapWorkerVanishes(t *testing.T) {
 	if l.Attempt != 2 || l.Prior.Worker != "a" {
 		t.Fatalf("attempt %d after %q, want 2 after a", l.Attempt, l.Prior.Worker)
 	}
-	r.wantState(js[0], StateRunning, 0, 1)
-	r.ok(l.Done(r.ctx, Totals{Documents: 10}))
-	if s := r.wantState(js[0], StateDone, 0, 1); s.Totals.Documents != 10 || s.Worker != "b" {
+	r.wantState(js[0], record.StateRunning, 0, 1)
+	r.ok(l.Done(r.ctx, record.Totals{Documents: 10}))
+	if s := r.wantState(js[0], record.StateDone, 0, 1); s.Totals.Documents != 10 || s.Worker != "b" {
 		t.Fatalf("state %+v", s)
 	}
 	r.empty()
 }
 
 func TestTrapBackOffReplacesAckWait(t *testing.T) {
-	r := newRig(t, RunConfig{AckWait: 30 * time.Second})
+	r := newRig(t, record.RunConfig{AckWait: 30 * time.Second})
 	if cfg := r.handle().CachedInfo().Config; len(cfg.BackOff) != 0 || cfg.AckWait != 30*time.Second {
 		t.Fatalf("BackOff %v, AckWait %s", cfg.BackOff, cfg.AckWait)
 	}
 }
 
 func TestTrapBareNak(t *testing.T) {
-	r := newRig(t, RunConfig{MaxAttempts: 3})
+	r := newRig(t, record.RunConfig{MaxAttempts: 3})
 	js := makeJobs("run", 1)
 	r.submit(js, 1, 1, 0)
 	cfg := quick("a")
@@ -93,14 +94,14 @@ func TestTrapBareNak(t *testing.T) {
 		}
 		start := time.Now()
 		r.ok(l.Retry(r.ctx, errBoom))
-		r.wantState(js[0], StateFailed, i+1, 0)
+		r.wantState(js[0], record.StateFailed, i+1, 0)
 		l = r.next(k)
 		if d := time.Since(start); d < least { // 0.75 of the delay, doubled each time
 			t.Fatalf("attempt %d came after %s, want %s or more", l.Attempt, d, least)
 		}
 	}
 	r.ok(l.Retry(r.ctx, errBoom))
-	if s := r.wantState(js[0], StateDead, 3, 0); s.Error != "attempt 3 of 3 failed: boom" {
+	if s := r.wantState(js[0], record.StateDead, 3, 0); s.Error != "attempt 3 of 3 failed: boom" {
 		t.Fatalf("error %q", s.Error)
 	}
 	d := r.dead("run")
@@ -111,7 +112,7 @@ func TestTrapBareNak(t *testing.T) {
 }
 
 func TestTrapDelayedNaksHoldAckPending(t *testing.T) {
-	r := newRig(t, RunConfig{MaxAckPending: 2})
+	r := newRig(t, record.RunConfig{MaxAckPending: 2})
 	r.submit(makeJobs("run", 3), 1, 3, 0)
 	cfg := quick("a")
 	cfg.FetchWait, cfg.RetryDelay, cfg.IdleAfter = 400*time.Millisecond, 10*time.Second, 100*time.Millisecond
@@ -123,15 +124,15 @@ func TestTrapDelayedNaksHoldAckPending(t *testing.T) {
 		t.Fatalf("the worker does not say why it idles:\n%s", &r.log)
 	}
 	for range 3 {
-		r.ok(r.next(k).Done(r.ctx, Totals{}))
+		r.ok(r.next(k).Done(r.ctx, record.Totals{}))
 	}
-	if d := (RunConfig{}).withDefaults().MaxAckPending; d < 16384 {
+	if d := (record.RunConfig{}).WithDefaults().MaxAckPending; d < 16384 {
 		t.Fatalf("default MaxAckPending %d is not well above workers × jobs held or delayed", d)
 	}
 }
 
 func TestTrapHeartbeatLost(t *testing.T) {
-	r := newRig(t, RunConfig{AckWait: time.Second})
+	r := newRig(t, record.RunConfig{AckWait: time.Second})
 	r.submit(makeJobs("run", 1), 1, 1, 0)
 	cfg := quick("a")
 	cfg.Heartbeat = 500 * time.Millisecond // more than the queue bears
@@ -145,11 +146,11 @@ func TestTrapHeartbeatLost(t *testing.T) {
 	if 3*every > l.run.AckWait+time.Millisecond {
 		t.Fatal("one lost heartbeat loses the job")
 	}
-	r.ok(l.Done(r.ctx, Totals{}))
+	r.ok(l.Done(r.ctx, record.Totals{}))
 }
 
 func TestTrapHeartbeatLies(t *testing.T) {
-	r := newRig(t, RunConfig{AckWait: 3 * time.Second}) // a busy machine may hold heartbeats up
+	r := newRig(t, record.RunConfig{AckWait: 3 * time.Second}) // a busy machine may hold heartbeats up
 	js := makeJobs("run", 1)
 	r.submit(js, 1, 1, 0)
 	cfg := quick("hung")
@@ -172,14 +173,14 @@ func TestTrapHeartbeatLies(t *testing.T) {
 	}
 	// Its worker, awake again, may no longer send the job away from b.
 	r.is(l.Retry(r.ctx, context.Cause(l.Context())), ErrSuperseded)
-	r.wantState(js[0], StateRunning, 0, 1)
+	r.wantState(js[0], record.StateRunning, 0, 1)
 	r.none(a, time.Second)
-	r.ok(got.Done(r.ctx, Totals{}))
+	r.ok(got.Done(r.ctx, record.Totals{}))
 	r.empty()
 }
 
 func TestTrapStalledJobIsRetried(t *testing.T) {
-	r := newRig(t, RunConfig{AckWait: 5 * time.Second})
+	r := newRig(t, record.RunConfig{AckWait: 5 * time.Second})
 	js := makeJobs("run", 1)
 	r.submit(js, 1, 1, 0)
 	cfg := quick("a")
@@ -188,12 +189,12 @@ func TestTrapStalledJobIsRetried(t *testing.T) {
 	l := r.next(k)
 	<-l.Context().Done()
 	r.ok(l.Retry(r.ctx, context.Cause(l.Context())))
-	r.wantState(js[0], StateFailed, 1, 0)
-	r.ok(r.next(k).Done(r.ctx, Totals{}))
+	r.wantState(js[0], record.StateFailed, 1, 0)
+	r.ok(r.next(k).Done(r.ctx, record.Totals{}))
 }
 
 func TestTrapAckIsNoFence(t *testing.T) {
-	r := newRig(t, RunConfig{AckWait: 400 * time.Millisecond})
+	r := newRig(t, record.RunConfig{AckWait: 400 * time.Millisecond})
 	js := makeJobs("run", 1)
 	r.submit(js, 1, 1, 0)
 	a, _ := r.worker(quick("zombie"))
@@ -202,17 +203,17 @@ func TestTrapAckIsNoFence(t *testing.T) {
 	zombie.halted.Do(func() { close(zombie.halt) }) // frozen: no heartbeats, not settled
 	zombie.beats.Wait()
 	l := r.next(b)
-	r.ok(zombie.Done(r.ctx, Totals{Documents: 10, SumNLL: 1.5})) // the server takes its ack
+	r.ok(zombie.Done(r.ctx, record.Totals{Documents: 10, SumNLL: 1.5})) // the server takes its ack
 	r.empty()
-	r.ok(l.Done(r.ctx, Totals{Documents: 10, SumNLL: 1.5})) // and the rightful holder's
-	if s := r.wantState(js[0], StateDone, 0, 0); s.Totals.SumNLL != 1.5 {
+	r.ok(l.Done(r.ctx, record.Totals{Documents: 10, SumNLL: 1.5})) // and the rightful holder's
+	if s := r.wantState(js[0], record.StateDone, 0, 0); s.Totals.SumNLL != 1.5 {
 		t.Fatalf("totals %+v", s.Totals)
 	}
 	r.none(b, 500*time.Millisecond)
 }
 
 func TestTrapMaxDeliverKeepsTheMessage(t *testing.T) {
-	r := newRig(t, RunConfig{AckWait: 300 * time.Millisecond, MaxDeliver: 2})
+	r := newRig(t, record.RunConfig{AckWait: 300 * time.Millisecond, MaxDeliver: 2})
 	js := makeJobs("run", 1)
 	r.submit(js, 1, 1, 0)
 	k, _ := r.worker(quick("a"))
@@ -232,10 +233,10 @@ func TestTrapMaxDeliverKeepsTheMessage(t *testing.T) {
 	if d.ID != js[0].ID || d.Job == nil || d.Deliveries != 2 || d.Worker != "" {
 		t.Fatalf("dead letter %+v", d)
 	}
-	r.wantState(js[0], StateDead, 0, 2) // both workers vanished
-	r.submit(js, 2, 1, 0)               // and a person can submit it again
-	r.ok(r.next(k).Done(r.ctx, Totals{}))
-	r.wantState(js[0], StateDone, 0, 0)
+	r.wantState(js[0], record.StateDead, 0, 2) // both workers vanished
+	r.submit(js, 2, 1, 0)                      // and a person can submit it again
+	r.ok(r.next(k).Done(r.ctx, record.Totals{}))
+	r.wantState(js[0], record.StateDone, 0, 0)
 	if d := r.dead("run"); len(d) != 0 {
 		t.Fatalf("the letter of a job that is done stayed: %+v", d)
 	}
@@ -244,12 +245,12 @@ func TestTrapMaxDeliverKeepsTheMessage(t *testing.T) {
 }
 
 func TestTrapMaxDeliverAdvisoryLost(t *testing.T) {
-	r := newRig(t, RunConfig{AckWait: 300 * time.Millisecond, MaxDeliver: 1})
+	r := newRig(t, record.RunConfig{AckWait: 300 * time.Millisecond, MaxDeliver: 1})
 	js := makeJobs("run", 3)
 	r.submit(js, 1, 3, 0)
 	k, _ := r.worker(quick("a"))
 	vanish(r.next(k))
-	r.ok(r.next(k).Done(r.ctx, Totals{}))
+	r.ok(r.next(k).Done(r.ctx, record.Totals{}))
 	vanish(r.next(k))
 	r.until("MaxDeliver", func() bool { q := r.queue(); return q.Messages == 2 && q.AckPending == 0 })
 	r.ok(r.c.js.DeleteStream(r.ctx, EventStream))
@@ -262,7 +263,7 @@ func TestTrapMaxDeliverAdvisoryLost(t *testing.T) {
 }
 
 func TestTrapJobKillsItsWorkers(t *testing.T) {
-	r := newRig(t, RunConfig{AckWait: 200 * time.Millisecond, MaxLost: 3})
+	r := newRig(t, record.RunConfig{AckWait: 200 * time.Millisecond, MaxLost: 3})
 	js := makeJobs("run", 1)
 	r.submit(js, 1, 1, 0)
 	k, _ := r.worker(quick("a"))
@@ -273,8 +274,8 @@ func TestTrapJobKillsItsWorkers(t *testing.T) {
 		}
 		vanish(l)
 	}
-	r.until("the fourth finds it over", func() bool { r.none(k, 600*time.Millisecond); return r.state(js[0]).State != StateRunning })
-	r.wantState(js[0], StateDead, 0, 3)
+	r.until("the fourth finds it over", func() bool { r.none(k, 600*time.Millisecond); return r.state(js[0]).State != record.StateRunning })
+	r.wantState(js[0], record.StateDead, 0, 3)
 	if d := r.dead("run"); len(d) != 1 || d[0].Attempts != 3 {
 		t.Fatalf("dead letters %+v", d)
 	}
@@ -282,7 +283,7 @@ func TestTrapJobKillsItsWorkers(t *testing.T) {
 }
 
 func TestTrapDrainsAreNotAttempts(t *testing.T) {
-	r := newRig(t, RunConfig{MaxAttempts: 2, MaxLost: 2})
+	r := newRig(t, record.RunConfig{MaxAttempts: 2, MaxLost: 2})
 	js := makeJobs("run", 1)
 	r.submit(js, 1, 1, 0)
 	cfg := quick("a")
@@ -294,7 +295,7 @@ func TestTrapDrainsAreNotAttempts(t *testing.T) {
 			t.Fatalf("attempt %d, want 1", l.Attempt)
 		}
 		r.ok(l.Abandon(r.ctx))
-		r.wantState(js[0], StateWaiting, 0, 0)
+		r.wantState(js[0], record.StateWaiting, 0, 0)
 	}
 	start := time.Now()
 	l := r.next(k)
@@ -302,15 +303,15 @@ func TestTrapDrainsAreNotAttempts(t *testing.T) {
 		t.Fatalf("a job given back waited %s", d)
 	}
 	r.ok(l.Decline(r.ctx, "needs cuda"))
-	if s := r.wantState(js[0], StateWaiting, 0, 0); s.Error != "declined: needs cuda" {
+	if s := r.wantState(js[0], record.StateWaiting, 0, 0); s.Error != "declined: needs cuda" {
 		t.Fatalf("error %q", s.Error)
 	}
 	r.none(k, 300*time.Millisecond)
-	r.ok(r.next(k).Done(r.ctx, Totals{}))
+	r.ok(r.next(k).Done(r.ctx, record.Totals{}))
 }
 
 func TestTrapWorkQueueHasOneConsumerASubject(t *testing.T) {
-	r := newRig(t, RunConfig{})
+	r := newRig(t, record.RunConfig{})
 	for _, filter := range []string{"", jobSubject("run", "*"), jobSubjects} {
 		_, err := r.c.js.CreateConsumer(r.ctx, JobStream, jetstream.ConsumerConfig{
 			Durable: "second", AckPolicy: jetstream.AckExplicitPolicy, FilterSubject: filter,
@@ -332,13 +333,13 @@ func TestTrapWorkQueueHasOneConsumerASubject(t *testing.T) {
 }
 
 func TestTrapDedupeWindow(t *testing.T) {
-	r := newRig(t, RunConfig{})
+	r := newRig(t, record.RunConfig{})
 	js := makeJobs("run", 4)
 	r.submit(js, 1, 4, 0)
 	r.submit(js, 1, 0, 4) // inside the window, same id
 	k, _ := r.worker(quick("a"))
 	gone := r.next(k)
-	r.ok(gone.Done(r.ctx, Totals{}))
+	r.ok(gone.Done(r.ctx, record.Totals{}))
 	// The same epoch again: the server would drop the job, and we say so.
 	q, a, err := r.c.Submit(r.ctx, slices.Values(js), 1)
 	r.is(err, ErrEpochUsed)
@@ -352,7 +353,7 @@ func TestTrapDedupeWindow(t *testing.T) {
 }
 
 func TestTrapDedupeForgets(t *testing.T) {
-	r := newRigWith(t, Topology{Duplicates: 200 * time.Millisecond}, RunConfig{})
+	r := newRigWith(t, Topology{Duplicates: 200 * time.Millisecond}, record.RunConfig{})
 	js := makeJobs("run", 4)
 	r.submit(js, 1, 4, 0)
 	time.Sleep(600 * time.Millisecond)
@@ -363,28 +364,28 @@ func TestTrapDedupeForgets(t *testing.T) {
 }
 
 func TestTrapPerSubjectLimit(t *testing.T) {
-	r := newRig(t, RunConfig{})
+	r := newRig(t, record.RunConfig{})
 	js := makeJobs("run", 2)
 	r.submit(js, 1, 2, 0)
 	r.submit(js, 2, 0, 2) // 10077
 	k, _ := r.worker(quick("a"))
 	l := r.next(k)
 	r.submit(js, 3, 0, 2) // one of them in a worker's hands
-	r.ok(l.Done(r.ctx, Totals{}))
+	r.ok(l.Done(r.ctx, record.Totals{}))
 	r.submit(js, 4, 1, 1) // accepted again once acked
 }
 
 func TestTrapUpdateRewritesALiveDurable(t *testing.T) {
-	r := newRig(t, RunConfig{AckWait: 20 * time.Second, MaxAttempts: 3})
+	r := newRig(t, record.RunConfig{AckWait: 20 * time.Second, MaxAttempts: 3})
 	r.submit(makeJobs("run", 2), 1, 2, 0)
 	k, _ := r.worker(quick("a"))
 	l := r.next(k)
 	get := func() jetstream.ConsumerConfig {
 		return r.handle().CachedInfo().Config
 	}
-	open := func(cfg RunConfig) error { return r.c.OpenRun(r.ctx, "run", 0, cfg, RunConfig{}) }
-	r.ok(open(RunConfig{}))                          // as it is
-	r.ok(open(RunConfig{AckWait: 20 * time.Second})) // the same
+	open := func(cfg record.RunConfig) error { return r.c.OpenRun(r.ctx, "run", 0, cfg, record.RunConfig{}) }
+	r.ok(open(record.RunConfig{}))                          // as it is
+	r.ok(open(record.RunConfig{AckWait: 20 * time.Second})) // the same
 	drifts := func(err error) {
 		t.Helper()
 		r.is(err, ErrDrift)
@@ -393,7 +394,7 @@ func TestTrapUpdateRewritesALiveDurable(t *testing.T) {
 			t.Fatalf("%v does not say what differs", err)
 		}
 	}
-	for _, cfg := range []RunConfig{{AckWait: 30 * time.Second}, {MaxAttempts: 7}, {MaxDeliver: 9}, {MaxAckPending: 9}} {
+	for _, cfg := range []record.RunConfig{{AckWait: 30 * time.Second}, {MaxAttempts: 7}, {MaxDeliver: 9}, {MaxAckPending: 9}} {
 		drifts(open(cfg))
 	}
 	drifts(r.c.Setup(r.ctx, Topology{Duplicates: time.Minute}))
@@ -404,17 +405,17 @@ func TestTrapUpdateRewritesALiveDurable(t *testing.T) {
 		t.Fatalf("the worker lives on %+v", l.run)
 	}
 	// A priority is no setting that workers live on.
-	r.ok(r.c.OpenRun(r.ctx, "run", 7, RunConfig{}, RunConfig{}))
+	r.ok(r.c.OpenRun(r.ctx, "run", 7, record.RunConfig{}, record.RunConfig{}))
 	if cfg := get(); cfg.AckWait != 20*time.Second || cfg.Metadata[metaPriority] != "7" || cfg.MaxAckPending != 65536 {
 		t.Fatalf("after a change of priority: %+v", cfg)
 	}
-	r.ok(l.Done(r.ctx, Totals{}))
+	r.ok(l.Done(r.ctx, record.Totals{}))
 	// Changed by someone else, a worker refuses it.
 	cfg := get()
 	cfg.MaxAckPending, cfg.Metadata[metaMonitorAcks] = 5, "7"
 	_, err := r.c.js.UpdateConsumer(r.ctx, JobStream, cfg)
 	r.ok(err)
-	drifts(open(RunConfig{}))
+	drifts(open(record.RunConfig{}))
 	b, _ := r.worker(quick("b"))
 	r.none(b, time.Second)
 	if !r.log.has("no jobs are taken of this run") {
@@ -423,7 +424,7 @@ func TestTrapUpdateRewritesALiveDurable(t *testing.T) {
 }
 
 func TestTrapSilenceWithMessagesPending(t *testing.T) {
-	r := newRig(t, RunConfig{})
+	r := newRig(t, record.RunConfig{})
 	r.submit(makeJobs("run", 1), 1, 1, 0)
 	cfg := quick("a")
 	cfg.IdleAfter = 200 * time.Millisecond
@@ -439,18 +440,18 @@ func TestTrapSilenceWithMessagesPending(t *testing.T) {
 		}
 		return k.pull(ctx, run, wait)
 	}
-	r.ok(r.next(k).Done(r.ctx, Totals{}))
+	r.ok(r.next(k).Done(r.ctx, record.Totals{}))
 	if !r.log.has("taking new handles") || !r.log.has("reconnecting") {
 		t.Fatalf("log:\n%s", &r.log)
 	}
 }
 
 func TestTrapQueueIsDisposable(t *testing.T) {
-	r := newRig(t, RunConfig{})
+	r := newRig(t, record.RunConfig{})
 	js := makeJobs("run", 3)
 	r.submit(js, 1, 3, 0)
 	k, _ := r.worker(quick("a"))
-	r.ok(r.next(k).Done(r.ctx, Totals{}))
+	r.ok(r.next(k).Done(r.ctx, record.Totals{}))
 	for _, s := range []string{JobStream, DeadStream, EventStream, "KV_" + JobBucket, "KV_" + RunBucket, "KV_" + WorkerBucket, "KV_" + LeaseBucket} {
 		r.ok(r.c.js.DeleteStream(r.ctx, s))
 	}
@@ -468,7 +469,7 @@ func TestTrapQueueIsDisposable(t *testing.T) {
 	r.ok(r.c.Setup(r.ctx, Topology{}))
 	r.open("run", 0)
 	r.submit(js[1:], 1, 2, 0)
-	r.ok((<-got).Done(r.ctx, Totals{}))
-	r.ok(r.next(k).Done(r.ctx, Totals{}))
+	r.ok((<-got).Done(r.ctx, record.Totals{}))
+	r.ok(r.next(k).Done(r.ctx, record.Totals{}))
 	r.empty()
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"surprisal/internal/jobs/record"
 	"surprisal/internal/score"
 )
 
@@ -14,7 +15,7 @@ import (
 // once they are all told, then state for each change, until ctx ends; it returns
 // ctx's cause then. A record may be told twice. It holds a few hundred records at
 // most, goes on through reconnects, and waits for state, which may take its time.
-func (c *Client) WatchRun(ctx context.Context, run string, state func(JobState), current func()) error {
+func (c *Client) WatchRun(ctx context.Context, run string, state func(record.Job), current func()) error {
 	if !score.ValidRunID(run) {
 		return fmt.Errorf("watch run: %q is not a run id", run)
 	}
@@ -24,7 +25,7 @@ func (c *Client) WatchRun(ctx context.Context, run string, state func(JobState),
 			if deleted(m) {
 				return nil
 			}
-			s, err := DecodeJobState(m.Data())
+			s, err := record.DecodeJob(m.Data())
 			if err != nil {
 				c.log.Warn().Err(err).Str("subject", m.Subject()).Msg("record skipped")
 				return nil
@@ -58,9 +59,9 @@ func (c *Client) RecordsSince(ctx context.Context) (time.Time, error) {
 
 // JobStates lists the newest record of each of the run's jobs, through state. A
 // job that no worker has taken has none.
-func (c *Client) JobStates(ctx context.Context, run string, state func(JobState)) error {
+func (c *Client) JobStates(ctx context.Context, run string, state func(record.Job)) error {
 	if !score.ValidRunID(run) {
 		return fmt.Errorf("list jobs: %q is not a run id", run)
 	}
-	return c.fail("list jobs of run "+run, list(ctx, c, "KV_"+JobBucket, "$KV."+JobBucket+"."+run+".*", DecodeJobState, state))
+	return c.fail("list jobs of run "+run, list(ctx, c, "KV_"+JobBucket, "$KV."+JobBucket+"."+run+".*", record.DecodeJob, state))
 }

@@ -9,25 +9,26 @@ import (
 	"testing"
 	"time"
 
+	"surprisal/internal/jobs/record"
 	"surprisal/internal/score"
 )
 
 func TestWatchRun(t *testing.T) {
-	r := newRig(t, RunConfig{})
+	r := newRig(t, record.RunConfig{})
 	js := makeJobs("run", 600)
 	r.submit(js, 1, len(js), 0)
 	r.submit(makeJobs("other", 1), 1, 1, 0)
 	k, _ := r.worker(quick("a"))
 	for range 300 {
-		r.ok(r.next(k).Done(r.ctx, Totals{Documents: 10}))
+		r.ok(r.next(k).Done(r.ctx, record.Totals{Documents: 10}))
 	}
 	var mu sync.Mutex
-	states := map[string]State{}
+	states := map[string]record.State{}
 	told := -1
 	ctx, cancel := context.WithCancel(r.ctx)
 	done := make(chan error, 1)
 	go func() {
-		done <- r.c.WatchRun(ctx, "run", func(s JobState) {
+		done <- r.c.WatchRun(ctx, "run", func(s record.Job) {
 			mu.Lock()
 			defer mu.Unlock()
 			states[s.Job] = s.State
@@ -40,7 +41,7 @@ func TestWatchRun(t *testing.T) {
 			told = len(states)
 		})
 	}()
-	count := func(want State) (n int) {
+	count := func(want record.State) (n int) {
 		mu.Lock()
 		defer mu.Unlock()
 		for _, s := range states {
@@ -55,25 +56,25 @@ func TestWatchRun(t *testing.T) {
 		t.Fatalf("%d states told at first, want 300", told)
 	}
 	l := r.next(k)
-	r.until("running is told", func() bool { return count(StateRunning) == 1 })
+	r.until("running is told", func() bool { return count(record.StateRunning) == 1 })
 	r.ok(l.Retry(r.ctx, errBoom))
-	r.until("failed is told", func() bool { return count(StateFailed) == 1 })
+	r.until("failed is told", func() bool { return count(record.StateFailed) == 1 })
 
 	r.srv.Shutdown() // it goes on after a restart
 	time.Sleep(200 * time.Millisecond)
 	r.startServer()
 	for range 300 {
-		r.ok(r.next(k).Done(r.ctx, Totals{Documents: 10}))
+		r.ok(r.next(k).Done(r.ctx, record.Totals{Documents: 10}))
 	}
-	r.until("all are done", func() bool { return count(StateDone) == 600 })
+	r.until("all are done", func() bool { return count(record.StateDone) == 600 })
 	cancel()
 	r.is(<-done, context.Canceled)
 }
 
 func TestWatchRunEmpty(t *testing.T) {
-	r := newRig(t, RunConfig{})
+	r := newRig(t, record.RunConfig{})
 	ctx, cancel := context.WithCancel(r.ctx)
-	err := r.c.WatchRun(ctx, "run", func(JobState) { t.Error("a state") }, cancel)
+	err := r.c.WatchRun(ctx, "run", func(record.Job) { t.Error("a state") }, cancel)
 	r.is(err, context.Canceled)
 	if err := r.c.WatchRun(r.ctx, "*", nil, nil); err == nil {
 		t.Fatal("a wildcard was taken")
@@ -82,18 +83,18 @@ func TestWatchRunEmpty(t *testing.T) {
 
 // A watcher slower than the updates sees the newest of each in the end.
 func TestWatchSlowReader(t *testing.T) {
-	r := newRig(t, RunConfig{})
+	r := newRig(t, record.RunConfig{})
 	kv, err := r.c.bucket(r.ctx, JobBucket)
 	r.ok(err)
-	put := func(i int, st State) {
-		s := JobState{Run: "run", Job: score.JobID("run", score.Input{}, int64(i), int64(i)), State: st}
+	put := func(i int, st record.State) {
+		s := record.Job{Run: "run", Job: score.JobID("run", score.Input{}, int64(i), int64(i)), State: st}
 		b, err := s.Encode()
 		r.ok(err)
-		_, err = kv.Put(r.ctx, s.key(), b)
+		_, err = kv.Put(r.ctx, s.Key(), b)
 		r.ok(err)
 	}
 	for i := range 100 {
-		put(i, StateRunning)
+		put(i, record.StateRunning)
 	}
 	ctx, cancel := context.WithCancel(r.ctx)
 	defer cancel()
@@ -101,14 +102,14 @@ func TestWatchSlowReader(t *testing.T) {
 	go func() {
 		<-first
 		for i := range 100 {
-			put(i, StateDone)
+			put(i, record.StateDone)
 		}
 	}()
 	done := map[string]bool{}
 	var once sync.Once
-	err = r.c.WatchRun(ctx, "run", func(s JobState) {
+	err = r.c.WatchRun(ctx, "run", func(s record.Job) {
 		once.Do(func() { close(first); time.Sleep(time.Second) })
-		if s.State == StateDone {
+		if s.State == record.StateDone {
 			if done[s.Job] = true; len(done) == 100 {
 				cancel()
 			}
@@ -118,13 +119,13 @@ func TestWatchSlowReader(t *testing.T) {
 }
 
 func TestRuns(t *testing.T) {
-	r := newRig(t, RunConfig{})
+	r := newRig(t, record.RunConfig{})
 	m := manifest("one", 7)
 	for range 40 {
 		m.Inputs = append(m.Inputs, "/more")
 	}
-	rec := NewRunRecord(m)
-	if rec.Jobs != 7 || rec.Rows != 70 || len(rec.Inputs) != 16 || rec.InputCount != 41 || rec.State != RunPlanned {
+	rec := record.NewRun(m)
+	if rec.Jobs != 7 || rec.Rows != 70 || len(rec.Inputs) != 16 || rec.InputCount != 41 || rec.State != record.RunPlanned {
 		t.Fatalf("record %+v", rec)
 	}
 	_, err := r.c.Run(r.ctx, "one")
@@ -133,7 +134,7 @@ func TestRuns(t *testing.T) {
 	r.is(r.c.PutRun(r.ctx, rec), ErrRunExists)
 	second := manifest("two", 1)
 	second.Created = "2024-01-01T00:00:00Z"
-	r.ok(r.c.PutRun(r.ctx, NewRunRecord(second)))
+	r.ok(r.c.PutRun(r.ctx, record.NewRun(second)))
 	runs, err := r.c.Runs(r.ctx)
 	r.ok(err)
 	if len(runs) != 2 || runs[0].ID != "two" || runs[1].ID != "one" {
@@ -159,22 +160,22 @@ func TestRuns(t *testing.T) {
 	if !slices.Equal(epochs, []uint64{1, 2, 3, 4, 5, 6, 7, 8}) {
 		t.Fatalf("epochs %v", epochs)
 	}
-	_, err = r.c.UpdateRun(r.ctx, "one", func(*RunRecord) error { return errBoom })
+	_, err = r.c.UpdateRun(r.ctx, "one", func(*record.Run) error { return errBoom })
 	r.is(err, errBoom)
-	got, err := r.c.UpdateRun(r.ctx, "one", func(x *RunRecord) error { x.State = RunRunning; return nil })
+	got, err := r.c.UpdateRun(r.ctx, "one", func(x *record.Run) error { x.State = record.RunRunning; return nil })
 	r.ok(err)
-	if got.State != RunRunning || got.Epoch != 8 || got.Options.TextColumn != "text" || got.State.Final() {
+	if got.State != record.RunRunning || got.Epoch != 8 || got.Options.TextColumn != "text" || got.State.Final() {
 		t.Fatalf("run %+v", got)
 	}
-	_, err = r.c.UpdateRun(r.ctx, "three", func(*RunRecord) error { return nil })
+	_, err = r.c.UpdateRun(r.ctx, "three", func(*record.Run) error { return nil })
 	r.is(err, ErrNoRun)
 }
 
 func TestWorkers(t *testing.T) {
-	r := newRig(t, RunConfig{})
-	r.ok(r.c.PutWorker(r.ctx, WorkerRecord{ID: "b", Host: "h", PID: 7, Engine: "cpu", TokensPerSec: 1.5, Progress: []JobProgress{{Run: "run", Job: "job", Tokens: 5}}}))
-	r.ok(r.c.PutWorker(r.ctx, WorkerRecord{ID: "a"}))
-	if err := r.c.PutWorker(r.ctx, WorkerRecord{ID: "a b.>"}); err == nil {
+	r := newRig(t, record.RunConfig{})
+	r.ok(r.c.PutWorker(r.ctx, record.Worker{ID: "b", Host: "h", PID: 7, Engine: "cpu", TokensPerSec: 1.5, Progress: []record.Progress{{Run: "run", Job: "job", Tokens: 5}}}))
+	r.ok(r.c.PutWorker(r.ctx, record.Worker{ID: "a"}))
+	if err := r.c.PutWorker(r.ctx, record.Worker{ID: "a b.>"}); err == nil {
 		t.Fatal("a bad id was taken")
 	}
 	ws, err := r.c.Workers(r.ctx)
@@ -192,7 +193,7 @@ func TestWorkers(t *testing.T) {
 }
 
 func TestBadRecordsAreSkipped(t *testing.T) {
-	r := newRig(t, RunConfig{})
+	r := newRig(t, record.RunConfig{})
 	js := makeJobs("run", 1)
 	for bucket, key := range map[string]string{RunBucket: "run", WorkerBucket: "w", JobBucket: "run." + js[0].ID} {
 		kv, err := r.c.bucket(r.ctx, bucket)
@@ -208,16 +209,16 @@ func TestBadRecordsAreSkipped(t *testing.T) {
 		t.Fatalf("%v %v", runs, ws)
 	}
 	_, err = r.c.Run(r.ctx, "run")
-	r.is(err, ErrBadRecord)
-	r.ok(r.c.JobStates(r.ctx, "run", func(JobState) { t.Error("a bad record was told") }))
+	r.is(err, record.ErrBad)
+	r.ok(r.c.JobStates(r.ctx, "run", func(record.Job) { t.Error("a bad record was told") }))
 	r.submit(js, 1, 1, 0)
 	k, _ := r.worker(quick("a"))
-	r.ok(r.next(k).Done(r.ctx, Totals{})) // a bad record does not hold a job up
-	r.wantState(js[0], StateDone, 0, 0)
+	r.ok(r.next(k).Done(r.ctx, record.Totals{})) // a bad record does not hold a job up
+	r.wantState(js[0], record.StateDone, 0, 0)
 }
 
 func FuzzDecodeJobState(f *testing.F) {
-	b, err := JobState{Run: "run", Job: "job", State: StateDone, Totals: &Totals{SumNLL: 1.5}}.Encode()
+	b, err := record.Job{Run: "run", Job: "job", State: record.StateDone, Totals: &record.Totals{SumNLL: 1.5}}.Encode()
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -225,9 +226,9 @@ func FuzzDecodeJobState(f *testing.F) {
 	f.Add([]byte(`{"v":1}`))
 	f.Add([]byte("\xff"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		s, err := DecodeJobState(b)
+		s, err := record.DecodeJob(b)
 		if err != nil {
-			if !errors.Is(err, ErrBadRecord) {
+			if !errors.Is(err, record.ErrBad) {
 				t.Fatalf("error of no kind: %v", err)
 			}
 			return
@@ -236,13 +237,13 @@ func FuzzDecodeJobState(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		u, err := DecodeJobState(again)
+		u, err := record.DecodeJob(again)
 		if err != nil {
 			t.Fatalf("%s: %v", again, err)
 		}
-		x, _ := json.Marshal(s.key())
-		y, _ := json.Marshal(u.key())
-		if string(x) != string(y) || s.State != u.State || s.attempts() != u.attempts() {
+		x, _ := json.Marshal(s.Key())
+		y, _ := json.Marshal(u.Key())
+		if string(x) != string(y) || s.State != u.State || s.Attempts() != u.Attempts() {
 			t.Fatalf("%+v became %+v", s, u)
 		}
 	})

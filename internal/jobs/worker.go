@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"surprisal/internal/jobs/record"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -17,11 +18,11 @@ import (
 const WorkerTTL = 30 * time.Second
 
 // PutWorker records a worker's sign of life.
-func (c *Client) PutWorker(ctx context.Context, w WorkerRecord) error {
-	if !validToken(w.ID) {
-		return fmt.Errorf("record worker: id %q: want 1 to 64 of a-z, A-Z, 0-9, - and _", clean(w.ID, 80))
+func (c *Client) PutWorker(ctx context.Context, w record.Worker) error {
+	if !record.ValidToken(w.ID) {
+		return fmt.Errorf("record worker: id %q: want 1 to 64 of a-z, A-Z, 0-9, - and _", record.Clean(w.ID, 80))
 	}
-	b, err := w.encode()
+	b, err := w.Encode()
 	if err != nil {
 		return fmt.Errorf("record worker: %w", err)
 	}
@@ -47,15 +48,15 @@ func (c *Client) RemoveWorker(ctx context.Context, id string) error {
 }
 
 // Workers lists the workers alive, by id.
-func (c *Client) Workers(ctx context.Context) ([]WorkerRecord, error) {
-	var workers []WorkerRecord
-	err := list(ctx, c, "KV_"+WorkerBucket, "$KV."+WorkerBucket+".*", decodeWorkerRecord, func(w WorkerRecord) { workers = append(workers, w) })
+func (c *Client) Workers(ctx context.Context) ([]record.Worker, error) {
+	var workers []record.Worker
+	err := list(ctx, c, "KV_"+WorkerBucket, "$KV."+WorkerBucket+".*", record.DecodeWorker, func(w record.Worker) { workers = append(workers, w) })
 	if err != nil {
 		return nil, c.fail("list workers", err)
 	}
-	slices.SortStableFunc(workers, func(a, b WorkerRecord) int {
+	slices.SortStableFunc(workers, func(a, b record.Worker) int {
 		return cmp.Or(strings.Compare(a.ID, b.ID), b.Updated.Compare(a.Updated))
 	})
 	// One that signs meanwhile may be told twice.
-	return slices.CompactFunc(workers, func(a, b WorkerRecord) bool { return a.ID == b.ID }), nil
+	return slices.CompactFunc(workers, func(a, b record.Worker) bool { return a.ID == b.ID }), nil
 }

@@ -2,10 +2,9 @@ package monitor
 
 import (
 	"maps"
+	"surprisal/internal/jobs/record"
 	"sync"
 	"time"
-
-	"surprisal/internal/jobs"
 )
 
 // following is a run whose jobs a Monitor follows, or counted once.
@@ -14,7 +13,7 @@ type following struct {
 	as         time.Time // when the run's record was last changed, as of the start
 	end        func()    // ends the watch; nil where none is on
 	leased     time.Time // when dispatcher was asked for
-	dispatcher *jobs.DispatcherRecord
+	dispatcher *record.Dispatcher
 
 	mu    sync.Mutex
 	over  bool // the watch has ended
@@ -63,14 +62,14 @@ func (f *following) current() {
 	f.whole = true
 }
 
-func (f *following) take(s jobs.JobState) {
+func (f *following) take(s record.Job) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.jobs.Take(s)
 }
 
 // newest is Tracker.newest, once all is known.
-func (f *following) newest(states []jobs.State, skip, limit int) (ids []string, more, ok bool) {
+func (f *following) newest(states []record.State, skip, limit int) (ids []string, more, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if !f.whole {
@@ -80,14 +79,14 @@ func (f *following) newest(states []jobs.State, skip, limit int) (ids []string, 
 }
 
 // status is how the run stands, as counted so far.
-func (f *following) status(r jobs.RunRecord) (RunStatus, RunMore) {
+func (f *following) status(r record.Run) (RunStatus, RunMore) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	t := f.jobs
 	counts := maps.Clone(t.count)
-	maps.DeleteFunc(counts, func(_ jobs.State, n int) bool { return n == 0 })
+	maps.DeleteFunc(counts, func(_ record.State, n int) bool { return n == 0 })
 	return RunStatus{Run: r, Jobs: counts, Documents: t.documents, Tokens: t.tokens, Dispatcher: f.dispatcher}, RunMore{
-		Counting: !f.whole && r.State != jobs.RunComplete, Failed: t.failed,
+		Counting: !f.whole && r.State != record.RunComplete, Failed: t.failed,
 		LastDone: t.lastDone, LastError: t.lastError, ErrorSince: t.errorSince,
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"surprisal/internal/jobs"
+	"surprisal/internal/jobs/record"
 	"surprisal/internal/place"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
@@ -21,15 +22,15 @@ import (
 
 // JobLine is a job in a list.
 type JobLine struct {
-	Job     string     `json:"job"`
-	State   jobs.State `json:"state"`
-	File    string     `json:"file,omitempty"` // empty where OUT's manifest is not to be read
-	First   int64      `json:"first"`
-	Last    int64      `json:"last"`
-	Attempt int        `json:"attempt,omitempty"`
-	Worker  string     `json:"worker,omitempty"`
-	Updated time.Time  `json:"updated,omitzero"`
-	Error   string     `json:"error,omitempty"`
+	Job     string       `json:"job"`
+	State   record.State `json:"state"`
+	File    string       `json:"file,omitempty"` // empty where OUT's manifest is not to be read
+	First   int64        `json:"first"`
+	Last    int64        `json:"last"`
+	Attempt int          `json:"attempt,omitempty"`
+	Worker  string       `json:"worker,omitempty"`
+	Updated time.Time    `json:"updated,omitzero"`
+	Error   string       `json:"error,omitempty"`
 	// Documents and Tokens of a job that is done, as its worker counted them.
 	Documents int64 `json:"documents,omitempty"`
 	Tokens    int64 `json:"tokens,omitempty"`
@@ -38,24 +39,24 @@ type JobLine struct {
 // ListRequest is what to list.
 type ListRequest struct {
 	Out    string
-	Run    string       // with Client; where OUT is not to be read there is nothing else
-	Client *jobs.Client // nil: OUT alone tells what is done
-	States []jobs.State // none: all
-	Skip   int          // so many are left out first
-	Limit  int          // 0: all
+	Run    string         // with Client; where OUT is not to be read there is nothing else
+	Client *jobs.Client   // nil: OUT alone tells what is done
+	States []record.State // none: all
+	Skip   int            // so many are left out first
+	Limit  int            // 0: all
 	// Newest tells those that have a record in the order of their last change,
 	// the newest first. It holds Skip+Limit of them.
 	Newest bool
 	// Newer gives the jobs to tell of, where it knows them, as Monitor.Newest does: a
 	// list of few jobs of a million doesn't read all their records then.
-	Newer func(run string, states []jobs.State, skip, limit int) (ids []string, more, ok bool)
+	Newer func(run string, states []record.State, skip, limit int) (ids []string, more, ok bool)
 }
 
 // errLimit ends a list early.
 var errLimit = errors.New("limit")
 
 // JobStateNames are the states that a list may be asked for.
-var JobStateNames = []jobs.State{StateQueued, jobs.StateRunning, jobs.StateWaiting, jobs.StateFailed, jobs.StateDone, jobs.StateDead}
+var JobStateNames = []record.State{StateQueued, record.StateRunning, record.StateWaiting, record.StateFailed, record.StateDone, record.StateDead}
 
 // ListJobs tells each job once to do: first those that have a record, in the order
 // of their last change, then those that OUT holds, then the queued ones in the
@@ -86,7 +87,7 @@ type lister struct {
 	told    int             // those skipped among them
 }
 
-func (l *lister) wants(s jobs.State) bool {
+func (l *lister) wants(s record.State) bool {
 	return len(l.req.States) == 0 || slices.Contains(l.req.States, s)
 }
 
@@ -127,7 +128,7 @@ func (l *lister) list(ctx context.Context) error {
 	if l.req.Client != nil && l.req.Newest && l.req.Newer != nil && l.req.Limit > 0 && len(l.req.States) > 0 {
 		ids, more, ok := l.req.Newer(l.req.Run, l.req.States, l.req.Skip, l.req.Limit)
 		// Of a page that is not full, files without a record may be the rest.
-		if ok && (len(ids) == l.req.Limit || !l.wants(jobs.StateDone)) {
+		if ok && (len(ids) == l.req.Limit || !l.wants(record.StateDone)) {
 			return l.known(ctx, ids, more)
 		}
 	}
@@ -136,7 +137,7 @@ func (l *lister) list(ctx context.Context) error {
 			return err
 		}
 	}
-	if l.m == nil || !l.wants(StateQueued) && !l.wants(jobs.StateDone) {
+	if l.m == nil || !l.wants(StateQueued) && !l.wants(record.StateDone) {
 		return nil
 	}
 	if err := l.outputs(ctx); err != nil {
@@ -151,7 +152,7 @@ const recordsAtOnce = 8
 // known tells of these jobs, which come after those to skip. One whose state has
 // changed meanwhile is told as it is.
 func (l *lister) known(ctx context.Context, ids []string, more bool) error {
-	states := make([]*jobs.JobState, len(ids))
+	states := make([]*record.Job, len(ids))
 	ask, asked := errgroup.WithContext(ctx)
 	ask.SetLimit(recordsAtOnce)
 	for i, id := range ids {
@@ -184,7 +185,7 @@ func (l *lister) known(ctx context.Context, ids []string, more bool) error {
 }
 
 // record is a job's record as a line; told is true for one that was a line before.
-func (l *lister) record(s jobs.JobState) (j JobLine, told bool) {
+func (l *lister) record(s record.Job) (j JobLine, told bool) {
 	j = JobLine{Job: s.Job, State: s.State, Attempt: s.Attempt, Worker: s.Worker, Updated: s.Updated, Error: s.Error, Last: -1}
 	if s.Totals != nil {
 		j.Documents, j.Tokens = s.Totals.Documents, s.Totals.Tokens
@@ -203,7 +204,7 @@ func (l *lister) record(s jobs.JobState) (j JobLine, told bool) {
 }
 
 // mark notes that a job is a line, and reports whether it was one before.
-func (l *lister) mark(i int32, s jobs.State) (before bool) {
+func (l *lister) mark(i int32, s record.State) (before bool) {
 	before = l.tracked.state(i) != StateQueued
 	l.tracked.set(i, s, done{}, "")
 	return before
@@ -225,7 +226,7 @@ func (l *lister) records(ctx context.Context) error {
 			return nil
 		}
 	}
-	err := l.req.Client.JobStates(scan, l.req.Run, func(s jobs.JobState) {
+	err := l.req.Client.JobStates(scan, l.req.Run, func(s record.Job) {
 		if scan.Err() != nil {
 			return
 		}
@@ -265,17 +266,17 @@ func (l *lister) outputs(ctx context.Context) error {
 		if !ok {
 			continue
 		}
-		if i, ok := l.tracked.find(j.ID); !ok || l.mark(i, jobs.StateDone) {
+		if i, ok := l.tracked.find(j.ID); !ok || l.mark(i, record.StateDone) {
 			continue
 		}
-		if err := l.tell(line(j, jobs.StateDone)); err != nil {
+		if err := l.tell(line(j, record.StateDone)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func line(j score.Job, s jobs.State) JobLine {
+func line(j score.Job, s record.State) JobLine {
 	return JobLine{Job: j.ID, State: s, File: j.Input.Rel, First: j.First, Last: j.Last}
 }
 
@@ -301,9 +302,9 @@ func (l *lister) queued(ctx context.Context) error {
 
 // JobDetail is all that is known of one job.
 type JobDetail struct {
-	Run   string     `json:"run"`
-	Job   string     `json:"job"`
-	State jobs.State `json:"state"`
+	Run   string       `json:"run"`
+	Job   string       `json:"job"`
+	State record.State `json:"state"`
 	// File, rows and Output are of the manifest, or of the dead letter.
 	File   string `json:"file,omitempty"`
 	Input  string `json:"input,omitempty"`
@@ -317,9 +318,9 @@ type JobDetail struct {
 	Failed    int64  `json:"failed_rows,omitempty"`
 	Digest    string `json:"digest,omitempty"`
 	// Queued is when its message was queued, if it still is.
-	Queued time.Time        `json:"queued,omitzero"`
-	Record *jobs.JobState   `json:"record,omitempty"`
-	Letter *jobs.DeadLetter `json:"dead_letter,omitempty"`
+	Queued time.Time          `json:"queued,omitzero"`
+	Record *record.Job        `json:"record,omitempty"`
+	Letter *record.DeadLetter `json:"dead_letter,omitempty"`
 }
 
 // GetJob asks for one job of a run, by its id or an unmistakable beginning of it.
@@ -351,7 +352,7 @@ func GetJob(ctx context.Context, client *jobs.Client, out, run, id string) (*Job
 	if client == nil {
 		d.State = StateQueued
 		if d.There == "committed" {
-			d.State = jobs.StateDone
+			d.State = record.StateDone
 		}
 		return d, nil
 	}
@@ -387,7 +388,7 @@ func (d *JobDetail) ask(ctx context.Context, client *jobs.Client, known bool) er
 	case errors.Is(err, jobs.ErrNoJob), errors.Is(err, jobs.ErrNotSetUp):
 		d.State = StateQueued
 		if d.There == "committed" {
-			d.State = jobs.StateDone
+			d.State = record.StateDone
 		}
 	default:
 		return err
@@ -413,9 +414,9 @@ func (d *JobDetail) ask(ctx context.Context, client *jobs.Client, known bool) er
 
 // NewestDead lists dead letters of a run, or of all with run "", the newest first:
 // limit of them after skip. It holds skip+limit and says how many there are.
-func NewestDead(ctx context.Context, client *jobs.Client, run string, skip, limit int) (letters []jobs.DeadLetter, total int, err error) {
-	last := newest[jobs.DeadLetter]{most: skip + limit}
-	err = client.DeadEach(ctx, run, func(d jobs.DeadLetter) { total++; last.add(d) })
+func NewestDead(ctx context.Context, client *jobs.Client, run string, skip, limit int) (letters []record.DeadLetter, total int, err error) {
+	last := newest[record.DeadLetter]{most: skip + limit}
+	err = client.DeadEach(ctx, run, func(d record.DeadLetter) { total++; last.add(d) })
 	if err != nil && !errors.Is(err, jobs.ErrNotSetUp) {
 		return nil, 0, err
 	}
@@ -456,11 +457,11 @@ func (n *newest[T]) backwards() iter.Seq[T] {
 }
 
 // DeadLetters lists a run's dead letters, or all with run "".
-func DeadLetters(ctx context.Context, client *jobs.Client, run string) ([]jobs.DeadLetter, error) {
+func DeadLetters(ctx context.Context, client *jobs.Client, run string) ([]record.DeadLetter, error) {
 	letters, err := client.Dead(ctx, run)
 	switch {
 	case errors.Is(err, jobs.ErrNotSetUp):
-		return []jobs.DeadLetter{}, nil
+		return []record.DeadLetter{}, nil
 	case err != nil:
 		return nil, err
 	case len(letters) > 0:
@@ -470,5 +471,5 @@ func DeadLetters(ctx context.Context, client *jobs.Client, run string) ([]jobs.D
 			return nil, err // a wrong id is no empty list
 		}
 	}
-	return []jobs.DeadLetter{}, nil
+	return []record.DeadLetter{}, nil
 }

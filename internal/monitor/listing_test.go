@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"surprisal/internal/jobs"
+	"surprisal/internal/jobs/record"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
 )
@@ -62,7 +62,7 @@ func TestListMillionJobs(t *testing.T) {
 		}
 	}()
 	n, began := 0, time.Now()
-	more, err := ListJobs(t.Context(), ListRequest{Out: out, States: []jobs.State{StateQueued}}, func(j JobLine) error {
+	more, err := ListJobs(t.Context(), ListRequest{Out: out, States: []record.State{StateQueued}}, func(j JobLine) error {
 		n++
 		return nil
 	})

@@ -15,6 +15,7 @@ import (
 
 	"surprisal/internal/jobs"
 	"surprisal/internal/jobs/conn"
+	"surprisal/internal/jobs/record"
 )
 
 // Monitor keeps what GetStatus tells current for those who look on for hours: it
@@ -82,7 +83,7 @@ func New(client *jobs.Client, cfg Config) *Monitor {
 	cfg = cfg.withDefaults()
 	return &Monitor{
 		client: client, log: cfg.Log, every: cfg.Every, finals: make(chan struct{}, finalsAtOnce), runs: map[string]*following{}, rates: map[string]*workerRate{},
-		over: Overview{Status: Status{Runs: []RunStatus{}, Workers: []jobs.WorkerRecord{}}},
+		over: Overview{Status: Status{Runs: []RunStatus{}, Workers: []record.Worker{}}},
 	}
 }
 
@@ -96,7 +97,7 @@ func (m *Monitor) Overview() Overview {
 // Newest gives the ids of a run's jobs in these states, all of them states of
 // records, those whose record changed last first, and whether there are more. ok is
 // false where the monitor doesn't hold the run's jobs: it is over, or not read yet.
-func (m *Monitor) Newest(run string, states []jobs.State, skip, limit int) (ids []string, more, ok bool) {
+func (m *Monitor) Newest(run string, states []record.State, skip, limit int) (ids []string, more, ok bool) {
 	m.mu.Lock()
 	t := m.known[run]
 	m.mu.Unlock()
@@ -158,7 +159,7 @@ func (m *Monitor) look(ctx context.Context) error {
 		return slow(asked, err)
 	}
 	var queue jobs.QueueInfo
-	var workers []jobs.WorkerRecord
+	var workers []record.Worker
 	if !unset {
 		if queue, err = m.client.Queue(asked); err != nil && !errors.Is(err, jobs.ErrNotSetUp) {
 			return slow(asked, err)
@@ -174,7 +175,7 @@ func (m *Monitor) look(ctx context.Context) error {
 			inHand[h.Run] = true
 		}
 	}
-	over := Overview{Status: Status{Runs: []RunStatus{}, Queue: queue, Workers: append([]jobs.WorkerRecord{}, workers...)}, Seen: time.Now()}
+	over := Overview{Status: Status{Runs: []RunStatus{}, Queue: queue, Workers: append([]record.Worker{}, workers...)}, Seen: time.Now()}
 	for _, r := range records {
 		t := m.follow(ctx, r, inHand[r.ID])
 		if !r.State.Final() && time.Since(t.leased) > leaseEvery {
@@ -191,7 +192,7 @@ func (m *Monitor) look(ctx context.Context) error {
 		over.Runs, over.More = append(over.Runs, rs), append(over.More, more)
 	}
 	for id, t := range m.runs {
-		if !slices.ContainsFunc(records, func(r jobs.RunRecord) bool { return r.ID == id }) {
+		if !slices.ContainsFunc(records, func(r record.Run) bool { return r.ID == id }) {
 			t.stop()
 			delete(m.runs, id)
 		}
@@ -215,7 +216,7 @@ func slow(asked context.Context, err error) error {
 
 // follow has the run's jobs followed while the run lives or workers have it in
 // hand, and counted once where it is over.
-func (m *Monitor) follow(ctx context.Context, r jobs.RunRecord, inHand bool) *following {
+func (m *Monitor) follow(ctx context.Context, r record.Run, inHand bool) *following {
 	t := m.runs[r.ID]
 	if t == nil {
 		t = newFollowing()
@@ -227,7 +228,7 @@ func (m *Monitor) follow(ctx context.Context, r jobs.RunRecord, inHand bool) *fo
 		t.stop()
 		t.as = r.Updated
 	case t.on():
-	case live || r.State != jobs.RunComplete && !t.as.Equal(r.Updated):
+	case live || r.State != record.RunComplete && !t.as.Equal(r.Updated):
 		// Anew: what it had may be of another stream.
 		t.reset(r.Updated)
 		if !live {
@@ -271,7 +272,7 @@ type workerRate struct {
 
 // smooth puts each worker's rate over the last seconds in the place of the last
 // second's.
-func (m *Monitor) smooth(workers []jobs.WorkerRecord) {
+func (m *Monitor) smooth(workers []record.Worker) {
 	for i := range workers {
 		w := &workers[i]
 		r := m.rates[w.ID]

@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"surprisal/internal/jobs"
 	"surprisal/internal/jobs/conn"
+	"surprisal/internal/jobs/record"
 	"surprisal/internal/testkit/queuetest"
 	"testing"
 	"time"
@@ -28,7 +28,7 @@ func TestMonitorEndsWithItsConnection(t *testing.T) {
 // TestNewestFirst: pages of jobs and letters, the newest first, have each once.
 func TestNewestFirst(t *testing.T) {
 	b := queuetest.New(t, 1, 12)
-	b.Queue(jobs.RunConfig{})
+	b.Queue(record.RunConfig{})
 	k := b.Consumer("a")
 	order := b.Work(k, 5)
 	for range 4 {
@@ -52,7 +52,7 @@ func TestNewestFirst(t *testing.T) {
 			t.Errorf("the monitor ended: %v", err)
 		}
 	}()
-	settled := []jobs.State{jobs.StateDone, jobs.StateDead}
+	settled := []record.State{record.StateDone, record.StateDead}
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		if ids, _, ok := m.Newest(b.M.Run, settled, 0, 10); ok && len(ids) == 9 {
 			break
@@ -61,8 +61,8 @@ func TestNewestFirst(t *testing.T) {
 			t.Fatal("the monitor never has all jobs that were worked on")
 		}
 	}
-	var newer func(string, []jobs.State, int, int) ([]string, bool, bool)
-	page := func(skip, limit int, states ...jobs.State) (ids []string, more bool) {
+	var newer func(string, []record.State, int, int) ([]string, bool, bool)
+	page := func(skip, limit int, states ...record.State) (ids []string, more bool) {
 		t.Helper()
 		req := ListRequest{Out: b.M.Out, Run: b.M.Run, Client: b.Client, States: states, Skip: skip, Limit: limit, Newest: true, Newer: newer}
 		more, err := ListJobs(b.Ctx, req, func(j JobLine) error { ids = append(ids, j.Job); return nil })
@@ -73,17 +73,17 @@ func TestNewestFirst(t *testing.T) {
 	}
 	for _, x := range []struct {
 		skip, limit int
-		states      []jobs.State
+		states      []record.State
 		want        []string
 		more        bool
 	}{
-		{0, 0, []jobs.State{jobs.StateDead, jobs.StateDone}, order, false},
-		{0, 3, []jobs.State{jobs.StateDead, jobs.StateDone}, order[:3], true},
-		{3, 3, []jobs.State{jobs.StateDead, jobs.StateDone}, order[3:6], true},
-		{6, 3, []jobs.State{jobs.StateDead, jobs.StateDone}, order[6:], false},
-		{9, 3, []jobs.State{jobs.StateDead, jobs.StateDone}, nil, false},
-		{2, 2, []jobs.State{jobs.StateDead}, order[2:4], false},
-		{4, 9, []jobs.State{jobs.StateDone}, order[8:], false},
+		{0, 0, []record.State{record.StateDead, record.StateDone}, order, false},
+		{0, 3, []record.State{record.StateDead, record.StateDone}, order[:3], true},
+		{3, 3, []record.State{record.StateDead, record.StateDone}, order[3:6], true},
+		{6, 3, []record.State{record.StateDead, record.StateDone}, order[6:], false},
+		{9, 3, []record.State{record.StateDead, record.StateDone}, nil, false},
+		{2, 2, []record.State{record.StateDead}, order[2:4], false},
+		{4, 9, []record.State{record.StateDone}, order[8:], false},
 	} {
 		if got, more := page(x.skip, x.limit, x.states...); !slices.Equal(got, x.want) || more != x.more {
 			t.Errorf("%+v: %v, more %t", x, got, more)

@@ -7,6 +7,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"surprisal/internal/jobs"
+	"surprisal/internal/jobs/record"
 	"surprisal/internal/metrics"
 )
 
@@ -26,7 +27,7 @@ type Observer struct {
 
 // sighting is a worker as last seen. Its clock is compared with nobody's.
 type sighting struct {
-	record jobs.WorkerRecord
+	record record.Worker
 	moved  time.Time // when its record was last seen to change
 	gone   time.Time // when it was found to have vanished with jobs in hand; zero: it has not
 }
@@ -96,10 +97,10 @@ func (o *Observer) overview() {
 	}
 }
 
-func runMetrics(r RunStatus, more RunMore, workers []jobs.WorkerRecord, since time.Time) metrics.Run {
+func runMetrics(r RunStatus, more RunMore, workers []record.Worker, since time.Time) metrics.Run {
 	m := metrics.Run{
 		ID: r.Run.ID, Jobs: map[string]int{"queued": r.Run.Jobs}, Rows: r.Run.Rows, Documents: r.Documents, Tokens: r.Tokens,
-		TokensPerSec: r.Pace.TokensPerSec, Left: -1, LastCommit: more.LastDone, Paused: r.Run.State == jobs.RunPaused,
+		TokensPerSec: r.Pace.TokensPerSec, Left: -1, LastCommit: more.LastDone, Paused: r.Run.State == record.RunPaused,
 	}
 	for state, n := range r.Jobs {
 		m.Jobs[string(state)] = n
@@ -109,7 +110,7 @@ func runMetrics(r RunStatus, more RunMore, workers []jobs.WorkerRecord, since ti
 		// What a cancelled run leaves undone is nobody's backlog.
 		m.Jobs = map[string]int{"done": m.Jobs["done"], "dead": m.Jobs["dead"]}
 	}
-	if r.Run.State == jobs.RunComplete {
+	if r.Run.State == record.RunComplete {
 		m.Jobs = map[string]int{"done": r.Run.Jobs} // some may have been done on a queue before this one
 		m.Documents = max(m.Documents, r.Run.Rows)
 	}
@@ -217,7 +218,7 @@ func (o *Observer) silent(ctx context.Context, s *sighting, now time.Time) (bool
 			continue // forgotten with its run
 		}
 		// On record as its own; or somebody else's since, for whom it is not settled.
-		held = held || j.State == jobs.StateRunning
+		held = held || j.State == record.StateRunning
 	}
 	if s.gone.IsZero() {
 		if len(s.record.Progress) == 0 || now.Sub(s.moved) < jobs.WorkerTTL/2 {
@@ -231,7 +232,7 @@ func (o *Observer) silent(ctx context.Context, s *sighting, now time.Time) (bool
 	return held || now.Sub(s.gone) < o.ackWait+goneFor, ctx.Err()
 }
 
-func workerState(r jobs.WorkerRecord) string {
+func workerState(r record.Worker) string {
 	switch {
 	case r.Stalled != "":
 		return "stalled"

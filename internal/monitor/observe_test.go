@@ -12,19 +12,20 @@ import (
 	"github.com/rs/zerolog"
 
 	"surprisal/internal/jobs"
+	"surprisal/internal/jobs/record"
 	"surprisal/internal/metrics"
 	"surprisal/internal/testkit/queuetest"
 )
 
 // TestRunMetrics: only a run that is on has jobs left.
 func TestRunMetrics(t *testing.T) {
-	for state, want := range map[jobs.RunState]map[string]int{
-		jobs.RunRunning: {"queued": 4, "running": 2, "failed": 1, "done": 2, "dead": 1}, jobs.RunPaused: {"queued": 4, "running": 2, "failed": 1, "done": 2, "dead": 1},
-		jobs.RunCancelled: {"done": 2, "dead": 1}, jobs.RunFailed: {"done": 2, "dead": 1}, jobs.RunComplete: {"done": 10},
+	for state, want := range map[record.RunState]map[string]int{
+		record.RunRunning: {"queued": 4, "running": 2, "failed": 1, "done": 2, "dead": 1}, record.RunPaused: {"queued": 4, "running": 2, "failed": 1, "done": 2, "dead": 1},
+		record.RunCancelled: {"done": 2, "dead": 1}, record.RunFailed: {"done": 2, "dead": 1}, record.RunComplete: {"done": 10},
 	} {
 		m := runMetrics(RunStatus{
-			Run:  jobs.RunRecord{State: state, Jobs: 10},
-			Jobs: map[jobs.State]int{jobs.StateRunning: 2, jobs.StateFailed: 1, jobs.StateDone: 2, jobs.StateDead: 1},
+			Run:  record.Run{State: state, Jobs: 10},
+			Jobs: map[record.State]int{record.StateRunning: 2, record.StateFailed: 1, record.StateDone: 2, record.StateDead: 1},
 		}, RunMore{}, nil, time.Now())
 		if !maps.Equal(m.Jobs, want) {
 			t.Errorf("%s: %v, want %v", state, m.Jobs, want)
@@ -37,7 +38,7 @@ func TestRunMetrics(t *testing.T) {
 // that ends cleanly is not.
 func TestObserver(t *testing.T) {
 	b := queuetest.New(t, 1, 6)
-	b.Queue(jobs.RunConfig{AckWait: 30 * time.Second})
+	b.Queue(record.RunConfig{AckWait: 30 * time.Second})
 	k := b.Consumer("crashes")
 	held, err := k.Next(b.Ctx, b.Ctx)
 	if err != nil {
@@ -48,9 +49,9 @@ func TestObserver(t *testing.T) {
 	if err == nil {
 		err = dying.Fail(b.Ctx, io.ErrUnexpectedEOF)
 	}
-	for _, w := range []jobs.WorkerRecord{
-		{ID: "crashes", Engine: "cuda", Progress: []jobs.JobProgress{{Run: b.M.Run, Job: held.Job.ID}}},
-		{ID: "ends", Engine: "cpu", Progress: []jobs.JobProgress{{Run: b.M.Run, Job: held.Job.ID}}},
+	for _, w := range []record.Worker{
+		{ID: "crashes", Engine: "cuda", Progress: []record.Progress{{Run: b.M.Run, Job: held.Job.ID}}},
+		{ID: "ends", Engine: "cpu", Progress: []record.Progress{{Run: b.M.Run, Job: held.Job.ID}}},
 		{ID: "idle", Engine: "cpu"},
 	} {
 		if err == nil {
@@ -121,8 +122,8 @@ func TestObserver(t *testing.T) {
 		silent(body)
 	}
 	o.workers["crashes"].gone = time.Now().Add(-time.Hour)
-	silent(look())                                          // its job is on record as its own
-	if err := held.Done(b.Ctx, jobs.Totals{}); err != nil { // as another would
+	silent(look())                                            // its job is on record as its own
+	if err := held.Done(b.Ctx, record.Totals{}); err != nil { // as another would
 		t.Fatal(err)
 	}
 	body := look()

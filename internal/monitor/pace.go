@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"surprisal/internal/jobs"
+	"surprisal/internal/jobs/record"
 )
 
 // Pace is how far a run is and how fast it goes.
@@ -21,10 +22,10 @@ type Pace struct {
 
 // paceOf works out a run's pace from its record, what its jobs add up to and its
 // workers.
-func paceOf(r jobs.RunRecord, t tally, workers []jobs.WorkerRecord) Pace {
-	p := Pace{Done: t.count[jobs.StateDone], Total: r.Jobs}
+func paceOf(r record.Run, t tally, workers []record.Worker) Pace {
+	p := Pace{Done: t.count[record.StateDone], Total: r.Jobs}
 	documents, tokens := t.documents, t.tokens
-	if r.State == jobs.RunComplete {
+	if r.State == record.RunComplete {
 		p.Done, p.Percent = p.Total, 100
 		return p
 	}
@@ -57,7 +58,7 @@ func paceOf(r jobs.RunRecord, t tally, workers []jobs.WorkerRecord) Pace {
 
 // RunLine is a run in a list.
 type RunLine struct {
-	jobs.RunRecord
+	record.Run
 	Pace Pace `json:"pace"`
 	Dead int  `json:"dead"`
 }
@@ -79,12 +80,12 @@ func ListRuns(ctx context.Context, client *jobs.Client) ([]RunLine, error) {
 	}
 	for _, r := range runs {
 		t := newTally()
-		if r.State != jobs.RunComplete {
+		if r.State != record.RunComplete {
 			if t, err = tallyOf(ctx, client, r.ID); err != nil {
 				return nil, err
 			}
 		}
-		lines = append(lines, RunLine{RunRecord: r, Pace: paceOf(r, t, workers), Dead: t.count[jobs.StateDead]})
+		lines = append(lines, RunLine{Run: r, Pace: paceOf(r, t, workers), Dead: t.count[record.StateDead]})
 	}
 	return lines, nil
 }

@@ -5,31 +5,32 @@ import (
 	"errors"
 
 	"surprisal/internal/jobs"
+	"surprisal/internal/jobs/record"
 )
 
 // Status is how runs, queue and workers stand, as the queue's records have it.
 type Status struct {
-	Runs    []RunStatus         `json:"runs"`
-	Queue   jobs.QueueInfo      `json:"queue"`
-	Workers []jobs.WorkerRecord `json:"workers"`
+	Runs    []RunStatus     `json:"runs"`
+	Queue   jobs.QueueInfo  `json:"queue"`
+	Workers []record.Worker `json:"workers"`
 }
 
 // RunStatus is one run.
 type RunStatus struct {
-	Run       jobs.RunRecord     `json:"run"`
-	Jobs      map[jobs.State]int `json:"jobs"` // that a worker has had, by state
-	Documents int64              `json:"documents"`
-	Tokens    int64              `json:"tokens"`
-	Pace      Pace               `json:"pace"`
-	Dead      []jobs.DeadLetter  `json:"dead,omitempty"`
+	Run       record.Run           `json:"run"`
+	Jobs      map[record.State]int `json:"jobs"` // that a worker has had, by state
+	Documents int64                `json:"documents"`
+	Tokens    int64                `json:"tokens"`
+	Pace      Pace                 `json:"pace"`
+	Dead      []record.DeadLetter  `json:"dead,omitempty"`
 	// Dispatcher is who works on it or waits for it, if anybody does.
-	Dispatcher *jobs.DispatcherRecord `json:"dispatcher,omitempty"`
+	Dispatcher *record.Dispatcher `json:"dispatcher,omitempty"`
 }
 
 // GetStatus asks for one run, or for all that are not over with run "".
 func GetStatus(ctx context.Context, client *jobs.Client, run string) (*Status, error) {
-	st := &Status{Runs: []RunStatus{}, Workers: []jobs.WorkerRecord{}}
-	var records []jobs.RunRecord
+	st := &Status{Runs: []RunStatus{}, Workers: []record.Worker{}}
+	var records []record.Run
 	if run != "" {
 		r, err := client.Run(ctx, run)
 		if err != nil {
@@ -73,15 +74,15 @@ func GetStatus(ctx context.Context, client *jobs.Client, run string) (*Status, e
 	return st, nil
 }
 
-func runStatus(ctx context.Context, client *jobs.Client, r jobs.RunRecord) (RunStatus, error) {
+func runStatus(ctx context.Context, client *jobs.Client, r record.Run) (RunStatus, error) {
 	t, err := tallyOf(ctx, client, r.ID)
 	rs := RunStatus{Run: r, Jobs: t.count, Documents: t.documents, Tokens: t.tokens}
 	if err != nil {
 		return rs, err
 	}
-	if r.State == jobs.RunComplete {
+	if r.State == record.RunComplete {
 		// Its files were checked, so all is there; the last job's record may be on its way.
-		rs.Jobs, rs.Documents = map[jobs.State]int{jobs.StateDone: r.Jobs}, r.Rows
+		rs.Jobs, rs.Documents = map[record.State]int{record.StateDone: r.Jobs}, r.Rows
 	}
 	if d, ok, err := client.Dispatcher(ctx, r.ID); err != nil {
 		return rs, err
@@ -95,6 +96,6 @@ func runStatus(ctx context.Context, client *jobs.Client, r jobs.RunRecord) (RunS
 // tallyOf counts a run's jobs.
 func tallyOf(ctx context.Context, client *jobs.Client, run string) (tally, error) {
 	t := newTally()
-	err := client.JobStates(ctx, run, func(s jobs.JobState) { t.add(s.State, doneOf(s), 1) })
+	err := client.JobStates(ctx, run, func(s record.Job) { t.add(s.State, doneOf(s), 1) })
 	return t, err
 }

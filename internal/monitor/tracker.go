@@ -9,21 +9,21 @@ import (
 	"strings"
 	"time"
 
-	"surprisal/internal/jobs"
+	"surprisal/internal/jobs/record"
 	"surprisal/internal/score"
 )
 
 // StateQueued is a job that no worker has had yet: it has no record, and OUT no
 // file of it.
-const StateQueued jobs.State = "queued"
+const StateQueued record.State = "queued"
 
 // stateCommitted is a job whose file was there before anything was followed. Its
 // record is old.
-const stateCommitted jobs.State = "committed"
+const stateCommitted record.State = "committed"
 
 // trackedStates are the states that a Tracker tells apart.
-var trackedStates = [...]jobs.State{
-	StateQueued, stateCommitted, jobs.StateRunning, jobs.StateWaiting, jobs.StateFailed, jobs.StateDone, jobs.StateDead,
+var trackedStates = [...]record.State{
+	StateQueued, stateCommitted, record.StateRunning, record.StateWaiting, record.StateFailed, record.StateDone, record.StateDead,
 }
 
 // Tracker has the state of each job of a run, as the newest records tell it, and
@@ -60,14 +60,14 @@ type done struct{ documents, failed, tokens uint32 }
 
 // tally counts jobs by state, and what those that are done add up to.
 type tally struct {
-	count                     map[jobs.State]int
+	count                     map[record.State]int
 	documents, failed, tokens int64
 }
 
-func newTally() tally { return tally{count: map[jobs.State]int{}} }
+func newTally() tally { return tally{count: map[record.State]int{}} }
 
 // add counts a job, or with sign -1 no longer counts it.
-func (t *tally) add(s jobs.State, d done, sign int64) {
+func (t *tally) add(s record.State, d done, sign int64) {
 	t.count[s] += int(sign)
 	t.documents += sign * int64(d.documents)
 	t.failed += sign * int64(d.failed)
@@ -75,8 +75,8 @@ func (t *tally) add(s jobs.State, d done, sign int64) {
 }
 
 // doneOf is what a record adds to a tally beside its state.
-func doneOf(s jobs.JobState) done {
-	if s.Totals == nil || s.State != jobs.StateDone {
+func doneOf(s record.Job) done {
+	if s.Totals == nil || s.State != record.StateDone {
 		return done{}
 	}
 	return done{clip32(s.Totals.Documents), clip32(s.Totals.Failed), clip32(s.Totals.Tokens)}
@@ -84,7 +84,7 @@ func doneOf(s jobs.JobState) done {
 
 func clip32(n int64) uint32 { return uint32(max(0, min(n, 1<<32-1))) } //nolint:gosec // clipped
 
-func stateIndex(s jobs.State) int { return slices.Index(trackedStates[:], s) }
+func stateIndex(s record.State) int { return slices.Index(trackedStates[:], s) }
 
 // newTracker tracks the jobs that records tell of.
 func newTracker() *Tracker {
@@ -166,10 +166,10 @@ func (t *Tracker) byPrefix(prefix string) (found []score.Job) {
 	return found
 }
 
-func (t *Tracker) state(i int32) jobs.State { return trackedStates[t.jobs[i].state] }
+func (t *Tracker) state(i int32) record.State { return trackedStates[t.jobs[i].state] }
 
 // set notes a job's state. A job that is dead has a reason.
-func (t *Tracker) set(i int32, s jobs.State, d done, reason string) {
+func (t *Tracker) set(i int32, s record.State, d done, reason string) {
 	j := &t.jobs[i]
 	t.add(trackedStates[j.state], j.totals, -1)
 	j.state, j.totals = uint8(max(0, stateIndex(s))), d //nolint:gosec // few states
@@ -177,7 +177,7 @@ func (t *Tracker) set(i int32, s jobs.State, d done, reason string) {
 	if t.reasons == nil {
 		return
 	}
-	if delete(t.reasons, i); s == jobs.StateDead && reason != "" {
+	if delete(t.reasons, i); s == record.StateDead && reason != "" {
 		t.reasons[i] = reason
 	}
 }
@@ -191,7 +191,7 @@ func (t *Tracker) Commit(id string) {
 
 // Take notes a job's newest record and gives the job's place. ok is false for a job
 // that is not of the manifest, or was committed before anything was followed.
-func (t *Tracker) Take(s jobs.JobState) (i int32, ok bool) {
+func (t *Tracker) Take(s record.Job) (i int32, ok bool) {
 	key, known := score.KeyOf(s.Job)
 	if !known { // of a message that was no job
 		sum := sha256.Sum256([]byte(s.Job))
@@ -211,16 +211,16 @@ func (t *Tracker) Take(s jobs.JobState) (i int32, ok bool) {
 	t.jobs[i].turn = t.turns
 	t.set(i, s.State, doneOf(s), s.Error)
 	switch s.State {
-	case jobs.StateDone:
+	case record.StateDone:
 		if s.Updated.After(t.lastDone) {
 			t.lastDone = s.Updated
 		}
-	case jobs.StateFailed, jobs.StateDead:
+	case record.StateFailed, record.StateDead:
 		if s.Error != "" && s.Updated.After(t.errorSince) {
 			t.lastError, t.errorSince = s.Error, s.Updated
 		}
 	}
-	if s.Error != "" && (s.State == jobs.StateWaiting || s.State == jobs.StateFailed) {
+	if s.Error != "" && (s.State == record.StateWaiting || s.State == record.StateFailed) {
 		t.waiting = s.Error
 	}
 	return i, true
@@ -233,10 +233,10 @@ func (t *Tracker) Settle(committed map[string]bool) (lost []int32) {
 		i := int32(n) //nolint:gosec // a run has fewer jobs
 		switch s := t.state(i); {
 		case committed[t.jobs[n].key.String()]:
-			if s != stateCommitted && s != jobs.StateDone {
-				t.set(i, jobs.StateDone, done{}, "")
+			if s != stateCommitted && s != record.StateDone {
+				t.set(i, record.StateDone, done{}, "")
 			}
-		case s == jobs.StateDead:
+		case s == record.StateDead:
 		default:
 			t.set(i, StateQueued, done{}, "")
 			lost = append(lost, i)
@@ -249,13 +249,13 @@ func (t *Tracker) Settle(committed map[string]bool) (lost []int32) {
 func (t *Tracker) release() { t.at, t.jobs = nil, nil }
 
 // Count is how many jobs are in this state.
-func (t *Tracker) Count(s jobs.State) int { return t.count[s] }
+func (t *Tracker) Count(s record.State) int { return t.count[s] }
 
 // Committed is how many jobs have a file, as far as is known.
-func (t *Tracker) Committed() int { return t.count[stateCommitted] + t.count[jobs.StateDone] }
+func (t *Tracker) Committed() int { return t.count[stateCommitted] + t.count[record.StateDone] }
 
 // Finished reports whether every job is committed or dead, as far as is known.
-func (t *Tracker) Finished() bool { return t.Committed()+t.count[jobs.StateDead] == len(t.jobs) }
+func (t *Tracker) Finished() bool { return t.Committed()+t.count[record.StateDead] == len(t.jobs) }
 
 // Scored is what the jobs add up to that were done since the beginning.
 func (t *Tracker) Scored() (documents, tokens int64) { return t.documents, t.tokens }
@@ -265,7 +265,7 @@ func (t *Tracker) States() map[string]int {
 	n := map[string]int{string(StateQueued): 0}
 	for s, k := range t.count {
 		if s == stateCommitted {
-			s = jobs.StateDone
+			s = record.StateDone
 		}
 		n[string(s)] += k
 	}
@@ -274,7 +274,7 @@ func (t *Tracker) States() map[string]int {
 
 // Waiting is why jobs wait, if any does and one said why.
 func (t *Tracker) Waiting() string {
-	if t.count[jobs.StateWaiting]+t.count[jobs.StateFailed] == 0 {
+	if t.count[record.StateWaiting]+t.count[record.StateFailed] == 0 {
 		return ""
 	}
 	return t.waiting
@@ -287,7 +287,7 @@ func (t *Tracker) Open(id string) bool {
 		return false
 	}
 	switch t.state(i) {
-	case stateCommitted, jobs.StateDone, jobs.StateDead:
+	case stateCommitted, record.StateDone, record.StateDead:
 		return false
 	}
 	return true
@@ -298,7 +298,7 @@ func (t *Tracker) Dead() iter.Seq2[score.Job, string] {
 	return func(yield func(score.Job, string) bool) {
 		for n := range t.jobs {
 			i := int32(n) //nolint:gosec // a run has fewer jobs
-			if t.state(i) == jobs.StateDead && !yield(t.Job(i), t.reasons[i]) {
+			if t.state(i) == record.StateDead && !yield(t.Job(i), t.reasons[i]) {
 				return
 			}
 		}
@@ -307,7 +307,7 @@ func (t *Tracker) Dead() iter.Seq2[score.Job, string] {
 
 // newest gives the ids of the jobs in these states, those whose records changed last
 // first, and whether there are more. ok is false where it doesn't know.
-func (t *Tracker) newest(states []jobs.State, skip, limit int) (ids []string, more, ok bool) {
+func (t *Tracker) newest(states []record.State, skip, limit int) (ids []string, more, ok bool) {
 	var wanted [len(trackedStates)]bool
 	for _, s := range states {
 		i := stateIndex(s)

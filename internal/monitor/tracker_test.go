@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"surprisal/internal/jobs"
+	"surprisal/internal/jobs/record"
 	"surprisal/internal/score"
 )
 
@@ -42,10 +42,10 @@ func TestFind(t *testing.T) {
 func TestTracker(t *testing.T) {
 	m := manifestOf(t, 2, 3)
 	all := m.Jobs()
-	rec := func(n int, s jobs.State, tokens int64, why error) jobs.JobState {
-		r := jobs.JobState{Run: m.Run, Job: all[n].ID, State: s, Updated: time.Unix(int64(n)+1, 0)}
-		if s == jobs.StateDone {
-			r.Totals = &jobs.Totals{Documents: 10, Tokens: tokens, Failed: 1}
+	rec := func(n int, s record.State, tokens int64, why error) record.Job {
+		r := record.Job{Run: m.Run, Job: all[n].ID, State: s, Updated: time.Unix(int64(n)+1, 0)}
+		if s == record.StateDone {
+			r.Totals = &record.Totals{Documents: 10, Tokens: tokens, Failed: 1}
 		}
 		if why != nil {
 			r.Error = why.Error()
@@ -54,15 +54,15 @@ func TestTracker(t *testing.T) {
 	}
 	of, loose := Track(m), newTracker()
 	of.Commit(all[0].ID)
-	if _, ok := of.Take(rec(0, jobs.StateDead, 0, errors.New("old"))); ok {
+	if _, ok := of.Take(rec(0, record.StateDead, 0, errors.New("old"))); ok {
 		t.Error("a record of a job that is committed was taken")
 	}
-	if _, ok := of.Take(jobs.JobState{Job: score.JobKey{1}.String(), State: jobs.StateDead}); ok {
+	if _, ok := of.Take(record.Job{Job: score.JobKey{1}.String(), State: record.StateDead}); ok {
 		t.Error("a record of another run's job was taken")
 	}
-	for _, r := range []jobs.JobState{
-		rec(1, jobs.StateRunning, 0, nil), rec(1, jobs.StateDone, 100, nil), rec(2, jobs.StateFailed, 0, errors.New("once")),
-		rec(3, jobs.StateDone, 50, nil), rec(3, jobs.StateRunning, 0, nil), rec(4, jobs.StateDead, 0, errors.New("bad rows")),
+	for _, r := range []record.Job{
+		rec(1, record.StateRunning, 0, nil), rec(1, record.StateDone, 100, nil), rec(2, record.StateFailed, 0, errors.New("once")),
+		rec(3, record.StateDone, 50, nil), rec(3, record.StateRunning, 0, nil), rec(4, record.StateDead, 0, errors.New("bad rows")),
 	} {
 		if i, ok := of.Take(r); !ok || of.Job(i).ID != r.Job {
 			t.Errorf("job %s is at %d, %t", r.Job, i, ok)
@@ -99,7 +99,7 @@ func TestTracker(t *testing.T) {
 		t.Errorf("%d dead, %d committed, waiting %q", n, of.Committed(), of.Waiting())
 	}
 	loose.release()
-	if _, ok := loose.Take(rec(5, jobs.StateDone, 1, nil)); ok || loose.Count(jobs.StateDone) != 1 {
+	if _, ok := loose.Take(rec(5, record.StateDone, 1, nil)); ok || loose.Count(record.StateDone) != 1 {
 		t.Error("released and yet tracked")
 	}
 }

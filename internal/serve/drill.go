@@ -9,6 +9,7 @@ import (
 
 	"surprisal/internal/jobs"
 	"surprisal/internal/jobs/conn"
+	"surprisal/internal/jobs/record"
 	"surprisal/internal/monitor"
 	"surprisal/internal/usage"
 )
@@ -95,7 +96,7 @@ func (s *Server) jobs(w http.ResponseWriter, r *http.Request) {
 			req.Newer = m.Newest
 		}
 		if a.State != "" {
-			req.States = []jobs.State{jobs.State(a.State)}
+			req.States = []record.State{record.State(a.State)}
 		}
 		a.More, err = monitor.ListJobs(ctx, req, func(j monitor.JobLine) error {
 			a.Jobs = append(a.Jobs, j)
@@ -136,16 +137,16 @@ func (s *Server) job(w http.ResponseWriter, r *http.Request) {
 }
 
 type deadAnswer struct {
-	Run     string            `json:"run,omitempty"`
-	Letters []jobs.DeadLetter `json:"letters"`
-	Total   int               `json:"total"`
-	Page    int               `json:"page"`
-	Size    int               `json:"size"`
+	Run     string              `json:"run,omitempty"`
+	Letters []record.DeadLetter `json:"letters"`
+	Total   int                 `json:"total"`
+	Page    int                 `json:"page"`
+	Size    int                 `json:"size"`
 }
 
 // dead lists a page of dead letters, as dispatcher dead list does, the newest first.
 func (s *Server) dead(w http.ResponseWriter, r *http.Request) {
-	a := deadAnswer{Run: r.URL.Query().Get("run"), Letters: []jobs.DeadLetter{}, Page: pageOf(r, deadPage), Size: deadPage}
+	a := deadAnswer{Run: r.URL.Query().Get("run"), Letters: []record.DeadLetter{}, Page: pageOf(r, deadPage), Size: deadPage}
 	letters, total, err := s.letters(r.Context(), a.Run, a.Page*deadPage, deadPage)
 	if err != nil {
 		fail(w, err)
@@ -157,7 +158,7 @@ func (s *Server) dead(w http.ResponseWriter, r *http.Request) {
 
 // letters reads dead letters, the newest first, without bytes that were no job, and
 // how many there are; run is empty for all runs.
-func (s *Server) letters(ctx context.Context, run string, skip, limit int) (list []jobs.DeadLetter, total int, err error) {
+func (s *Server) letters(ctx context.Context, run string, skip, limit int) (list []record.DeadLetter, total int, err error) {
 	err = s.scan(ctx, func(ctx context.Context, client *jobs.Client) (err error) {
 		list, total, err = monitor.NewestDead(ctx, client, run, skip, limit)
 		return err

@@ -1,6 +1,6 @@
 package serve
 
-import "surprisal/internal/jobs"
+import "surprisal/internal/jobs/record"
 
 // gpu is how a worker's GPU fares; what is nil its board does not tell.
 type gpu struct {
@@ -15,7 +15,7 @@ type gpu struct {
 }
 
 // gpuOf is nil of a worker without a GPU, and where NVML tells nothing.
-func gpuOf(w jobs.WorkerRecord) *gpu {
+func gpuOf(w record.Worker) *gpu {
 	s := w.GPU
 	if s == nil {
 		return nil

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"surprisal/internal/jobs"
+	"surprisal/internal/jobs/record"
 )
 
 const (
@@ -84,7 +85,7 @@ type history struct {
 
 // past is a worker's.
 type past struct {
-	record           jobs.WorkerRecord
+	record           record.Worker
 	rate, use, power series
 	moved            time.Time // when its record last changed, by this machine's clock
 	missed           time.Time // since when it is not listed
@@ -99,7 +100,7 @@ func newHistory() *history {
 }
 
 // workersNow takes in the records of one look.
-func (h *history) workersNow(list []jobs.WorkerRecord, now time.Time) {
+func (h *history) workersNow(list []record.Worker, now time.Time) {
 	there := make(map[string]bool, len(list))
 	for i := range list {
 		w := &list[i]

@@ -17,6 +17,7 @@ import (
 	"surprisal/internal/jobs"
 	"surprisal/internal/jobs/conn"
 	"surprisal/internal/jobs/embedded"
+	"surprisal/internal/jobs/record"
 	"surprisal/internal/score"
 )
 
@@ -55,10 +56,10 @@ func TestManyLookOn(t *testing.T) {
 		id := fmt.Sprintf("run-%d", i%3)
 		m := &score.Manifest{Version: score.FormatVersion, Run: id, Created: "2026-01-02T03:04:05Z", Out: t.TempDir(), Files: []score.FilePlan{{Rows: 70, Cuts: []int64{0, 10, 20}}}}
 		if i < 3 {
-			return client.PutRun(ctx, jobs.NewRunRecord(m))
+			return client.PutRun(ctx, record.NewRun(m))
 		}
-		_, err := client.UpdateRun(ctx, id, func(r *jobs.RunRecord) error {
-			r.State = []jobs.RunState{jobs.RunRunning, jobs.RunPaused, jobs.RunFailed, jobs.RunComplete}[i%4]
+		_, err := client.UpdateRun(ctx, id, func(r *record.Run) error {
+			r.State = []record.RunState{record.RunRunning, record.RunPaused, record.RunFailed, record.RunComplete}[i%4]
 			return nil
 		})
 		return err
@@ -70,9 +71,9 @@ func TestManyLookOn(t *testing.T) {
 		// On a busy machine it takes longer until all have signed and are shown.
 		for i := 0; ctx.Err() == nil && (time.Since(began) < 6*time.Second || most.Load() < all && time.Since(began) < 2*time.Minute); i++ {
 			use := float64(i%100) / 100
-			err := client.PutWorker(ctx, jobs.WorkerRecord{
-				ID: fmt.Sprintf("w%d", i%30), Started: began, Progress: []jobs.JobProgress{{Run: "run-0", Job: "j", Documents: 1, Tokens: 9}},
-				TokensDone: int64(i) * 100, GPU: &jobs.GPUSample{Utilization: &use},
+			err := client.PutWorker(ctx, record.Worker{
+				ID: fmt.Sprintf("w%d", i%30), Started: began, Progress: []record.Progress{{Run: "run-0", Job: "j", Documents: 1, Tokens: 9}},
+				TokensDone: int64(i) * 100, GPU: &record.GPU{Utilization: &use},
 			})
 			if err == nil {
 				err = put(i)

@@ -6,12 +6,11 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"surprisal/internal/jobs/record"
 	"time"
 
 	"github.com/charmbracelet/lipgloss"
 	"github.com/charmbracelet/x/ansi"
-
-	"surprisal/internal/jobs"
 )
 
 // screen is what a shot is drawn on; the zero one takes lines of any length and
@@ -208,7 +207,7 @@ func runRows(runs []run) [][]string {
 		if r.Counting {
 			note = "counting"
 		}
-		left, dead := "", strconv.Itoa(r.Counts[jobs.StateDead])
+		left, dead := "", strconv.Itoa(r.Counts[record.StateDead])
 		if r.Left != nil && !r.Over {
 			left = short(*r.Left)
 		}
@@ -219,7 +218,7 @@ func runRows(runs []run) [][]string {
 		full := int(max(0, min(12, r.Percent*12/100)))
 		rows = append(rows, []string{
 			printable(r.ID), printable(string(r.State)), "[" + strings.Repeat("#", full) + strings.Repeat(".", 12-full) + "]",
-			fmt.Sprintf("%.1f %%", r.Percent), fmt.Sprintf("%s/%s", thousands(int64(r.Counts[jobs.StateDone])), thousands(int64(r.Jobs))), dead,
+			fmt.Sprintf("%.1f %%", r.Percent), fmt.Sprintf("%s/%s", thousands(int64(r.Counts[record.StateDone])), thousands(int64(r.Jobs))), dead,
 			rate, left, strconv.Itoa(r.Workers), printable(note),
 		})
 	}
@@ -273,7 +272,7 @@ var letterColumns = []column{
 	{head: "DIED"}, {head: "RUN", drop: 2, most: 32}, {head: "ROWS", most: 30}, {head: "WORKER", drop: 1, most: 24}, {head: "DEAD BECAUSE", rest: true},
 }
 
-func letterRows(letters []jobs.DeadLetter) [][]string {
+func letterRows(letters []record.DeadLetter) [][]string {
 	var rows [][]string
 	for i := range letters {
 		d := &letters[i]
@@ -286,13 +285,13 @@ func letterRows(letters []jobs.DeadLetter) [][]string {
 	return rows
 }
 
-func runStyle(s jobs.RunState) lipgloss.Style {
+func runStyle(s record.RunState) lipgloss.Style {
 	switch s {
-	case jobs.RunFailed, jobs.RunCancelled:
+	case record.RunFailed, record.RunCancelled:
 		return bad
-	case jobs.RunPaused:
+	case record.RunPaused:
 		return warn
-	case jobs.RunComplete:
+	case record.RunComplete:
 		return faint
 	}
 	return lipgloss.NewStyle()

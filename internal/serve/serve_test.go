@@ -17,7 +17,7 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"surprisal/internal/jobs"
+	"surprisal/internal/jobs/record"
 	"surprisal/internal/monitor"
 )
 
@@ -85,10 +85,10 @@ func TestWorkerStates(t *testing.T) {
 	s := newServer(t, Config{})
 	h := newHistory()
 	at := time.Now()
-	rec := func(id string, signed time.Duration, hand int) jobs.WorkerRecord {
-		return jobs.WorkerRecord{ID: id, Started: at, Updated: at.Add(signed), TokensPerSec: 5, Progress: make([]jobs.JobProgress, hand)}
+	rec := func(id string, signed time.Duration, hand int) record.Worker {
+		return record.Worker{ID: id, Started: at, Updated: at.Add(signed), TokensPerSec: 5, Progress: make([]record.Progress, hand)}
 	}
-	states := func(now time.Duration, list ...jobs.WorkerRecord) map[string]int {
+	states := func(now time.Duration, list ...record.Worker) map[string]int {
 		t.Helper()
 		h.workersNow(list, at.Add(now))
 		st := state{link: link{OK: true}, fleet: fleet{States: map[string]int{}}}
@@ -239,14 +239,14 @@ func TestStreams(t *testing.T) {
 // TestComposeRuns: what is queued is what is left; a complete run has all of its
 // rows; those that go on come first.
 func TestComposeRuns(t *testing.T) {
-	rec := func(id string, s jobs.RunState) jobs.RunRecord {
-		return jobs.RunRecord{ID: id, State: s, Jobs: 10, Rows: 100, Model: jobs.RunRecord{}.Model}
+	rec := func(id string, s record.RunState) record.Run {
+		return record.Run{ID: id, State: s, Jobs: 10, Rows: 100, Model: record.Run{}.Model}
 	}
 	left := 30.0
 	over := monitor.Overview{Status: monitor.Status{Runs: []monitor.RunStatus{
-		{Run: rec("running", jobs.RunRunning), Jobs: map[jobs.State]int{jobs.StateDone: 3, jobs.StateDead: 1}, Documents: 30, Pace: monitor.Pace{Left: &left}},
-		{Run: rec("paused", jobs.RunPaused), Jobs: map[jobs.State]int{}},
-		{Run: rec("complete", jobs.RunComplete), Jobs: map[jobs.State]int{}},
+		{Run: rec("running", record.RunRunning), Jobs: map[record.State]int{record.StateDone: 3, record.StateDead: 1}, Documents: 30, Pace: monitor.Pace{Left: &left}},
+		{Run: rec("paused", record.RunPaused), Jobs: map[record.State]int{}},
+		{Run: rec("complete", record.RunComplete), Jobs: map[record.State]int{}},
 	}}, More: make([]monitor.RunMore, 3)}
 	st := state{fleet: fleet{States: map[string]int{}}, workers: []worker{{State: "busy", Hand: []inHand{{Run: "running", Documents: 4, Tokens: 9}, {Run: "running"}}}}}
 	composeRuns(&st, newHistory(), over, true)
@@ -263,7 +263,7 @@ func TestComposeRuns(t *testing.T) {
 	if _, ours := over.Runs[0].Jobs[monitor.StateQueued]; ours {
 		t.Error("the monitor's counts were changed, which others may be reading")
 	}
-	if r := st.runs[2]; r.Documents != 100 || r.Counts[jobs.StateDone] != 10 || r.Rates != nil {
+	if r := st.runs[2]; r.Documents != 100 || r.Counts[record.StateDone] != 10 || r.Rates != nil {
 		t.Errorf("%+v", r)
 	}
 	if f := st.fleet; f.Live != 2 || f.Jobs != 20 || f.Done != 3 || f.Dead != 1 || *f.Left != 30 {

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"surprisal/internal/jobs"
+	"surprisal/internal/jobs/record"
 )
 
 const (
@@ -29,7 +30,7 @@ type Top struct {
 	s *Server
 
 	mu      sync.Mutex
-	letters []jobs.DeadLetter
+	letters []record.DeadLetter
 }
 
 // NewTop makes one; of cfg only Program, NATS and Log count.
@@ -42,14 +43,14 @@ func NewTop(cfg Config) (*Top, error) {
 // dispatcher top --json is another way, and the newest dead letters.
 type shot struct {
 	view
-	Letters []jobs.DeadLetter `json:"letters"`
+	Letters []record.DeadLetter `json:"letters"`
 }
 
 // shot makes one for a query.
 func (t *Top) shot(st state, q query) shot {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return shot{t.s.view(st, q), append([]jobs.DeadLetter{}, t.letters...)}
+	return shot{t.s.view(st, q), append([]record.DeadLetter{}, t.letters...)}
 }
 
 // Run connects, has show called until ctx or show ends, and ends then itself. An

@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"surprisal/internal/jobs"
+	"surprisal/internal/jobs/record"
 	"surprisal/internal/monitor"
 )
 
@@ -69,34 +69,34 @@ type fleet struct {
 
 // run is one of them.
 type run struct {
-	ID         string             `json:"id"`
-	State      jobs.RunState      `json:"state"`
-	Over       bool               `json:"over"`
-	Model      string             `json:"model"`
-	Out        string             `json:"out"`
-	Inputs     []string           `json:"inputs"`
-	InputCount int                `json:"input_count"`
-	Created    string             `json:"created"`
-	Program    string             `json:"program"`
-	Options    string             `json:"options"`
-	Priority   int                `json:"priority"`
-	Jobs       int                `json:"jobs"`
-	Counts     map[jobs.State]int `json:"counts"`
-	Rows       int64              `json:"rows"`
-	Documents  int64              `json:"documents"` // those in hand too
-	FailedRows int64              `json:"failed_rows"`
-	Tokens     int64              `json:"tokens"`
-	Estimated  int64              `json:"estimated_tokens"`
-	Percent    float64            `json:"percent"`
-	Rate       float64            `json:"rate"`
-	Left       *float64           `json:"left,omitempty"`
-	Workers    int                `json:"workers"` // that have it in hand
-	Dispatcher string             `json:"dispatcher,omitempty"`
-	Error      string             `json:"error,omitempty"`
-	LastDone   time.Time          `json:"last_done,omitzero"`
-	LastError  string             `json:"last_error,omitempty"`
-	Counting   bool               `json:"counting,omitempty"`
-	Rates      *line              `json:"rates"`
+	ID         string               `json:"id"`
+	State      record.RunState      `json:"state"`
+	Over       bool                 `json:"over"`
+	Model      string               `json:"model"`
+	Out        string               `json:"out"`
+	Inputs     []string             `json:"inputs"`
+	InputCount int                  `json:"input_count"`
+	Created    string               `json:"created"`
+	Program    string               `json:"program"`
+	Options    string               `json:"options"`
+	Priority   int                  `json:"priority"`
+	Jobs       int                  `json:"jobs"`
+	Counts     map[record.State]int `json:"counts"`
+	Rows       int64                `json:"rows"`
+	Documents  int64                `json:"documents"` // those in hand too
+	FailedRows int64                `json:"failed_rows"`
+	Tokens     int64                `json:"tokens"`
+	Estimated  int64                `json:"estimated_tokens"`
+	Percent    float64              `json:"percent"`
+	Rate       float64              `json:"rate"`
+	Left       *float64             `json:"left,omitempty"`
+	Workers    int                  `json:"workers"` // that have it in hand
+	Dispatcher string               `json:"dispatcher,omitempty"`
+	Error      string               `json:"error,omitempty"`
+	LastDone   time.Time            `json:"last_done,omitzero"`
+	LastError  string               `json:"last_error,omitempty"`
+	Counting   bool                 `json:"counting,omitempty"`
+	Rates      *line                `json:"rates"`
 }
 
 // worker is one of them.
@@ -260,9 +260,9 @@ func composeRuns(st *state, h *history, over monitor.Overview, sampled bool) {
 				r.Workers++
 			}
 		}
-		if rec.State == jobs.RunComplete {
+		if rec.State == record.RunComplete {
 			// Records may be gone by then; the run was checked, so all is there.
-			r.Counts, r.Documents = map[jobs.State]int{jobs.StateDone: rec.Jobs}, rec.Rows
+			r.Counts, r.Documents = map[record.State]int{record.StateDone: rec.Jobs}, rec.Rows
 		}
 		left := rec.Jobs
 		for _, n := range r.Counts {
@@ -271,12 +271,12 @@ func composeRuns(st *state, h *history, over monitor.Overview, sampled bool) {
 		if left > 0 && !more.Counting {
 			r.Counts[monitor.StateQueued] = left
 		}
-		f.Dead += r.Counts[jobs.StateDead]
+		f.Dead += r.Counts[record.StateDead]
 		p := h.runs[rec.ID]
 		if !r.Over {
 			f.Live++
 			f.Jobs += rec.Jobs
-			f.Done += r.Counts[jobs.StateDone]
+			f.Done += r.Counts[record.StateDone]
 			if r.Left != nil && (f.Left == nil || *r.Left > *f.Left) {
 				f.Left = r.Left
 			}
@@ -304,24 +304,24 @@ func composeRuns(st *state, h *history, over monitor.Overview, sampled bool) {
 	})
 }
 
-func rank(s jobs.RunState) int {
+func rank(s record.RunState) int {
 	switch {
 	case s.Final():
 		return 2
-	case s == jobs.RunPaused:
+	case s == record.RunPaused:
 		return 1
 	}
 	return 0
 }
 
-func modelName(r *jobs.RunRecord) string {
+func modelName(r *record.Run) string {
 	if r.Model.Name != "" {
 		return r.Model.Name
 	}
 	return r.Model.Dir
 }
 
-func options(r *jobs.RunRecord) string {
+func options(r *record.Run) string {
 	o := r.Options
 	s := "column " + o.TextColumn
 	if o.IDsColumn != "" {

@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"surprisal/internal/gpu/telemetry"
-	"surprisal/internal/jobs"
+	"surprisal/internal/jobs/record"
 )
 
 // Telemetry is what is known of the worker's GPU: a telemetry.Sampler.
@@ -59,7 +59,7 @@ func (c *cost) count() {
 }
 
 // charge gives t what is to be charged.
-func (c *cost) charge(t *jobs.Totals) {
+func (c *cost) charge(t *record.Totals) {
 	if c.energy == nil {
 		return
 	}
@@ -75,7 +75,7 @@ func (c *cost) charge(t *jobs.Totals) {
 }
 
 // sampleGPU is the newest sample for the worker's record.
-func (w *Worker) sampleGPU() *jobs.GPUSample {
+func (w *Worker) sampleGPU() *record.GPU {
 	if w.cfg.Telemetry == nil {
 		return nil
 	}
@@ -96,7 +96,7 @@ func (w *Worker) sampleGPU() *jobs.GPUSample {
 		}
 		return nil
 	}
-	return &jobs.GPUSample{
+	return &record.GPU{
 		UUID: s.Device.UUID, Name: s.Device.Name, Index: s.Device.Index,
 		Utilization: value(telemetry.Utilization), Power: value(telemetry.Power), PowerLimit: value(telemetry.PowerLimit),
 		MemoryUsed: bytes(telemetry.MemoryUsed), MemoryTotal: bytes(telemetry.MemoryTotal), Temperature: value(telemetry.Temperature),

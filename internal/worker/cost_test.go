@@ -16,6 +16,7 @@ import (
 	"surprisal/internal/jobs"
 	"surprisal/internal/jobs/conn"
 	"surprisal/internal/jobs/embedded"
+	"surprisal/internal/jobs/record"
 	"surprisal/internal/score"
 )
 
@@ -27,7 +28,7 @@ func TestCost(t *testing.T) {
 		c := cost{energy: func() (float64, bool) { return 1000 + 100*time.Since(began).Seconds(), known }} // 100 W, always
 		charge := func(seconds, joules float64) {
 			t.Helper()
-			var sum jobs.Totals
+			var sum record.Totals
 			c.charge(&sum)
 			if sum.GPUSeconds == nil || math.Abs(*sum.GPUSeconds-seconds) > 1e-6 {
 				t.Errorf("charged %v s, want %g", sum.GPUSeconds, seconds)
@@ -60,7 +61,7 @@ func TestCost(t *testing.T) {
 		charge(1, 100)
 	})
 	var none cost // of a worker without a GPU
-	var sum jobs.Totals
+	var sum record.Totals
 	none.work(true)
 	none.charge(&sum)
 	if sum.Joules != nil || sum.GPUSeconds != nil {
@@ -131,12 +132,12 @@ func TestJobsAreCharged(t *testing.T) {
 	fetch, stop := context.WithCancel(ctx)
 	done := make(chan error, 1)
 	go func() { done <- w.Run(fetch, ctx) }()
-	var sum jobs.Totals
+	var sum record.Totals
 	var joules, seconds float64
 	for n := 0; n < sub.Queued && ctx.Err() == nil; time.Sleep(10 * time.Millisecond) {
 		n, joules, seconds = 0, 0, 0
-		if err := client.JobStates(ctx, sub.Manifest.Run, func(s jobs.JobState) {
-			if s.State == jobs.StateDone && s.Totals.Joules != nil && s.Totals.GPUSeconds != nil {
+		if err := client.JobStates(ctx, sub.Manifest.Run, func(s record.Job) {
+			if s.State == record.StateDone && s.Totals.Joules != nil && s.Totals.GPUSeconds != nil {
 				n, sum = n+1, *s.Totals
 				joules, seconds = joules+*sum.Joules, seconds+*sum.GPUSeconds
 			}

@@ -12,6 +12,7 @@ import (
 	"surprisal/internal/jobs"
 	"surprisal/internal/jobs/conn"
 	"surprisal/internal/jobs/embedded"
+	"surprisal/internal/jobs/record"
 	"surprisal/internal/score"
 )
 
@@ -61,8 +62,8 @@ func TestEngineFailureEndsTheWorker(t *testing.T) {
 	if err := w.Run(ctx, ctx); !errors.Is(err, errBroken) {
 		t.Fatalf("the worker ended with %v after %s", err, time.Since(start))
 	}
-	var state jobs.JobState
-	if err := client.JobStates(ctx, sub.Manifest.Run, func(s jobs.JobState) { state = s }); err != nil || state.State != jobs.StateFailed {
+	var state record.Job
+	if err := client.JobStates(ctx, sub.Manifest.Run, func(s record.Job) { state = s }); err != nil || state.State != record.StateFailed {
 		t.Fatalf("the job's record is %+v (%v), want that the attempt failed", state, err)
 	}
 }

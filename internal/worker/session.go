@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"surprisal/internal/jobs"
+	"surprisal/internal/jobs/record"
 	"surprisal/internal/metrics"
 	"surprisal/internal/place"
 	"surprisal/internal/score"
@@ -364,8 +365,8 @@ func (s *session) giveBack(ctx context.Context, l *jobs.Lease) {
 	}
 }
 
-func totals(c shard.Totals, t *task) jobs.Totals {
-	return jobs.Totals{
+func totals(c shard.Totals, t *task) record.Totals {
+	return record.Totals{
 		Documents: c.Documents, Failed: c.Failed, Tokens: c.Tokens, Bytes: c.Bytes, SumNLL: c.SumNLL, Top1: c.Top1,
 		Seconds: time.Since(t.started).Seconds(),
 	}

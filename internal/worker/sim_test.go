@@ -22,6 +22,7 @@ import (
 	"surprisal/internal/dispatch"
 	"surprisal/internal/jobs"
 	"surprisal/internal/jobs/conn"
+	"surprisal/internal/jobs/record"
 	"surprisal/internal/jobs/simnats"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
@@ -184,7 +185,7 @@ type simulation struct {
 	net    *simnats.Net
 	req    dispatch.Request
 	m      *score.Manifest
-	top    jobs.RunConfig
+	top    record.RunConfig
 	faults simnats.Faults
 	poison int32 // the engine fails on a batch with this id in it; 0: none
 	killer int32 // the process dies of it
@@ -204,7 +205,7 @@ type simulation struct {
 	crashes int
 	records sync.Mutex
 	wrong   []string // what the records' history has that must not be
-	history map[string]jobs.JobState
+	history map[string]record.Job
 	failed  bool
 }
 
@@ -242,7 +243,7 @@ func newSimulation(t *testing.T, in *simInput, seed uint64) *simulation {
 	r := rand.New(rand.NewPCG(seed, 0))
 	s := &simulation{
 		t: t, seed: seed, start: time.Now(), rand: r, over: make(chan struct{}), calm: make(chan struct{}), done: make(chan *dispatch.Summary, 8),
-		history: map[string]jobs.JobState{},
+		history: map[string]record.Job{},
 	}
 	some := func(p, most float64) float64 { // zero, or up to most
 		if r.Float64() < p {
@@ -254,7 +255,7 @@ func newSimulation(t *testing.T, in *simInput, seed uint64) *simulation {
 		Latency: 20 * time.Millisecond, Slow: some(.5, .05), SlowLatency: time.Duration(r.IntN(60)) * time.Second,
 		Request: some(.5, .05), Reply: some(.6, .1), Signal: some(.5, .3), Delivery: some(.5, .1), Advisory: some(.3, 1),
 	}
-	s.top = jobs.RunConfig{AckWait: time.Duration(5+r.IntN(26)) * time.Second, MaxAttempts: 2 + r.IntN(4), MaxLost: 2 + r.IntN(4)}
+	s.top = record.RunConfig{AckWait: time.Duration(5+r.IntN(26)) * time.Second, MaxAttempts: 2 + r.IntN(4), MaxLost: 2 + r.IntN(4)}
 	if r.IntN(4) == 0 {
 		s.top.MaxDeliver = 2 + r.IntN(6)
 	}

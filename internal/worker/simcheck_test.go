@@ -11,6 +11,7 @@ import (
 	"surprisal/internal/dispatch"
 	"surprisal/internal/jobs"
 	"surprisal/internal/jobs/conn"
+	"surprisal/internal/jobs/record"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
 )
@@ -23,7 +24,7 @@ func (s *simulation) stored(stream, subject string, data []byte) {
 	}
 	s.records.Lock()
 	defer s.records.Unlock()
-	next, err := jobs.DecodeJobState(data)
+	next, err := record.DecodeJob(data)
 	if err != nil {
 		s.wrong = append(s.wrong, err.Error())
 		return
@@ -31,7 +32,7 @@ func (s *simulation) stored(stream, subject string, data []byte) {
 	prev, has := s.history[next.Job]
 	s.history[next.Job] = next
 	if !has || prev.Seq != next.Seq || !prev.Queued.Equal(next.Queued) {
-		prev = jobs.JobState{}
+		prev = record.Job{}
 	}
 	bad := func(format string, a ...any) {
 		s.wrong = append(s.wrong, fmt.Sprintf("job %s: %s\n before %+v\n after  %+v", next.Job, fmt.Sprintf(format, a...), prev, next))
@@ -39,37 +40,37 @@ func (s *simulation) stored(stream, subject string, data []byte) {
 	own := prev.Lease == next.Lease && next.Lease != ""
 	failed, lost := prev.Failed, prev.Lost
 	switch next.State {
-	case jobs.StateRunning:
-		if prev.State == jobs.StateRunning && !own {
+	case record.StateRunning:
+		if prev.State == record.StateRunning && !own {
 			lost++
 		}
 		if next.Failed > failed {
 			bad("an attempt failed that nobody made")
 		}
-	case jobs.StateFailed:
+	case record.StateFailed:
 		if !own {
 			bad("a lease that was replaced gave the job back")
 		}
-		if prev.State != jobs.StateFailed {
+		if prev.State != record.StateFailed {
 			failed++
 		}
-	case jobs.StateWaiting:
-		if !own && prev.State != jobs.StateDead && prev.State != "" {
+	case record.StateWaiting:
+		if !own && prev.State != record.StateDead && prev.State != "" {
 			bad("a lease that was replaced gave the job back")
 		}
-	case jobs.StateDead:
-		if prev.State == jobs.StateDone {
+	case record.StateDead:
+		if prev.State == record.StateDone {
 			bad("a job that was done died")
 		}
-		if prev.State == jobs.StateRunning && own {
+		if prev.State == record.StateRunning && own {
 			failed++
-		} else if prev.State == jobs.StateRunning { // the dispatcher found it over
+		} else if prev.State == record.StateRunning { // the dispatcher found it over
 			lost++
 		}
 		if why := s.mayDie(next); why != "" {
 			bad("%s", why)
 		}
-	case jobs.StateDone:
+	case record.StateDone:
 		failed, lost = max(failed, next.Failed), max(lost, next.Lost)
 	}
 	if next.Failed > failed || next.Lost > lost {
@@ -83,7 +84,7 @@ func (s *simulation) allSettled() bool {
 	settled := map[string]bool{}
 	s.records.Lock()
 	for _, st := range s.history {
-		if st.State == jobs.StateDone || st.State == jobs.StateDead {
+		if st.State == record.StateDone || st.State == record.StateDead {
 			settled[st.Job] = true
 		}
 	}
@@ -97,7 +98,7 @@ func (s *simulation) allSettled() bool {
 }
 
 // mayDie says why a job may not be dead with these attempts, if so.
-func (s *simulation) mayDie(st jobs.JobState) string {
+func (s *simulation) mayDie(st record.Job) string {
 	most := func(v, d int) int {
 		if v == 0 {
 			return d
@@ -125,11 +126,11 @@ func (s *simulation) check(sum *dispatch.Summary) {
 	c := s.net.Conn("checker")
 	client := jobs.New(c, c.JetStream(), conn.Config{Log: s.logger("checker")})
 	defer client.Close()
-	records := map[string]jobs.JobState{}
-	if err := client.JobStates(s.ctx, s.m.Run, func(st jobs.JobState) { records[st.Job] = st }); err != nil {
+	records := map[string]record.Job{}
+	if err := client.JobStates(s.ctx, s.m.Run, func(st record.Job) { records[st.Job] = st }); err != nil {
 		bad("%v", err)
 	}
-	letters := map[string]jobs.DeadLetter{}
+	letters := map[string]record.DeadLetter{}
 	list, err := client.Dead(s.ctx, s.m.Run)
 	if err != nil {
 		bad("%v", err)
@@ -152,7 +153,7 @@ func (s *simulation) check(sum *dispatch.Summary) {
 		case err == nil && isDead:
 			// Its zombie may have come to life after the run was summed up.
 			late++
-			if records[j.ID].State != jobs.StateDone {
+			if records[j.ID].State != record.StateDone {
 				bad("job %s is dead and committed", j.ID)
 			}
 		case err == nil:
@@ -161,7 +162,7 @@ func (s *simulation) check(sum *dispatch.Summary) {
 			if err := s.scores(j); err != nil {
 				bad("job %s: %v", j.ID, err)
 			}
-			if st := records[j.ID].State; st == jobs.StateDead {
+			if st := records[j.ID].State; st == record.StateDead {
 				bad("job %s is committed, its record says %s", j.ID, st)
 			}
 		case !errors.Is(err, fs.ErrNotExist):
@@ -172,7 +173,7 @@ func (s *simulation) check(sum *dispatch.Summary) {
 			if l, ok := letters[j.ID]; !ok || l.Reason == "" {
 				bad("dead job %s has no letter that says why: %+v", j.ID, records[j.ID])
 			}
-			if st := records[j.ID]; st.State != jobs.StateDead {
+			if st := records[j.ID]; st.State != record.StateDead {
 				bad("job %s is dead, its record says %+v", j.ID, st)
 			}
 		}
@@ -187,13 +188,13 @@ func (s *simulation) check(sum *dispatch.Summary) {
 		bad("the summary has %d documents, %d tokens, %d failed rows; the files %d, %d, %d", sum.Documents, sum.Tokens, sum.FailedRows,
 			totals.Documents, totals.Tokens, totals.Failed)
 	}
-	want := jobs.RunComplete
+	want := record.RunComplete
 	if !sum.Complete {
-		want = jobs.RunFailed
+		want = record.RunFailed
 	}
 	// Another who waited may have seen what came late.
 	seenLate := committed+late == len(planned)
-	if r, err := client.Run(s.ctx, s.m.Run); err != nil || r.State != want && !(seenLate && r.State == jobs.RunComplete) {
+	if r, err := client.Run(s.ctx, s.m.Run); err != nil || r.State != want && !(seenLate && r.State == record.RunComplete) {
 		bad("the run's record says %s (%v), want %s", r.State, err, want)
 	}
 	s.files(outputs, sum.Complete, seenLate, bad)

@@ -11,6 +11,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"surprisal/internal/jobs"
+	"surprisal/internal/jobs/record"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
 	"surprisal/internal/traces"
@@ -123,12 +124,12 @@ func (s *taskSet) clear() []*task {
 }
 
 // progress is how far each job in hand has come.
-func (s *taskSet) progress() []jobs.JobProgress {
+func (s *taskSet) progress() []record.Progress {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p := make([]jobs.JobProgress, len(s.tasks))
+	p := make([]record.Progress, len(s.tasks))
 	for i, t := range s.tasks {
-		p[i] = jobs.JobProgress{Run: t.job.Run, Job: t.job.ID, Documents: t.documents.Load(), Tokens: t.tokens.Load()}
+		p[i] = record.Progress{Run: t.job.Run, Job: t.job.ID, Documents: t.documents.Load(), Tokens: t.tokens.Load()}
 	}
 	return p
 }

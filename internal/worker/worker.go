@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"surprisal/internal/jobs"
+	"surprisal/internal/jobs/record"
 	"surprisal/internal/metrics"
 	"surprisal/internal/score"
 	"surprisal/internal/store"
@@ -397,9 +398,9 @@ func (w *Worker) signsOfLife(ctx, fetch context.Context) error {
 }
 
 // record is what the worker does now.
-func (w *Worker) record() jobs.WorkerRecord {
+func (w *Worker) record() record.Worker {
 	host, _ := os.Hostname() // for people
-	rec := jobs.WorkerRecord{
+	rec := record.Worker{
 		ID: w.cfg.ID, Host: host, PID: os.Getpid(), Version: w.cfg.Program, Started: w.started,
 		JobsDone: w.jobsDone.Load(), TokensDone: w.tokensDone.Load(), Progress: w.tasks.progress(),
 		GPU: w.sampleGPU(),

@@ -12,6 +12,7 @@ import (
 
 	"surprisal/internal/jobs"
 	"surprisal/internal/jobs/conn"
+	"surprisal/internal/jobs/record"
 )
 
 // TestListThroughLostDeliveries: a list of records is whole, and ends, whichever of
@@ -27,7 +28,7 @@ func TestListThroughLostDeliveries(t *testing.T) {
 			}
 			const records = 8
 			for i := range records {
-				b, err := jobs.JobState{Run: "run", Job: fmt.Sprint("job", i), State: jobs.StateDone}.Encode()
+				b, err := record.Job{Run: "run", Job: fmt.Sprint("job", i), State: record.StateDone}.Encode()
 				if err == nil {
 					_, err = nc.JetStream().Publish(t.Context(), "$KV."+jobs.JobBucket+".run."+fmt.Sprint("job", i), b)
 				}
@@ -38,7 +39,7 @@ func TestListThroughLostDeliveries(t *testing.T) {
 			n.SetFaults(Faults{Latency: 10 * time.Millisecond, Delivery: .3})
 			got := map[string]bool{}
 			start := time.Now()
-			if err := c.JobStates(t.Context(), "run", func(s jobs.JobState) { got[s.Job] = true }); err != nil {
+			if err := c.JobStates(t.Context(), "run", func(s record.Job) { got[s.Job] = true }); err != nil {
 				t.Fatal(err)
 			}
 			if len(got) != records || time.Since(start) > 10*time.Minute {
@@ -58,16 +59,16 @@ func TestQueueRunThroughLostAnswers(t *testing.T) {
 	}{
 		{"set up", func(ctx context.Context, c *jobs.Client) error { return c.Setup(ctx, jobs.Topology{}) }},
 		{"record", func(ctx context.Context, c *jobs.Client) error {
-			if err := c.PutRun(ctx, jobs.RunRecord{ID: "run"}); !errors.Is(err, jobs.ErrRunExists) {
+			if err := c.PutRun(ctx, record.Run{ID: "run"}); !errors.Is(err, jobs.ErrRunExists) {
 				return err
 			}
 			return nil
 		}},
 		{"open", func(ctx context.Context, c *jobs.Client) error {
-			return c.OpenRun(ctx, "run", 0, jobs.RunConfig{}, jobs.RunConfig{})
+			return c.OpenRun(ctx, "run", 0, record.RunConfig{}, record.RunConfig{})
 		}},
 		{"reprioritize", func(ctx context.Context, c *jobs.Client) error {
-			return c.OpenRun(ctx, "run", 1, jobs.RunConfig{}, jobs.RunConfig{})
+			return c.OpenRun(ctx, "run", 1, record.RunConfig{}, record.RunConfig{})
 		}},
 		{"hold", func(ctx context.Context, c *jobs.Client) error { return c.HoldRun(ctx, "run") }},
 		{"number", func(ctx context.Context, c *jobs.Client) error { _, err := c.NextEpoch(ctx, "run"); return err }},

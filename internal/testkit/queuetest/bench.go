@@ -11,6 +11,7 @@ import (
 	"surprisal/internal/jobs"
 	"surprisal/internal/jobs/conn"
 	"surprisal/internal/jobs/embedded"
+	"surprisal/internal/jobs/record"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
 )
@@ -125,7 +126,7 @@ func (b *Bench) Work(k *jobs.Consumer, n int) (done []string) {
 		}
 		t, err := Commit(b.Ctx, l.Job)
 		if err == nil {
-			err = l.Done(b.Ctx, jobs.Totals{Documents: t.Documents, Tokens: t.Tokens})
+			err = l.Done(b.Ctx, record.Totals{Documents: t.Documents, Tokens: t.Tokens})
 		}
 		if err != nil {
 			b.T.Fatal(err)
@@ -136,9 +137,9 @@ func (b *Bench) Work(k *jobs.Consumer, n int) (done []string) {
 }
 
 // Queue queues all jobs of the manifest.
-func (b *Bench) Queue(cfg jobs.RunConfig) {
+func (b *Bench) Queue(cfg record.RunConfig) {
 	b.T.Helper()
-	r := jobs.NewRunRecord(b.M)
+	r := record.NewRun(b.M)
 	err := b.Client.Setup(b.Ctx, jobs.Topology{})
 	for _, step := range []func() error{
 		func() error { return b.Client.PutRun(b.Ctx, r) },
@@ -151,8 +152,8 @@ func (b *Bench) Queue(cfg jobs.RunConfig) {
 			return err
 		},
 		func() error {
-			_, err := b.Client.UpdateRun(b.Ctx, r.ID, func(r *jobs.RunRecord) error {
-				r.State = jobs.RunRunning
+			_, err := b.Client.UpdateRun(b.Ctx, r.ID, func(r *record.Run) error {
+				r.State = record.RunRunning
 				return nil
 			})
 			return err

@@ -1,4 +1,4 @@
-package jobs
+package record
 
 import (
 	"fmt"
@@ -32,11 +32,11 @@ func (t RunConfig) Or(d RunConfig) RunConfig {
 	return t
 }
 
-func (t RunConfig) withDefaults() RunConfig {
+func (t RunConfig) WithDefaults() RunConfig {
 	return t.Or(RunConfig{AckWait: time.Minute, MaxAttempts: 5, MaxLost: 5, MaxDeliver: 1000, MaxAckPending: 65536})
 }
 
-func (t RunConfig) validate() error {
+func (t RunConfig) Validate() error {
 	switch {
 	case t.AckWait < 100*time.Millisecond:
 		return fmt.Errorf("AckWait %s is less than 100ms", t.AckWait)

@@ -1,4 +1,4 @@
-package jobs
+package record
 
 import (
 	"encoding/json"
@@ -7,28 +7,28 @@ import (
 
 // WorkerRecord is a worker's sign of life: bucket surprisal_workers, key <id>. It
 // vanishes WorkerTTL after the last PutWorker.
-type WorkerRecord struct {
-	Format       int           `json:"v"`  // of the record; set by PutWorker
-	ID           string        `json:"id"` // 1 to 64 of a-z, A-Z, 0-9, - and _
-	Host         string        `json:"host"`
-	PID          int           `json:"pid"`
-	Engine       string        `json:"engine"`
-	Device       string        `json:"device"`
-	Version      string        `json:"version"`
-	Started      time.Time     `json:"started"`
-	Updated      time.Time     `json:"updated"`
-	Progress     []JobProgress `json:"progress,omitempty"` // of the jobs in hand
-	JobsDone     int64         `json:"jobs_done"`
-	TokensDone   int64         `json:"tokens_done"`
-	TokensPerSec float64       `json:"tokens_per_second"`
-	Draining     bool          `json:"draining,omitempty"`
-	GPU          *GPUSample    `json:"gpu,omitempty"` // nil: it scores on the CPU, or nothing is known of the GPU
+type Worker struct {
+	Format       int        `json:"v"`  // of the record; set by PutWorker
+	ID           string     `json:"id"` // 1 to 64 of a-z, A-Z, 0-9, - and _
+	Host         string     `json:"host"`
+	PID          int        `json:"pid"`
+	Engine       string     `json:"engine"`
+	Device       string     `json:"device"`
+	Version      string     `json:"version"`
+	Started      time.Time  `json:"started"`
+	Updated      time.Time  `json:"updated"`
+	Progress     []Progress `json:"progress,omitempty"` // of the jobs in hand
+	JobsDone     int64      `json:"jobs_done"`
+	TokensDone   int64      `json:"tokens_done"`
+	TokensPerSec float64    `json:"tokens_per_second"`
+	Draining     bool       `json:"draining,omitempty"`
+	GPU          *GPU       `json:"gpu,omitempty"` // nil: it scores on the CPU, or nothing is known of the GPU
 	// Stalled says that its engine makes no progress: the worker is about to end.
 	Stalled string `json:"stalled,omitempty"`
 }
 
 // GPUSample is a worker's GPU as last sampled. What the board does not tell is nil.
-type GPUSample struct {
+type GPU struct {
 	UUID        string   `json:"uuid"` // as nvidia-smi -L has it; a MIG device's starts with MIG-
 	Name        string   `json:"name"`
 	Index       int      `json:"index"`                         // among the machine's, as NVML counts
@@ -41,19 +41,19 @@ type GPUSample struct {
 }
 
 // JobProgress is how far a worker has come with a job in hand.
-type JobProgress struct {
+type Progress struct {
 	Run       string `json:"run"`
 	Job       string `json:"job"`
 	Documents int64  `json:"documents"`
 	Tokens    int64  `json:"tokens"`
 }
 
-func (w WorkerRecord) encode() ([]byte, error) {
-	w.Format, w.Updated, w.Stalled = recordVersion, time.Now().UTC(), clean(w.Stalled, maxAttemptError)
+func (w Worker) Encode() ([]byte, error) {
+	w.Format, w.Updated, w.Stalled = recordVersion, time.Now().UTC(), Clean(w.Stalled, maxAttemptError)
 	return json.Marshal(w)
 }
 
-func decodeWorkerRecord(b []byte) (w WorkerRecord, err error) {
+func DecodeWorker(b []byte) (w Worker, err error) {
 	err = decodeRecord(b, &w, func() int { return w.Format })
 	return w, err
 }

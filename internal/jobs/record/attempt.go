@@ -1,4 +1,4 @@
-package jobs
+package record
 
 import (
 	"fmt"
@@ -34,10 +34,10 @@ type Attempt struct {
 const maxHistory = 10 // attempts kept, the newest
 
 // ended adds an attempt to a history, which is not changed.
-func ended(history []Attempt, worker string, started time.Time, how Outcome, reason string) []Attempt {
+func Ended(history []Attempt, worker string, started time.Time, how Outcome, reason string) []Attempt {
 	a := Attempt{
 		Number: 1, Worker: worker, Started: started, Ended: time.Now().UTC(), Outcome: how,
-		Error: clean(reason, maxAttemptError),
+		Error: Clean(reason, maxAttemptError),
 	}
 	if n := len(history); n > 0 {
 		a.Number = history[n-1].Number + 1
@@ -46,21 +46,21 @@ func ended(history []Attempt, worker string, started time.Time, how Outcome, rea
 }
 
 // lost adds the attempt of the lease on record, whose worker never settled it.
-func (s JobState) lost() []Attempt {
+func (s Job) HistoryWithLost() []Attempt {
 	if s.Stalled != "" {
-		return ended(s.History, s.Worker, s.Started, OutcomeStalled, s.Stalled)
+		return Ended(s.History, s.Worker, s.Started, OutcomeStalled, s.Stalled)
 	}
-	return ended(s.History, s.Worker, s.Started, OutcomeLost, "")
+	return Ended(s.History, s.Worker, s.Started, OutcomeLost, "")
 }
 
 // checkHistory checks a history that was read.
 func checkHistory(history []Attempt) error {
 	if len(history) > maxHistory {
-		return fmt.Errorf("%w: %d attempts, at most %d are kept", ErrBadRecord, len(history), maxHistory)
+		return fmt.Errorf("%w: %d attempts, at most %d are kept", ErrBad, len(history), maxHistory)
 	}
 	for i, a := range history {
 		if a.Number < 1 || (i > 0 && a.Number <= history[i-1].Number) {
-			return fmt.Errorf("%w: attempt number %d", ErrBadRecord, a.Number)
+			return fmt.Errorf("%w: attempt number %d", ErrBad, a.Number)
 		}
 	}
 	return nil

@@ -1,4 +1,4 @@
-package jobs
+package record
 
 import (
 	"encoding/json"
@@ -10,27 +10,27 @@ import (
 
 // ErrBadRecord: a bucket or stream holds something that is not a record of this
 // program. It is wrapped: use errors.Is.
-var ErrBadRecord = errors.New("bad record")
+var ErrBad = errors.New("bad record")
 
 const (
 	recordVersion   = 1        // of every record in a bucket
-	maxError        = 2 << 10  // bytes of an error kept
-	maxJobRecord    = 16 << 10 // bytes of a job's record, by its bucket
+	MaxError        = 2 << 10  // bytes of an error kept
+	MaxJobBytes     = 16 << 10 // bytes of a job's record, by its bucket
 	maxAttemptError = 512      // bytes of the error of one attempt, or of a stall
 )
 
 func decodeRecord(b []byte, v any, version func() int) error {
 	if err := json.Unmarshal(b, v); err != nil {
-		return fmt.Errorf("%w: %w", ErrBadRecord, err)
+		return fmt.Errorf("%w: %w", ErrBad, err)
 	}
 	if got := version(); got != recordVersion {
-		return fmt.Errorf("%w: version %d, this program knows %d", ErrBadRecord, got, recordVersion)
+		return fmt.Errorf("%w: version %d, this program knows %d", ErrBad, got, recordVersion)
 	}
 	return nil
 }
 
 // validToken reports whether s can be a bucket key's and a subject's token.
-func validToken(s string) bool {
+func ValidToken(s string) bool {
 	if s == "" || len(s) > 64 {
 		return false
 	}
@@ -41,7 +41,7 @@ func validToken(s string) bool {
 
 // clean makes s fit for a record or a log line: valid UTF-8, no control
 // characters, at most n bytes.
-func clean(s string, n int) string {
+func Clean(s string, n int) string {
 	s = strings.ToValidUTF8(s, "\uFFFD")
 	s = strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {

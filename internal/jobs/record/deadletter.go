@@ -1,4 +1,4 @@
-package jobs
+package record
 
 import (
 	"encoding/json"
@@ -27,13 +27,13 @@ type DeadLetter struct {
 	History []Attempt `json:"history,omitempty"`
 }
 
-func (d DeadLetter) encode() ([]byte, error) {
-	d.Version, d.Time, d.Reason = recordVersion, time.Now().UTC(), clean(d.Reason, maxError)
+func (d DeadLetter) Encode() ([]byte, error) {
+	d.Version, d.Time, d.Reason = recordVersion, time.Now().UTC(), Clean(d.Reason, MaxError)
 	d.Raw = d.Raw[:min(len(d.Raw), 4<<10)]
 	return json.Marshal(d)
 }
 
-func decodeDeadLetter(b []byte) (d DeadLetter, err error) {
+func DecodeDeadLetter(b []byte) (d DeadLetter, err error) {
 	err = decodeRecord(b, &d, func() int { return d.Version })
 	return d, err
 }

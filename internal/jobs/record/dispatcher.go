@@ -1,4 +1,4 @@
-package jobs
+package record
 
 import (
 	"encoding/json"
@@ -8,7 +8,7 @@ import (
 
 // DispatcherRecord says which dispatcher works on a run: bucket surprisal_leases,
 // key <run>. It vanishes LeaseTTL after the last renewal.
-type DispatcherRecord struct {
+type Dispatcher struct {
 	Version int       `json:"v"`
 	Owner   string    `json:"owner"` // random, one a lease
 	Host    string    `json:"host"`
@@ -22,16 +22,16 @@ type DispatcherRecord struct {
 }
 
 // String names the dispatcher for people.
-func (d DispatcherRecord) String() string {
-	return fmt.Sprintf("dispatcher %s on %s, pid %d, since %s", d.Command, clean(d.Host, 64), d.PID, d.Since.Format(time.RFC3339))
+func (d Dispatcher) String() string {
+	return fmt.Sprintf("dispatcher %s on %s, pid %d, since %s", d.Command, Clean(d.Host, 64), d.PID, d.Since.Format(time.RFC3339))
 }
 
-func (d DispatcherRecord) encode() ([]byte, error) {
+func (d Dispatcher) Encode() ([]byte, error) {
 	d.Version = recordVersion
 	return json.Marshal(d)
 }
 
 // decode reads a record, which may be anything.
-func (d *DispatcherRecord) decode(b []byte) error {
+func (d *Dispatcher) Decode(b []byte) error {
 	return decodeRecord(b, d, func() int { return d.Version })
 }

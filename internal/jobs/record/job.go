@@ -1,4 +1,4 @@
-package jobs
+package record
 
 import (
 	"bytes"
@@ -39,7 +39,7 @@ type Totals struct {
 }
 
 // JobState is the newest record of a job, bucket surprisal_jobs, key <run>.<job>.
-type JobState struct {
+type Job struct {
 	Version int    `json:"v"`
 	Run     string `json:"run"`
 	Job     string `json:"job"`
@@ -78,17 +78,17 @@ type JobState struct {
 	Totals *Totals `json:"totals,omitempty"` // with StateDone only
 }
 
-func (s JobState) key() string { return s.Run + "." + s.Job }
+func (s Job) Key() string { return s.Run + "." + s.Job }
 
 // sameMessage reports whether s was written by a delivery of the same message.
-func (s JobState) sameMessage(t JobState) bool { return s.Seq == t.Seq && s.Queued.Equal(t.Queued) }
+func (s Job) SameMessage(t Job) bool { return s.Seq == t.Seq && s.Queued.Equal(t.Queued) }
 
 // attempts is how many have counted against the message.
-func (s JobState) attempts() int { return s.Failed + s.Lost }
+func (s Job) Attempts() int { return s.Failed + s.Lost }
 
 // Encode gives the record's bytes.
-func (s JobState) Encode() ([]byte, error) {
-	s.Version, s.Error, s.Stalled = recordVersion, clean(s.Error, maxError), clean(s.Stalled, maxAttemptError)
+func (s Job) Encode() ([]byte, error) {
+	s.Version, s.Error, s.Stalled = recordVersion, Clean(s.Error, MaxError), Clean(s.Stalled, maxAttemptError)
 	if s.Totals != nil && (math.IsNaN(s.Totals.SumNLL) || math.IsInf(s.Totals.SumNLL, 0)) {
 		t := *s.Totals
 		s.Error = fmt.Sprintf("sum_nll is %v", t.SumNLL) // JSON has no such number
@@ -105,7 +105,7 @@ func (s JobState) Encode() ([]byte, error) {
 		}
 		b := bytes.TrimSpace(buf.Bytes())
 		// Quotes and the like still take two bytes each.
-		if len(b) <= maxJobRecord || len(s.History) == 0 {
+		if len(b) <= MaxJobBytes || len(s.History) == 0 {
 			return b, nil
 		}
 		s.History = s.History[1:]
@@ -113,18 +113,18 @@ func (s JobState) Encode() ([]byte, error) {
 }
 
 // DecodeJobState reads a record, which may be anything.
-func DecodeJobState(b []byte) (JobState, error) {
-	var s JobState
+func DecodeJob(b []byte) (Job, error) {
+	var s Job
 	if err := decodeRecord(b, &s, func() int { return s.Version }); err != nil {
-		return JobState{}, fmt.Errorf("job state: %w", err)
+		return Job{}, fmt.Errorf("job state: %w", err)
 	}
-	bad := func(what string, v any) (JobState, error) {
-		return JobState{}, fmt.Errorf("job state: %w: %s %v", ErrBadRecord, what, v)
+	bad := func(what string, v any) (Job, error) {
+		return Job{}, fmt.Errorf("job state: %w: %s %v", ErrBad, what, v)
 	}
 	switch {
 	case !score.ValidRunID(s.Run):
 		return bad("run", s.Run)
-	case !validToken(s.Job):
+	case !ValidToken(s.Job):
 		return bad("job", s.Job)
 	case !slices.Contains([]State{StateRunning, StateWaiting, StateFailed, StateDone, StateDead}, s.State):
 		return bad("state", s.State)
@@ -132,11 +132,11 @@ func DecodeJobState(b []byte) (JobState, error) {
 		return bad("attempts", s.Attempt)
 	}
 	if err := checkHistory(s.History); err != nil {
-		return JobState{}, fmt.Errorf("job state: %w", err)
+		return Job{}, fmt.Errorf("job state: %w", err)
 	}
 	return s, nil
 }
 
 // recordable reports whether the record has a valid key: a message that is no job
 // may have come under any subject.
-func (s JobState) recordable() bool { return score.ValidRunID(s.Run) && validToken(s.Job) }
+func (s Job) Recordable() bool { return score.ValidRunID(s.Run) && ValidToken(s.Job) }

@@ -1,4 +1,4 @@
-package jobs
+package record
 
 import (
 	"encoding/json"
@@ -28,7 +28,7 @@ func (s RunState) Final() bool {
 
 // RunRecord is a manifest's header without its files, and how the run fares:
 // bucket surprisal_runs, key <run>. The manifest itself is in OUT.
-type RunRecord struct {
+type Run struct {
 	Version int      `json:"v"`
 	ID      string   `json:"id"`
 	Created string   `json:"created"` // RFC 3339, UTC, as in the manifest
@@ -62,8 +62,8 @@ type RunRecord struct {
 const maxRunInputs = 16
 
 // NewRunRecord is the record of a run just planned.
-func NewRunRecord(m *score.Manifest) RunRecord {
-	r := RunRecord{
+func NewRun(m *score.Manifest) Run {
+	r := Run{
 		Version: recordVersion, ID: m.Run, Created: m.Created, Program: m.Program, Out: m.Out,
 		Inputs: slices.Clone(m.Inputs[:min(len(m.Inputs), maxRunInputs)]), InputCount: len(m.Inputs),
 		Options: m.Options, Model: m.Model, ConfigDigest: m.ConfigDigest, Files: len(m.Files), State: RunPlanned,
@@ -75,8 +75,8 @@ func NewRunRecord(m *score.Manifest) RunRecord {
 	return r
 }
 
-func (r RunRecord) encode() ([]byte, error) {
-	r.Version, r.Updated, r.Error = recordVersion, time.Now().UTC(), clean(r.Error, maxError)
+func (r Run) Encode() ([]byte, error) {
+	r.Version, r.Updated, r.Error = recordVersion, time.Now().UTC(), Clean(r.Error, MaxError)
 	if !score.ValidRunID(r.ID) {
 		return nil, fmt.Errorf("%q is not a run id", r.ID)
 	}
@@ -84,13 +84,13 @@ func (r RunRecord) encode() ([]byte, error) {
 }
 
 // DecodeRunRecord reads a record, which may be anything.
-func DecodeRunRecord(b []byte) (RunRecord, error) {
-	var r RunRecord
+func DecodeRun(b []byte) (Run, error) {
+	var r Run
 	if err := decodeRecord(b, &r, func() int { return r.Version }); err != nil {
-		return RunRecord{}, fmt.Errorf("run record: %w", err)
+		return Run{}, fmt.Errorf("run record: %w", err)
 	}
 	if !score.ValidRunID(r.ID) {
-		return RunRecord{}, fmt.Errorf("run record: %w: id %q", ErrBadRecord, clean(r.ID, 64))
+		return Run{}, fmt.Errorf("run record: %w: id %q", ErrBad, Clean(r.ID, 64))
 	}
 	return r, nil
 }
