@@ -192,23 +192,23 @@ func (d *deployment) checkDenied(deadRun string) {
 	t.Helper()
 	const api = "$JS.API."
 	common := []string{
-		api + "STREAM.CREATE.OTHER", api + "STREAM.CREATE." + jobs.JobStream, api + "STREAM.UPDATE." + jobs.JobStream,
-		api + "STREAM.DELETE." + jobs.JobStream, api + "STREAM.PURGE." + jobs.JobStream, api + "STREAM.PURGE." + jobs.DeadStream,
-		api + "STREAM.MSG.DELETE." + jobs.JobStream, api + "STREAM.DELETE.KV_" + jobs.JobBucket,
-		api + "CONSUMER.CREATE." + jobs.JobStream + ".mine", api + "CONSUMER.DURABLE.CREATE." + jobs.JobStream + ".mine",
-		api + "CONSUMER.CREATE." + jobs.JobStream + ".mine.surprisal.job.run.*",
-		api + "CONSUMER.DELETE." + jobs.JobStream + ".run-" + deadRun, api + "CONSUMER.PAUSE." + jobs.JobStream + ".run-" + deadRun,
-		api + "CONSUMER.DELETE." + jobs.EventStream + "." + jobs.ReapDurable,
-		"surprisal.job.run.job", "$KV." + jobs.RunBucket + ".run", api + "ACCOUNT.PURGE.SURPRISAL", "$SYS.REQ.SERVER.PING", "other",
+		api + "STREAM.CREATE.OTHER", api + "STREAM.CREATE." + jobStream, api + "STREAM.UPDATE." + jobStream,
+		api + "STREAM.DELETE." + jobStream, api + "STREAM.PURGE." + jobStream, api + "STREAM.PURGE." + deadStream,
+		api + "STREAM.MSG.DELETE." + jobStream, api + "STREAM.DELETE.KV_" + jobs.JobBucket,
+		api + "CONSUMER.CREATE." + jobStream + ".mine", api + "CONSUMER.DURABLE.CREATE." + jobStream + ".mine",
+		api + "CONSUMER.CREATE." + jobStream + ".mine.surprisal.job.run.*",
+		api + "CONSUMER.DELETE." + jobStream + ".run-" + deadRun, api + "CONSUMER.PAUSE." + jobStream + ".run-" + deadRun,
+		api + "CONSUMER.DELETE." + eventStream + "." + reapDurable,
+		"surprisal.job.run.job", "$KV." + runBucket + ".run", api + "ACCOUNT.PURGE.SURPRISAL", "$SYS.REQ.SERVER.PING", "other",
 	}
 	for user, subjects := range map[string][]string{
 		"worker": append([]string{api + "CONSUMER.CREATE.KV_" + jobs.JobBucket + ".mine", api + "CONSUMER.CREATE.OTHER.mine"}, common...),
 		"reader": append([]string{
-			"surprisal.dead.run.job", "$KV." + jobs.JobBucket + ".run.job", "$KV." + jobs.WorkerBucket + ".w",
-			"$JS.ACK." + jobs.JobStream + ".run-" + deadRun + ".1.1.1.1.0", api + "CONSUMER.MSG.NEXT." + jobs.JobStream + ".run-" + deadRun,
+			"surprisal.dead.run.job", "$KV." + jobs.JobBucket + ".run.job", "$KV." + workerBucket + ".w",
+			"$JS.ACK." + jobStream + ".run-" + deadRun + ".1.1.1.1.0", api + "CONSUMER.MSG.NEXT." + jobStream + ".run-" + deadRun,
 		}, common...),
 		"dispatcher": {
-			api + "STREAM.DELETE." + jobs.JobStream, api + "STREAM.UPDATE." + jobs.JobStream, api + "ACCOUNT.PURGE.SURPRISAL",
+			api + "STREAM.DELETE." + jobStream, api + "STREAM.UPDATE." + jobStream, api + "ACCOUNT.PURGE.SURPRISAL",
 			"$SYS.REQ.SERVER.PING", "other",
 		},
 	} {

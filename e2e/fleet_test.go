@@ -136,7 +136,7 @@ func (f *fleet) run(id string, created time.Time, files, perFile int, state reco
 			}
 		}, 1)
 		f.ok(err)
-		k, err := f.js.Consumer(ctx, jobs.JobStream, "run-"+id)
+		k, err := f.js.Consumer(ctx, jobStream, "run-"+id)
 		f.ok(err)
 		for range became[record.StateRunning] {
 			msg, err := k.Next()

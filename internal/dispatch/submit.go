@@ -65,7 +65,7 @@ func Submit(ctx context.Context, client *jobs.Client, req Request, opt QueueOpti
 
 // Acquire takes the run's lease, from dispatchers that only watch it too.
 func Acquire(ctx context.Context, client *jobs.Client, run, command string) (func(), error) {
-	l, err := client.AcquireRun(ctx, run, command, false, true)
+	l, err := client.AcquireRun(ctx, run, jobs.AcquireOptions{Command: command, Patient: true})
 	if err != nil {
 		return nil, held(err)
 	}

@@ -90,7 +90,7 @@ func TestResumeWithoutQueue(t *testing.T) {
 func TestOneDispatcherAtATime(t *testing.T) {
 	b := newBench(t, 1, 3)
 	b.queue(QueueOptions{})
-	other, err := b.Connect().AcquireRun(b.Ctx, b.M.Run, "submit", false, false)
+	other, err := b.Connect().AcquireRun(b.Ctx, b.M.Run, jobs.AcquireOptions{Command: "submit"})
 	if err != nil {
 		t.Fatal(err)
 	}

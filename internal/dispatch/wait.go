@@ -172,7 +172,7 @@ func (k *keeper) Held() bool {
 
 // try takes the lease if it is free.
 func (k *keeper) try(ctx context.Context) {
-	lease, err := k.client.AcquireRun(ctx, k.run, "wait", true, false)
+	lease, err := k.client.AcquireRun(ctx, k.run, jobs.AcquireOptions{Command: "wait", Yields: true})
 	if err != nil {
 		return // somebody has it, or it can't be asked for now
 	}

@@ -52,7 +52,7 @@ func (c *Client) dropLetter(ctx context.Context, run, job string) error {
 func (c *Client) DeadState(ctx context.Context) (string, error) {
 	var state string
 	err := read(ctx, func(ctx context.Context) error {
-		s, err := c.js.Stream(ctx, DeadStream)
+		s, err := c.js.Stream(ctx, deadStream)
 		if err == nil {
 			i := s.CachedInfo()
 			state = fmt.Sprint(i.Created.UnixNano(), i.State.FirstSeq, i.State.LastSeq, i.State.Msgs)
@@ -84,5 +84,5 @@ func (c *Client) DeadEach(ctx context.Context, run string, letter func(record.De
 		}
 		filter = deadSubject(run, "*")
 	}
-	return c.fail("list dead letters", list(ctx, c, DeadStream, filter, record.DecodeDeadLetter, letter))
+	return c.fail("list dead letters", list(ctx, c, deadStream, filter, record.DecodeDeadLetter, letter))
 }

@@ -51,34 +51,43 @@ type DispatcherLease struct {
 	done    chan struct{}
 }
 
-// AcquireRun takes the run's lease for command, or says in a *HeldError who has
-// it. It takes over from one that yields, from one whose process ended on this
-// machine, and from one that has not been renewed for LeaseTTL as this process's
-// own clock has it: it waits so long to find that out only where patient is set.
-func (c *Client) AcquireRun(ctx context.Context, run, command string, yields, patient bool) (*DispatcherLease, error) {
+// AcquireOptions is how a dispatcher asks for a run's lease.
+type AcquireOptions struct {
+	Command string // for the record: "submit", "wait", …
+	// Yields: a dispatcher that has something to do may take the lease over; this one
+	// only watches the run.
+	Yields bool
+	// Patient waits for up to LeaseTTL to find out whether the holder still renews its lease.
+	Patient bool
+}
+
+// AcquireRun takes the run's lease, or returns a *HeldError that names the holder.
+// It takes over from a holder that yields, from one whose process ended on this
+// machine, and, if Patient, from one that does not renew the lease for LeaseTTL by
+// this process's own clock.
+func (c *Client) AcquireRun(ctx context.Context, run string, opt AcquireOptions) (*DispatcherLease, error) {
 	if !score.ValidRunID(run) {
 		return nil, fmt.Errorf("take run: %q is not a run id", run)
 	}
 	host, _ := os.Hostname() // for people; the owner's name is what counts
 	me := record.Dispatcher{
-		Owner: rand.Text(), Host: host, PID: os.Getpid(), Machine: Machine(), Command: command,
-		Since: time.Now().UTC(), Yields: yields,
+		Owner: rand.Text(), Host: host, PID: os.Getpid(), Machine: Machine(), Command: opt.Command,
+		Since: time.Now().UTC(), Yields: opt.Yields,
 	}
 	value, err := me.Encode()
 	if err != nil {
 		return nil, err
 	}
-	var seen uint64 // revision of the other's lease
-	var since time.Time
+	claim := claim{run: run, me: me, value: value}
 	for {
 		var rev uint64
 		var by record.Dispatcher
 		err := read(ctx, func(ctx context.Context) error {
-			kv, err := c.bucket(ctx, LeaseBucket)
+			kv, err := c.bucket(ctx, leaseBucket)
 			if err != nil {
 				return err
 			}
-			rev, by, err = c.tryLease(ctx, kv, run, value, me, since, seen)
+			rev, by, err = claim.try(ctx, kv)
 			return err
 		})
 		if err != nil {
@@ -87,14 +96,14 @@ func (c *Client) AcquireRun(ctx context.Context, run, command string, yields, pa
 		if by.Owner == me.Owner {
 			return c.holdLease(run, me, value, rev), nil
 		}
-		if !patient {
+		if !opt.Patient {
 			return nil, &HeldError{Run: run, By: by}
 		}
-		if rev != seen {
-			if seen != 0 { // it is renewed: its owner lives
+		if rev != claim.seen {
+			if claim.seen != 0 { // it was renewed: its holder lives
 				return nil, &HeldError{Run: run, By: by}
 			}
-			seen, since = rev, time.Now()
+			claim.seen, claim.since = rev, time.Now()
 		}
 		conn.Sleep(ctx, LeaseTTL/20)
 		if err := ctx.Err(); err != nil {
@@ -103,19 +112,29 @@ func (c *Client) AcquireRun(ctx context.Context, run, command string, yields, pa
 	}
 }
 
-// tryLease takes the lease if it is free, yields, is of a process that has ended,
-// or has been at revision seen for LeaseTTL. It returns who has it then, and its revision.
-func (c *Client) tryLease(ctx context.Context, kv jetstream.KeyValue, run string, value []byte, me record.Dispatcher, since time.Time, seen uint64) (uint64, record.Dispatcher, error) {
-	e, err := kv.Get(ctx, run)
+// claim is an attempt to take a run's lease.
+type claim struct {
+	run   string
+	me    record.Dispatcher
+	value []byte    // me, encoded
+	seen  uint64    // revision of another's lease
+	since time.Time // when that was first seen
+}
+
+// try takes the lease if it is free, yields, belongs to a process that has ended,
+// or has stayed at revision seen for LeaseTTL. It returns the lease's revision and
+// its holder.
+func (m *claim) try(ctx context.Context, kv jetstream.KeyValue) (uint64, record.Dispatcher, error) {
+	e, err := kv.Get(ctx, m.run)
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
-		rev, err := kv.Create(ctx, run, value)
+		rev, err := kv.Create(ctx, m.run, m.value)
 		if err == nil {
-			return rev, me, nil
+			return rev, m.me, nil
 		}
 		if !lostRace(err) {
 			return 0, record.Dispatcher{}, err
 		}
-		e, err = kv.Get(ctx, run)
+		e, err = kv.Get(ctx, m.run)
 		if err != nil {
 			return 0, record.Dispatcher{}, err
 		}
@@ -124,18 +143,18 @@ func (c *Client) tryLease(ctx context.Context, kv jetstream.KeyValue, run string
 	}
 	var by record.Dispatcher
 	bad := by.Decode(e.Value())
-	stale := e.Revision() == seen && time.Since(since) >= LeaseTTL
-	if bad == nil && !stale && !hasEnded(by, me) && (!by.Yields || me.Yields) {
+	stale := e.Revision() == m.seen && time.Since(m.since) >= LeaseTTL
+	if bad == nil && !stale && !hasEnded(by, m.me) && (!by.Yields || m.me.Yields) {
 		return e.Revision(), by, nil
 	}
-	rev, err := kv.Update(ctx, run, value, e.Revision())
-	if lostRace(err) { // somebody was quicker
-		if e, err = kv.Get(ctx, run); err == nil {
+	rev, err := kv.Update(ctx, m.run, m.value, e.Revision())
+	if lostRace(err) { // another dispatcher was faster
+		if e, err = kv.Get(ctx, m.run); err == nil {
 			err = by.Decode(e.Value())
 			return e.Revision(), by, err
 		}
 	}
-	return rev, me, err
+	return rev, m.me, err
 }
 
 func (c *Client) holdLease(run string, me record.Dispatcher, value []byte, rev uint64) *DispatcherLease {
@@ -162,7 +181,7 @@ func (l *DispatcherLease) renew(ctx context.Context, value []byte) {
 			return
 		case <-tick.C:
 		}
-		kv, err := l.c.bucket(perRequest{ctx}, LeaseBucket)
+		kv, err := l.c.bucket(perRequest{ctx}, leaseBucket)
 		if err == nil {
 			err = l.update(perRequest{ctx}, kv, value)
 		}
@@ -249,7 +268,7 @@ func (l *DispatcherLease) Release() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
 	defer cancel()
-	kv, err := l.c.bucket(ctx, LeaseBucket)
+	kv, err := l.c.bucket(ctx, leaseBucket)
 	if err == nil {
 		err = kv.Delete(ctx, l.run, jetstream.LastRevision(rev))
 	}
@@ -264,7 +283,7 @@ func (c *Client) Dispatcher(ctx context.Context, run string) (d record.Dispatche
 		return d, false, fmt.Errorf("%w: %q is not a run id", ErrNoRun, record.Clean(run, 80))
 	}
 	err = read(ctx, func(ctx context.Context) error {
-		e, err := c.lookUp(ctx, LeaseBucket, run)
+		e, err := c.lookUp(ctx, leaseBucket, run)
 		if errors.Is(err, jetstream.ErrKeyNotFound) {
 			return nil
 		}

@@ -54,14 +54,14 @@ func isOverlap(err error) bool {
 // overlapping says which consumer is in the run's way: one that an earlier version
 // of this program made for all runs, or somebody's own.
 func (c *Client) overlapping(ctx context.Context, run string, cause error) error {
-	s, err := c.js.Stream(perRequest{ctx}, JobStream)
+	s, err := c.js.Stream(perRequest{ctx}, jobStream)
 	if err != nil {
 		return cause
 	}
 	names := s.ConsumerNames(perRequest{ctx})
 	for name := range names.Name() {
 		if !strings.HasPrefix(name, durablePrefix) {
-			return &OldConsumerError{Stream: JobStream, Consumer: name}
+			return &OldConsumerError{Stream: jobStream, Consumer: name}
 		}
 	}
 	return cause

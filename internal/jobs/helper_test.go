@@ -65,7 +65,7 @@ func (r *rig) open(run string, priority int) {
 // handle is the consumer of the run called run.
 func (r *rig) handle() jetstream.Consumer {
 	r.t.Helper()
-	h, err := r.c.js.Consumer(r.ctx, JobStream, runDurable("run"))
+	h, err := r.c.js.Consumer(r.ctx, jobStream, runDurable("run"))
 	r.ok(err)
 	return h
 }

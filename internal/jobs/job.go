@@ -44,7 +44,7 @@ func (c *Client) Letter(ctx context.Context, run, job string) (record.DeadLetter
 	}
 	var raw *jetstream.RawStreamMsg
 	err := read(ctx, func(ctx context.Context) error {
-		s, err := c.js.Stream(ctx, DeadStream)
+		s, err := c.js.Stream(ctx, deadStream)
 		if err == nil {
 			raw, err = s.GetLastMsgForSubject(ctx, deadSubject(run, job))
 		}
@@ -66,7 +66,7 @@ func (c *Client) Queued(ctx context.Context, run, job string) (time.Time, error)
 	}
 	var at time.Time
 	err := read(ctx, func(ctx context.Context) error {
-		s, err := c.js.Stream(ctx, JobStream)
+		s, err := c.js.Stream(ctx, jobStream)
 		if err != nil {
 			return err
 		}

@@ -110,8 +110,8 @@ func (c *Client) ForgetRun(ctx context.Context, run string) error {
 	ctx = perRequest{ctx}
 	for _, x := range []struct{ stream, subject string }{
 		{"KV_" + JobBucket, "$KV." + JobBucket + "." + run + ".*"},
-		{DeadStream, deadSubject(run, "*")},
-		{"KV_" + RunBucket, "$KV." + RunBucket + "." + run},
+		{deadStream, deadSubject(run, "*")},
+		{"KV_" + runBucket, "$KV." + runBucket + "." + run},
 	} {
 		s, err := c.js.Stream(ctx, x.stream)
 		if err == nil {

@@ -29,7 +29,7 @@ func (c *Client) Queue(ctx context.Context) (QueueInfo, error) {
 	runs, err := c.runQueues(ctx)
 	if err == nil {
 		err = read(ctx, func(ctx context.Context) error {
-			s, err := c.js.Stream(ctx, JobStream)
+			s, err := c.js.Stream(ctx, jobStream)
 			if err != nil {
 				return err
 			}
@@ -55,7 +55,7 @@ func (c *Client) Queue(ctx context.Context) (QueueInfo, error) {
 
 // strays lists the subjects in the stream that no run's consumer hands out.
 func (c *Client) strays(ctx context.Context) ([]string, error) {
-	s, err := c.js.Stream(ctx, JobStream)
+	s, err := c.js.Stream(ctx, jobStream)
 	if err != nil {
 		return nil, err
 	}

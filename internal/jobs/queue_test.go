@@ -371,7 +371,7 @@ func TestConnectionLostIsLogged(t *testing.T) {
 
 func TestMonitorMetadata(t *testing.T) {
 	r := newRig(t, record.RunConfig{})
-	s, err := r.c.js.Stream(r.ctx, JobStream)
+	s, err := r.c.js.Stream(r.ctx, jobStream)
 	r.ok(err)
 	k := r.handle()
 	for _, m := range []map[string]string{s.CachedInfo().Config.Metadata, k.CachedInfo().Config.Metadata} {

@@ -60,7 +60,7 @@ func (c *Client) reapSome(ctx context.Context) error {
 	if !c.Connected() {
 		return conn.ErrUnreachable
 	}
-	k, err := c.js.Consumer(ctx, EventStream, ReapDurable)
+	k, err := c.js.Consumer(ctx, eventStream, reapDurable)
 	if err != nil {
 		return err
 	}
@@ -72,7 +72,7 @@ func (c *Client) reapSome(ctx context.Context) error {
 	}
 	for msg := range batch.Messages() {
 		var a advisory
-		if err := json.Unmarshal(msg.Data(), &a); err != nil || a.Stream != JobStream {
+		if err := json.Unmarshal(msg.Data(), &a); err != nil || a.Stream != jobStream {
 			c.log.Warn().Err(err).Msg("advisory that is none")
 		} else if err := c.bury(ctx, a.Seq, a.Deliveries); err != nil {
 			c.log.Warn().Err(err).Uint64("seq", a.Seq).Msg("job that hit MaxDeliver not buried; trying again")
@@ -94,7 +94,7 @@ func (c *Client) reapSome(ctx context.Context) error {
 // bury writes the dead letter and the record of a message that the server gave up
 // on, then deletes it.
 func (c *Client) bury(ctx context.Context, seq, deliveries uint64) error {
-	s, err := c.js.Stream(ctx, JobStream)
+	s, err := c.js.Stream(ctx, jobStream)
 	if err != nil {
 		return err
 	}
@@ -205,7 +205,7 @@ func (c *Client) sweepRun(ctx context.Context, q RunQueueInfo) error {
 	if q.Pending > 0 || q.AckPending > 0 {
 		return nil
 	}
-	s, err := c.js.Stream(ctx, JobStream)
+	s, err := c.js.Stream(ctx, jobStream)
 	if err != nil {
 		return err
 	}
@@ -238,7 +238,7 @@ func (c *Client) buryStray(ctx context.Context, subject string) error {
 	case err != nil && !errors.Is(err, ErrNoRun) && !errors.Is(err, record.ErrBad):
 		return err
 	}
-	s, err := c.js.Stream(ctx, JobStream)
+	s, err := c.js.Stream(ctx, jobStream)
 	if err != nil {
 		return err
 	}

@@ -58,7 +58,7 @@ func TestOldConsumer(t *testing.T) {
 	r := newRig(t, record.RunConfig{})
 	r.ok(r.c.CloseRun(r.ctx, "run"))
 	for _, filter := range []string{"", jobSubjects} { // 10099, 10100
-		_, err := r.c.js.CreateConsumer(r.ctx, JobStream, jetstream.ConsumerConfig{
+		_, err := r.c.js.CreateConsumer(r.ctx, jobStream, jetstream.ConsumerConfig{
 			Durable: "workers", AckPolicy: jetstream.AckExplicitPolicy, FilterSubject: filter,
 		})
 		r.ok(err)
@@ -69,7 +69,7 @@ func TestOldConsumer(t *testing.T) {
 			!strings.Contains(err.Error(), "nats consumer rm SURPRISAL_JOBS workers") {
 			t.Fatalf("filter %q: %v", filter, err)
 		}
-		r.ok(r.c.js.DeleteConsumer(r.ctx, JobStream, "workers"))
+		r.ok(r.c.js.DeleteConsumer(r.ctx, jobStream, "workers"))
 	}
 	r.open("run", 0)
 }

@@ -227,7 +227,7 @@ func (r *roster) handle(ctx context.Context, run string) (jetstream.Consumer, er
 		return l.handle, nil
 	}
 	r.mu.Unlock()
-	h, err := r.c.js.Consumer(perRequest{ctx}, JobStream, runDurable(run))
+	h, err := r.c.js.Consumer(perRequest{ctx}, jobStream, runDurable(run))
 	if err != nil {
 		return nil, err
 	}

@@ -22,7 +22,7 @@ func (c *Client) PutRun(ctx context.Context, r record.Run) error {
 	}
 	// Made by a try whose answer was lost, it counts as one that was there.
 	err = read(ctx, func(ctx context.Context) error {
-		kv, err := c.bucket(ctx, RunBucket)
+		kv, err := c.bucket(ctx, runBucket)
 		if err == nil {
 			_, err = kv.Create(ctx, r.ID, b)
 		}
@@ -48,7 +48,7 @@ func (c *Client) run(ctx context.Context, id string) (record.Run, uint64, error)
 	var err error
 	for try := 0; ; try++ {
 		err = read(ctx, func(ctx context.Context) (err error) {
-			e, err = c.lookUp(ctx, RunBucket, id)
+			e, err = c.lookUp(ctx, runBucket, id)
 			return err
 		})
 		// Of a cluster any node may answer, one too that has not caught up yet.
@@ -70,7 +70,7 @@ func (c *Client) run(ctx context.Context, id string) (record.Run, uint64, error)
 // Runs lists the runs' records, oldest first.
 func (c *Client) Runs(ctx context.Context) ([]record.Run, error) {
 	var runs []record.Run
-	err := list(ctx, c, "KV_"+RunBucket, "$KV."+RunBucket+".*", record.DecodeRun, func(r record.Run) { runs = append(runs, r) })
+	err := list(ctx, c, "KV_"+runBucket, "$KV."+runBucket+".*", record.DecodeRun, func(r record.Run) { runs = append(runs, r) })
 	if err != nil {
 		return nil, c.fail("list runs", err)
 	}
@@ -99,7 +99,7 @@ func (c *Client) UpdateRun(ctx context.Context, id string, change func(*record.R
 		if err != nil {
 			return r, fmt.Errorf("update run: %w", err)
 		}
-		kv, err := c.bucket(ctx, RunBucket)
+		kv, err := c.bucket(ctx, runBucket)
 		if err == nil {
 			_, err = kv.Update(ctx, id, b, rev)
 		}

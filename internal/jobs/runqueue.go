@@ -96,7 +96,7 @@ func runQueueInfo(info *jetstream.ConsumerInfo) (q RunQueueInfo, ok bool) {
 	if err := q.Config.Validate(); err != nil {
 		d = append(d, err.Error())
 	}
-	q.drift = d.err("consumer " + info.Name + " of stream " + JobStream)
+	q.drift = d.err("consumer " + info.Name + " of stream " + jobStream)
 	return q, true
 }
 
@@ -111,7 +111,7 @@ func (c *Client) OpenRun(ctx context.Context, run string, priority int, asked, k
 	}
 	var k jetstream.Consumer
 	err := read(ctx, func(ctx context.Context) (err error) {
-		if k, err = c.js.Consumer(ctx, JobStream, runDurable(run)); !errors.Is(err, jetstream.ErrConsumerNotFound) {
+		if k, err = c.js.Consumer(ctx, jobStream, runDurable(run)); !errors.Is(err, jetstream.ErrConsumerNotFound) {
 			return err
 		}
 		want := asked.Or(kept).WithDefaults()
@@ -119,9 +119,9 @@ func (c *Client) OpenRun(ctx context.Context, run string, priority int, asked, k
 			return err
 		}
 		// Create, never CreateOrUpdate: that would rewrite one made since.
-		k, err = c.js.CreateConsumer(ctx, JobStream, runConsumer(run, priority, want))
+		k, err = c.js.CreateConsumer(ctx, jobStream, runConsumer(run, priority, want))
 		if errors.Is(err, jetstream.ErrConsumerExists) {
-			k, err = c.js.Consumer(ctx, JobStream, runDurable(run))
+			k, err = c.js.Consumer(ctx, jobStream, runDurable(run))
 		}
 		return err
 	})
@@ -149,7 +149,7 @@ func (c *Client) OpenRun(ctx context.Context, run string, priority int, asked, k
 		next := k.CachedInfo().Config
 		next.Metadata[metaPriority] = strconv.Itoa(priority)
 		err := read(ctx, func(ctx context.Context) error {
-			_, err := c.js.UpdateConsumer(ctx, JobStream, next)
+			_, err := c.js.UpdateConsumer(ctx, jobStream, next)
 			return err
 		})
 		if err != nil {
@@ -166,7 +166,7 @@ func (c *Client) CloseRun(ctx context.Context, run string) error {
 	if err := c.PurgeRun(ctx, run); err != nil {
 		return err
 	}
-	err := read(ctx, func(ctx context.Context) error { return c.js.DeleteConsumer(ctx, JobStream, runDurable(run)) })
+	err := read(ctx, func(ctx context.Context) error { return c.js.DeleteConsumer(ctx, jobStream, runDurable(run)) })
 	if err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
 		return c.fail("close run "+run, err)
 	}
@@ -193,7 +193,7 @@ func (c *Client) pause(ctx context.Context, op, run string, until time.Time) err
 		return fmt.Errorf("%s: not a run id", op)
 	}
 	err := read(ctx, func(ctx context.Context) error {
-		_, err := c.js.PauseConsumer(ctx, JobStream, runDurable(run), until)
+		_, err := c.js.PauseConsumer(ctx, jobStream, runDurable(run), until)
 		return err
 	})
 	if err != nil {
@@ -207,7 +207,7 @@ func (c *Client) runQueues(ctx context.Context) ([]RunQueueInfo, error) {
 	var runs []RunQueueInfo
 	err := read(ctx, func(ctx context.Context) error {
 		runs = nil
-		s, err := c.js.Stream(ctx, JobStream)
+		s, err := c.js.Stream(ctx, jobStream)
 		if err != nil {
 			return err
 		}
@@ -230,7 +230,7 @@ func (c *Client) RunQueue(ctx context.Context, run string) (RunQueueInfo, error)
 	}
 	var q RunQueueInfo
 	err := read(ctx, func(ctx context.Context) error {
-		k, err := c.js.Consumer(ctx, JobStream, runDurable(run))
+		k, err := c.js.Consumer(ctx, jobStream, runDurable(run))
 		if err == nil {
 			q, _ = runQueueInfo(k.CachedInfo())
 		}
@@ -249,7 +249,7 @@ func (c *Client) Holds(ctx context.Context, run string) (bool, error) {
 	}
 	var held bool
 	err := read(ctx, func(ctx context.Context) error {
-		s, err := c.js.Stream(ctx, JobStream)
+		s, err := c.js.Stream(ctx, jobStream)
 		if err != nil {
 			return err
 		}

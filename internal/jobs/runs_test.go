@@ -390,7 +390,7 @@ func TestFrozenBeforeTheStart(t *testing.T) {
 func TestDispatcherLease(t *testing.T) {
 	r := newRig(t, record.RunConfig{})
 	acquire := func(c *Client, yields bool) (*DispatcherLease, error) {
-		return c.AcquireRun(r.ctx, "run", "submit", yields, false)
+		return c.AcquireRun(r.ctx, "run", AcquireOptions{Command: "submit", Yields: yields})
 	}
 	other := r.client(conn.Config{})
 	l, err := acquire(r.c, false)
@@ -441,12 +441,12 @@ func TestDispatcherLeaseOfTheDead(t *testing.T) {
 	}
 	r := newRig(t, record.RunConfig{})
 	dead := r.client(conn.Config{})
-	l, err := dead.AcquireRun(r.ctx, "run", "submit", false, false)
+	l, err := dead.AcquireRun(r.ctx, "run", AcquireOptions{Command: "submit"})
 	r.ok(err)
 	l.stop() // as SIGKILL does
 	<-l.done
 	start := time.Now()
-	next, err := r.c.AcquireRun(r.ctx, "run", "resume", false, true)
+	next, err := r.c.AcquireRun(r.ctx, "run", AcquireOptions{Command: "resume", Patient: true})
 	r.ok(err)
 	if d := time.Since(start); d < LeaseTTL/2 || d > 2*LeaseTTL {
 		t.Fatalf("taken over after %s", d)
@@ -467,7 +467,7 @@ func TestDispatcherLeaseOfAProcess(t *testing.T) {
 	child := exec.Command("sleep", "60")
 	r.ok(child.Start())
 	t.Cleanup(func() { _ = child.Process.Kill() })
-	kv, err := r.c.bucket(r.ctx, LeaseBucket)
+	kv, err := r.c.bucket(r.ctx, leaseBucket)
 	r.ok(err)
 	host, err := os.Hostname()
 	r.ok(err)
@@ -483,7 +483,7 @@ func TestDispatcherLeaseOfAProcess(t *testing.T) {
 	held := func(by record.Dispatcher, what string) {
 		t.Helper()
 		put(by)
-		if l, err := r.c.AcquireRun(r.ctx, "run", "resume", false, false); !errors.Is(err, ErrHeld) {
+		if l, err := r.c.AcquireRun(r.ctx, "run", AcquireOptions{Command: "resume"}); !errors.Is(err, ErrHeld) {
 			l.Release()
 			t.Errorf("%s: got %v", what, err)
 		}
@@ -495,7 +495,7 @@ func TestDispatcherLeaseOfAProcess(t *testing.T) {
 	held(record.Dispatcher{Owner: "x", Host: host, Machine: "another"}, "another machine")
 	held(record.Dispatcher{Owner: "x", Host: "another", Machine: Machine()}, "another host")
 	put(here)
-	l, err := r.c.AcquireRun(r.ctx, "run", "resume", false, false)
+	l, err := r.c.AcquireRun(r.ctx, "run", AcquireOptions{Command: "resume"})
 	r.ok(err)
 	l.Release()
 }
@@ -540,7 +540,7 @@ func TestLeaseIsRacedFor(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 12 {
 		wg.Go(func() {
-			l, err := r.c.AcquireRun(r.ctx, "run", "submit", false, false)
+			l, err := r.c.AcquireRun(r.ctx, "run", AcquireOptions{Command: "submit"})
 			mu.Lock()
 			defer mu.Unlock()
 			if err == nil {

@@ -173,13 +173,13 @@ func (l *Lease) giveBack(ctx context.Context, state record.State, change func(*r
 	return err
 }
 
-// die writes the dead letter, then the record, then terminates the message: cut
-// short anywhere, the next delivery goes on from there.
+// die writes the dead letter, then the record, then terminates the message: where
+// it is cut short, the next delivery continues from there.
 func (l *Lease) die(ctx context.Context, reason string) error {
 	defer l.stop()
 	l.log.Error().Str("reason", record.Clean(reason, record.MaxError)).Msg("job is dead")
 	if l.Job.ID != "" {
-		// Somebody else's job by now? Then it is theirs to end.
+		// Only the lease on record may end the job.
 		err := l.update(ctx, func(cur record.Job, exists bool) (record.Job, error) {
 			if exists && cur.Lease != l.id {
 				return cur, ErrSuperseded
@@ -190,61 +190,22 @@ func (l *Lease) die(ctx context.Context, reason string) error {
 			return err
 		}
 	}
-	letter := record.DeadLetter{
-		Run: l.state.Run, ID: l.state.Job, Reason: reason, Attempts: l.state.Attempts(),
-		Deliveries: l.state.Delivery, Seq: l.state.Seq, Worker: l.k.cfg.Worker, History: l.state.History,
-	}
-	if l.Job.ID != "" {
-		letter.Job = &l.Job
-	} else {
-		letter.Raw = l.msg.Data()
-	}
-	var at uint64
-	put := func() error {
-		err := again(ctx, func(ctx context.Context) (err error) {
-			at, err = l.k.c.putLetter(ctx, letter)
-			return err
-		})
-		if err != nil {
-			return fmt.Errorf("write dead letter: %w", err)
-		}
-		return nil
-	}
-	err := put()
+	letter := l.letter(reason)
+	at, err := l.writeLetter(ctx, letter)
 	if err != nil {
 		return err
 	}
 	if l.state.Recordable() {
-		var now record.State
-		err = l.update(ctx, func(cur record.Job, exists bool) (record.Job, error) {
-			if now = cur.State; exists && l.Job.ID != "" && cur.Lease != l.id {
-				return cur, ErrSuperseded // since the letter was written
-			}
-			next := l.state
-			next.State, next.Error, next.Letter, next.Attempt = record.StateDead, reason, true, l.state.Attempts()
-			return next, nil
-		})
-		if errors.Is(err, ErrSuperseded) && now != record.StateDead {
-			err = errors.Join(err, l.k.c.withdrawLetter(ctx, l.state.Run, l.state.Job, at))
-		}
-		if err != nil {
-			return fmt.Errorf("record it: %w", err)
+		if err := l.recordDeath(ctx, reason, at); err != nil {
+			return err
 		}
 		// An earlier holder may have written its own letter over ours and withdrawn it
 		// before the record said that the job is dead.
-		if err := put(); err != nil {
+		if at, err = l.writeLetter(ctx, letter); err != nil {
 			return err
 		}
-		done := false // since the record was written, by one who was taken for lost
-		err = l.update(ctx, func(cur record.Job, exists bool) (record.Job, error) {
-			done = exists && cur.State == record.StateDone
-			return cur, errKeep
-		})
-		if err == nil && done {
-			err = l.k.c.withdrawLetter(ctx, l.state.Run, l.state.Job, at)
-		}
-		if err != nil {
-			return fmt.Errorf("look whether it was done meanwhile: %w", err)
+		if err := l.withdrawIfDone(ctx, at); err != nil {
+			return err
 		}
 	}
 	l.k.cfg.Meter.Settled(string(record.StateDead))
@@ -253,6 +214,70 @@ func (l *Lease) die(ctx context.Context, reason string) error {
 		return nil
 	}
 	return l.k.c.sure(ctx, func() error { return l.msg.TermWithReason(record.Clean(reason, 256)) })
+}
+
+// letter is the job's dead letter.
+func (l *Lease) letter(reason string) record.DeadLetter {
+	d := record.DeadLetter{
+		Run: l.state.Run, ID: l.state.Job, Reason: reason, Attempts: l.state.Attempts(),
+		Deliveries: l.state.Delivery, Seq: l.state.Seq, Worker: l.k.cfg.Worker, History: l.state.History,
+	}
+	if l.Job.ID != "" {
+		d.Job = &l.Job
+	} else {
+		d.Raw = l.msg.Data()
+	}
+	return d
+}
+
+// writeLetter writes a dead letter and gives its place.
+func (l *Lease) writeLetter(ctx context.Context, d record.DeadLetter) (at uint64, err error) {
+	err = again(ctx, func(ctx context.Context) (err error) {
+		at, err = l.k.c.putLetter(ctx, d)
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("write dead letter: %w", err)
+	}
+	return at, nil
+}
+
+// recordDeath records that the job is dead. If another lease is on record by now, it
+// withdraws the letter at that place, unless the job is dead there too.
+func (l *Lease) recordDeath(ctx context.Context, reason string, at uint64) error {
+	var now record.State
+	err := l.update(ctx, func(cur record.Job, exists bool) (record.Job, error) {
+		if now = cur.State; exists && l.Job.ID != "" && cur.Lease != l.id {
+			return cur, ErrSuperseded // since the letter was written
+		}
+		next := l.state
+		next.State, next.Error, next.Letter, next.Attempt = record.StateDead, reason, true, l.state.Attempts()
+		return next, nil
+	})
+	if errors.Is(err, ErrSuperseded) && now != record.StateDead {
+		err = errors.Join(err, l.k.c.withdrawLetter(ctx, l.state.Run, l.state.Job, at))
+	}
+	if err != nil {
+		return fmt.Errorf("record it: %w", err)
+	}
+	return nil
+}
+
+// withdrawIfDone withdraws the letter at that place if a worker that was taken for
+// lost has done the job since its death was recorded.
+func (l *Lease) withdrawIfDone(ctx context.Context, at uint64) error {
+	done := false
+	err := l.update(ctx, func(cur record.Job, exists bool) (record.Job, error) {
+		done = exists && cur.State == record.StateDone
+		return cur, errKeep
+	})
+	if err == nil && done {
+		err = l.k.c.withdrawLetter(ctx, l.state.Run, l.state.Job, at)
+	}
+	if err != nil {
+		return fmt.Errorf("check whether it is done: %w", err)
+	}
+	return nil
 }
 
 // nak gives the message back. The delay is never zero: a bare Nak is delivered
@@ -277,7 +302,7 @@ func (l *Lease) orphaned(ctx context.Context) bool {
 	}
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	now, err := l.k.c.js.Consumer(ctx, JobStream, runDurable(l.origin.Run))
+	now, err := l.k.c.js.Consumer(ctx, jobStream, runDurable(l.origin.Run))
 	return err == nil && !now.CachedInfo().Created.Equal(l.made)
 }
 

@@ -200,7 +200,7 @@ func (s *submission) count(ctx context.Context, p *publish) error {
 		return nil
 	}
 	if s.stream == nil {
-		st, err := s.c.js.Stream(ctx, JobStream)
+		st, err := s.c.js.Stream(ctx, jobStream)
 		if err != nil {
 			return err
 		}
@@ -225,7 +225,7 @@ func (c *Client) PurgeRun(ctx context.Context, run string) error {
 		return fmt.Errorf("purge run: %q is not a run id", run)
 	}
 	err := read(ctx, func(ctx context.Context) error {
-		s, err := c.js.Stream(ctx, JobStream)
+		s, err := c.js.Stream(ctx, jobStream)
 		if err == nil {
 			err = s.Purge(ctx, jetstream.WithPurgeSubject(jobSubject(run, "*")))
 		}

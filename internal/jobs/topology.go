@@ -17,19 +17,19 @@ import (
 
 // Names on the server.
 const (
-	JobStream    = "SURPRISAL_JOBS"   // the queue
-	DeadStream   = "SURPRISAL_DEAD"   // dead letters
-	EventStream  = "SURPRISAL_EVENTS" // MaxDeliver advisories of the queue
-	ReapDurable  = "reaper"           // the dispatchers' consumer of the events
-	RunBucket    = "surprisal_runs"
+	jobStream    = "SURPRISAL_JOBS"   // the queue
+	deadStream   = "SURPRISAL_DEAD"   // dead letters
+	eventStream  = "SURPRISAL_EVENTS" // MaxDeliver advisories of the queue
+	reapDurable  = "reaper"           // the dispatchers' consumer of the events
+	runBucket    = "surprisal_runs"
 	JobBucket    = "surprisal_jobs"
-	WorkerBucket = "surprisal_workers"
-	LeaseBucket  = "surprisal_leases" // dispatchers' leases of runs
+	workerBucket = "surprisal_workers"
+	leaseBucket  = "surprisal_leases" // dispatchers' leases of runs
 
 	jobSubjects   = "surprisal.job.*.*"
 	allJobs       = "surprisal.job.>"
 	deadSubjects  = "surprisal.dead.*.*"
-	eventSubjects = "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES." + JobStream + ".>"
+	eventSubjects = "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES." + jobStream + ".>"
 )
 
 const (
@@ -102,7 +102,7 @@ func (c *Client) Setup(ctx context.Context, t Topology) error {
 			return c.fail("set up the queue", err)
 		}
 	}
-	err = read(ctx, func(ctx context.Context) error { return c.ensureConsumer(ctx, EventStream, reaper(), true) })
+	err = read(ctx, func(ctx context.Context) error { return c.ensureConsumer(ctx, eventStream, reaper(), true) })
 	return c.fail("set up the queue", err)
 }
 
@@ -123,14 +123,14 @@ func (c *Client) Check(ctx context.Context) (Topology, error) {
 	for _, b := range t.buckets() {
 		err = errors.Join(err, c.ensureBucket(ctx, b, false))
 	}
-	err = errors.Join(err, c.ensureConsumer(ctx, EventStream, reaper(), false))
+	err = errors.Join(err, c.ensureConsumer(ctx, eventStream, reaper(), false))
 	return t, c.fail("check the queue", err)
 }
 
 // found is the topology as it stands, with zeros for what is missing.
 func (c *Client) found(ctx context.Context) (Topology, error) {
 	var t Topology
-	s, err := c.js.Stream(ctx, JobStream)
+	s, err := c.js.Stream(ctx, jobStream)
 	switch {
 	case errors.Is(err, jetstream.ErrStreamNotFound):
 		return t, nil
@@ -148,17 +148,17 @@ func (t Topology) streams() []jetstream.StreamConfig {
 		meta[metaMonitorPeer] = strconv.Itoa(t.Replicas)
 	}
 	return []jetstream.StreamConfig{{
-		Name: JobStream, Description: "jobs not done yet", Subjects: []string{jobSubjects},
+		Name: jobStream, Description: "jobs not done yet", Subjects: []string{jobSubjects},
 		Retention: jetstream.WorkQueuePolicy, Storage: jetstream.FileStorage, Replicas: t.Replicas,
 		// A second copy of a queued job is refused, and accepted again once acked.
 		Discard: jetstream.DiscardNew, DiscardNewPerSubject: true, MaxMsgsPerSubject: 1,
 		MaxMsgSize: score.MaxJobBytes + headerRoom, Duplicates: t.Duplicates, Metadata: meta,
 	}, {
-		Name: DeadStream, Description: "jobs given up, the newest letter of each", Subjects: []string{deadSubjects},
+		Name: deadStream, Description: "jobs given up, the newest letter of each", Subjects: []string{deadSubjects},
 		Retention: jetstream.LimitsPolicy, Storage: jetstream.FileStorage, Replicas: t.Replicas,
 		Discard: jetstream.DiscardOld, MaxMsgsPerSubject: 1, Duplicates: t.Duplicates, Metadata: meta,
 	}, {
-		Name: EventStream, Description: "jobs that hit MaxDeliver", Subjects: []string{eventSubjects},
+		Name: eventStream, Description: "jobs that hit MaxDeliver", Subjects: []string{eventSubjects},
 		Retention: jetstream.LimitsPolicy, Storage: jetstream.FileStorage, Replicas: t.Replicas,
 		Discard: jetstream.DiscardOld, MaxAge: 7 * 24 * time.Hour, MaxBytes: 256 << 20, MaxMsgsPerSubject: -1,
 		Duplicates: t.Duplicates, Metadata: meta,
@@ -167,16 +167,16 @@ func (t Topology) streams() []jetstream.StreamConfig {
 
 func (t Topology) buckets() []jetstream.KeyValueConfig {
 	return []jetstream.KeyValueConfig{
-		{Bucket: RunBucket, Description: "runs", History: 1, MaxValueSize: 64 << 10, Replicas: t.Replicas},
+		{Bucket: runBucket, Description: "runs", History: 1, MaxValueSize: 64 << 10, Replicas: t.Replicas},
 		{Bucket: JobBucket, Description: "newest state of each job", History: 1, MaxValueSize: record.MaxJobBytes, Replicas: t.Replicas},
-		{Bucket: WorkerBucket, Description: "workers alive", History: 1, MaxValueSize: 64 << 10, TTL: WorkerTTL, Replicas: t.Replicas},
-		{Bucket: LeaseBucket, Description: "dispatchers at work", History: 1, MaxValueSize: 4 << 10, TTL: LeaseTTL, Replicas: t.Replicas},
+		{Bucket: workerBucket, Description: "workers alive", History: 1, MaxValueSize: 64 << 10, TTL: WorkerTTL, Replicas: t.Replicas},
+		{Bucket: leaseBucket, Description: "dispatchers at work", History: 1, MaxValueSize: 4 << 10, TTL: LeaseTTL, Replicas: t.Replicas},
 	}
 }
 
 func reaper() jetstream.ConsumerConfig {
 	return jetstream.ConsumerConfig{
-		Durable: ReapDurable, Description: "turns jobs that hit MaxDeliver into dead letters",
+		Durable: reapDurable, Description: "turns jobs that hit MaxDeliver into dead letters",
 		AckPolicy: jetstream.AckExplicitPolicy, AckWait: 30 * time.Second, MaxDeliver: -1, MaxAckPending: 1000,
 		Metadata: map[string]string{metaFormat: strconv.Itoa(score.FormatVersion), metaMonitor: "true"},
 	}

@@ -253,7 +253,7 @@ func TestTrapMaxDeliverAdvisoryLost(t *testing.T) {
 	r.ok(r.next(k).Done(r.ctx, record.Totals{}))
 	vanish(r.next(k))
 	r.until("MaxDeliver", func() bool { q := r.queue(); return q.Messages == 2 && q.AckPending == 0 })
-	r.ok(r.c.js.DeleteStream(r.ctx, EventStream))
+	r.ok(r.c.js.DeleteStream(r.ctx, eventStream))
 	r.ok(r.c.Setup(r.ctx, Topology{}))
 	r.ok(r.c.sweep(r.ctx))
 	r.empty()
@@ -313,7 +313,7 @@ func TestTrapDrainsAreNotAttempts(t *testing.T) {
 func TestTrapWorkQueueHasOneConsumerASubject(t *testing.T) {
 	r := newRig(t, record.RunConfig{})
 	for _, filter := range []string{"", jobSubject("run", "*"), jobSubjects} {
-		_, err := r.c.js.CreateConsumer(r.ctx, JobStream, jetstream.ConsumerConfig{
+		_, err := r.c.js.CreateConsumer(r.ctx, jobStream, jetstream.ConsumerConfig{
 			Durable: "second", AckPolicy: jetstream.AckExplicitPolicy, FilterSubject: filter,
 		})
 		var api *jetstream.APIError
@@ -323,7 +323,7 @@ func TestTrapWorkQueueHasOneConsumerASubject(t *testing.T) {
 	}
 	r.open("another", 0) // filters that don't overlap are what there may be many of
 	// So what people browse is on streams of its own.
-	for _, name := range []string{DeadStream, EventStream} {
+	for _, name := range []string{deadStream, eventStream} {
 		s, err := r.c.js.Stream(r.ctx, name)
 		r.ok(err)
 		if s.CachedInfo().Config.Retention != jetstream.LimitsPolicy {
@@ -413,7 +413,7 @@ func TestTrapUpdateRewritesALiveDurable(t *testing.T) {
 	// Changed by someone else, a worker refuses it.
 	cfg := get()
 	cfg.MaxAckPending, cfg.Metadata[metaMonitorAcks] = 5, "7"
-	_, err := r.c.js.UpdateConsumer(r.ctx, JobStream, cfg)
+	_, err := r.c.js.UpdateConsumer(r.ctx, jobStream, cfg)
 	r.ok(err)
 	drifts(open(record.RunConfig{}))
 	b, _ := r.worker(quick("b"))
@@ -452,7 +452,7 @@ func TestTrapQueueIsDisposable(t *testing.T) {
 	r.submit(js, 1, 3, 0)
 	k, _ := r.worker(quick("a"))
 	r.ok(r.next(k).Done(r.ctx, record.Totals{}))
-	for _, s := range []string{JobStream, DeadStream, EventStream, "KV_" + JobBucket, "KV_" + RunBucket, "KV_" + WorkerBucket, "KV_" + LeaseBucket} {
+	for _, s := range []string{jobStream, deadStream, eventStream, "KV_" + JobBucket, "KV_" + runBucket, "KV_" + workerBucket, "KV_" + leaseBucket} {
 		r.ok(r.c.js.DeleteStream(r.ctx, s))
 	}
 	// The dispatcher starts from nothing with what has no output yet; the worker

@@ -195,7 +195,7 @@ func TestWorkers(t *testing.T) {
 func TestBadRecordsAreSkipped(t *testing.T) {
 	r := newRig(t, record.RunConfig{})
 	js := makeJobs("run", 1)
-	for bucket, key := range map[string]string{RunBucket: "run", WorkerBucket: "w", JobBucket: "run." + js[0].ID} {
+	for bucket, key := range map[string]string{runBucket: "run", workerBucket: "w", JobBucket: "run." + js[0].ID} {
 		kv, err := r.c.bucket(r.ctx, bucket)
 		r.ok(err)
 		_, err = kv.Put(r.ctx, key, []byte(`{"v":99}`))

@@ -27,7 +27,7 @@ func (c *Client) PutWorker(ctx context.Context, w record.Worker) error {
 		return fmt.Errorf("record worker: %w", err)
 	}
 	ctx = perRequest{ctx}
-	kv, err := c.bucket(ctx, WorkerBucket)
+	kv, err := c.bucket(ctx, workerBucket)
 	if err == nil {
 		_, err = kv.Put(ctx, w.ID, b)
 	}
@@ -37,7 +37,7 @@ func (c *Client) PutWorker(ctx context.Context, w record.Worker) error {
 // RemoveWorker removes the record, on a clean stop.
 func (c *Client) RemoveWorker(ctx context.Context, id string) error {
 	ctx = perRequest{ctx}
-	kv, err := c.bucket(ctx, WorkerBucket)
+	kv, err := c.bucket(ctx, workerBucket)
 	if err == nil {
 		err = kv.Delete(ctx, id)
 	}
@@ -50,7 +50,7 @@ func (c *Client) RemoveWorker(ctx context.Context, id string) error {
 // Workers lists the workers alive, by id.
 func (c *Client) Workers(ctx context.Context) ([]record.Worker, error) {
 	var workers []record.Worker
-	err := list(ctx, c, "KV_"+WorkerBucket, "$KV."+WorkerBucket+".*", record.DecodeWorker, func(w record.Worker) { workers = append(workers, w) })
+	err := list(ctx, c, "KV_"+workerBucket, "$KV."+workerBucket+".*", record.DecodeWorker, func(w record.Worker) { workers = append(workers, w) })
 	if err != nil {
 		return nil, c.fail("list workers", err)
 	}
