@@ -18,7 +18,7 @@ const module = "surprisal"
 // layers lists who may import whom: a package imports only families of layers
 // below its own, and its own family.
 var layers = [][]string{
-	{"internal/failpoint", "internal/metrics", "internal/place", "internal/traces", "internal/usage"},
+	{"internal/failpoint", "internal/metrics", "internal/place", "internal/quantile", "internal/traces", "internal/usage"},
 	{"internal/score"},
 	{"internal/store"},
 	{"internal/jobs", "internal/model", "internal/shard"},

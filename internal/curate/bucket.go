@@ -6,6 +6,7 @@ import (
 	"math"
 
 	"surprisal/internal/curate/where"
+	"surprisal/internal/quantile"
 	"surprisal/internal/shard"
 	"surprisal/internal/usage"
 )
@@ -61,7 +62,7 @@ func (c *Corpus) Bucket(ctx context.Context, o BucketOptions) (*Bucketed, error)
 	}
 	defer dest.Close()
 	g := newGroups(o.By)
-	thresholds, err := c.thresholds(ctx, g, bucketPercentiles, kinds, heldValues)
+	thresholds, err := c.thresholds(ctx, g, bucketPercentiles, kinds, quantile.Held)
 	if err != nil {
 		return nil, fmt.Errorf("percentiles: %w", err)
 	}

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"surprisal/internal/quantile"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
 	"surprisal/internal/usage"
@@ -32,7 +33,7 @@ func (c *Corpus) Percentiles(ctx context.Context, column string, p []float64) ([
 	if err != nil {
 		return nil, err
 	}
-	byGroup, err := c.thresholds(ctx, newGroups(nil), percentiles(column, p), kinds, heldValues)
+	byGroup, err := c.thresholds(ctx, newGroups(nil), percentiles(column, p), kinds, quantile.Held)
 	if err != nil {
 		return nil, fmt.Errorf("percentiles of %s: %w", column, err)
 	}

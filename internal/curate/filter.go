@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"surprisal/internal/curate/where"
+	"surprisal/internal/quantile"
 	"surprisal/internal/shard"
 	"surprisal/internal/usage"
 )
@@ -109,7 +110,7 @@ func (c *Corpus) Filter(ctx context.Context, o FilterOptions) (*Result, error) {
 	g := newGroups(o.By)
 	held := o.heldValues
 	if held == 0 {
-		held = heldValues
+		held = quantile.Held
 	}
 	thresholds, err := c.thresholds(ctx, g, cond.Percentiles, kinds, held)
 	if err != nil {

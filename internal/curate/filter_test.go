@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +15,8 @@ import (
 	"time"
 
 	"surprisal/internal/curate/where"
+	"surprisal/internal/dispatch"
+	"surprisal/internal/quantile"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
 	"surprisal/internal/testkit/fakescores"
@@ -100,7 +100,7 @@ func TestThresholdsInPasses(t *testing.T) {
 	}
 	for _, by := range [][]string{nil, {"dump"}, {"dump", "language"}} {
 		var first map[string][]float64
-		for _, held := range []int{heldValues, 0, 1, 7, 100} {
+		for _, held := range []int{quantile.Held, 0, 1, 7, 100} {
 			g := newGroups(by)
 			got, err := c.thresholds(t.Context(), g, want, kinds, held)
 			if err != nil {
@@ -120,66 +120,6 @@ func TestThresholdsInPasses(t *testing.T) {
 					t.Errorf("by %v, %d held: %s is %v, sorting gives %v", by, held, name, named[name], v)
 				}
 			}
-		}
-	}
-}
-
-func TestSelectionFindsAnyRank(t *testing.T) {
-	r := rand.New(rand.NewPCG(3, 4))
-	special := []float64{0, math.Copysign(0, -1), math.Inf(1), math.Inf(-1), math.MaxFloat64, -math.MaxFloat64, 5e-324, 1, 1}
-	for range 100 {
-		vals := make([]float64, 1+r.IntN(200))
-		for i := range vals {
-			if vals[i] = special[r.IntN(len(special))]; r.IntN(2) == 0 {
-				vals[i] = r.NormFloat64() * math.Pow(10, float64(r.IntN(9)-4))
-			}
-		}
-		sorted := slices.Clone(vals)
-		slices.Sort(sorted)
-		k := int64(r.IntN(len(vals)))
-		s := &selection{most: r.IntN(20), buckets: map[prefix]*bucket{}}
-		e := end{r: k}
-		for !e.found {
-			for _, x := range vals {
-				s.add(0, 0, x)
-			}
-			next := map[prefix]*bucket{}
-			s.look(&e, next)
-			s.narrow(next)
-		}
-		if e.value != sorted[k] {
-			t.Fatalf("rank %d is %v, want %v", k, e.value, sorted[k])
-		}
-	}
-}
-
-// TestNth: whatever the order, and however often it is asked.
-func TestNth(t *testing.T) {
-	r := rand.New(rand.NewPCG(5, 6))
-	for n := range 400 {
-		vals := make([]uint64, 1+n*n/40)
-		for i := range vals {
-			switch n % 4 {
-			case 0:
-				vals[i] = r.Uint64()
-			case 1:
-				vals[i] = r.Uint64N(5) // few
-			case 2:
-				vals[i] = uint64(min(i, len(vals)-i)) // up and down
-			default:
-				vals[i] = uint64(len(vals) - i)
-			}
-		}
-		sorted := slices.Sorted(slices.Values(vals))
-		b := &bucket{values: vals}
-		for range 2 * manyLooks {
-			k := r.IntN(len(vals))
-			if got := b.rank(int64(k)); got != sorted[k] {
-				t.Fatalf("rank %d of %d values is %d, want %d", k, len(vals), got, sorted[k])
-			}
-		}
-		if !slices.Equal(slices.Sorted(slices.Values(b.values)), sorted) {
-			t.Fatal("values were lost")
 		}
 	}
 }
@@ -358,5 +298,24 @@ func TestFilterAgain(t *testing.T) {
 	defer f.Close()
 	if got, _ := f.Metadata("surprisal.where"); got != "n_tokens >= 0" {
 		t.Errorf("the file says that it was filtered by %q", got)
+	}
+}
+
+// TestPercentilesAgree: the summary of a run, filter and report have one median.
+func TestPercentilesAgree(t *testing.T) {
+	c := scored(t, demo, fakescores.Options{})
+	done, err := dispatch.Reconcile(t.Context(), c.Manifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := dispatch.Summarize(t.Context(), c.Manifest, done, nil, done.Totals, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, p := range map[string]float64{"p5": 5, "p25": 25, "p50": 50, "p75": 75, "p95": 95} {
+		exact, err := c.Percentiles(t.Context(), "perplexity", []float64{p})
+		if err != nil || s.Perplexity[name] != exact[0] {
+			t.Errorf("%s: the summary has %v, the filter %v (%v)", name, s.Perplexity[name], exact, err)
+		}
 	}
 }

@@ -11,16 +11,16 @@ import (
 	"sync"
 	"time"
 
-	"github.com/DataDog/sketches-go/ddsketch"
 	"golang.org/x/sync/errgroup"
 
 	"surprisal/internal/failpoint"
 	"surprisal/internal/place"
+	"surprisal/internal/quantile"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
 )
 
-// Summary is what a run came to, from its committed files.
+// Summary is a run's result, from its committed files.
 type Summary struct {
 	Run      string `json:"run"`
 	Out      string `json:"out"`
@@ -33,7 +33,8 @@ type Summary struct {
 	FailedRows int64 `json:"failed_rows"`
 	Truncated  int64 `json:"truncated"`
 
-	// Perplexity of the corpus, and of documents by quantile, within 0.1 %.
+	// Perplexity of the corpus, and exact percentiles of the documents' perplexities; a
+	// percentile that is infinite is left out.
 	CorpusPerplexity float64            `json:"corpus_perplexity,omitempty"`
 	BitsPerByte      float64            `json:"bits_per_byte,omitempty"`
 	Perplexity       map[string]float64 `json:"perplexity,omitempty"` // p5, p25, p50, p75, p95
@@ -67,18 +68,20 @@ type FailedFile struct {
 	Error string `json:"error"`
 }
 
-// quantiles shown.
-var quantiles = []struct {
+// percentiles of the summary.
+var percentiles = []struct {
 	name string
-	q    float64
-}{{"p5", .05}, {"p25", .25}, {"p50", .5}, {"p75", .75}, {"p95", .95}}
-
-// sketchAccuracy is the quantiles' relative error.
-const sketchAccuracy = 0.001
+	quantile.Percentile
+}{
+	{"p5", quantile.Percentile{P: 5}}, {"p25", quantile.Percentile{P: 25}}, {"p50", quantile.Percentile{P: 50}},
+	{"p75", quantile.Percentile{P: 75}}, {"p95", quantile.Percentile{P: 95}},
+}
 
 // Summarize adds up what c found committed. elapsed and before are this
 // command's: how long it took, and what had been committed when it began.
-func Summarize(ctx context.Context, m *score.Manifest, c *Committed, dead []DeadJob, before shard.Totals, elapsed time.Duration) (*Summary, error) {
+func Summarize(
+	ctx context.Context, m *score.Manifest, c *Committed, dead []DeadJob, before shard.Totals, elapsed time.Duration,
+) (*Summary, error) {
 	t := c.Totals
 	s := &Summary{
 		Run: m.Run, Out: m.Out, Jobs: m.JobCount(), Documents: t.Documents, Tokens: t.Tokens, Bytes: t.Bytes,
@@ -103,15 +106,52 @@ func Summarize(ctx context.Context, m *score.Manifest, c *Committed, dead []Dead
 	return s, nil
 }
 
-// distribution reads the committed scores once.
+// distribution reads the committed scores: once, and again where there are too many
+// documents for exact percentiles in one pass.
 func (s *Summary) distribution(ctx context.Context, m *score.Manifest, c *Committed) error {
-	sketch, err := ddsketch.NewDefaultDDSketch(sketchAccuracy)
+	d := &distribution{reasons: map[string]int64{}}
+	want := make([]quantile.Percentile, len(percentiles))
+	for i, p := range percentiles {
+		want[i] = p.Percentile
+	}
+	seen := false
+	found, err := quantile.Find(want, quantile.Held, func() int { return 1 }, func(p *quantile.Pass) error {
+		first := !seen
+		seen = true
+		return d.pass(ctx, m, c, p, first)
+	})
 	if err != nil {
 		return err
 	}
-	reasons := map[string]int64{}
-	var bits, bytes float64
-	var mu sync.Mutex
+	if d.bytes > 0 {
+		s.BitsPerByte = d.bits / d.bytes
+	}
+	for i, p := range percentiles {
+		if v := found[i][0]; !math.IsNaN(v) && !math.IsInf(v, 0) {
+			if s.Perplexity == nil {
+				s.Perplexity = map[string]float64{}
+			}
+			s.Perplexity[p.name] = v
+		}
+	}
+	for e, n := range d.reasons {
+		s.RowErrors = append(s.RowErrors, Reason{e, n})
+	}
+	slices.SortFunc(s.RowErrors, func(a, b Reason) int {
+		return cmp.Or(cmp.Compare(b.Rows, a.Rows), cmp.Compare(a.Error, b.Error))
+	})
+	return nil
+}
+
+// distribution is what is added up over the rows of all files.
+type distribution struct {
+	mu          sync.Mutex
+	reasons     map[string]int64
+	bits, bytes float64
+}
+
+// pass gives p the perplexity of every document; the first one adds up the rest too.
+func (d *distribution) pass(ctx context.Context, m *score.Manifest, c *Committed, p *quantile.Pass, first bool) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(runtime.GOMAXPROCS(0))
 	for j := range m.AllJobs() {
@@ -119,58 +159,41 @@ func (s *Summary) distribution(ctx context.Context, m *score.Manifest, c *Commit
 			continue
 		}
 		g.Go(func() error {
-			var ppl []float64
-			var nll, n float64
-			errs := map[string]int64{}
+			one := distribution{reasons: map[string]int64{}}
+			perplexity := make([]quantile.Values, 1)
 			err := shard.ReadScores(ctx, place.Join(m.Out, j.Output), func(sc score.Score) error {
 				if sc.Error != "" {
-					errs[sc.Error]++
+					one.reasons[sc.Error]++
 				}
-				if p, ok := sc.Perplexity(); ok && !math.IsInf(p, 0) {
-					ppl = append(ppl, p)
+				if x, ok := sc.Perplexity(); ok {
+					if perplexity[0].Add(0, x); len(perplexity[0].Values) == quantile.Batch {
+						p.Add(perplexity)
+					}
 				}
 				if _, ok := sc.BitsPerByte(); ok {
-					nll += sc.SumNLL
-					n += float64(sc.Bytes)
+					one.bits += sc.SumNLL
+					one.bytes += float64(sc.Bytes)
 				}
 				return nil
 			})
-			mu.Lock()
-			defer mu.Unlock()
-			for _, p := range ppl {
-				if err := sketch.Add(p); err != nil {
-					return err
-				}
+			p.Add(perplexity)
+			if first {
+				d.add(&one)
 			}
-			for e, k := range errs {
-				reasons[e] += k
-			}
-			bits += nll / math.Ln2
-			bytes += n
 			return err
 		})
 	}
-	if err := g.Wait(); err != nil {
-		return err
+	return g.Wait()
+}
+
+func (d *distribution) add(one *distribution) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for e, n := range one.reasons {
+		d.reasons[e] += n
 	}
-	if bytes > 0 {
-		s.BitsPerByte = bits / bytes
-	}
-	if sketch.GetCount() > 0 {
-		s.Perplexity = map[string]float64{}
-		for _, q := range quantiles {
-			if s.Perplexity[q.name], err = sketch.GetValueAtQuantile(q.q); err != nil {
-				return err
-			}
-		}
-	}
-	for e, n := range reasons {
-		s.RowErrors = append(s.RowErrors, Reason{e, n})
-	}
-	slices.SortFunc(s.RowErrors, func(a, b Reason) int {
-		return cmp.Or(cmp.Compare(b.Rows, a.Rows), cmp.Compare(a.Error, b.Error))
-	})
-	return nil
+	d.bits += one.bits / math.Ln2
+	d.bytes += one.bytes
 }
 
 // Finish writes _SUCCESS when all is there, or makes sure that there is none.

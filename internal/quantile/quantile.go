@@ -1,25 +1,19 @@
-package curate
+package quantile
 
 import (
-	"context"
 	"maps"
 	"math"
 	"math/bits"
 	"slices"
 	"sync"
-
-	"golang.org/x/sync/errgroup"
-
-	"surprisal/internal/curate/where"
-	"surprisal/internal/shard"
 )
 
-// heldValues is how many values are kept in memory to be sorted; of more, each
-// pass narrows the ranges that the wanted ranks lie in by 16 bits, so that at
-// most 4 passes over the scores give the exact values, whatever their number.
-const heldValues = 1 << 24
+// Held is how many values are kept in memory by default: 128 MiB. Of more, each pass
+// narrows the ranges that contain the wanted ranks by 16 bits, so at most 4 passes
+// give the exact values, however many there are.
+const Held = 1 << 24
 
-// sortable maps floats to integers of the same order. x is no NaN.
+// sortable maps floats to integers of the same order. x must not be NaN.
 func sortable(x float64) uint64 {
 	u := math.Float64bits(x + 0) // -0 is 0
 	if u>>63 == 1 {
@@ -54,14 +48,14 @@ func rank(n int64, p float64) (lo int64, t float64) {
 	return lo, at - float64(lo)
 }
 
-// prefix is the values of a column in a group that begin with the same bits.
+// prefix is the values of a column in a group that have the same leading bits.
 type prefix struct {
 	column, group int
 	bits          uint64 // the first 16·depth bits, at the right
 }
 
-// bucket is what one pass learns of a prefix: its values, or how many begin
-// with which 16 bits more.
+// bucket is the result of one pass for a prefix: its values, or how many values there
+// are for each of the next 16 bits.
 type bucket struct {
 	n      int64
 	values []uint64
@@ -69,10 +63,10 @@ type bucket struct {
 	looks  int // for values by rank
 }
 
-// manyLooks for values by rank are worth sorting them.
+// manyLooks is the number of look-ups from which sorting is cheaper than selecting.
 const manyLooks = 6
 
-// rank gives the value that r others go before in order.
+// rank gives the value of rank r, counted from 0.
 func (b *bucket) rank(r int64) uint64 {
 	if b.looks++; b.looks == manyLooks {
 		slices.Sort(b.values)
@@ -86,7 +80,7 @@ func (b *bucket) rank(r int64) uint64 {
 // nth puts the value of rank r where it would be if v were sorted.
 func nth(v []uint64, r int) {
 	for rounds := 2 * bits.Len(uint(len(v))); len(v) > 32; rounds-- {
-		if rounds == 0 { // the pivots are bad ones
+		if rounds == 0 { // bad pivots
 			break
 		}
 		a, b, c := v[0], v[len(v)/2], v[len(v)-1]
@@ -116,8 +110,8 @@ func nth(v []uint64, r int) {
 	slices.Sort(v)
 }
 
-// counts tells how many values go on with which 16 bits: in a table where there
-// are few of them to be had, else in a map.
+// counts is the number of values for each of the next 16 bits: a table where there are
+// few buckets, else a map.
 type counts struct {
 	table []int64
 	some  map[uint16]int64
@@ -141,7 +135,7 @@ func (c *counts) add(k uint16) {
 	}
 }
 
-// keys are those that were added, in order.
+// keys lists the keys with values, in order.
 func (c *counts) keys() []uint16 {
 	keys := slices.Sorted(maps.Keys(c.some))
 	for k, n := range c.table {
@@ -159,20 +153,20 @@ func (c *counts) of(k uint16) int64 {
 	return c.some[k]
 }
 
-// selection finds values by rank in passes.
-type selection struct {
+// Pass takes the values of one pass over the data, from any number of goroutines.
+type Pass struct {
 	mu      sync.Mutex
 	depth   int
 	held    int // values in memory
 	most    int
 	buckets map[prefix]*bucket
-	last    prefix // of the value before, which many have
+	last    prefix // of the previous value; often the next one has it too
 	lastOf  *bucket
 	known   bool // last is set
 }
 
-// add takes a value in; the caller holds mu.
-func (s *selection) add(column, group int, x float64) {
+// add takes one value; the caller holds mu.
+func (s *Pass) add(column, group int, x float64) {
 	u := sortable(x)
 	p := prefix{column, group, 0}
 	if s.depth > 0 {
@@ -201,7 +195,7 @@ func (s *selection) add(column, group int, x float64) {
 }
 
 // spill turns all values into counts.
-func (s *selection) spill() {
+func (s *Pass) spill() {
 	for _, b := range s.buckets {
 		if b.counts == nil {
 			b.counts = newCounts(len(s.buckets))
@@ -214,7 +208,7 @@ func (s *selection) spill() {
 	s.held = 0
 }
 
-// end is a value that is looked for: rank r among the values of a prefix.
+// end is a wanted value: rank r among the values of a prefix.
 type end struct {
 	at    prefix
 	r     int64
@@ -222,9 +216,9 @@ type end struct {
 	value float64
 }
 
-// look takes an end's value from what the last pass held, or narrows its prefix
-// and lists that in next.
-func (s *selection) look(e *end, next map[prefix]*bucket) {
+// look takes an end's value from what the last pass kept, or narrows its prefix and
+// adds that to next.
+func (s *Pass) look(e *end, next map[prefix]*bucket) {
 	if e.found {
 		return
 	}
@@ -249,8 +243,8 @@ func (s *selection) look(e *end, next map[prefix]*bucket) {
 	}
 }
 
-// narrow begins another pass, over the prefixes in next.
-func (s *selection) narrow(next map[prefix]*bucket) {
+// narrow prepares another pass, over the prefixes in next.
+func (s *Pass) narrow(next map[prefix]*bucket) {
 	s.depth++
 	s.held, s.buckets, s.known = 0, next, false
 	room := int64(s.most)
@@ -264,18 +258,46 @@ func (s *selection) narrow(next map[prefix]*bucket) {
 	}
 }
 
-// thresholds computes percentiles of columns for each group: [percentile][group],
-// NaN where the group has no value.
-func (c *Corpus) thresholds(ctx context.Context, g *groups, want []where.Percentile, kinds map[string]shard.Kind, most int) ([][]float64, error) {
-	if len(want) == 0 {
-		return nil, nil
+// Values are values of one column on their way to a pass: each with its group, and
+// none of them NaN.
+type Values struct {
+	Groups []int
+	Values []float64
+}
+
+// Add appends a value.
+func (v *Values) Add(group int, x float64) {
+	v.Groups, v.Values = append(v.Groups, group), append(v.Values, x)
+}
+
+// Batch is how many rows to gather before they are added together: Add takes a lock.
+const Batch = 1 << 16
+
+// Add takes the values of all columns, by index, and empties them.
+func (s *Pass) Add(columns []Values) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for k := range columns {
+		c := &columns[k]
+		for i, x := range c.Values {
+			s.add(k, c.Groups[i], x)
+		}
+		c.Groups, c.Values = c.Groups[:0], c.Values[:0]
 	}
-	var columns []string
-	for _, w := range want {
-		columns = union(columns, []string{w.Column})
-	}
-	s := &selection{most: most, buckets: map[prefix]*bucket{}}
-	if err := c.pass(ctx, s, g, columns, kinds); err != nil {
+}
+
+// Percentile is a wanted percentile of a column.
+type Percentile struct {
+	Column int
+	P      float64 // 0 to 100
+}
+
+// Find computes percentiles for each group: [percentile][group], NaN where a group has
+// no value. pass adds every value of the data, the same each time. groups gives the
+// number of groups after the first pass. held is Held outside tests.
+func Find(want []Percentile, held int, groups func() int, pass func(*Pass) error) ([][]float64, error) {
+	s := &Pass{most: held, buckets: map[prefix]*bucket{}}
+	if err := pass(s); err != nil {
 		return nil, err
 	}
 	type target struct {
@@ -286,9 +308,9 @@ func (c *Corpus) thresholds(ctx context.Context, g *groups, want []where.Percent
 	out := make([][]float64, len(want))
 	var open []*target
 	for i, w := range want {
-		out[i] = slices.Repeat([]float64{math.NaN()}, g.len())
-		for k := range g.len() {
-			at := prefix{slices.Index(columns, w.Column), k, 0}
+		out[i] = slices.Repeat([]float64{math.NaN()}, groups())
+		for k := range groups() {
+			at := prefix{w.Column, k, 0}
 			if b := s.buckets[at]; b != nil {
 				lo, t := rank(b.n, w.P)
 				open = append(open, &target{i, k, t, end{at: at, r: lo}, end{at: at, r: min(lo+1, b.n-1)}})
@@ -305,7 +327,7 @@ func (c *Corpus) thresholds(ctx context.Context, g *groups, want []where.Percent
 			break
 		}
 		s.narrow(next)
-		if err := c.pass(ctx, s, g, columns, kinds); err != nil {
+		if err := pass(s); err != nil {
 			return nil, err
 		}
 	}
@@ -313,86 +335,4 @@ func (c *Corpus) thresholds(ctx context.Context, g *groups, want []where.Percent
 		out[t.percentile][t.group] = lerp(t.lo.value, t.hi.value, t.t)
 	}
 	return out, nil
-}
-
-// passBatch is how many rows' values are gathered before they are added together.
-const passBatch = 1 << 16
-
-// gathered is values of one column on their way.
-type gathered struct {
-	groups []int
-	values []float64
-}
-
-// addAll takes gathered values in, and empties them.
-func (s *selection) addAll(columns []gathered) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for k := range columns {
-		c := &columns[k]
-		for i, x := range c.values {
-			s.add(k, c.groups[i], x)
-		}
-		c.groups, c.values = c.groups[:0], c.values[:0]
-	}
-}
-
-// pass shows s every value of the columns.
-func (c *Corpus) pass(ctx context.Context, s *selection, g *groups, columns []string, kinds map[string]shard.Kind) error {
-	names := union(g.by, columns)
-	return c.EachFile(ctx, func(ctx context.Context, f *File) error {
-		r, rows := g.grouper(), 0
-		got := make([]gathered, len(columns))
-		err := c.Scan(ctx, f, names, kinds, func(_ int64, n int, v []*shard.Values) error {
-			group, err := r.rows(n, v[:len(g.by)])
-			if err != nil {
-				return err
-			}
-			for k, name := range columns {
-				v, to := v[slices.Index(names, name)], &got[k]
-				for i := range n {
-					if v.Null[i] {
-						continue
-					}
-					x := 0.0
-					if v.Kind == shard.Float {
-						x = v.Floats[i]
-					} else {
-						x = float64(v.Ints[i])
-					}
-					if !math.IsNaN(x) {
-						to.groups, to.values = append(to.groups, group[i]), append(to.values, x)
-					}
-				}
-			}
-			if rows += n; rows >= passBatch {
-				rows = 0
-				s.addAll(got)
-			}
-			return nil
-		})
-		s.addAll(got)
-		return err
-	})
-}
-
-// EachFile calls do for each file, as many at once as there are cores.
-func (c *Corpus) EachFile(ctx context.Context, do func(context.Context, *File) error) error {
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(cores())
-	for i := range c.Files {
-		if ctx.Err() != nil {
-			break
-		}
-		g.Go(func() error { return do(ctx, &c.Files[i]) })
-	}
-	return g.Wait()
-}
-
-func percentiles(column string, p []float64) []where.Percentile {
-	w := make([]where.Percentile, len(p))
-	for i := range p {
-		w[i] = where.Percentile{Column: column, P: p[i]}
-	}
-	return w
 }
