@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"surprisal/internal/cli"
+	"surprisal/internal/curate/where"
 	"surprisal/internal/dispatch"
 	"surprisal/internal/jobs"
 	"surprisal/internal/jobs/conn"
@@ -53,6 +54,10 @@ func run(args []string) int {
 		}
 	default:
 		fmt.Fprintln(os.Stderr, "error:", err)
+		var expr *where.Error
+		if errors.As(err, &expr) {
+			fmt.Fprintln(os.Stderr, expr.Caret())
+		}
 	}
 	return code
 }

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/mattn/go-runewidth"
 )
 
 // Error is what is wrong with an expression, and where.
@@ -20,15 +22,35 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("%s at character %d of %q", e.Msg, utf8.RuneCountInString(e.Src[:e.At])+1, e.Src)
 }
 
-// Caret gives the expression with a mark below the place.
+// caretBefore and caretAfter bound what Caret shows before and after the place, in
+// columns, so that both lines fit in a terminal.
+const caretBefore, caretAfter = 50, 25
+
+// Caret gives two lines: the expression, or its part around the place, and a mark
+// below the place. Characters may be of any width; tabs, line breaks and what a
+// terminal would not show as itself are replaced.
 func (e *Error) Caret() string {
-	line := strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
+	columns := runewidth.Condition{StrictEmojiNeutral: true}
+	before, after := visible(e.Src[:e.At]), visible(e.Src[e.At:])
+	if columns.StringWidth(before) > caretBefore {
+		before = columns.TruncateLeft(before, columns.StringWidth(before)-caretBefore+1, "…")
+	}
+	after = columns.Truncate(after, caretAfter, "…")
+	return before + after + "\n" + strings.Repeat(" ", columns.StringWidth(before)) + "^"
+}
+
+// visible replaces characters that move a terminal's cursor, change its state or turn
+// the writing direction.
+func visible(s string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case unicode.IsSpace(r):
 			return ' '
+		case !unicode.IsPrint(r):
+			return '\ufffd'
 		}
 		return r
-	}, e.Src)
-	return line + "\n" + strings.Repeat(" ", utf8.RuneCountInString(e.Src[:e.At])) + "^"
+	}, s)
 }
 
 type tokenKind uint8

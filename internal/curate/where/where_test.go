@@ -159,3 +159,29 @@ func FuzzWhere(f *testing.F) {
 		}
 	})
 }
+
+// TestCaret: the mark is below the first column of the character where the error is.
+func TestCaret(t *testing.T) {
+	for src, want := range map[string]string{
+		"x < 1 y":                "x < 1 y\n      ^",
+		"x <":                    "x <\n   ^",
+		"x\t<\t1 y":              "x < 1 y\n      ^",
+		"x <\n1 y":               "x < 1 y\n      ^",
+		"`日本` < 1 y":             "`日本` < 1 y\n           ^",
+		"lang == '日本' y":         "lang == '日本' y\n               ^",
+		"`e\u0301` < 1 y":        "`e\u0301` < 1 y\n        ^",
+		"`n\u0303a\u0308` < 1 y": "`n\u0303a\u0308` < 1 y\n         ^",
+		"lang == '👩‍🔬' y":        "lang == '👩\ufffd🔬' y\n                ^",
+		"lang == '\u202e\x1b' y": "lang == '\ufffd\ufffd' y\n             ^",
+		strings.Repeat("x < 1 and ", 20) + "y # 3" + strings.Repeat(" and x < 1", 20): "…" +
+			strings.Repeat("x < 1 and ", 20)[153:] + "y # 3 and x < 1 and x < 1 …\n" + strings.Repeat(" ", 50) + "^",
+	} {
+		_, err := pass(src)
+		var e *Error
+		if !errors.As(err, &e) {
+			t.Errorf("%q: %v", src, err)
+		} else if got := e.Caret(); got != want {
+			t.Errorf("%q:\n%s\nwant\n%s", src, got, want)
+		}
+	}
+}
