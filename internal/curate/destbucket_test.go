@@ -147,7 +147,7 @@ func TestKilledInBucket(t *testing.T) {
 	to, killed := storetest.URL("kept"), 0
 	for i := range 12 {
 		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), "SIFT_TEST_OUT="+c.Dir, "SIFT_TEST_TO="+to)
+		cmd.Env = append(os.Environ(), "CURATE_TEST_OUT="+c.Dir, "CURATE_TEST_TO="+to)
 		cmd.Stderr = os.Stderr
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)

@@ -198,10 +198,10 @@ func TestPartial(t *testing.T) {
 
 // TestMain lets the test program be a filter that is killed.
 func TestMain(m *testing.M) {
-	if out := os.Getenv("SIFT_TEST_OUT"); out != "" {
+	if out := os.Getenv("CURATE_TEST_OUT"); out != "" {
 		c, err := Open(context.Background(), out, false)
 		if err == nil {
-			_, err = c.Filter(context.Background(), killedOptions(os.Getenv("SIFT_TEST_TO")))
+			_, err = c.Filter(context.Background(), killedOptions(os.Getenv("CURATE_TEST_TO")))
 		}
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -228,7 +228,7 @@ func TestKilled(t *testing.T) {
 	killed := 0
 	for i := range 12 {
 		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), "SIFT_TEST_OUT="+c.Dir, "SIFT_TEST_TO="+to)
+		cmd.Env = append(os.Environ(), "CURATE_TEST_OUT="+c.Dir, "CURATE_TEST_TO="+to)
 		cmd.Stderr = os.Stderr
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)

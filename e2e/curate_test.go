@@ -71,7 +71,7 @@ func TestAfterScoring(t *testing.T) {
 		t.Error("colours where there is no terminal")
 	}
 
-	// Mistakes: one line, code 2, nothing written.
+	// Mistakes: one line (and the place in an expression), code 2, nothing written.
 	gone := filepath.Join(dir, "gone")
 	for name, c := range map[string]struct {
 		args  []string
@@ -81,7 +81,7 @@ func TestAfterScoring(t *testing.T) {
 		"no such folder": {[]string{"report", gone}, []string{"_manifest.json"}},
 		"no column":      {[]string{"filter", out, "--where", "colour < 3", "--to", gone}, []string{"colour", "perplexity", "dump"}},
 		"no --by column": {[]string{"bucket", out, "--by", "colour", "--to", gone}, []string{"colour"}},
-		"bad expression": {[]string{"filter", out, "--where", "perplexity < ", "--to", gone}, []string{"character 14"}},
+		"bad expression": {[]string{"filter", out, "--where", "perplexity < ", "--to", gone}, []string{"character 14", "\nperplexity < \n             ^"}},
 		"no expression":  {[]string{"filter", out, "--to", gone}, []string{"--where"}},
 		"no DEST":        {[]string{"export", out}, []string{"--to"}},
 		"DEST in OUT":    {[]string{"filter", out, "--where", "perplexity < 3", "--to", filepath.Join(out, "x")}, []string{"inside"}},
@@ -95,7 +95,11 @@ func TestAfterScoring(t *testing.T) {
 	} {
 		r := dispatcher(t, c.args...).want(t, 2)
 		says(t, r.stderr, c.words...)
-		if lines := strings.Count(strings.TrimSpace(r.stderr), "\n") + 1; lines != 1 {
+		want := 1
+		if strings.HasSuffix(r.stderr, "^\n") {
+			want = 3
+		}
+		if lines := strings.Count(strings.TrimSpace(r.stderr), "\n") + 1; lines != want {
 			t.Errorf("%s: %d lines:\n%s", name, lines, r.stderr)
 		}
 	}
