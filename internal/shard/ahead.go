@@ -54,17 +54,27 @@ type fetch struct {
 	gone  bool // read to its end, or passed: its bytes are let go
 }
 
-// chunks gives a reader of the leaves' chunks for rows first to last, and what
-// ends it. For a local file it is the file.
-func (s source) chunks(ctx context.Context, foot *footer, leaves []*leaf, first, last int64) (io.ReaderAt, func()) {
-	if s.Object == nil || s.Local() {
-		return s, func() {}
+// Remote is a file of which each read may be a request over a network.
+type Remote interface {
+	io.ReaderAt
+	// Local tells whether reads cost no request.
+	Local() bool
+	// Reader gives the file's bytes until ctx ends.
+	Reader(ctx context.Context) io.ReaderAt
+}
+
+// readAhead gives a reader of the leaves' chunks for rows first to last, and what
+// ends it. For a file that is not Remote, or local, it is the file.
+func (f *footer) readAhead(ctx context.Context, file io.ReaderAt, leaves []*leaf, first, last int64) (io.ReaderAt, func()) {
+	r, ok := file.(Remote)
+	if !ok || r.Local() {
+		return file, func() {}
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	a := &ahead{r: s.Reader(ctx), last: last, ctx: ctx, cancel: cancel}
+	a := &ahead{r: r.Reader(ctx), last: last, ctx: ctx, cancel: cancel}
 	var pieces []piece
-	for i := range foot.groups {
-		g := &foot.groups[i]
+	for i := range f.groups {
+		g := &f.groups[i]
 		if g.rows == 0 || last < g.first || first >= g.first+g.rows {
 			continue
 		}

@@ -1,12 +1,9 @@
 package shard
 
 import (
-	_ "embed"
 	"encoding/base64"
 	"encoding/binary"
 	"slices"
-
-	"surprisal/internal/score"
 )
 
 // Arrow writers store their own schema beside parquet's, because parquet has no
@@ -18,54 +15,41 @@ import (
 
 const arrowSchemaKey = "ARROW:schema"
 
-// ownArrowSchema has our own columns, those of score.OutputColumns and
-// score.ConditionalColumns, and bucket;
-// made by testdata/make_arrow_schema.py.
-//
-//go:embed own_schema.arrow
-var ownArrowSchema []byte
-
-// arrowSchema is the output's, base64 as Arrow stores it; empty when the input
-// has none, or one that does not fit its columns.
-func arrowSchema(c *Columns, o score.Options) string {
-	return arrowSchemaWith(c, o.Columns())
-}
-
-// arrowSchemaWith is the kept columns' and, behind them, those of ours with
-// these names.
-func arrowSchemaWith(c *Columns, names []string) string {
-	if c.arrow == "" || len(c.elements) == 0 {
+// joinArrowSchema gives a schema, base64 as Arrow stores it: the fields of the kept
+// columns as in has them, whose top-level columns are names, and behind them those
+// of own that are named in added. It is empty when in is, or does not fit its columns.
+func joinArrowSchema(in string, names []string, kept []*element, own []byte, added []string) string {
+	if in == "" || len(kept) == 0 {
 		return ""
 	}
-	b, err := base64.StdEncoding.DecodeString(c.arrow)
+	b, err := base64.StdEncoding.DecodeString(in)
 	if err != nil {
 		return ""
 	}
-	in, ok := parseArrowSchema(b)
-	if !ok || len(in.fields) != len(c.names) {
+	theirs, ok := parseArrowSchema(b)
+	if !ok || len(theirs.fields) != len(names) {
 		return ""
 	}
-	own, ok := parseArrowSchema(ownArrowSchema)
+	ours, ok := parseArrowSchema(own)
 	if !ok {
 		return ""
 	}
-	var picked []uint32
-	for _, e := range c.elements {
-		i := slices.Index(c.names, e.se.Name)
-		if i < 0 || in.name(i) != e.se.Name {
+	var first, second []uint32
+	for _, e := range kept {
+		i := slices.Index(names, e.se.Name)
+		if i < 0 || theirs.name(i) != e.se.Name {
 			return ""
 		}
-		picked = append(picked, in.fields[i])
+		first = append(first, theirs.fields[i])
 	}
-	var ours []uint32
-	for _, name := range names {
-		i := slices.IndexFunc(own.fields, func(f uint32) bool { return arrowFields{own.buf, []uint32{f}}.name(0) == name })
+	for _, name := range added {
+		i := slices.IndexFunc(ours.fields, func(f uint32) bool { return arrowFields{ours.buf, []uint32{f}}.name(0) == name })
 		if i < 0 {
 			return ""
 		}
-		ours = append(ours, own.fields[i])
+		second = append(second, ours.fields[i])
 	}
-	return base64.StdEncoding.EncodeToString(joinArrow(in.buf, picked, own.buf, ours))
+	return base64.StdEncoding.EncodeToString(joinArrow(theirs.buf, first, ours.buf, second))
 }
 
 // arrowFields is a schema message and where its top-level fields are.

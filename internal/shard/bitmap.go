@@ -40,9 +40,9 @@ func (b *Bitmap) Count(from, to int64) int64 {
 	return int64(n)
 }
 
-// run gives the next run of rows in [from, to) that are in it: [a, b), empty at
+// Run gives the next run of rows in [from, to) that are in it: [a, b), empty at
 // to when there is none.
-func (b *Bitmap) run(from, to int64) (start, end int64) {
+func (b *Bitmap) Run(from, to int64) (start, end int64) {
 	start = b.next(from, to, 0)
 	return start, b.next(start, to, ^uint64(0))
 }

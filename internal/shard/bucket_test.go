@@ -1,12 +1,9 @@
 package shard
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io/fs"
 	"math/rand/v2"
-	"net/http"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -15,31 +12,9 @@ import (
 
 	"github.com/parquet-go/parquet-go"
 
-	"surprisal/internal/place"
 	"surprisal/internal/score"
-	"surprisal/internal/store"
 	"surprisal/internal/testkit/storetest"
 )
-
-// remoteJob is job with its input at a URL.
-func remoteJob(t testing.TB, job score.Job, url string) score.Job {
-	t.Helper()
-	info, err := store.Stat(t.Context(), url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	in := score.Input{Path: info.Name, Rel: job.Input.Rel, Size: info.Size, Version: info.Version}
-	return score.NewJob(testManifest(job.Out, job.Options), in, job.First, job.Last)
-}
-
-func mustRead(t testing.TB, path string) []byte {
-	t.Helper()
-	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
 
 // TestBucketRows: rows that come over ranges of a bucket are those of the local
 // file, while one answer in twenty is bad in some way.
@@ -66,18 +41,6 @@ func TestBucketRows(t *testing.T) {
 				t.Fatalf("%s %v: %d rows differ from the local %d", key, r, len(got), len(want))
 			}
 		}
-	}
-}
-
-// oneInTwenty fails with one after another of all faults but a wait of seconds.
-func oneInTwenty() func(int, *http.Request) storetest.Fault {
-	rng := rand.New(rand.NewPCG(5, 5)) // the proxy calls one at a time
-	faults := []storetest.Fault{storetest.Busy, storetest.Reset, storetest.Short, storetest.Slow, storetest.Lost}
-	return func(int, *http.Request) storetest.Fault {
-		if rng.IntN(20) > 0 {
-			return storetest.None
-		}
-		return faults[rng.IntN(len(faults))]
 	}
 }
 
@@ -168,22 +131,21 @@ func TestBucketBytes(t *testing.T) {
 				t.Fatal(err)
 			}
 			needed := int64(0)
-			for _, g := range foot.groups {
-				for _, column := range []string{"text", "id"} {
-					e, err := foot.top(column)
-					if err != nil {
-						t.Fatal(err)
-					}
-					needed += g.chunks[e.leaf.index].compressed
+			for _, column := range []string{"text", "id"} {
+				e, err := foot.top(column)
+				if err != nil {
+					t.Fatal(err)
 				}
+				needed += foot.storedSize(e.leaf)
 			}
+			var opener Opener
 			m := testManifest(t.TempDir(), o)
 			m.Files = []score.FilePlan{plan}
 			var rows int64
 			for _, job := range m.Jobs() {
 				want := readAll(t, testJob(t, path, m.Out, o, job.First, job.Last))
-				got := readAll(t, job)
-				if !reflect.DeepEqual(got, want) {
+				got, err := readWith(&opener, job)
+				if err != nil || !reflect.DeepEqual(got, want) {
 					t.Fatal("other rows than the local file's")
 				}
 				rows += int64(len(got))
@@ -195,74 +157,6 @@ func TestBucketBytes(t *testing.T) {
 				t.Errorf("more than 1.1 of what was needed: %+v", rs)
 			}
 		})
-	}
-}
-
-// TestBucketCommit publishes into a bucket: once, the same again, and others' scores.
-func TestBucketCommit(t *testing.T) {
-	s := storetest.S3(t)
-	p := storetest.NewProxy(t, s.URL)
-	local := testJob(t, fixtures(t, "required")[0], t.TempDir(), textOptions(), 0, 99)
-	if _, err := writeJob(t, local, nil); err != nil {
-		t.Fatal(err)
-	}
-	want := mustRead(t, filepath.Join(local.Out, local.Output))
-	out := "s3://" + storetest.Bucket + "/out?endpoint=" + p.URL
-	job := testJob(t, fixtures(t, "required")[0], out, textOptions(), 0, 99)
-	key := "out/" + job.Output
-	// The first answer is lost: the file is there, and the attempt finds it.
-	p.Fail(func(n int, r *http.Request) storetest.Fault {
-		if n == 0 && r.Method == http.MethodPut {
-			return storetest.Lost
-		}
-		return storetest.None
-	})
-	if c, err := writeJob(t, job, nil); err != nil || !c.Existed {
-		t.Fatalf("%+v (%v)", c, err)
-	}
-	if !bytes.Equal(s.Get(t, key), want) {
-		t.Error("a bucket has other bytes than a folder")
-	}
-	if c, err := writeJob(t, job, nil); err != nil || !c.Existed {
-		t.Fatalf("again: %+v (%v)", c, err)
-	}
-	_, err := writeJob(t, job, func(s *score.Score) { s.SumNLL++ })
-	if !errors.Is(err, ErrConflict) || !strings.Contains(err.Error(), "digest") {
-		t.Fatalf("other scores: %v", err)
-	}
-	if !bytes.Equal(s.Get(t, key), want) {
-		t.Error("what was there was touched")
-	}
-	s.Put(t, key, []byte("torn"))
-	if c, err := writeJob(t, job, nil); err != nil || c.Existed {
-		t.Fatalf("over a torn file: %+v (%v)", c, err)
-	}
-	if c, err := Inspect(t.Context(), place.Join(out, job.Output)); err != nil || c.Job != job.ID {
-		t.Fatalf("%+v (%v)", c, err)
-	}
-	rows := 0
-	if err := ReadScores(t.Context(), place.Join(out, job.Output), func(score.Score) error { rows++; return nil }); err != nil || rows != 100 {
-		t.Fatalf("%d rows (%v)", rows, err)
-	}
-	if keys, uploads := s.Keys(t, ""), s.Uploads(t); len(keys) != 1 || uploads != 0 {
-		t.Errorf("left behind: %v, %d uploads", keys, uploads)
-	}
-	m := testManifest(out, textOptions())
-	if _, err := ReadManifest(t.Context(), out); !errors.Is(err, fs.ErrNotExist) {
-		t.Fatal(err)
-	}
-	if err := WriteManifest(t.Context(), out, m); err != nil {
-		t.Fatal(err)
-	}
-	if err := WriteManifest(t.Context(), out, m); !errors.Is(err, fs.ErrExist) {
-		t.Fatalf("a second manifest: %v", err)
-	}
-	if back, err := ReadManifest(t.Context(), out); err != nil || back.Run != m.Run {
-		t.Fatalf("%+v (%v)", back, err)
-	}
-	n := 0
-	if err := InspectAll(t.Context(), out, func(_ string, c Committed, err error) error { n++; return err }); err != nil || n != 1 {
-		t.Fatalf("%d outputs (%v)", n, err)
 	}
 }
 
@@ -281,60 +175,5 @@ func TestBucketChanged(t *testing.T) {
 	s.Put(t, "a.parquet", append(body[:len(body):len(body)], "PAR1"...))
 	if _, err := tryReadAll(job); !errors.Is(err, ErrInputChanged) {
 		t.Fatalf("after: %v", err)
-	}
-}
-
-func TestBucketDiscover(t *testing.T) {
-	s := storetest.S3(t)
-	for _, key := range []string{
-		"fw/a/000.parquet", "fw/a/001.parquet", "fw/b/000.parquet", "fw/b/x.txt", "fw/_tmp/h.parquet", "fw/b/.hidden.parquet",
-		"out/fw/rows.parquet", "fwx/no.parquet", "sub/fw/a/000.parquet", "bad/../x.parquet", "bad/a//y.parquet",
-	} {
-		if !strings.Contains(key, "..") && !strings.Contains(key, "//") {
-			s.Put(t, key, []byte("x"))
-		}
-	}
-	u := storetest.URL
-	for name, tc := range map[string]struct {
-		args []string
-		want string
-		err  string
-	}{
-		"file":        {[]string{u("fw/a/000.parquet")}, "000.parquet", ""},
-		"folder":      {[]string{u("fw")}, "a/000.parquet a/001.parquet b/000.parquet", ""},
-		"slash":       {[]string{u("fw/")}, "a/000.parquet a/001.parquet b/000.parquet", ""},
-		"glob":        {[]string{u("fw/**/*.parquet")}, "a/000.parquet a/001.parquet b/000.parquet", ""},
-		"question":    {[]string{u("fw/a/00?.parquet")}, "000.parquet 001.parquet", ""},
-		"braces":      {[]string{u("fw/{a,b}/000.parquet")}, "a/000.parquet b/000.parquet", ""},
-		"folder glob": {[]string{u("fw/[b-c]")}, "b/000.parquet", ""},
-		"bucket":      {[]string{"s3://" + storetest.Bucket}, "fw/a/000.parquet fw/a/001.parquet fw/b/000.parquet fwx/no.parquet sub/fw/a/000.parquet", ""},
-		"clash":       {[]string{u("fw/a"), u("fw/b")}, "001.parquet a/000.parquet b/000.parquet", ""},
-		"twice":       {[]string{u("fw/a"), u("fw/a/*")}, "000.parquet 001.parquet", ""},
-		"text file":   {[]string{u("fw/b/x.txt")}, "x.txt", ""},
-		"nothing":     {[]string{u("nothing")}, "", "there is no such file or folder"},
-		"no match":    {[]string{u("fw/*.parquet")}, "", "matches no parquet file"},
-		"no parquet":  {[]string{u("fw/_tmp2"), u("fw")}, "", "there is no such"},
-		"no bucket":   {[]string{"s3://nobucket/x"}, "", "there is no bucket nobucket"},
-		"scheme":      {[]string{"ftp://h/x"}, "", "are supported"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			inputs, problems, err := Discover(t.Context(), tc.args, u("out"))
-			if tc.err != "" {
-				if err == nil || !strings.Contains(err.Error(), tc.err) || strings.Contains(err.Error(), "\n") {
-					t.Fatalf("got %v, %v", inputs, err)
-				}
-				return
-			}
-			var rels []string
-			for _, in := range inputs {
-				rels = append(rels, in.Rel)
-				if in.Version == "" || !strings.HasPrefix(in.Path, "s3://") {
-					t.Errorf("%+v", in)
-				}
-			}
-			if got := strings.Join(rels, " "); err != nil || len(problems) > 0 || got != tc.want {
-				t.Fatalf("%s, want %s (%v, %v)", got, tc.want, problems, err)
-			}
-		})
 	}
 }

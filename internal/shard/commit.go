@@ -44,11 +44,11 @@ func openOut(ctx context.Context, dir string) (*outDir, error) {
 	return &outDir{dir: dir, root: root, hardLink: root.Link}, nil
 }
 
-func (o *outDir) close() error            { return o.root.Close() }
-func (o *outDir) path(name string) string { return filepath.Join(o.dir, filepath.FromSlash(name)) }
+func (o *outDir) Close() error            { return o.root.Close() }
+func (o *outDir) Path(name string) string { return filepath.Join(o.dir, filepath.FromSlash(name)) }
 
 // remove removes a file; that it is gone already is no error.
-func (o *outDir) remove(name string) error {
+func (o *outDir) Remove(name string) error {
 	if err := o.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -56,7 +56,7 @@ func (o *outDir) remove(name string) error {
 }
 
 // temporary makes the hidden file that becomes job.Output.
-func (o *outDir) temporary(job score.Job) (*os.File, string, error) {
+func (o *outDir) Temporary(job score.Job) (*os.File, string, error) {
 	dir := path.Dir(job.Output)
 	if err := o.mkdirAll(dir); err != nil {
 		return nil, "", err
@@ -103,7 +103,7 @@ func (o *outDir) syncDir(dir string) error {
 }
 
 // publish links the temporary to its name.
-func (o *outDir) publish(_ context.Context, f *os.File, temp, name string, c Committed) (Committed, error) {
+func (o *outDir) Publish(_ context.Context, f *os.File, temp, name string, c Committed) (Committed, error) {
 	if err := f.Close(); err != nil {
 		return c, err
 	}
@@ -124,19 +124,19 @@ func (o *outDir) publish(_ context.Context, f *os.File, temp, name string, c Com
 			return c, err
 		}
 		there, err := o.inspect(name)
-		if errors.Is(err, errNotParquet) {
-			if err := o.remove(name); err != nil {
+		if errors.Is(err, ErrNotParquet) {
+			if err := o.Remove(name); err != nil {
 				return c, err
 			}
 			continue
 		}
-		if there, err = compare(there, err, c, o.path(name)); err != nil {
+		if there, err = compare(there, err, c, o.Path(name)); err != nil {
 			return c, err
 		}
 		// The other attempt may have crashed between its link and its sync.
 		return there, o.syncDir(path.Dir(name))
 	}
-	return c, fmt.Errorf("%w: %s comes back each time it is removed", ErrConflict, o.path(name))
+	return c, fmt.Errorf("%w: %s comes back each time it is removed", ErrConflict, o.Path(name))
 }
 
 // link publishes without overwriting. Where hard links are not supported, a
@@ -168,8 +168,8 @@ func (o *outDir) inspect(name string) (Committed, error) {
 		return Committed{}, err
 	}
 	defer f.Close()
-	c, err := inspect(f, st.Size())
-	c.Path = o.path(name)
+	c, err := InspectFile(f, st.Size())
+	c.Path = o.Path(name)
 	return c, err
 }
 
@@ -188,7 +188,7 @@ func (o *outDir) putFile(dir, prefix, name string, replace bool, content func(io
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, o.remove(temp)) }()
+	defer func() { err = errors.Join(err, o.Remove(temp)) }()
 	if err = content(f); err == nil {
 		err = f.Sync()
 	}

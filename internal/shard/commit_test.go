@@ -22,15 +22,16 @@ func crashJob(t testing.TB, out string) score.Job {
 	return testJob(t, fixtures(t, "required")[0], out, textOptions(), 0, 99)
 }
 
+func die() {
+	_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	select {}
+}
+
 // TestCrashHelper is the process that dies.
 func TestCrashHelper(t *testing.T) {
 	where, out, ok := strings.Cut(os.Getenv(crashEnv), "@")
 	if !ok {
 		t.Skip("only for TestCrash")
-	}
-	die := func() {
-		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-		select {}
 	}
 	ctx := context.Background()
 	job := crashJob(t, out)
@@ -38,7 +39,11 @@ func TestCrashHelper(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w, err := Create(ctx, job, r.Columns(), testMeta)
+	o, err := openOut(ctx, job.Out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := NewWriter(dying{o, where}, job, r.Columns(), testMeta)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,17 +59,8 @@ func TestCrashHelper(t *testing.T) {
 			die()
 		}
 	}
-	c, err := w.seal()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if where == "seal" {
-		die()
-	}
-	if _, err := w.out.publish(ctx, w.file, w.temp, job.Output, c); err != nil {
-		t.Fatal(err)
-	}
-	die() // published, its temporary still there
+	_, err = w.Commit(ctx)
+	t.Fatalf("alive: %v", err)
 }
 
 func TestCrash(t *testing.T) {
@@ -108,17 +104,45 @@ func TestCrash(t *testing.T) {
 	}
 }
 
+// linking starts a job's score file in a folder where hard links are made by link.
+func linking(t *testing.T, job score.Job, link func(from, to string) error) *Writer {
+	t.Helper()
+	o, err := openOut(t.Context(), job.Out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.hardLink = link
+	w, err := NewWriter(o, job, nil, testMeta)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// dying is a folder whose writer dies when its file is whole, or published.
+type dying struct {
+	*outDir
+	where string
+}
+
+func (d dying) Publish(ctx context.Context, f *os.File, temp, name string, c Committed) (Committed, error) {
+	if d.where == "seal" {
+		die()
+	}
+	if _, err := d.outDir.Publish(ctx, f, temp, name, c); err != nil {
+		return c, err
+	}
+	die() // published, its temporary still there
+	return c, nil
+}
+
 func TestCommitWithoutHardLinks(t *testing.T) {
 	out := t.TempDir()
 	job := crashJob(t, out)
 	commit := func() (Committed, error) {
 		ctx := context.Background()
-		w, err := Create(ctx, job, nil, testMeta)
-		if err != nil {
-			t.Fatal(err)
-		}
+		w := linking(t, job, func(string, string) error { return &os.LinkError{Op: "link", Err: syscall.EPERM} })
 		defer w.Abort()
-		w.out.(*outDir).hardLink = func(string, string) error { return &os.LinkError{Op: "link", Err: syscall.EPERM} }
 		for i := range job.Rows() {
 			if err := w.Write(score.Score{Row: i}, Kept{}); err != nil {
 				t.Fatal(err)
@@ -138,17 +162,13 @@ func TestCommitFails(t *testing.T) {
 	out := t.TempDir()
 	ctx := context.Background()
 	job := crashJob(t, out)
-	w, err := Create(ctx, job, nil, testMeta)
-	if err != nil {
-		t.Fatal(err)
-	}
+	want := errors.New("the disk is full")
+	w := linking(t, job, func(string, string) error { return want })
 	for i := range job.Rows() {
 		if err := w.Write(score.Score{Row: i}, Kept{}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	want := errors.New("the disk is full")
-	w.out.(*outDir).hardLink = func(string, string) error { return want }
 	if _, err := w.Commit(ctx); !errors.Is(err, want) || len(names(t, out)) != 0 {
 		t.Fatalf("%v, left %v", err, names(t, out))
 	}

@@ -5,10 +5,7 @@ import (
 	"slices"
 
 	"github.com/parquet-go/parquet-go"
-	"github.com/parquet-go/parquet-go/deprecated"
 	"github.com/parquet-go/parquet-go/format"
-
-	"surprisal/internal/score"
 )
 
 // Copy says which rows of an input are copied to a file of their own.
@@ -21,12 +18,15 @@ import (
 type Copy struct {
 	In   *Table
 	Rows *Bitmap // nil: all
-	// Scores adds the score files' own columns behind the input's, of the same
-	// rows; nil adds none. Every row that is copied must have its score.
-	Scores []ScoreRange
-	// ScoresOnly leaves the input's columns out and takes all of the score
-	// files', the kept ones too; the input gives the row groups' borders.
-	ScoresOnly bool
+	// Beside are files that have other columns of the same rows. Those named by
+	// Columns are added behind the input's; every row that is copied must be in one.
+	Beside  []Range
+	Columns []string
+	// BesideOnly leaves the input's columns out and takes all of Beside's; the input
+	// gives the row groups' borders.
+	BesideOnly bool
+	// Arrow is an Arrow schema with the columns that are added.
+	Arrow []byte
 	// Label adds a text column of that name, null where Value is empty; none
 	// when the name is empty.
 	Label string
@@ -38,27 +38,27 @@ type Copy struct {
 	Slots chan struct{}
 }
 
-// ScoreRange is a score file and the rows of the input that it has.
-type ScoreRange struct {
+// Range is a file that has rows First to Last of another, as its own from 0 on.
+type Range struct {
 	Table       *Table
 	First, Last int64
 }
 
 // columnSource is one leaf of the output and where its entries come from.
 type columnSource struct {
-	leaf  *leaf
-	path  []string
-	codec format.CompressionCodec
-	in    *leaf  // of the input, or
-	score string // of the score files: its top-level column
-	nth   int    // and which leaf of it
+	leaf   *leaf
+	path   []string
+	codec  format.CompressionCodec
+	in     *leaf  // of the input, or
+	beside string // of the files beside it: its top-level column
+	nth    int    // and which leaf of it
 }
 
 // plan lists the output's schema and columns.
 func (c *Copy) plan() (root *element, cols []columnSource, err error) {
 	foot := c.In.foot
 	top := &element{se: foot.schema.se, children: slices.Clone(foot.schema.children)}
-	if c.ScoresOnly {
+	if c.BesideOnly {
 		top.children = nil
 	}
 	codec := format.Zstd
@@ -69,27 +69,27 @@ func (c *Copy) plan() (root *element, cols []columnSource, err error) {
 		cols = append(cols, columnSource{leaf: l, path: path, in: l})
 	})
 	add := func(e *element) error {
-		if foot.has(e.se.Name) && !c.ScoresOnly {
+		if foot.has(e.se.Name) && !c.BesideOnly {
 			return fmt.Errorf("%w: the input has a column %q of its own", ErrColumn, e.se.Name)
 		}
 		top.children = append(top.children, e)
 		nth := 0
 		eachLeaf(e, []string{e.se.Name}, func(l *leaf, path []string) {
-			cols = append(cols, columnSource{leaf: l, path: path, codec: codec, score: e.se.Name, nth: nth})
+			cols = append(cols, columnSource{leaf: l, path: path, codec: codec, beside: e.se.Name, nth: nth})
 			nth++
 		})
 		return nil
 	}
-	for _, e := range c.scoreElements() {
+	for _, e := range c.added() {
 		if err := add(e); err != nil {
 			return nil, nil, err
 		}
 	}
 	if c.Label != "" {
-		if err := add(labelElement(c.Label)); err != nil {
+		if err := add(newElement(c.Label, parquet.ByteArray)); err != nil {
 			return nil, nil, err
 		}
-		cols[len(cols)-1].score = ""
+		cols[len(cols)-1].beside = ""
 	}
 	top.se.NumChildren.Set(int32(len(top.children)))
 	return top, cols, nil
@@ -114,29 +114,16 @@ func eachLeaf(e *element, at []string, do func(*leaf, []string)) {
 	}
 }
 
-// scoreElements are the score files' columns that are added.
-func (c *Copy) scoreElements() []*element {
-	if len(c.Scores) == 0 {
+// added are the columns of Beside that are added.
+func (c *Copy) added() []*element {
+	if len(c.Beside) == 0 {
 		return nil
 	}
 	var own []*element
-	first := c.Scores[0].Table.foot
-	conditional := first.conditional()
-	for _, e := range first.schema.children {
-		if c.ScoresOnly || slices.Contains(score.OutputColumns, e.se.Name) || conditional && slices.Contains(score.ConditionalColumns, e.se.Name) {
+	for _, e := range c.Beside[0].Table.foot.schema.children {
+		if c.BesideOnly || slices.Contains(c.Columns, e.se.Name) {
 			own = append(own, e)
 		}
 	}
 	return own
-}
-
-func labelElement(name string) *element {
-	e := &element{maxDef: 1}
-	e.se.Name = name
-	e.se.Type.Set(format.ByteArray)
-	e.se.RepetitionType.Set(format.Optional)
-	e.se.LogicalType.Value = &format.StringType{}
-	e.se.ConvertedType.Set(deprecated.UTF8)
-	e.leaf = &leaf{path: name, kind: parquet.ByteArray, maxDef: 1}
-	return e
 }

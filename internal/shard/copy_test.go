@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -16,16 +15,41 @@ import (
 	"surprisal/internal/testkit/pythontest"
 )
 
-// selections of fixtureRows rows.
-var selections = map[string]func(row int64) bool{
-	"all":   func(int64) bool { return true },
-	"none":  func(int64) bool { return false },
-	"one":   func(r int64) bool { return r == 131 },
-	"odd":   func(r int64) bool { return r%2 == 1 },
-	"runs":  func(r int64) bool { return r/37%2 == 0 },
-	"head":  func(r int64) bool { return r < 100 },
-	"most":  func(r int64) bool { return r != 77 },
-	"mixed": func(r int64) bool { return rand.New(rand.NewPCG(1, uint64(r))).IntN(3) == 0 },
+// localFile is a file that nobody changes.
+type localFile struct{ *os.File }
+
+func (localFile) Unchanged() error { return nil }
+
+func tryOpenTable(path string) (*Table, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	return OpenTable(path, localFile{f}, st.Size())
+}
+
+func openTable(t testing.TB, path string) *Table {
+	t.Helper()
+	in, err := tryOpenTable(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { in.Close() })
+	return in
+}
+
+// copyTo makes a file of a copy.
+func copyTo(ctx context.Context, path string, c Copy) (err error) {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	return c.WriteTo(ctx, f, func() (*os.File, error) { return os.CreateTemp(filepath.Dir(path), "scratch") })
 }
 
 // TestCopyRows copies rows of every kind of file and has pyarrow and DuckDB
@@ -40,19 +64,10 @@ func TestCopyRows(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			ctx := context.Background()
-			in, err := OpenInput(ctx, inputOf(t, path))
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer in.Close()
-			d, err := OpenDest(t.Context(), t.TempDir())
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer d.Close()
-			args := []string{filepath.Join("testdata", "copyback.py"), path}
+			in, dir := openTable(t, path), t.TempDir()
+			args := []string{filepath.Join(testdata(), "copyback.py"), path}
 			for what, keep := range selections {
-				rows, list := &Bitmap{}, filepath.Join(d.out.path(""), "."+what)
+				rows, list := &Bitmap{}, filepath.Join(dir, "."+what)
 				var lines strings.Builder
 				for r := range in.Rows() {
 					if keep(r) {
@@ -67,10 +82,10 @@ func TestCopyRows(t *testing.T) {
 				if what == "all" {
 					c.Rows = nil
 				}
-				if err := d.CopyRows(ctx, what+".parquet", c); err != nil {
+				if err := copyTo(ctx, filepath.Join(dir, what+".parquet"), c); err != nil {
 					t.Fatalf("%s: %v", what, err)
 				}
-				args = append(args, d.out.path(what+".parquet"), list)
+				args = append(args, filepath.Join(dir, what+".parquet"), list)
 			}
 			if b, err := exec.Command(python, args...).CombinedOutput(); err != nil {
 				t.Errorf("%s", b)
@@ -79,93 +94,10 @@ func TestCopyRows(t *testing.T) {
 	}
 }
 
-// TestCopyWithScores adds score columns from two files and a label.
-func TestCopyWithScores(t *testing.T) {
-	python := pythontest.With(t, "pyarrow", "duckdb")
-	for _, name := range []string{"kinds", "tiny-groups", "nulls", "required"} {
-		for _, perToken := range []bool{false, true} {
-			t.Run(fmt.Sprint(name, perToken), func(t *testing.T) {
-				t.Parallel()
-				ctx := context.Background()
-				path, o := fixtures(t, name)[0], textOptions()
-				o.Keep, o.PerToken = []string{}, perToken
-				whole, err := writeJob(t, testJob(t, path, t.TempDir(), o, 0, fixtureRows-1), nil)
-				if err != nil {
-					t.Fatal(err)
-				}
-				var ranges []ScoreRange
-				for _, cut := range [][2]int64{{0, 99}, {100, fixtureRows - 1}} {
-					c, err := writeJob(t, testJob(t, path, t.TempDir(), o, cut[0], cut[1]), nil)
-					if err != nil {
-						t.Fatal(err)
-					}
-					s, err := OpenScores(ctx, c.Path)
-					if err != nil {
-						t.Fatal(err)
-					}
-					defer s.Close()
-					ranges = append(ranges, ScoreRange{s, cut[0], cut[1]})
-				}
-				in, err := OpenInput(ctx, inputOf(t, path))
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer in.Close()
-				d, err := OpenDest(t.Context(), t.TempDir())
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer d.Close()
-				rows, list := &Bitmap{}, filepath.Join(d.out.path(""), ".rows")
-				var lines strings.Builder
-				for r := range in.Rows() {
-					if selections["mixed"](r) {
-						rows.Set(r)
-						fmt.Fprintln(&lines, r)
-					}
-				}
-				if err := os.WriteFile(list, []byte(lines.String()), 0o600); err != nil {
-					t.Fatal(err)
-				}
-				label := func(r int64) string {
-					if r%2 == 1 {
-						return "odd"
-					}
-					return ""
-				}
-				c := Copy{In: in, Rows: rows, Scores: ranges, Label: "bucket", Value: label, Slots: make(chan struct{}, 2)}
-				if err := d.CopyRows(ctx, "sub/x.parquet", c); err != nil {
-					t.Fatal(err)
-				}
-				b, err := exec.Command(python, filepath.Join("testdata", "copyback.py"), path, d.out.path("sub/x.parquet"), list, "--scores", whole.Path).CombinedOutput()
-				if err != nil {
-					t.Errorf("%s", b)
-				}
-				c.Scores = ranges[:1]
-				if err := d.CopyRows(ctx, "y.parquet", c); err == nil || !strings.Contains(err.Error(), "has no score") {
-					t.Errorf("rows without scores: %v", err)
-				}
-				if _, err := d.ReadFile(ctx, "y.parquet"); !errors.Is(err, fs.ErrNotExist) {
-					t.Errorf("a failed copy left a file: %v", err)
-				}
-			})
-		}
-	}
-}
-
 // TestCopyIsDeterministic: the bytes don't depend on how much ran at once.
 func TestCopyIsDeterministic(t *testing.T) {
 	ctx := context.Background()
-	in, err := OpenInput(ctx, inputOf(t, fixtures(t, "tiny-groups")[0]))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer in.Close()
-	d, err := OpenDest(t.Context(), t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer d.Close()
+	in, path := openTable(t, fixtures(t, "tiny-groups")[0]), filepath.Join(t.TempDir(), "x.parquet")
 	rows := &Bitmap{}
 	for r := range in.Rows() {
 		if selections["mixed"](r) {
@@ -174,10 +106,10 @@ func TestCopyIsDeterministic(t *testing.T) {
 	}
 	var first []byte
 	for _, slots := range []int{1, 2, 7} {
-		if err := d.CopyRows(ctx, "x.parquet", Copy{In: in, Rows: rows, Slots: make(chan struct{}, slots)}); err != nil {
+		if err := copyTo(ctx, path, Copy{In: in, Rows: rows, Slots: make(chan struct{}, slots)}); err != nil {
 			t.Fatal(err)
 		}
-		b, err := d.ReadFile(ctx, "x.parquet")
+		b, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -193,7 +125,7 @@ func TestCopyIsDeterministic(t *testing.T) {
 // FuzzCopy: no bytes make a copy panic, and what it writes can be read.
 func FuzzCopy(f *testing.F) {
 	for _, name := range []string{"tiny-groups", "nulls", "ids-v2", "enc-dict-snappy-v1", "enc-plain-zstd-v2"} {
-		b, err := os.ReadFile(filepath.Join("testdata", name+".parquet"))
+		b, err := os.ReadFile(filepath.Join(testdata(), name+".parquet"))
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -210,26 +142,22 @@ func FuzzCopy(f *testing.F) {
 			t.Fatal(err)
 		}
 		ctx := context.Background()
-		in, err := OpenInput(ctx, inputOf(t, path))
+		in, err := tryOpenTable(path)
 		if err != nil {
 			return
 		}
 		defer in.Close()
-		d, err := OpenDest(t.Context(), t.TempDir())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer d.Close()
 		rows := &Bitmap{}
 		for r := range in.Rows() {
 			if pattern>>(r&63)&1 == 1 {
 				rows.Set(r)
 			}
 		}
-		if d.CopyRows(ctx, "y.parquet", Copy{In: in, Rows: rows, Slots: make(chan struct{}, 2)}) != nil {
+		copied := filepath.Join(t.TempDir(), "y.parquet")
+		if copyTo(ctx, copied, Copy{In: in, Rows: rows, Slots: make(chan struct{}, 2)}) != nil {
 			return
 		}
-		out, err := d.Parquet(ctx, "y.parquet")
+		out, err := tryOpenTable(copied)
 		if err != nil {
 			t.Fatalf("what was written can't be read: %v", err)
 		}
@@ -243,11 +171,7 @@ func FuzzCopy(f *testing.F) {
 // TestScalar reads columns of every kind in batches.
 func TestScalar(t *testing.T) {
 	ctx := context.Background()
-	in, err := OpenInput(ctx, inputOf(t, fixtures(t, "kinds")[0]))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer in.Close()
+	in := openTable(t, fixtures(t, "kinds")[0])
 	for _, from := range []int64{0, 1, 99, 249} {
 		s, err := in.Scalar(ctx, "text", from)
 		if err != nil {
@@ -302,7 +226,7 @@ func TestBitmap(t *testing.T) {
 		if got := b.Count(from, to); got != count {
 			t.Fatalf("count %d to %d: %d, want %d", from, to, got, count)
 		}
-		if s, e := b.run(from, to); s != start || (s != to && e != end) {
+		if s, e := b.Run(from, to); s != start || (s != to && e != end) {
 			t.Fatalf("run %d to %d: %d %d, want %d %d", from, to, s, e, start, end)
 		}
 	}
@@ -329,7 +253,7 @@ func TestBitmapRuns(t *testing.T) {
 				for end < to && b.Has(end) {
 					end++
 				}
-				if a, z := b.run(from, to); a != start || z != end {
+				if a, z := b.Run(from, to); a != start || z != end {
 					t.Fatalf("share %v: run(%d, %d) is [%d, %d), want [%d, %d)", share, from, to, a, z, start, end)
 				}
 			}

@@ -27,11 +27,19 @@ type copiedChunk struct {
 	from, to int64 // of the spool
 }
 
-// to writes the whole file. Row groups are made several at a time, each as soon
+// WriteTo writes the whole file to w. scratch makes files without a name for what
+// does not fit into memory. Row groups are made several at a time, each as soon
 // as it has a slot, and written in order.
-func (c *Copy) to(ctx context.Context, w io.Writer, scratch func() (*os.File, error)) error {
-	if c.ScoresOnly && len(c.Scores) == 0 {
-		return errors.New("there are no scores to copy")
+func (c *Copy) WriteTo(ctx context.Context, w io.Writer, scratch func() (*os.File, error)) error {
+	if err := recovered(func() error { return c.writeTo(ctx, w, scratch) }); err != nil {
+		return fmt.Errorf("copy %s: %w", c.In.path, err)
+	}
+	return nil
+}
+
+func (c *Copy) writeTo(ctx context.Context, w io.Writer, scratch func() (*os.File, error)) error {
+	if c.BesideOnly && len(c.Beside) == 0 {
+		return errors.New("there are no columns to copy")
 	}
 	root, cols, err := c.plan()
 	if err != nil {
@@ -110,8 +118,8 @@ func (c *Copy) group(ctx context.Context, i int, cols []columnSource, to *copied
 		case s.in != nil:
 			w.codec = writable(codecOf(&in.chunks[s.in.index]))
 			err = c.copyChunk(ctx, i, s.in, w, to.rows == in.rows)
-		case s.score != "":
-			err = c.scoreChunk(ctx, in, s, w)
+		case s.beside != "":
+			err = c.besideChunk(ctx, in, s, w)
 		default:
 			err = c.labelChunk(in, w)
 		}
@@ -132,7 +140,7 @@ func (c *Copy) keeps(from, to int64) (start, end int64) {
 	if c.Rows == nil {
 		return from, to
 	}
-	return c.Rows.run(from, to)
+	return c.Rows.Run(from, to)
 }
 
 // copyChunk copies one leaf of a row group, page by page. all says that every
@@ -327,9 +335,9 @@ func present(col *column, a, b int) int {
 	return n
 }
 
-// scoreChunk copies the same rows of a score column.
-func (c *Copy) scoreChunk(ctx context.Context, g *rowGroup, s columnSource, w *chunkWriter) error {
-	var cur *ScoreRange
+// besideChunk copies the same rows of a column of the files beside the input.
+func (c *Copy) besideChunk(ctx context.Context, g *rowGroup, s columnSource, w *chunkWriter) error {
+	var cur *Range
 	var col *column
 	next := int64(-1) // row that col is at
 	end := g.first + g.rows
@@ -340,16 +348,16 @@ func (c *Copy) scoreChunk(ctx context.Context, g *rowGroup, s columnSource, w *c
 		}
 		for row := a; row < b; row++ {
 			if cur == nil || row > cur.Last {
-				if cur = rangeOf(c.Scores, row); cur == nil {
+				if cur = RangeOf(c.Beside, row); cur == nil {
 					return fmt.Errorf("row %d has no score", row)
 				}
-				e, err := cur.Table.foot.top(s.score)
+				e, err := cur.Table.foot.top(s.beside)
 				if err != nil {
 					return fmt.Errorf("%s: %w", cur.Table.path, err)
 				}
 				leaves := e.appendLeaves(nil)
 				if s.nth >= len(leaves) || leaves[s.nth].kind != s.leaf.kind || leaves[s.nth].maxDef != s.leaf.maxDef || leaves[s.nth].maxRep != s.leaf.maxRep {
-					return fmt.Errorf("%s: %w: column %q is of another type than in the first score file", cur.Table.path, ErrColumn, s.score)
+					return fmt.Errorf("%s: %w: column %q is of another type than in the first score file", cur.Table.path, ErrColumn, s.beside)
 				}
 				col = newColumn(ctx, cur.Table.file, cur.Table.foot, leaves[s.nth], row-cur.First)
 				next = row
@@ -368,7 +376,8 @@ func (c *Copy) scoreChunk(ctx context.Context, g *rowGroup, s columnSource, w *c
 	}
 }
 
-func rangeOf(ranges []ScoreRange, row int64) *ScoreRange {
+// RangeOf finds the range that has a row; nil if none has.
+func RangeOf(ranges []Range, row int64) *Range {
 	for i := range ranges {
 		if r := &ranges[i]; r.First <= row && row <= r.Last {
 			return r
@@ -463,9 +472,9 @@ func (f *copyFile) close(c *Copy, root *element) error {
 		meta.RowGroups = []format.RowGroup{}
 	}
 	kvs := foot.kv
-	if c.ScoresOnly {
+	if c.BesideOnly {
 		kvs = nil
-		if a, ok := c.Scores[0].Table.foot.lookup(arrowSchemaKey); ok && c.Label == "" {
+		if a, ok := c.Beside[0].Table.foot.lookup(arrowSchemaKey); ok && c.Label == "" {
 			meta.KeyValueMetadata = append(meta.KeyValueMetadata, format.KeyValue{Key: arrowSchemaKey, Value: a})
 		}
 	}
@@ -494,16 +503,16 @@ func (f *copyFile) close(c *Copy, root *element) error {
 // arrowSchema is the input's with the columns added; empty when that can't be
 // told, and readers then go by parquet's own types.
 func (c *Copy) arrowSchema(in string) string {
-	cols := &Columns{elements: c.In.foot.schema.children, arrow: in}
-	for _, e := range cols.elements {
-		cols.names = append(cols.names, e.se.Name)
+	foot := c.In.foot
+	var names, added []string
+	for _, e := range foot.schema.children {
+		names = append(names, e.se.Name)
 	}
-	var added []string
-	for _, e := range c.scoreElements() {
+	for _, e := range c.added() {
 		added = append(added, e.se.Name)
 	}
 	if c.Label != "" {
 		added = append(added, c.Label)
 	}
-	return arrowSchemaWith(cols, added)
+	return joinArrowSchema(in, names, foot.schema.children, c.Arrow, added)
 }

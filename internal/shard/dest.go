@@ -1,6 +1,7 @@
 package shard
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -23,17 +24,17 @@ type Dest struct{ out destPlace }
 
 // destPlace is where a Dest's files are.
 type destPlace interface {
-	path(name string) string
+	Path(name string) string
 	// write publishes a file. One that is there already is replaced; unless
 	// replace is set it stays, and the error wraps fs.ErrExist.
 	write(ctx context.Context, name string, replace bool, content func(io.Writer) error) error
 	// read opens a file; fs.ErrNotExist when there is none.
-	read(ctx context.Context, name string) (source, error)
+	read(ctx context.Context, name string) (store.File, error)
 	// empty tells whether there is nothing but hidden files.
 	empty(ctx context.Context) (bool, error)
 	// scratch makes a file without a name, on a disk that has room for name's.
 	scratch(name string) (*os.File, error)
-	close() error
+	Close() error
 }
 
 // OpenDest opens a folder, making it if need be, or a prefix in a bucket.
@@ -49,7 +50,7 @@ func OpenDest(ctx context.Context, dir string) (*Dest, error) {
 }
 
 // Close gives the folder back.
-func (d *Dest) Close() error { return d.out.close() }
+func (d *Dest) Close() error { return d.out.Close() }
 
 // destPrefix is of the hidden temporaries, which RemoveTemporaries removes.
 const destPrefix = tempPrefix + "copy"
@@ -74,7 +75,7 @@ func (d *Dest) write(ctx context.Context, name string, replace bool, content fun
 		err = d.out.write(ctx, name, replace, content)
 	}
 	if err != nil {
-		return fmt.Errorf("write %s: %w", d.out.path(name), err)
+		return fmt.Errorf("write %s: %w", d.out.Path(name), err)
 	}
 	return nil
 }
@@ -89,7 +90,7 @@ func (d *Dest) ReadFile(ctx context.Context, name string) ([]byte, error) {
 	}
 	defer f.Close()
 	if f.Size > most {
-		return nil, fmt.Errorf("%s has more than %d bytes", d.out.path(name), most)
+		return nil, fmt.Errorf("%s has more than %d bytes", d.out.Path(name), most)
 	}
 	return io.ReadAll(io.NewSectionReader(f, 0, f.Size))
 }
@@ -115,20 +116,43 @@ func (d *Dest) Parquet(ctx context.Context, name string) (*Table, error) {
 	if err != nil {
 		return nil, err
 	}
-	return f.table(d.out.path(name))
+	return OpenTable(d.out.Path(name), f, f.Size)
 }
 
 // CopyRows writes the rows that c names to a file of d.
 func (d *Dest) CopyRows(ctx context.Context, name string, c Copy) error {
-	err := d.WriteFile(ctx, name, func(w io.Writer) error {
-		return recovered(func() error {
-			return c.to(ctx, w, func() (*os.File, error) { return d.out.scratch(name) })
-		})
+	return d.WriteFile(ctx, name, func(w io.Writer) error {
+		return c.WriteTo(ctx, w, func() (*os.File, error) { return d.out.scratch(name) })
 	})
-	if err != nil {
-		return fmt.Errorf("copy %s: %w", c.In.path, err)
-	}
-	return nil
+}
+
+// WriteTexts writes a parquet file of one column text.
+func (d *Dest) WriteTexts(ctx context.Context, name string, texts []string) error {
+	return d.WriteFile(ctx, name, func(w io.Writer) error { return WriteTexts(w, texts) })
+}
+
+// CopyLines writes the lines of rows [0, rows) that c names to a file of d, which
+// is compressed as its name says.
+func (d *Dest) CopyLines(ctx context.Context, name string, rows int64, c LineCopy) error {
+	return d.WriteLines(ctx, name, func(w io.Writer) error { return c.WriteTo(ctx, w, rows) })
+}
+
+// WriteLines is WriteFile, compressed as the name says.
+func (d *Dest) WriteLines(ctx context.Context, name string, content func(io.Writer) error) error {
+	return d.WriteFile(ctx, name, func(w io.Writer) error {
+		z, err := CompressLines(w, name)
+		if err != nil {
+			return err
+		}
+		b := bufio.NewWriterSize(z, 1<<16)
+		if err := content(b); err != nil {
+			return err
+		}
+		if err := b.Flush(); err != nil {
+			return err
+		}
+		return z.Close()
+	})
 }
 
 // write writes a hidden temporary, syncs it and gives it its name.
@@ -140,19 +164,23 @@ func (o *outDir) write(_ context.Context, name string, replace bool, content fun
 	return o.putFile(dir, destPrefix, name, replace, content)
 }
 
-func (o *outDir) read(_ context.Context, name string) (source, error) {
+func (o *outDir) read(ctx context.Context, name string) (store.File, error) {
 	st, err := o.root.Stat(name) // first: opening a named pipe would wait for ever
 	if err != nil {
-		return source{}, err
+		return store.File{}, err
 	}
 	if !st.Mode().IsRegular() {
-		return source{}, fmt.Errorf("%s is not a regular file", o.path(name))
+		return store.File{}, fmt.Errorf("%s is not a regular file", o.Path(name))
 	}
 	f, err := o.root.Open(name)
 	if err != nil {
-		return source{}, err
+		return store.File{}, err
 	}
-	return localSource(o.path(name), f)
+	there, err := store.OfFile(o.Path(name), f)
+	if err != nil {
+		return store.File{}, errors.Join(err, f.Close())
+	}
+	return there.File(ctx), nil
 }
 
 func (o *outDir) empty(context.Context) (bool, error) {
@@ -165,7 +193,7 @@ func (o *outDir) scratch(name string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return f, o.remove(temp)
+	return f, o.Remove(temp)
 }
 
 // write writes a local file without a name and puts it on the condition that the
@@ -185,7 +213,7 @@ func (o outBucket) write(ctx context.Context, name string, replace bool, content
 		return err
 	}
 	for range 3 {
-		_, err := store.Put(ctx, o.path(name), f, st.Size(), store.Condition{Absent: true})
+		_, err := store.Put(ctx, o.Path(name), f, st.Size(), store.Condition{Absent: true})
 		if !errors.Is(err, fs.ErrExist) {
 			return err
 		}
@@ -200,7 +228,7 @@ func (o outBucket) write(ctx context.Context, name string, replace bool, content
 		case !replace:
 			return fs.ErrExist
 		}
-		_, err = store.Put(ctx, o.path(name), f, st.Size(), store.Condition{Version: version})
+		_, err = store.Put(ctx, o.Path(name), f, st.Size(), store.Condition{Version: version})
 		if !errors.Is(err, store.ErrChanged) {
 			return err
 		}
@@ -234,8 +262,8 @@ func (o outBucket) compare(ctx context.Context, name string, f io.ReaderAt, size
 	return there.Version, true, nil
 }
 
-func (o outBucket) read(ctx context.Context, name string) (source, error) {
-	return openSource(ctx, o.path(name))
+func (o outBucket) read(ctx context.Context, name string) (store.File, error) {
+	return store.OpenFile(ctx, o.Path(name))
 }
 
 func (o outBucket) empty(ctx context.Context) (bool, error) {

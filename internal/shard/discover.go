@@ -13,6 +13,7 @@ import (
 
 	"surprisal/internal/place"
 	"surprisal/internal/score"
+	"surprisal/internal/store"
 )
 
 const parquetSuffix = ".parquet"
@@ -202,7 +203,7 @@ func (d *discovery) add(path, base string, st fs.FileInfo) {
 	}
 	d.seen[path] = true
 	d.found = append(d.found, found{
-		score.Input{Path: path, Rel: rel, Size: st.Size(), Version: fileVersion(st)}, d.arg, filepath.Base(base),
+		score.Input{Path: path, Rel: rel, Size: st.Size(), Version: store.FileVersion(st)}, d.arg, filepath.Base(base),
 	})
 }
 

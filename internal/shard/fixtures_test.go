@@ -1,16 +1,17 @@
 package shard
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"io"
+	"math/rand/v2"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"surprisal/internal/score"
+	"surprisal/internal/store"
+	"surprisal/internal/testkit/storetest"
 )
 
 // The fixtures' content, as testdata/make_fixtures.py has it.
@@ -42,7 +43,7 @@ func inputOf(t testing.TB, path string) score.Input {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return score.Input{Path: abs, Rel: filepath.Base(path), Size: st.Size(), Version: fileVersion(st)}
+	return score.Input{Path: abs, Rel: filepath.Base(path), Size: st.Size(), Version: store.FileVersion(st)}
 }
 
 func textOptions() score.Options {
@@ -69,38 +70,19 @@ func testJob(t testing.TB, path, out string, o score.Options, first, last int64)
 	return score.NewJob(testManifest(out, o), inputOf(t, path), first, last)
 }
 
-// readAll reads a job's rows.
-func readAll(t testing.TB, job score.Job) []Row {
-	t.Helper()
-	rows, err := tryReadAll(job)
-	if err != nil {
-		t.Fatal(err)
+// testdata is the folder of fixtures, seen from the tests of package shard and of
+// those below it.
+func testdata() string {
+	if _, err := os.Stat("testdata/kinds.parquet"); err == nil {
+		return "testdata"
 	}
-	return rows
+	return filepath.Join("..", "testdata")
 }
 
-func tryReadAll(job score.Job) ([]Row, error) {
-	r, err := OpenRange(context.Background(), job)
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	var rows []Row
-	for {
-		row, err := r.Next()
-		if errors.Is(err, io.EOF) {
-			return rows, nil
-		}
-		if err != nil {
-			return rows, err
-		}
-		rows = append(rows, row)
-	}
-}
-
+// fixtures gives the paths of files that pyarrow wrote.
 func fixtures(t testing.TB, pattern string) []string {
 	t.Helper()
-	paths, err := filepath.Glob(filepath.Join("testdata", pattern+".parquet"))
+	paths, err := filepath.Glob(filepath.Join(testdata(), pattern+".parquet"))
 	if err != nil || len(paths) == 0 {
 		t.Fatalf("no fixtures %s (%v)", pattern, err)
 	}
@@ -110,3 +92,53 @@ func fixtures(t testing.TB, pattern string) []string {
 // ranges are row ranges that begin and end at and beside the boundaries of the
 // fixtures' row groups.
 var ranges = [][2]int64{{0, 249}, {0, 0}, {249, 249}, {99, 100}, {100, 199}, {57, 203}, {1, 98}, {150, 249}}
+
+// remoteJob is job with its input at a URL.
+func remoteJob(t testing.TB, job score.Job, url string) score.Job {
+	t.Helper()
+	info, err := store.Stat(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := score.Input{Path: info.Name, Rel: job.Input.Rel, Size: info.Size, Version: info.Version}
+	return score.NewJob(testManifest(job.Out, job.Options), in, job.First, job.Last)
+}
+
+func mustRead(t testing.TB, path string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// oneInTwenty fails with one after another of all faults but a wait of seconds.
+func oneInTwenty() func(int, *http.Request) storetest.Fault {
+	rng := rand.New(rand.NewPCG(5, 5)) // the proxy calls one at a time
+	faults := []storetest.Fault{storetest.Busy, storetest.Reset, storetest.Short, storetest.Slow, storetest.Lost}
+	return func(int, *http.Request) storetest.Fault {
+		if rng.IntN(20) > 0 {
+			return storetest.None
+		}
+		return faults[rng.IntN(len(faults))]
+	}
+}
+
+func perTokenAll() score.Options {
+	o := textOptions()
+	o.PerToken, o.Keep = true, []string{"*"}
+	return o
+}
+
+// selections of fixtureRows rows.
+var selections = map[string]func(row int64) bool{
+	"all":   func(int64) bool { return true },
+	"none":  func(int64) bool { return false },
+	"one":   func(r int64) bool { return r == 131 },
+	"odd":   func(r int64) bool { return r%2 == 1 },
+	"runs":  func(r int64) bool { return r/37%2 == 0 },
+	"head":  func(r int64) bool { return r < 100 },
+	"most":  func(r int64) bool { return r != 77 },
+	"mixed": func(r int64) bool { return rand.New(rand.NewPCG(1, uint64(r))).IntN(3) == 0 },
+}

@@ -84,7 +84,11 @@ func textsOf(b []byte) (texts []string, err error) {
 	o := textOptions()
 	o.Keep = []string{"id"}
 	r := &Reader{job: score.Job{First: 0, Last: 39, Options: o}}
-	if err := r.open(context.Background(), source{ReaderAt: bytes.NewReader(b)}, int64(len(b))); err != nil {
+	foot, err := readFooter(bytes.NewReader(b), int64(len(b)))
+	if err != nil {
+		return nil, err
+	}
+	if err := r.open(context.Background(), bytes.NewReader(b), foot); err != nil {
 		return nil, err
 	}
 	for {

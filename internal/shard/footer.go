@@ -8,12 +8,11 @@ import (
 
 	"github.com/parquet-go/parquet-go/encoding/thrift"
 	"github.com/parquet-go/parquet-go/format"
-
-	"surprisal/internal/score"
 )
 
 // Limits on what a footer may make us hold.
 const (
+	maxRows         = 999_999_999_999 // of a file
 	maxFooterBytes  = 128 << 20
 	maxSchemaLeaves = 1 << 16
 	// The fewest bytes that each can take with what must be in it, so that a
@@ -44,6 +43,61 @@ func (f *footer) lookup(key string) (string, bool) {
 	return "", false
 }
 
+// columns are the top-level ones.
+func (f *footer) columns() []*element { return f.schema.children }
+
+// newFooter stands for a file without row groups that has these columns.
+func newFooter(columns []*element, rows int64) *footer {
+	f := &footer{schema: &element{children: columns}, rows: rows}
+	f.schema.se.Name = "schema"
+	return f
+}
+
+// rowGroups is the number of row groups.
+func (f *footer) rowGroups() int { return len(f.groups) }
+
+// groupRows is the number of rows of row group i.
+func (f *footer) groupRows(i int) int64 { return f.groups[i].rows }
+
+// groupValues is the number of values that row group i has of a column, nulls among them.
+func (f *footer) groupValues(i int, l *leaf) int64 { return f.groups[i].chunks[l.index].values }
+
+// groupSize is the size in bytes of a column's pages in row group i, uncompressed.
+func (f *footer) groupSize(i int, l *leaf) int64 { return f.groups[i].chunks[l.index].size() }
+
+// storedSize is the size in bytes that a column's pages take in the file.
+func (f *footer) storedSize(l *leaf) int64 {
+	size := int64(0)
+	for i := range f.groups {
+		size += f.groups[i].chunks[l.index].compressed
+	}
+	return size
+}
+
+// chunks is the number of column chunks.
+func (f *footer) chunks() int { return len(f.groups) * len(f.leaves) }
+
+// readable tells whether the pages of these columns can be read, so far as the
+// footer says.
+func (f *footer) readable(leaves []*leaf) error {
+	for i := range f.groups {
+		for _, l := range leaves {
+			c := &f.groups[i].chunks[l.index]
+			if c.encrypted {
+				return corruptf("column %s is encrypted, which is not supported", l.path)
+			}
+			if _, ok := maxRatio[codecOf(c)]; !ok {
+				return corruptf("column %s: compression codec %s is not supported", l.path, codecOf(c))
+			}
+			// Compression can't have made more of what the file holds.
+			if c.size() > maxRatio[codecOf(c)]*(c.compressed+64) {
+				return corruptf("row group %d: column %s: %d bytes are said to expand to %d", i, l.path, c.compressed, c.uncompressed)
+			}
+		}
+	}
+	return nil
+}
+
 type rowGroup struct {
 	rows   int64
 	first  int64   // row index in the file of the group's first row
@@ -63,11 +117,6 @@ type chunk struct {
 	compressed             int64
 	hasMeta                bool
 	physical               int32
-}
-
-// corruptf makes an error that wraps ErrCorrupt.
-func corruptf(form string, a ...any) error {
-	return fmt.Errorf("%w: %w", ErrCorrupt, fmt.Errorf(form, a...))
 }
 
 // readFooter reads and checks the footer of a file of the given size. Errors
@@ -122,16 +171,6 @@ func readFooter(r io.ReaderAt, size int64) (*footer, error) {
 		return nil, err
 	}
 	return f, nil
-}
-
-func readFull(r io.ReaderAt, b []byte, off int64) error {
-	if n, err := r.ReadAt(b, off); n < len(b) {
-		if err == nil || err == io.EOF {
-			err = corruptf("the file ends at byte %d, inside what should be read", off+int64(n))
-		}
-		return err
-	}
-	return nil
 }
 
 func parseFooter(b []byte) (*footer, error) {
@@ -344,7 +383,7 @@ func (f *footer) check() error {
 	sum := int64(0)
 	for i := range f.groups {
 		g := &f.groups[i]
-		if g.rows < 0 || g.rows > score.MaxRow || sum > score.MaxRow-g.rows {
+		if g.rows < 0 || g.rows > maxRows || sum > maxRows-g.rows {
 			return corruptf("row group %d: %d rows", i, g.rows)
 		}
 		g.first = sum

@@ -90,7 +90,7 @@ func fuzzRead(t *testing.T, b []byte, how uint8) {
 	r := &Reader{next: first, job: score.Job{First: first, Last: min(foot.rows-1, first+2000), Options: fuzzOptions(how)}}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	if err := r.open(ctx, source{ReaderAt: bytes.NewReader(b)}, int64(len(b))); err != nil {
+	if err := r.open(ctx, bytes.NewReader(b), foot); err != nil {
 		return
 	}
 	// What is kept is written again: the writer must take it or say an error.

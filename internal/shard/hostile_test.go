@@ -2,14 +2,10 @@ package shard
 
 import (
 	"bytes"
-	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"runtime"
-	"slices"
 	"testing"
-
-	"surprisal/internal/score"
 )
 
 // TestHostileFooters shows footers of a few bytes that claim very much.
@@ -48,30 +44,5 @@ func TestHostileFooters(t *testing.T) {
 			}
 			t.Log(err)
 		})
-	}
-}
-
-// TestHostileArrowSchema flips every byte of an Arrow schema.
-func TestHostileArrowSchema(t *testing.T) {
-	foot := readFoot(t, fixtures(t, "kinds")[0]).foot
-	cols, err := newColumns(foot, perTokenAll())
-	if err != nil {
-		t.Fatal(err)
-	}
-	good, err := base64.StdEncoding.DecodeString(cols.arrow)
-	if err != nil || arrowSchema(cols, score.Options{PerToken: true}) == "" {
-		t.Fatalf("no schema to begin with (%v)", err)
-	}
-	for i := range good {
-		for _, x := range []byte{0x01, 0x80, 0xff} {
-			b := slices.Clone(good)
-			b[i] ^= x
-			cols.arrow = base64.StdEncoding.EncodeToString(b)
-			arrowSchema(cols, score.Options{PerToken: true})
-		}
-		cols.arrow = base64.StdEncoding.EncodeToString(good[:i])
-		if arrowSchema(cols, score.Options{PerToken: true}) != "" {
-			t.Fatalf("%d bytes of %d were enough", i, len(good))
-		}
 	}
 }

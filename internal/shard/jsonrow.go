@@ -11,19 +11,20 @@ import (
 	"unicode/utf8"
 
 	"github.com/parquet-go/parquet-go"
-	"github.com/parquet-go/parquet-go/format"
-
-	"surprisal/internal/score"
 )
 
 // What of a file's beginning decides which columns it has and of what type.
 const (
 	lineSampleRows  = 1000
 	lineSampleBytes = 4 << 20
+	maxFields       = 1 << 16
 )
 
-// jsonObject reads a line; problem says in words for people why it is no object.
-func jsonObject(line []byte, size int64) (o map[string]json.RawMessage, problem string) {
+// jsonObject is the fields of a line.
+type jsonObject map[string]json.RawMessage
+
+// parseObject reads a line; problem says in words for people why it is no object.
+func parseObject(line []byte, size int64) (o jsonObject, problem string) {
 	switch {
 	case size > maxLine:
 		return nil, fmt.Sprintf("a line of %d bytes, more than %d", size, maxLine)
@@ -51,24 +52,24 @@ func withArticle(kind string) string {
 	return "a " + kind
 }
 
-// jsonField finds a field: a top-level one of that name, else one inside objects.
+// field finds a field: a top-level one of that name, else one inside objects.
 // It is nil when it is missing or null.
-func jsonField(o map[string]json.RawMessage, name string) json.RawMessage {
-	v, _ := findField(o, name)
+func (o jsonObject) field(name string) json.RawMessage {
+	v, _ := o.find(name)
 	return v
 }
 
-// findField is jsonField, and tells whether the field is there.
-func findField(o map[string]json.RawMessage, name string) (v json.RawMessage, ok bool) {
+// find is field, and tells whether the field is there.
+func (o jsonObject) find(name string) (v json.RawMessage, ok bool) {
 	if v, ok = o[name]; !ok {
 		for i := range len(name) {
 			if name[i] != '.' {
 				continue
 			}
 			if inner, in := o[name[:i]]; in && len(inner) > 0 && inner[0] == '{' {
-				var m map[string]json.RawMessage
+				var m jsonObject
 				if json.Unmarshal(inner, &m) == nil {
-					found, there := findField(m, name[i+1:])
+					found, there := m.find(name[i+1:])
 					if ok = ok || there; found != nil {
 						return found, true
 					}
@@ -96,9 +97,9 @@ func jsonKind(v json.RawMessage) string {
 	return "number"
 }
 
-// jsonText gives a field's text.
-func jsonText(o map[string]json.RawMessage, name string) (text string, null bool, problem string) {
-	v := jsonField(o, name)
+// Text gives a field's text.
+func (o jsonObject) Text(name string) (text string, null bool, problem string) {
+	v := o.field(name)
 	if v == nil {
 		return "", true, ""
 	}
@@ -111,9 +112,9 @@ func jsonText(o map[string]json.RawMessage, name string) (text string, null bool
 	return text, false, ""
 }
 
-// jsonIDs gives a field's token ids.
-func jsonIDs(o map[string]json.RawMessage, name string) (ids []int32, null bool, problem string) {
-	v := jsonField(o, name)
+// IDs gives a field's token ids.
+func (o jsonObject) IDs(name string) (ids []int32, null bool, problem string) {
+	v := o.field(name)
 	if v == nil {
 		return nil, true, ""
 	}
@@ -145,7 +146,7 @@ func sampleFooter(l *lineScanner) (*footer, error) {
 	var names []string
 	kinds := map[string]*fieldKinds{}
 	rows := int64(0)
-	err := sampleLines(l, func(line []byte, o map[string]json.RawMessage) error {
+	err := sampleLines(l, func(line []byte, o jsonObject) error {
 		rows++
 		if o == nil {
 			return nil
@@ -153,8 +154,8 @@ func sampleFooter(l *lineScanner) (*footer, error) {
 		for _, name := range keysInOrder(line) {
 			k := kinds[name]
 			if k == nil {
-				if len(names) == maxSchemaLeaves {
-					return fmt.Errorf("%w: more than %d fields", ErrColumn, maxSchemaLeaves)
+				if len(names) == maxFields {
+					return fmt.Errorf("%w: more than %d fields", ErrColumn, maxFields)
 				}
 				k = &fieldKinds{}
 				kinds[name] = k
@@ -167,33 +168,33 @@ func sampleFooter(l *lineScanner) (*footer, error) {
 	if err != nil {
 		return nil, err
 	}
-	root := &element{}
+	var columns []*element
 	for _, name := range names {
-		e := labelElement(name)
+		kind := parquet.ByteArray
 		switch kinds[name].kind() {
 		case Bool:
-			e = plainElement(name, parquet.Boolean, format.Boolean)
+			kind = parquet.Boolean
 		case Float:
-			e = plainElement(name, parquet.Double, format.Double)
+			kind = parquet.Double
 		case Int:
-			e = plainElement(name, parquet.Int64, format.Int64)
+			kind = parquet.Int64
 		}
-		root.children = append(root.children, e)
+		columns = append(columns, newElement(name, kind))
 	}
-	return &footer{schema: root, rows: rows}, nil
+	return newFooter(columns, rows), nil
 }
 
 // sampleLines shows the rows that decide on columns; o is nil for one that is no
 // object.
-func sampleLines(l *lineScanner, do func(line []byte, o map[string]json.RawMessage) error) error {
+func sampleLines(l *lineScanner, do func(line []byte, o jsonObject) error) error {
 	for rows, size := 0, int64(0); rows < lineSampleRows && size < lineSampleBytes; rows++ {
-		if err := l.next(maxLine); err == io.EOF {
+		if err := l.Next(); err == io.EOF {
 			return nil
 		} else if err != nil {
 			return err
 		}
 		size += l.size
-		o, problem := jsonObject(l.line, l.size)
+		o, problem := l.Object()
 		if problem != "" {
 			o = nil
 		}
@@ -202,14 +203,6 @@ func sampleLines(l *lineScanner, do func(line []byte, o map[string]json.RawMessa
 		}
 	}
 	return nil
-}
-
-func plainElement(name string, kind parquet.Kind, typ format.Type) *element {
-	e := &element{maxDef: 1, leaf: &leaf{path: name, kind: kind, maxDef: 1}}
-	e.se.Name = name
-	e.se.Type.Set(typ)
-	e.se.RepetitionType.Set(format.Optional)
-	return e
 }
 
 // keysInOrder are an object's keys as they come, each once.
@@ -235,24 +228,12 @@ func keysInOrder(line []byte) []string {
 	return keys
 }
 
-// lineColumns checks that the fields asked for are there, and gives the kept ones.
-func lineColumns(foot *footer, o score.Options) (*Columns, error) {
-	for _, name := range []string{o.TextColumn, o.ContextColumn, o.TargetColumn, o.IDsColumn} {
-		first, _, nested := strings.Cut(name, ".")
-		if name != "" && !foot.has(name) && !(nested && foot.has(first)) {
-			return nil, foot.columnErr("no field %q in the first %d rows", name, lineSampleRows)
-		}
-	}
-	c, err := newColumns(foot, o)
-	if err != nil {
-		return nil, err
-	}
-	_, err = outputSchema(c, o)
-	return c, err
+// Value is the value for column i of the field that a leaf stands for: null where it is of another type, and
+// JSON text in a text column where it is no string.
+func (o jsonObject) Value(l *leaf, i int) (v parquet.Value, size int) {
+	return keptValue(l, o[l.path], i)
 }
 
-// keptValue is a field's value for column i: null where it is of another type, and
-// JSON text in a text column where it is no string.
 func keptValue(l *leaf, v json.RawMessage, i int) (parquet.Value, int) {
 	null := parquet.NullValue().Level(0, 0, i)
 	if len(v) == 0 || string(v) == "null" {

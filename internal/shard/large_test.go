@@ -3,64 +3,19 @@ package shard
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
-	"slices"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/parquet-go/parquet-go"
 )
-
-// document is a row of the files that these tests write.
-type document struct {
-	ID   string  `parquet:"id"`
-	Text string  `parquet:"text"`
-	IDs  []int32 `parquet:"ids"` // a bare repeated field: the oldest form of a list
-}
-
-// writeDocuments writes n documents of about size bytes into one row group.
-func writeDocuments(t testing.TB, n, size int, options ...parquet.WriterOption) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "documents.parquet")
-	f, err := os.Create(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	w := parquet.NewGenericWriter[document](f, options...)
-	for i := range n {
-		if _, err := w.Write([]document{testDocument(i, size)}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
-const words = "the quick brown fox jumps over a lazy dog while seven wizards box and vex my jolly quartz sphinx "
-
-func testDocument(i, size int) document {
-	r := rand.New(rand.NewPCG(uint64(i), 1))
-	var b strings.Builder
-	b.Grow(size + len(words))
-	for b.Len() < size {
-		k := r.IntN(len(words) - 20)
-		b.WriteString(words[k : k+20])
-	}
-	return document{ID: fmt.Sprintf("d%07d", i), Text: b.String(), IDs: []int32{int32(i), 1, 2}[:i%4]}
-}
 
 // TestReadLargeRowGroup reads a row group that is far larger than the heap may
 // become meanwhile.
@@ -77,7 +32,7 @@ func TestReadLargeRowGroup(t *testing.T) {
 	}
 	defer f.Close()
 	foot, err := readFooter(f, in.Size)
-	if err != nil || len(foot.groups) != 1 || foot.groups[0].chunks[1].uncompressed < 300<<20 {
+	if err != nil || foot.rowGroups() != 1 || foot.groupSize(0, textOf(t, foot)) < 300<<20 {
 		t.Fatalf("not the file that is wanted: %v", err)
 	}
 	defer debug.SetGCPercent(debug.SetGCPercent(20))
@@ -146,10 +101,7 @@ func TestReadLegacyLists(t *testing.T) {
 		}
 	}
 	// The other old form: a LIST group whose repeated field is the element.
-	list := &node{name: "ids", typ: parquet.List(parquet.Leaf(parquet.Int64Type)).Type(), rep: 1, fields: []parquet.Field{
-		leafNode("array", parquet.Int64Type, 2),
-	}}
-	root := &node{name: "schema", typ: groupType, fields: []parquet.Field{list}}
+	root := parquet.Group{"ids": parquet.Optional(listOf{parquet.Group{"array": parquet.Repeated(parquet.Leaf(parquet.Int64Type))}})}
 	var b bytes.Buffer
 	w := parquet.NewWriter(&b, parquet.NewSchema("schema", root)) //nolint:staticcheck // columns are made here
 	for _, row := range []parquet.Row{
@@ -174,74 +126,19 @@ func TestReadLegacyLists(t *testing.T) {
 	}
 }
 
-// TestReadMixedCodecs reads a file whose row groups are compressed differently,
-// as concatenating files without rewriting them gives.
-func TestReadMixedCodecs(t *testing.T) {
-	a, b := fixtures(t, "enc-plain-snappy-v1")[0], fixtures(t, "enc-plain-zstd-v1")[0]
-	ra, rb := readFoot(t, a), readFoot(t, b)
-	file := &spliced{first: ra.bytes, second: rb.bytes}
-	foot := *ra.foot
-	foot.groups = slices.Clone(ra.foot.groups)
-	for _, g := range rb.foot.groups {
-		g.first += fixtureRows
-		g.chunks = append([]chunk(nil), g.chunks...)
-		for i := range g.chunks {
-			g.chunks[i].start += int64(len(ra.bytes))
-			g.chunks[i].end += int64(len(ra.bytes))
-		}
-		foot.groups = append(foot.groups, g)
-	}
-	c := newColumn(context.Background(), file, &foot, foot.leaves[1], 0)
-	for i := range int64(2 * fixtureRows) {
-		var got string
-		if err := c.row(func(e entry) error { got = string(e.val); return nil }); err != nil {
-			t.Fatal(err)
-		}
-		if row := i % fixtureRows; !fixtureNull(row) && got != fixtureText(row) {
-			t.Fatalf("row %d: %q", i, got)
-		}
-	}
-}
-
-type footed struct {
-	bytes []byte
-	foot  *footer
-}
-
-func readFoot(t testing.TB, path string) footed {
+func textOf(t testing.TB, foot *footer) *leaf {
 	t.Helper()
-	b, err := os.ReadFile(path)
+	e, err := foot.top("text")
 	if err != nil {
 		t.Fatal(err)
 	}
-	foot, err := readFooter(bytes.NewReader(b), int64(len(b)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return footed{b, foot}
+	return e.leaf
 }
 
-type spliced struct{ first, second []byte }
+// listOf is a group that is a LIST.
+type listOf struct{ parquet.Node }
 
-func (s *spliced) ReadAt(p []byte, off int64) (int, error) {
-	return bytes.NewReader(append(s.first[:len(s.first):len(s.first)], s.second...)).ReadAt(p, off)
-}
-
-func TestLz4Hadoop(t *testing.T) {
-	// Two frames of literals: LZ4 blocks with a token of 5 literals each.
-	frame := func(s string) []byte {
-		b := append([]byte{byte(len(s)) << 4}, s...)
-		h := binary.BigEndian.AppendUint32(nil, uint32(len(s)))
-		return append(binary.BigEndian.AppendUint32(h, uint32(len(b))), b...)
-	}
-	dst := make([]byte, 10)
-	if err := decompress(codecLz4Hadoop, dst, append(frame("hello"), frame("world")...)); err != nil || string(dst) != "helloworld" {
-		t.Fatalf("%q (%v)", dst, err)
-	}
-	if err := decompress(codecLz4Hadoop, dst[:5], frame("hello")[8:]); err != nil || string(dst[:5]) != "hello" {
-		t.Fatalf("unframed: %q (%v)", dst[:5], err)
-	}
-}
+func (listOf) Type() parquet.Type { return parquet.List(parquet.Leaf(parquet.Int64Type)).Type() }
 
 func BenchmarkRead(b *testing.B) {
 	for _, codec := range []struct {

@@ -12,23 +12,6 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// linesSuffixes are those of files of JSON lines, compressed ones after them.
-var linesSuffixes = []string{".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", ".jsonl.zst", ".ndjson.zst"}
-
-// isLines tells by a file's name whether it holds JSON lines.
-func isLines(name string) bool {
-	for _, s := range linesSuffixes {
-		if strings.HasSuffix(name, s) {
-			return true
-		}
-	}
-	return false
-}
-
-func compressedLines(name string) bool {
-	return strings.HasSuffix(name, ".gz") || strings.HasSuffix(name, ".zst")
-}
-
 const (
 	maxLine       = 64 << 20 // bytes of a line that is looked at
 	maxZstdMemory = 128 << 20
@@ -42,7 +25,7 @@ type lineScanner struct {
 	ctx   context.Context
 	r     *bufio.Reader
 	raw   failing
-	done  func()
+	end   func()
 	off   int64 // of the next line, in what is read
 	start int64 // of the line that was given
 	size  int64 // of that line, all of it
@@ -53,14 +36,15 @@ type lineScanner struct {
 	spilled bool
 }
 
-// scanLines reads from a byte offset on, which compressed files don't have.
-func (s source) scanLines(ctx context.Context, name string, size, off int64) (*lineScanner, error) {
+// newScanner reads a file of the given name and size from a byte offset on, which
+// compressed files don't have. The caller must close it.
+func newScanner(ctx context.Context, file io.ReaderAt, name string, size, off int64) (*lineScanner, error) {
 	buffer := linesBuffer
-	if s.Object != nil && !s.Local() {
+	if f, ok := file.(Remote); ok && !f.Local() {
 		buffer = remoteBuffer
 	}
-	l := &lineScanner{ctx: ctx, off: off, done: func() {}}
-	l.raw.Reader = io.NewSectionReader(s, off, size-off)
+	l := &lineScanner{ctx: ctx, off: off, end: func() {}}
+	l.raw.Reader = io.NewSectionReader(file, off, size-off)
 	var r io.Reader = &l.raw
 	switch {
 	case strings.HasSuffix(name, ".gz"):
@@ -75,7 +59,7 @@ func (s source) scanLines(ctx context.Context, name string, size, off int64) (*l
 		if err != nil {
 			return nil, l.failed(err)
 		}
-		r, l.done, buffer = z, z.Close, linesBuffer
+		r, l.end, buffer = z, z.Close, linesBuffer
 	}
 	l.r = bufio.NewReaderSize(r, buffer)
 	return l, nil
@@ -103,6 +87,24 @@ func (l *lineScanner) failed(err error) error {
 	}
 	return corruptf("compressed data: %w", err)
 }
+
+// Close lets the decompressor go; the file stays open.
+func (l *lineScanner) Close() { l.end() }
+
+// Next finds the next line that is not blank; io.EOF past the last.
+func (l *lineScanner) Next() error { return l.next(maxLine) }
+
+// Skip is Next, and leaves no line to be read.
+func (l *lineScanner) Skip() error { return l.next(0) }
+
+// Start is where the line begins in the file, if that is not compressed.
+func (l *lineScanner) Start() int64 { return l.start }
+
+// Size is the length of the line in bytes.
+func (l *lineScanner) Size() int64 { return l.size }
+
+// Object reads the line; problem says in words for people why it is no object.
+func (l *lineScanner) Object() (o jsonObject, problem string) { return parseObject(l.line, l.size) }
 
 // next finds the next line that is not blank; io.EOF past the last. Of a line
 // longer than limit, only so much is kept; with limit 0 nothing is.

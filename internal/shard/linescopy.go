@@ -1,7 +1,6 @@
 package shard
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+	"github.com/parquet-go/parquet-go"
 )
 
 // LineCopy says which lines of an input are copied to a file of their own, byte
@@ -20,47 +20,19 @@ import (
 type LineCopy struct {
 	In   *Lines
 	Rows *Bitmap // nil: all
-	// Scores adds the score files' own columns as fields behind the line's, of the
-	// same rows; nil adds none. Every row that is copied must have its score.
-	Scores []ScoreRange
+	// Beside are files that have columns of the same rows. Those named by Columns, in
+	// this order, are added as fields behind the line's; every row that is copied must
+	// be in one.
+	Beside  []Range
+	Columns []string
 	// Label adds a field of that name, null where Value is empty; none when the
 	// name is empty. A line that is no object is copied without fields.
 	Label string
 	Value func(row int64) string
 }
 
-// CopyLines writes the lines of rows [0, rows) that c names to a file of d, which
-// is compressed as its name says.
-func (d *Dest) CopyLines(ctx context.Context, name string, rows int64, c LineCopy) error {
-	err := d.WriteLines(ctx, name, func(w io.Writer) error {
-		return recovered(func() error { return c.to(ctx, w, rows) })
-	})
-	if err != nil {
-		return fmt.Errorf("copy %s: %w", c.In.in.Path, err)
-	}
-	return nil
-}
-
-// WriteLines is WriteFile, compressed as the name says.
-func (d *Dest) WriteLines(ctx context.Context, name string, content func(io.Writer) error) error {
-	return d.WriteFile(ctx, name, func(w io.Writer) error {
-		z, err := compressLines(w, name)
-		if err != nil {
-			return err
-		}
-		b := bufio.NewWriterSize(z, 1<<16)
-		if err := content(b); err != nil {
-			return err
-		}
-		if err := b.Flush(); err != nil {
-			return err
-		}
-		return z.Close()
-	})
-}
-
-// compressLines compresses what is written to w as name says.
-func compressLines(w io.Writer, name string) (io.WriteCloser, error) {
+// CompressLines compresses what is written to w as the file's name says.
+func CompressLines(w io.Writer, name string) (io.WriteCloser, error) {
 	switch {
 	case strings.HasSuffix(name, ".gz"):
 		return gzip.NewWriterLevel(w, gzip.DefaultCompression)
@@ -74,16 +46,25 @@ type plainLines struct{ io.Writer }
 
 func (plainLines) Close() error { return nil }
 
+// WriteTo writes the lines of rows [0, rows).
+func (c *LineCopy) WriteTo(ctx context.Context, w io.Writer, rows int64) error {
+	err := recovered(func() error { return c.to(ctx, w, rows) })
+	if err != nil {
+		return fmt.Errorf("copy %s: %w", c.In.in.Path, err)
+	}
+	return nil
+}
+
 func (c *LineCopy) to(ctx context.Context, w io.Writer, rows int64) error {
 	l := c.In
 	var scores *scoreFields
-	if len(c.Scores) > 0 {
-		scores = newScoreFields(ctx, c.Scores)
+	if len(c.Beside) > 0 {
+		scores = &scoreFields{ctx: ctx, ranges: c.Beside, names: c.Columns}
 	}
 	for from := int64(0); ; {
 		a, b := from, rows
 		if c.Rows != nil {
-			a, b = c.Rows.run(from, rows)
+			a, b = c.Rows.Run(from, rows)
 		}
 		if a == b {
 			return nil
@@ -118,7 +99,7 @@ func (c *LineCopy) to(ctx context.Context, w io.Writer, rows int64) error {
 
 // withFields adds the fields behind those of an object.
 func (c *LineCopy) withFields(line []byte, size, row int64, scores *scoreFields) ([]byte, error) {
-	o, problem := jsonObject(line, size)
+	o, problem := parseObject(line, size)
 	if problem != "" {
 		return line, nil
 	}
@@ -166,58 +147,43 @@ func appendString(b []byte, s string) []byte {
 // scoreFields gives the own columns of score files, row by row, as JSON.
 type scoreFields struct {
 	ctx    context.Context
-	ranges []ScoreRange
+	ranges []Range
 	names  []string
-	cur    *ScoreRange
+	cur    *Range
 	cols   []scoreField
 	next   int64 // row that the columns are at
 }
 
 type scoreField struct {
 	c        *column
+	leaf     *leaf
 	kind     Kind
 	unsigned bool
 	list     bool
 	single   bool // float32
 }
 
-func newScoreFields(ctx context.Context, ranges []ScoreRange) *scoreFields {
-	s := &scoreFields{ctx: ctx, ranges: ranges}
-	for _, e := range (&Copy{Scores: ranges}).scoreElements() {
-		s.names = append(s.names, e.se.Name)
-	}
-	return s
-}
-
 // open starts to read the score file of a row.
 func (s *scoreFields) open(row int64) error {
-	r := rangeOf(s.ranges, row)
+	r := RangeOf(s.ranges, row)
 	if r == nil {
 		return fmt.Errorf("row %d has no score", row)
 	}
 	s.cur, s.cols, s.next = r, nil, row
 	for _, name := range s.names {
-		e, err := r.Table.foot.top(name)
+		e, err := r.Table.Footer().top(name)
 		if err != nil {
-			return fmt.Errorf("%s: %w", r.Table.path, err)
+			return fmt.Errorf("%s: %w", r.Table.Path(), err)
 		}
 		f := scoreField{}
 		if el := e.listElement(); el != nil {
 			e, f.list = el, true
 		}
-		if e.leaf == nil || e.leaf.maxRep > 1 {
-			return fmt.Errorf("%s: %w: column %q is of type %s", r.Table.path, ErrColumn, name, e.typeName(0))
+		if f.kind, f.unsigned = e.valueKind(); f.kind == 0 || e.leaf.maxRep > 1 || !f.list && e.leaf.maxRep > 0 {
+			return fmt.Errorf("%s: %w: column %q is of type %s", r.Table.Path(), ErrColumn, name, e.typeName(0))
 		}
-		flat := *e
-		flat.se.RepetitionType.Valid = false
-		leaf := *e.leaf
-		leaf.maxRep = 0
-		flat.leaf = &leaf
-		if f.kind, f.unsigned = flat.scalarKind(); f.kind == 0 {
-			return fmt.Errorf("%s: %w: column %q is of type %s", r.Table.path, ErrColumn, name, e.typeName(0))
-		}
-		f.single = kindWidth(e.leaf) == 4
-		f.c = newColumn(s.ctx, r.Table.file, r.Table.foot, e.leaf, row-r.First)
+		f.single = e.leaf.kind == parquet.Float
+		f.leaf, f.c = e.leaf, r.Table.Column(s.ctx, e.leaf, row-r.First)
 		s.cols = append(s.cols, f)
 	}
 	return nil
@@ -234,7 +200,7 @@ func (s *scoreFields) appendTo(b []byte, row int64) ([]byte, error) {
 		f := &s.cols[i]
 		for at := s.next; at < row; at++ {
 			if err := f.c.row(func(entry) error { return nil }); err != nil {
-				return nil, fmt.Errorf("%s: %w", s.cur.Table.path, eofIsShort(err, 1))
+				return nil, fmt.Errorf("%s: %w", s.cur.Table.Path(), endsEarly(err))
 			}
 		}
 		b = appendKey(b, s.names[i])
@@ -258,7 +224,7 @@ func (s *scoreFields) appendTo(b []byte, row int64) ([]byte, error) {
 			return nil
 		})
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", s.cur.Table.path, eofIsShort(err, 1))
+			return nil, fmt.Errorf("%s: %w", s.cur.Table.Path(), endsEarly(err))
 		}
 		if n > 0 {
 			b = append(b, ']')
@@ -268,19 +234,26 @@ func (s *scoreFields) appendTo(b []byte, row int64) ([]byte, error) {
 	return b, nil
 }
 
+// endsEarly turns the end of a column before a row into what it is.
+func endsEarly(err error) error {
+	if err == io.EOF {
+		return corruptf("the file ends before its rows do")
+	}
+	return err
+}
+
 // appendValue appends a value. JSON has no infinity, and no NaN.
 func (f *scoreField) appendValue(b []byte, e entry) []byte {
-	if e.def != f.c.leaf.maxDef {
+	if e.def != f.leaf.maxDef {
 		return append(b, "null"...)
 	}
-	val := e.val
 	switch f.kind {
 	case Text:
-		return appendString(b, string(val))
+		return appendString(b, string(e.val))
 	case Bool:
-		return strconv.AppendBool(b, intValue(val, false) != 0)
+		return strconv.AppendBool(b, e.Int(false) != 0)
 	case Float:
-		x, bits := floatValue(val), 64
+		x, bits := e.Float(), 64
 		if f.single {
 			bits = 32
 		}
@@ -289,5 +262,5 @@ func (f *scoreField) appendValue(b []byte, e entry) []byte {
 		}
 		return strconv.AppendFloat(b, max(min(x, math.MaxFloat64), -math.MaxFloat64), 'g', -1, bits)
 	}
-	return strconv.AppendInt(b, intValue(val, f.unsigned), 10)
+	return strconv.AppendInt(b, e.Int(f.unsigned), 10)
 }

@@ -12,13 +12,16 @@ import (
 	"surprisal/internal/score"
 )
 
+// maxReadText bounds the text that one Read holds.
+const maxReadText = 1 << 30
+
 // Lines is an input of JSON lines that is opened to have fields read by row
-// (Read) or lines copied (Dest.CopyLines), until its context ends. It is for one
+// (Read) or lines copied (LineCopy), until its context ends. It is for one
 // goroutine.
 type Lines struct {
 	ctx  context.Context
 	in   score.Input
-	file source
+	file File
 	scan *lineScanner // nil until something is read
 	row  int64        // of the scanner's next line
 	// what Kinds has told
@@ -30,29 +33,9 @@ type fieldKind struct {
 	known bool
 }
 
-// IsLines tells by an input's name whether it holds JSON lines.
-func IsLines(in score.Input) bool { return isLines(in.Rel) }
-
-// LinesSuffix is the end of a file's name that says that it holds JSON lines, and
-// how they are compressed; empty for any other file.
-func LinesSuffix(name string) string {
-	suffix := ""
-	for _, s := range linesSuffixes {
-		if len(s) > len(suffix) && len(name) > len(s) && name[len(name)-len(s):] == s {
-			suffix = s
-		}
-	}
-	return suffix
-}
-
-// OpenLines opens an input that was planned; the error wraps ErrInputChanged
-// when it is another file by now.
-func OpenLines(ctx context.Context, in score.Input) (*Lines, error) {
-	f, err := openInput(ctx, in)
-	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", in.Path, err)
-	}
-	return &Lines{ctx: ctx, in: in, file: f}, nil
+// NewLines reads an input's file, which it has closed.
+func NewLines(ctx context.Context, in score.Input, file File) *Lines {
+	return &Lines{ctx: ctx, in: in, file: file}
 }
 
 // Close gives the file back. One that was written to meanwhile is
@@ -64,7 +47,7 @@ func (l *Lines) Close() error {
 
 func (l *Lines) stop() {
 	if l.scan != nil {
-		l.scan.done()
+		l.scan.Close()
 		l.scan = nil
 	}
 }
@@ -80,7 +63,7 @@ func (l *Lines) wrap(err error) error {
 func (l *Lines) to(row int64) error {
 	if l.scan == nil || row < l.row {
 		l.stop()
-		scan, err := l.file.scanLines(l.ctx, l.in.Rel, l.in.Size, 0)
+		scan, err := newScanner(l.ctx, l.file, l.in.Rel, l.in.Size, 0)
 		if err != nil {
 			return err
 		}
@@ -109,14 +92,14 @@ func (l *Lines) Kind(name string) (kind Kind, known bool, err error) {
 	if k, ok := l.kinds[name]; ok {
 		return k.kind, k.known, nil
 	}
-	scan, err := l.file.scanLines(l.ctx, l.in.Rel, l.in.Size, 0)
+	scan, err := newScanner(l.ctx, l.file, l.in.Rel, l.in.Size, 0)
 	if err != nil {
 		return 0, false, l.wrap(err)
 	}
-	defer scan.done()
+	defer scan.Close()
 	var seen fieldKinds
-	err = sampleLines(scan, func(_ []byte, o map[string]json.RawMessage) error {
-		v, ok := findField(o, name)
+	err = sampleLines(scan, func(_ []byte, o jsonObject) error {
+		v, ok := o.find(name)
 		known = known || ok
 		seen.add(v)
 		return nil
@@ -133,11 +116,11 @@ func (l *Lines) Kind(name string) (kind Kind, known bool, err error) {
 
 // Describe lists the fields of the first rows with their types, for messages.
 func (l *Lines) Describe() string {
-	scan, err := l.file.scanLines(l.ctx, l.in.Rel, l.in.Size, 0)
+	scan, err := newScanner(l.ctx, l.file, l.in.Rel, l.in.Size, 0)
 	if err != nil {
 		return "no fields that can be read"
 	}
-	defer scan.done()
+	defer scan.Close()
 	foot, err := sampleFooter(scan)
 	if err != nil {
 		return "no fields that can be read"
@@ -154,7 +137,7 @@ func (l *Lines) Read(names []string, kinds []Kind, row int64, n int, v []*Values
 		return l.wrap(err)
 	}
 	for i, to := range v {
-		*to = Values{Kind: kinds[i], Null: to.Null[:0], Ints: to.Ints[:0], Floats: to.Floats[:0], Texts: to.Texts[:0], text: to.text[:0]}
+		to.Reset(kinds[i])
 	}
 	text := 0
 	for range n {
@@ -162,22 +145,22 @@ func (l *Lines) Read(names []string, kinds []Kind, row int64, n int, v []*Values
 			return l.wrap(err)
 		}
 		l.row++
-		o, _ := jsonObject(l.scan.line, l.scan.size) // what is wrong with it is told by its score
+		o, _ := l.scan.Object() // what is wrong with it is told by its score
 		for i, name := range names {
-			text += v[i].appendJSON(jsonField(o, name))
+			text += appendJSON(v[i], o.field(name))
 		}
-		if text > maxBatchText {
-			return l.wrap(fmt.Errorf("%w: %d values have more than %d bytes", ErrColumn, n, maxBatchText))
+		if text > maxReadText {
+			return l.wrap(fmt.Errorf("%w: %d values have more than %d bytes", ErrColumn, n, maxReadText))
 		}
 	}
 	for _, to := range v {
-		to.settle()
+		settle(to)
 	}
 	return nil
 }
 
 // appendJSON appends a field's value and gives the bytes that it takes.
-func (v *Values) appendJSON(x json.RawMessage) int {
+func appendJSON(v *Values, x json.RawMessage) int {
 	null, size := x == nil, 0
 	switch v.Kind {
 	case Text:
@@ -214,7 +197,7 @@ func (v *Values) appendJSON(x json.RawMessage) int {
 }
 
 // settle leaves one of Ints and Floats.
-func (v *Values) settle() {
+func settle(v *Values) {
 	switch v.Kind {
 	case Int:
 		v.Floats = v.Floats[:0]

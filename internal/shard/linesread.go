@@ -5,15 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"surprisal/internal/score"
+	"surprisal/internal/store"
 )
 
 // planLines cuts a file of JSON lines, which is read to its end for that. Bytes
 // of lines stand for tokens.
-func planLines(ctx context.Context, f source, in score.Input, opt PlanOptions) (score.FilePlan, error) {
+func planLines(ctx context.Context, f store.File, in score.Input, opt PlanOptions) (score.FilePlan, error) {
 	p := score.FilePlan{Input: in}
-	_, err := f.lineColumns(ctx, in, opt.Options)
+	_, err := readLineColumns(ctx, f, in, opt.Options)
 	if errors.Is(err, errNoLines) {
 		return p, nil
 	}
@@ -24,23 +26,23 @@ func planLines(ctx context.Context, f source, in score.Input, opt PlanOptions) (
 	if compressedLines(in.Rel) { // each job reads from the start
 		c.jobTokens = max(c.jobTokens, compressedJobBytes/opt.BytesPerToken)
 	}
-	l, err := f.scanLines(ctx, in.Rel, in.Size, 0)
+	l, err := newScanner(ctx, f, in.Rel, in.Size, 0)
 	if err != nil {
 		return p, err
 	}
-	defer l.done()
+	defer l.Close()
 	for {
-		if err := l.next(0); err == io.EOF {
+		if err := l.Skip(); err == io.EOF {
 			break
 		} else if err != nil {
 			return p, err
 		}
 		n := len(c.cuts)
-		if err := c.add(1, float64(l.size)/opt.BytesPerToken); err != nil {
+		if err := c.add(1, float64(l.Size())/opt.BytesPerToken); err != nil {
 			return p, err
 		}
 		if len(c.cuts) > n && !compressedLines(in.Rel) {
-			p.Offsets = append(p.Offsets, l.start)
+			p.Offsets = append(p.Offsets, l.Start())
 		}
 	}
 	p.Rows, p.Cuts, p.Tokens = c.row, c.cuts, clampTokens(c.total)
@@ -53,13 +55,13 @@ const compressedJobBytes = 256 << 20
 
 var errNoLines = errors.New("no rows")
 
-// lineColumns reads the file's first rows for its columns.
-func (s source) lineColumns(ctx context.Context, in score.Input, o score.Options) (*Columns, error) {
-	l, err := s.scanLines(ctx, in.Rel, in.Size, 0)
+// readLineColumns reads the file's first rows for its columns.
+func readLineColumns(ctx context.Context, f store.File, in score.Input, o score.Options) (*Columns, error) {
+	l, err := newScanner(ctx, f, in.Rel, in.Size, 0)
 	if err != nil {
 		return nil, err
 	}
-	defer l.done()
+	defer l.Close()
 	foot, err := sampleFooter(l)
 	if err != nil {
 		return nil, err
@@ -71,10 +73,10 @@ func (s source) lineColumns(ctx context.Context, in score.Input, o score.Options
 }
 
 // openLines starts to read a job's lines.
-func (r *Reader) openLines(ctx context.Context, f source) error {
+func (r *Reader) openLines(ctx context.Context, f store.File) error {
 	j := &r.job
 	var err error
-	if r.columns, err = f.lineColumns(ctx, j.Input, j.Options); err != nil {
+	if r.columns, err = readLineColumns(ctx, f, j.Input, j.Options); err != nil {
 		return err
 	}
 	off, skip := j.Offset, j.First
@@ -88,16 +90,16 @@ func (r *Reader) openLines(ctx context.Context, f source) error {
 		}
 		skip = 0
 	}
-	if r.lines, err = f.scanLines(ctx, j.Input.Rel, j.Input.Size, off); err != nil {
+	if r.lines, err = newScanner(ctx, f, j.Input.Rel, j.Input.Size, off); err != nil {
 		return err
 	}
-	r.done = r.lines.done
+	r.done = r.lines.Close
 	return r.skipLines(skip)
 }
 
 func (r *Reader) skipLines(n int64) error {
 	for ; n > 0; n-- {
-		if err := r.lines.next(0); err == io.EOF {
+		if err := r.lines.Skip(); err == io.EOF {
 			return corruptf("the file ends before its row")
 		} else if err != nil {
 			return err
@@ -108,26 +110,26 @@ func (r *Reader) skipLines(n int64) error {
 
 // lineRow reads the next line into row. What is wrong with it is the row's Problem.
 func (r *Reader) lineRow(row *Row) error {
-	if err := r.lines.next(maxLine); err != nil {
+	if err := r.lines.Next(); err != nil {
 		return err
 	}
-	o, problem := jsonObject(r.lines.line, r.lines.size)
+	o, problem := r.lines.Object()
 	opt := &r.job.Options
 	switch {
 	case problem != "":
 	case opt.IDsColumn != "":
-		row.IDs, row.Null, problem = jsonIDs(o, opt.IDsColumn)
+		row.IDs, row.Null, problem = o.IDs(opt.IDsColumn)
 	case opt.Conditional():
-		row.Context, row.NullContext, problem = jsonText(o, opt.ContextColumn)
+		row.Context, row.NullContext, problem = o.Text(opt.ContextColumn)
 		if problem == "" {
-			row.Text, row.Null, problem = jsonText(o, opt.TargetColumn)
+			row.Text, row.Null, problem = o.Text(opt.TargetColumn)
 		}
 	default:
-		row.Text, row.Null, problem = jsonText(o, opt.TextColumn)
+		row.Text, row.Null, problem = o.Text(opt.TextColumn)
 	}
 	row.Problem = problem
 	for i, l := range r.columns.leaves {
-		v, n := keptValue(l, o[l.path], i)
+		v, n := o.Value(l, i)
 		row.Kept.values = append(row.Kept.values, v)
 		row.Kept.bytes += n
 	}
@@ -155,4 +157,20 @@ func ReadRow(ctx context.Context, job score.Job, row int64) (Row, error) {
 	}
 	got, err := r.Next()
 	return got, errors.Join(err, r.Close())
+}
+
+// lineColumns checks that the fields asked for are there, and gives the kept ones.
+func lineColumns(foot *footer, o score.Options) (*Columns, error) {
+	for _, name := range []string{o.TextColumn, o.ContextColumn, o.TargetColumn, o.IDsColumn} {
+		first, _, nested := strings.Cut(name, ".")
+		if name != "" && !foot.has(name) && !(nested && foot.has(first)) {
+			return nil, foot.columnErr("no field %q in the first %d rows", name, lineSampleRows)
+		}
+	}
+	c, err := newColumns(foot, o)
+	if err != nil {
+		return nil, err
+	}
+	_, err = outputSchema(c, o)
+	return c, err
 }

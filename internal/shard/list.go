@@ -58,7 +58,7 @@ func List(ctx context.Context, out string, do func(Entry) error) error {
 				e.Kind = EntryQuarantined
 			case outputName.MatchString(name):
 				e.Kind = EntryScores
-			case strings.HasSuffix(strings.ToLower(name), parquetSuffix) && !strings.HasPrefix(name, "."):
+			case strings.HasSuffix(strings.ToLower(name), ".parquet") && !strings.HasPrefix(name, "."):
 				e.Kind = EntryParquet
 			default:
 				continue
@@ -97,7 +97,7 @@ func List(ctx context.Context, out string, do func(Entry) error) error {
 			e.Run, _, _ = strings.Cut(strings.TrimPrefix(name, tempPrefix), ".")
 		case outputName.MatchString(name):
 			e.Kind = EntryScores
-		case strings.HasSuffix(strings.ToLower(name), parquetSuffix) && !strings.HasPrefix(name, "."):
+		case strings.HasSuffix(strings.ToLower(name), ".parquet") && !strings.HasPrefix(name, "."):
 			e.Kind = EntryParquet
 		default:
 			return nil
@@ -129,7 +129,7 @@ func Quarantine(ctx context.Context, out, rel string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("quarantine %s: %w", rel, err)
 	}
-	defer o.close()
+	defer o.Close()
 	if err := o.mkdirAll(path.Dir(to)); err != nil {
 		return "", fmt.Errorf("quarantine %s: %w", rel, err)
 	}
@@ -139,13 +139,13 @@ func Quarantine(ctx context.Context, out, rel string) (string, error) {
 	if err := errors.Join(o.syncDir(path.Dir(to)), o.syncDir(path.Dir(rel))); err != nil {
 		return "", fmt.Errorf("quarantine %s: %w", rel, err)
 	}
-	return o.path(to), nil
+	return o.Path(to), nil
 }
 
 // moveObject copies within a bucket, then removes: cut off in between, both are
 // there.
 func moveObject(ctx context.Context, from, to string) error {
-	f, err := openSource(ctx, from)
+	f, err := store.OpenFile(ctx, from)
 	if err != nil {
 		return err
 	}
@@ -169,13 +169,13 @@ func Remove(ctx context.Context, out string, e Entry) error {
 	if err != nil {
 		return fmt.Errorf("remove %s: %w", e.Path, err)
 	}
-	defer o.close()
-	if err := o.remove(e.Rel); err != nil {
+	defer o.Close()
+	if err := o.Remove(e.Rel); err != nil {
 		return fmt.Errorf("remove %s: %w", e.Path, err)
 	}
 	if e.Kind == EntryQuarantined { // folders that are empty now go too
 		for d := path.Dir(e.Rel); d != "."; d = path.Dir(d) {
-			if os.Remove(o.path(d)) != nil {
+			if os.Remove(o.Path(d)) != nil {
 				break
 			}
 		}

@@ -103,7 +103,7 @@ func readManifest(ctx context.Context, path string) (*score.Manifest, error) {
 
 // readSmall reads a file of at most MaxManifestBytes.
 func readSmall(ctx context.Context, path string) ([]byte, error) {
-	f, err := openSource(ctx, path)
+	f, err := store.OpenFile(ctx, path)
 	if err != nil {
 		return nil, err
 	}
@@ -167,7 +167,7 @@ func writeRoot(ctx context.Context, out, name string, body []byte, replace bool)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
-	defer o.close()
+	defer o.Close()
 	if err := o.writeFile(name, body, replace); err != nil {
 		return fmt.Errorf("write %s: %w", filepath.Join(out, name), err)
 	}

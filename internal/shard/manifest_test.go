@@ -19,7 +19,7 @@ func TestManifest(t *testing.T) {
 	}
 	m := testManifest(out, textOptions())
 	m.Inputs = []string{"testdata"}
-	m.Files = []score.FilePlan{planOf(t, fixtures(t, "required")[0], PlanOptions{Options: m.Options, JobTokens: 500})}
+	m.Files = []score.FilePlan{planWith(t, fixtures(t, "required")[0], m.Options)}
 	if err := WriteManifest(t.Context(), out, m); err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"surprisal/internal/place"
 	"surprisal/internal/score"
+	"surprisal/internal/store"
 )
 
 // manifestCopy is a second copy of the manifest in OUT, compressed. gzip's
@@ -34,7 +35,7 @@ func pack(b []byte) ([]byte, error) {
 
 // readCopy gives the manifest's bytes from its second copy.
 func readCopy(ctx context.Context, out string) ([]byte, error) {
-	f, err := openSource(ctx, place.Join(out, manifestCopy))
+	f, err := store.OpenFile(ctx, place.Join(out, manifestCopy))
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"reflect"
+	"slices"
 
 	"github.com/parquet-go/parquet-go"
 	"github.com/parquet-go/parquet-go/compress"
@@ -12,8 +13,6 @@ import (
 	"github.com/parquet-go/parquet-go/encoding"
 	"github.com/parquet-go/parquet-go/encoding/thrift"
 	"github.com/parquet-go/parquet-go/format"
-
-	"surprisal/internal/score"
 )
 
 // node is a field of a score file's schema. The library's own groups sort their
@@ -55,41 +54,15 @@ func listNode(name string, t parquet.Type) *node {
 	return &node{name: name, typ: parquet.List(parquet.Leaf(t)).Type(), rep: format.Optional, fields: []parquet.Field{rep}}
 }
 
-// ownNodes are the score file's own columns, in the order of Options.Columns.
-func ownNodes(o score.Options) []*node {
-	text := parquet.String().Type()
-	n := []*node{
-		leafNode("row", parquet.Int64Type, format.Required),
-		leafNode("n_tokens", parquet.Int64Type, format.Required),
-		leafNode("n_bytes", parquet.Int64Type, format.Optional),
-		leafNode("sum_nll", parquet.DoubleType, format.Required),
-		leafNode("perplexity", parquet.DoubleType, format.Optional),
-		leafNode("bits_per_byte", parquet.DoubleType, format.Optional),
-		leafNode("n_top1", parquet.Int64Type, format.Required),
-		leafNode("truncated", parquet.BooleanType, format.Required),
-		leafNode("error", text, format.Optional),
-	}
-	if o.Conditional() {
-		n = append(n, leafNode("n_context_tokens", parquet.Int64Type, format.Required), leafNode("greedy", parquet.BooleanType, format.Optional))
-	}
-	if o.PerToken {
-		n = append(n, listNode("token_ids", parquet.Int32Type), listNode("token_nll", parquet.FloatType))
-	}
-	return n
-}
-
-// outputSchema is the kept columns with the input's types, then our own.
-func outputSchema(cols *Columns, opt score.Options) (*node, error) {
+// newSchema is the root of what the elements describe, and these nodes behind them.
+func newSchema(elements []*element, own ...*node) (*node, error) {
 	root := &node{name: "schema", typ: groupType}
-	kept, err := keptNodes(cols.elements)
+	kept, err := keptNodes(elements)
 	if err != nil {
 		return nil, err
 	}
-	for _, k := range kept {
-		root.fields = append(root.fields, k)
-	}
-	for _, o := range ownNodes(opt) {
-		root.fields = append(root.fields, o)
+	for _, n := range slices.Concat(kept, own) {
+		root.fields = append(root.fields, n)
 	}
 	return root, nil
 }
@@ -203,8 +176,10 @@ func (t exactType) ConvertedType() *deprecated.ConvertedType {
 	return &t.se.ConvertedType.V
 }
 
-// exactPaths lists the leaves below n whose values have an order that we do not
+// unordered lists the leaves below n whose values have an order that we do not
 // know: they get no minimum and maximum.
+func (n *node) unordered() [][]string { return n.exactPaths(nil) }
+
 func (n *node) exactPaths(prefix []string) [][]string {
 	var paths [][]string
 	for _, f := range n.fields {

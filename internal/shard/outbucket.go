@@ -13,21 +13,8 @@ import (
 	"surprisal/internal/store"
 )
 
-// outPlace is where score files go: a folder, or a prefix in a bucket.
-type outPlace interface {
-	// path is the place of a name below it.
-	path(name string) string
-	// temporary makes a file to write, which no reader of OUT sees.
-	temporary(job score.Job) (f *os.File, temp string, err error)
-	// publish closes the synced temporary and gives it its name, which it never
-	// takes from another file that can be read.
-	publish(ctx context.Context, f *os.File, temp, name string, c Committed) (Committed, error)
-	remove(temp string) error
-	close() error
-}
-
 // openPlace opens OUT to write to it.
-func openPlace(ctx context.Context, out string) (outPlace, error) {
+func openPlace(ctx context.Context, out string) (Place, error) {
 	if place.IsURL(out) {
 		return outBucket(out), nil
 	}
@@ -39,14 +26,14 @@ func openPlace(ctx context.Context, out string) (outPlace, error) {
 // condition that the name is free.
 type outBucket string
 
-func (o outBucket) path(name string) string { return place.Join(string(o), name) }
+func (o outBucket) Path(name string) string { return place.Join(string(o), name) }
 
-func (o outBucket) temporary(job score.Job) (*os.File, string, error) {
+func (o outBucket) Temporary(job score.Job) (*os.File, string, error) {
 	f, err := unnamed(tempPrefix + job.Run)
 	return f, "", err
 }
 
-func (o outBucket) publish(ctx context.Context, f *os.File, _, name string, c Committed) (_ Committed, err error) {
+func (o outBucket) Publish(ctx context.Context, f *os.File, _, name string, c Committed) (_ Committed, err error) {
 	defer func() { err = errors.Join(err, f.Close()) }()
 	st, err := f.Stat()
 	if err == nil {
@@ -57,27 +44,27 @@ func (o outBucket) publish(ctx context.Context, f *os.File, _, name string, c Co
 	}
 	// Twice: a broken file in the way is removed once.
 	for range 2 {
-		_, err := store.Put(ctx, o.path(name), f, st.Size(), store.Condition{Absent: true})
+		_, err := store.Put(ctx, o.Path(name), f, st.Size(), store.Condition{Absent: true})
 		if err == nil {
 			err = failpoint.Hit(failpoint.AfterRename)
 		}
 		if !errors.Is(err, fs.ErrExist) {
 			return c, err
 		}
-		there, err := inspectPath(ctx, o.path(name))
-		if errors.Is(err, errNotParquet) {
-			if err := store.Remove(ctx, o.path(name)); err != nil {
+		there, err := Inspect(ctx, o.Path(name))
+		if errors.Is(err, ErrNotParquet) {
+			if err := store.Remove(ctx, o.Path(name)); err != nil {
 				return c, err
 			}
 			continue
 		}
-		return compare(there, err, c, o.path(name))
+		return compare(there, err, c, o.Path(name))
 	}
-	return c, fmt.Errorf("%w: %s comes back each time it is removed", ErrConflict, o.path(name))
+	return c, fmt.Errorf("%w: %s comes back each time it is removed", ErrConflict, o.Path(name))
 }
 
-func (o outBucket) remove(string) error { return nil }
-func (o outBucket) close() error        { return nil }
+func (o outBucket) Remove(string) error { return nil }
+func (o outBucket) Close() error        { return nil }
 
 // compare decides on a name that is taken: the same scores are as good as ours,
 // others are an alarm. inspected is the error of looking at them.

@@ -123,23 +123,23 @@ func planFile(ctx context.Context, f io.ReaderAt, in score.Input, opt PlanOption
 	if err != nil {
 		return p, err
 	}
-	p.Rows, p.RowGroups = foot.rows, len(foot.groups)
+	p.Rows, p.RowGroups = foot.rows, foot.rowGroups()
 	c := cutter{jobTokens: float64(opt.JobTokens), maxRows: opt.MaxRows}
 	if !opt.SkipTokenCount && opt.Options.TextColumn != "" && c.byTokenCount(ctx, f, foot) == nil {
 		p.Cuts, p.Tokens = c.cuts, clampTokens(c.total)
 		return p, nil
 	}
 	c = cutter{jobTokens: c.jobTokens, maxRows: c.maxRows}
-	for _, g := range foot.groups {
+	for i := range p.RowGroups {
 		tokens := 0.0
 		for _, l := range leaves {
-			if chunk := &g.chunks[l.index]; ids {
-				tokens += float64(chunk.values)
+			if ids {
+				tokens += float64(foot.groupValues(i, l))
 			} else {
-				tokens += float64(chunk.size()) / opt.BytesPerToken
+				tokens += float64(foot.groupSize(i, l)) / opt.BytesPerToken
 			}
 		}
-		if err := c.group(g.rows, tokens); err != nil {
+		if err := c.group(foot.groupRows(i), tokens); err != nil {
 			return p, err
 		}
 	}
@@ -155,12 +155,12 @@ func clampTokens(t float64) int64 {
 // gives those that are scored.
 func checkColumns(foot *footer, o score.Options) (scored []*leaf, ids bool, err error) {
 	if o.IDsColumn != "" {
-		c, err := foot.idsLeaf(o.IDsColumn)
+		c, err := findIDs(foot, o.IDsColumn)
 		if err != nil {
 			return nil, false, err
 		}
 		scored, ids = []*leaf{c.leaf}, true
-	} else if scored, err = foot.textLeaves(o); err != nil {
+	} else if scored, err = findTexts(foot, o); err != nil {
 		return nil, false, err
 	}
 	cols, err := newColumns(foot, o)
@@ -170,20 +170,8 @@ func checkColumns(foot *footer, o score.Options) (scored []*leaf, ids bool, err 
 	if _, err := outputSchema(cols, o); err != nil {
 		return nil, false, err
 	}
-	for i := range foot.groups {
-		for _, l := range slices.Concat(cols.leaves, scored) {
-			c := &foot.groups[i].chunks[l.index]
-			if c.encrypted {
-				return nil, false, corruptf("column %s is encrypted, which is not supported", l.path)
-			}
-			if _, ok := maxRatio[codecOf(c)]; !ok {
-				return nil, false, corruptf("column %s: compression codec %s is not supported", l.path, codecOf(c))
-			}
-			// Compression can't have made more of what the file holds.
-			if c.size() > maxRatio[codecOf(c)]*(c.compressed+64) {
-				return nil, false, corruptf("row group %d: column %s: %d bytes are said to expand to %d", i, l.path, c.compressed, c.uncompressed)
-			}
-		}
+	if err := foot.readable(slices.Concat(cols.leaves, scored)); err != nil {
+		return nil, false, err
 	}
 	return scored, ids, nil
 }
@@ -259,19 +247,14 @@ func (c *cutter) byTokenCount(ctx context.Context, f io.ReaderAt, foot *footer) 
 	if l == nil || e.repeated() || (l.kind != parquet.Int32 && l.kind != parquet.Int64) {
 		return errNoTokenCount
 	}
-	if src, ok := f.(source); ok && !src.Local() {
+	if src, ok := f.(Remote); ok && !src.Local() {
 		// As cheap as for a local file only if it is small and in one piece or few.
-		size := int64(0)
-		for i := range foot.groups {
-			size += foot.groups[i].chunks[l.index].compressed
-		}
-		if size > maxRemoteCounts || len(foot.groups) > maxRemoteGroups {
+		if foot.storedSize(l) > maxRemoteCounts || foot.rowGroups() > maxRemoteGroups {
 			return errNoTokenCount
 		}
-		var done func()
-		f, done = src.chunks(ctx, foot, []*leaf{l}, 0, foot.rows-1)
-		defer done()
 	}
+	f, done := foot.readAhead(ctx, f, []*leaf{l}, 0, foot.rows-1)
+	defer done()
 	col := newColumn(ctx, f, foot, l, 0)
 	for {
 		t := int64(0)

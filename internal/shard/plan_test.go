@@ -170,20 +170,3 @@ func TestPlanRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 }
-
-// TestPlanOfOutputs scores a score file: all of it can't be kept.
-func TestPlanOfOutputs(t *testing.T) {
-	o := textOptions()
-	o.Keep = []string{"text"}
-	c, err := writeJob(t, testJob(t, fixtures(t, "required")[0], t.TempDir(), o, 0, 9), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if p := planOf(t, c.Path, PlanOptions{Options: textOptions()}); p.Error != "" {
-		t.Fatal(p.Error)
-	}
-	o.Keep = []string{"*"}
-	if p := planOf(t, c.Path, PlanOptions{Options: o}); !strings.Contains(p.Error, `column "row" of its own`) {
-		t.Fatal(p.Error)
-	}
-}

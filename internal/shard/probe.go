@@ -49,13 +49,13 @@ func ProbeOut(ctx context.Context, out string) (h OutHealth, err error) {
 	if err != nil {
 		return h, err
 	}
-	defer func() { err = errors.Join(err, o.close()) }()
+	defer func() { err = errors.Join(err, o.Close()) }()
 	f, temp, err := o.create(".", tempPrefix+"probe")
 	if err != nil {
 		return h, err
 	}
 	name := path.Join(".", temp+".published")
-	defer func() { err = errors.Join(err, o.remove(temp), o.remove(name)) }()
+	defer func() { err = errors.Join(err, o.Remove(temp), o.Remove(name)) }()
 	_, werr := f.Write(make([]byte, 64<<10))
 	if err := errors.Join(werr, f.Sync(), f.Close()); err != nil {
 		return h, fmt.Errorf("write and sync a file: %w", err)

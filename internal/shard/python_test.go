@@ -44,7 +44,7 @@ func TestReadBack(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			cmd := exec.Command(python, filepath.Join("testdata", "readback.py"), in, c.Path,
+			cmd := exec.Command(python, filepath.Join(testdata(), "readback.py"), in, c.Path,
 				strconv.FormatInt(tc.first, 10), strconv.FormatInt(tc.last, 10), strconv.FormatBool(o.PerToken))
 			if b, err := cmd.CombinedOutput(); err != nil {
 				t.Fatalf("%v: %s", err, b)

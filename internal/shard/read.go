@@ -1,7 +1,6 @@
 package shard
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -9,12 +8,9 @@ import (
 	"math"
 	"os"
 	"slices"
-	"unsafe"
-
-	"github.com/parquet-go/parquet-go"
-	"github.com/parquet-go/parquet-go/deprecated"
 
 	"surprisal/internal/score"
+	"surprisal/internal/store"
 )
 
 // What one row may hold. Runs and dictionaries can stand for any number of
@@ -24,25 +20,6 @@ const (
 	maxKeptItems = 1 << 22
 	maxKeptBytes = 1 << 30
 )
-
-// Kept are one row's values of the kept columns.
-type Kept struct {
-	values []parquet.Value // leaf by leaf, with levels
-	bytes  int             // that the values point to
-}
-
-// Size is about how much memory the values take, for who holds many rows.
-func (k Kept) Size() int { return len(k.values)*int(unsafe.Sizeof(parquet.Value{})) + k.bytes }
-
-// Columns are the kept columns' types, as the input has them.
-type Columns struct {
-	elements []*element
-	leaves   []*leaf
-	// arrow is the input's ARROW:schema, empty when it has none, and names are
-	// all of the input's top-level columns: Arrow's schema is in their order.
-	arrow string
-	names []string
-}
 
 // Row is one input row.
 type Row struct {
@@ -68,7 +45,7 @@ type Row struct {
 // Reader reads a job's rows, one after another, and holds one page a column.
 type Reader struct {
 	job     score.Job
-	file    *source
+	file    *store.File
 	done    func()  // ends the reading ahead
 	text    *column // or the target
 	context *column // of a conditional run
@@ -81,17 +58,22 @@ type Reader struct {
 	err     error
 }
 
-// OpenRange opens the job's rows. An error wraps ErrInputChanged, ErrCorrupt or
-// ErrColumn when that is what is wrong. The caller must Close the reader.
-func OpenRange(ctx context.Context, job score.Job) (*Reader, error) {
-	r, err := openRange(ctx, job)
+// OpenRange opens the job's rows. An error wraps ErrInputChanged, pq.ErrCorrupt or
+// pq.ErrColumn when that is what is wrong. The caller must Close the reader.
+func (o *Opener) OpenRange(ctx context.Context, job score.Job) (*Reader, error) {
+	r, err := o.openRange(ctx, job)
 	if err != nil {
 		return nil, fmt.Errorf("open rows %d to %d of %s: %w", job.First, job.Last, job.Input.Path, err)
 	}
 	return r, nil
 }
 
-func openRange(ctx context.Context, job score.Job) (*Reader, error) {
+// OpenRange opens one job's rows, as an Opener does.
+func OpenRange(ctx context.Context, job score.Job) (*Reader, error) {
+	return new(Opener).OpenRange(ctx, job)
+}
+
+func (o *Opener) openRange(ctx context.Context, job score.Job) (*Reader, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -104,7 +86,11 @@ func openRange(ctx context.Context, job score.Job) (*Reader, error) {
 		if isLines(job.Input.Rel) {
 			return r.openLines(ctx, f)
 		}
-		return r.open(ctx, f, f.Size)
+		foot, err := o.footer(f, job.Input, f.Size)
+		if err != nil {
+			return err
+		}
+		return r.open(ctx, f, foot)
 	}); err != nil {
 		r.endAhead()
 		f.Close()
@@ -113,28 +99,25 @@ func openRange(ctx context.Context, job score.Job) (*Reader, error) {
 	return r, nil
 }
 
-func (r *Reader) open(ctx context.Context, src source, size int64) error {
-	foot, err := src.footer(r.job.Input, size)
-	if err != nil {
-		return err
-	}
+func (r *Reader) open(ctx context.Context, src io.ReaderAt, foot *footer) error {
 	if r.job.First < 0 || r.job.First > r.job.Last || r.job.Last >= foot.rows {
 		return corruptf("the file has %d rows", foot.rows)
 	}
 	var scored []*leaf
+	var err error
 	if r.job.Options.IDsColumn != "" {
-		if r.idsCol, err = foot.idsLeaf(r.job.Options.IDsColumn); err != nil {
+		if r.idsCol, err = findIDs(foot, r.job.Options.IDsColumn); err != nil {
 			return err
 		}
 		scored = []*leaf{r.idsCol.leaf}
-	} else if scored, err = foot.textLeaves(r.job.Options); err != nil {
+	} else if scored, err = findTexts(foot, r.job.Options); err != nil {
 		return err
 	}
 	if r.columns, err = newColumns(foot, r.job.Options); err != nil {
 		return err
 	}
 	var f io.ReaderAt
-	f, r.done = src.chunks(ctx, foot, slices.Concat(scored, r.columns.leaves), r.job.First, r.job.Last)
+	f, r.done = foot.readAhead(ctx, src, slices.Concat(scored, r.columns.leaves), r.job.First, r.job.Last)
 	if r.idsCol != nil {
 		r.ids = newColumn(ctx, f, foot, scored[0], r.job.First)
 	} else {
@@ -147,22 +130,6 @@ func (r *Reader) open(ctx context.Context, src source, size int64) error {
 		r.kept = append(r.kept, newColumn(ctx, f, foot, l, r.job.First))
 	}
 	return nil
-}
-
-func newColumns(foot *footer, o score.Options) (*Columns, error) {
-	c := &Columns{}
-	var err error
-	if c.elements, err = foot.keptElements(o.Keep, o.Columns()); err != nil {
-		return nil, err
-	}
-	for _, e := range c.elements {
-		c.leaves = e.appendLeaves(c.leaves)
-	}
-	c.arrow, _ = foot.lookup(arrowSchemaKey)
-	for _, e := range foot.schema.children {
-		c.names = append(c.names, e.se.Name)
-	}
-	return c, nil
 }
 
 // Columns are the kept columns, for Create.
@@ -204,9 +171,9 @@ func (r *Reader) row() (Row, error) {
 	if r.lines != nil {
 		err = r.lineRow(&row)
 	} else if r.text != nil {
-		row.Text, row.Null, err = r.text.textRow()
+		row.Text, row.Null, err = textRow(r.text)
 		if r.context != nil && err == nil {
-			row.Context, row.NullContext, err = r.context.textRow()
+			row.Context, row.NullContext, err = textRow(r.context)
 		}
 	} else {
 		err = r.readIDs(&row)
@@ -217,7 +184,7 @@ func (r *Reader) row() (Row, error) {
 			if row.Kept.bytes += len(e.val); row.Kept.bytes > maxKeptBytes || len(row.Kept.values) >= maxKeptItems {
 				return fmt.Errorf("%w: the row's kept columns have more than %d values or %d bytes", ErrColumn, maxKeptItems, maxKeptBytes)
 			}
-			row.Kept.values = append(row.Kept.values, toValue(c.leaf, e, i))
+			row.Kept.values = append(row.Kept.values, c.leaf.value(e, i))
 			return nil
 		})
 	}
@@ -227,7 +194,7 @@ func (r *Reader) row() (Row, error) {
 	return row, err
 }
 
-func (c *column) textRow() (text string, null bool, err error) {
+func textRow(c *column) (text string, null bool, err error) {
 	err = c.row(func(e entry) error {
 		text, null = string(e.val), e.def < c.leaf.maxDef
 		return nil
@@ -283,35 +250,6 @@ func idText(b []byte, unsigned bool) string {
 		return fmt.Sprint(binary.LittleEndian.Uint64(b))
 	}
 	return fmt.Sprint(int64(binary.LittleEndian.Uint64(b)))
-}
-
-// toValue makes the value that the parquet writer takes for an entry of the
-// output's column i. Bytes are copied: they outlive their page.
-func toValue(l *leaf, e entry, i int) parquet.Value {
-	var v parquet.Value
-	if e.def == l.maxDef {
-		switch b := e.val; l.kind {
-		case parquet.Boolean:
-			v = parquet.BooleanValue(b[0] != 0)
-		case parquet.Int32:
-			v = parquet.Int32Value(int32(binary.LittleEndian.Uint32(b)))
-		case parquet.Int64:
-			v = parquet.Int64Value(int64(binary.LittleEndian.Uint64(b)))
-		case parquet.Int96:
-			v = parquet.Int96Value(deprecated.Int96{
-				binary.LittleEndian.Uint32(b), binary.LittleEndian.Uint32(b[4:]), binary.LittleEndian.Uint32(b[8:]),
-			})
-		case parquet.Float:
-			v = parquet.FloatValue(math.Float32frombits(binary.LittleEndian.Uint32(b)))
-		case parquet.Double:
-			v = parquet.DoubleValue(math.Float64frombits(binary.LittleEndian.Uint64(b)))
-		case parquet.ByteArray:
-			v = parquet.ByteArrayValue(bytes.Clone(b))
-		default:
-			v = parquet.FixedLenByteArrayValue(bytes.Clone(b))
-		}
-	}
-	return v.Level(int(e.rep), int(e.def), i)
 }
 
 func (r *Reader) endAhead() {

@@ -3,6 +3,7 @@ package shard
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/parquet-go/parquet-go"
@@ -27,17 +28,19 @@ func writeRows(path string, o score.Options, rows []Row) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	root := &node{name: "schema", typ: groupType}
-	add := func(n *node) { root.fields = append(root.fields, n) }
+	var columns []*node
 	text := parquet.String().Type()
 	switch {
 	case o.IDsColumn != "":
-		add(listNode(o.IDsColumn, parquet.Int32Type))
+		columns = append(columns, listNode(o.IDsColumn, parquet.Int32Type))
 	case o.Conditional():
-		add(leafNode(o.TargetColumn, text, format.Optional))
-		add(leafNode(o.ContextColumn, text, format.Optional))
+		columns = append(columns, leafNode(o.TargetColumn, text, format.Optional), leafNode(o.ContextColumn, text, format.Optional))
 	default:
-		add(leafNode(o.TextColumn, text, format.Optional))
+		columns = append(columns, leafNode(o.TextColumn, text, format.Optional))
+	}
+	root, err := newSchema(nil, columns...)
+	if err != nil {
+		return err
 	}
 	return recovered(func() error {
 		w := parquet.NewWriter(f, parquet.NewSchema("schema", root), parquet.Compression(&parquet.Zstd)) //nolint:staticcheck // as in Create
@@ -67,4 +70,20 @@ func appendText(row parquet.Row, col int, text string, null bool) parquet.Row {
 		return append(row, parquet.NullValue().Level(0, 0, col))
 	}
 	return append(row, parquet.ByteArrayValue([]byte(text)).Level(0, 1, col))
+}
+
+// WriteTexts writes a parquet file of one column text.
+func WriteTexts(w io.Writer, texts []string) error {
+	type row struct {
+		Text string `parquet:"text"`
+	}
+	rows := make([]row, len(texts))
+	for i, s := range texts {
+		rows[i].Text = s
+	}
+	pw := parquet.NewGenericWriter[row](w)
+	if _, err := pw.Write(rows); err != nil {
+		return err
+	}
+	return pw.Close()
 }

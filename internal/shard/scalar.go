@@ -15,6 +15,14 @@ func (e *element) scalarKind() (k Kind, unsigned bool) {
 	if e.leaf == nil || e.repeated() || e.leaf.maxRep > 0 {
 		return 0, false
 	}
+	return e.valueKind()
+}
+
+// valueKind is scalarKind, also of a list's element.
+func (e *element) valueKind() (k Kind, unsigned bool) {
+	if e.leaf == nil {
+		return 0, false
+	}
 	plain, text := e.se.LogicalType.Value == nil && !e.se.ConvertedType.Valid, false
 	switch v := e.se.LogicalType.Value.(type) {
 	case *format.StringType, *format.EnumType, *format.JsonType:
@@ -71,3 +79,9 @@ func floatValue(b []byte) float64 {
 	}
 	return 0 // null
 }
+
+// Int is the value of an integer or a boolean, 0 if it is null.
+func (e entry) Int(unsigned bool) int64 { return intValue(e.val, unsigned) }
+
+// Float is the value of a float or a double, 0 if it is null.
+func (e entry) Float() float64 { return floatValue(e.val) }

@@ -7,8 +7,6 @@ import (
 	"github.com/parquet-go/parquet-go"
 	"github.com/parquet-go/parquet-go/deprecated"
 	"github.com/parquet-go/parquet-go/format"
-
-	"surprisal/internal/score"
 )
 
 const (
@@ -281,130 +279,6 @@ func (e *element) listElement() *element {
 	return rep.children[0]
 }
 
-// textLeaf finds the text column and checks that it holds text.
-func (f *footer) textLeaf(name string) (*leaf, error) {
-	e, err := f.field(name)
-	if err != nil {
-		return nil, err
-	}
-	bad := func() (*leaf, error) {
-		return nil, f.columnErr("text column %q is of type %s, it must be a string or binary column", name, e.typeName(0))
-	}
-	if e.leaf == nil || e.maxRep > 0 || e.leaf.kind != parquet.ByteArray {
-		return bad()
-	}
-	switch e.se.LogicalType.Value.(type) {
-	case *format.StringType, *format.JsonType:
-	case nil:
-		if ct := e.se.ConvertedType; ct.Valid && ct.V != deprecated.UTF8 && ct.V != deprecated.Json {
-			return bad()
-		}
-	default:
-		return bad()
-	}
-	return e.leaf, nil
-}
-
-// textLeaves finds the text column; in a conditional run the target's and the
-// context's.
-func (f *footer) textLeaves(o score.Options) ([]*leaf, error) {
-	names := []string{o.TextColumn}
-	if o.Conditional() {
-		names = []string{o.TargetColumn, o.ContextColumn}
-	}
-	var leaves []*leaf
-	for _, name := range names {
-		l, err := f.textLeaf(name)
-		if err != nil {
-			return nil, err
-		}
-		leaves = append(leaves, l)
-	}
-	return leaves, nil
-}
-
-// idsColumn is a column of lists of token ids.
-type idsColumn struct {
-	leaf     *leaf
-	listDef  uint8 // definition level of a list that is there, empty or not
-	unsigned bool
-}
-
-func (f *footer) idsLeaf(name string) (*idsColumn, error) {
-	e, err := f.field(name)
-	if err != nil {
-		return nil, err
-	}
-	bad := func() (*idsColumn, error) {
-		return nil, f.columnErr("ids column %q is of type %s, it must be a list of int32 or int64", name, e.typeName(0))
-	}
-	el := e.listElement()
-	if el == nil || el.leaf == nil || el.leaf.maxRep != 1 || (el.leaf.kind != parquet.Int32 && el.leaf.kind != parquet.Int64) {
-		return bad()
-	}
-	c := &idsColumn{leaf: el.leaf, listDef: e.maxDef}
-	if e.repeated() { // its own level is its elements'
-		c.listDef--
-	}
-	switch v := el.se.LogicalType.Value.(type) {
-	case nil:
-		if el.se.ConvertedType.Valid {
-			switch el.se.ConvertedType.V {
-			case deprecated.Uint8, deprecated.Uint16, deprecated.Uint32, deprecated.Uint64:
-				c.unsigned = true
-			case deprecated.Int8, deprecated.Int16, deprecated.Int32, deprecated.Int64:
-			default:
-				return bad()
-			}
-		}
-	case *format.IntType:
-		c.unsigned = !v.IsSigned
-	default:
-		return bad()
-	}
-	return c, nil
-}
-
-// keptElements are the columns that keep names: nil is "id, if it is there",
-// ["*"] is all. own are the output's own columns, which they must not clash with.
-func (f *footer) keptElements(keep, own []string) ([]*element, error) {
-	clash := func(name string) bool {
-		for _, o := range own {
-			if o == name {
-				return true
-			}
-		}
-		return false
-	}
-	switch {
-	case keep == nil:
-		if !f.has("id") {
-			return nil, nil
-		}
-		keep = []string{"id"}
-	case len(keep) == 1 && keep[0] == "*":
-		keep = nil
-		for _, c := range f.schema.children {
-			if clash(c.se.Name) {
-				return nil, f.columnErr("all columns are to be kept, but the output has a column %q of its own: name the columns to keep", c.se.Name)
-			}
-			keep = append(keep, c.se.Name)
-		}
-	}
-	var kept []*element
-	for _, name := range keep {
-		if clash(name) {
-			return nil, f.columnErr("column %q can't be kept: the output has one of that name", name)
-		}
-		e, err := f.top(name)
-		if err != nil {
-			return nil, err
-		}
-		kept = append(kept, e)
-	}
-	return kept, nil
-}
-
 // appendLeaves lists the leaves below e, in order.
 func (e *element) appendLeaves(l []*leaf) []*leaf {
 	if e.leaf != nil {
@@ -414,4 +288,58 @@ func (e *element) appendLeaves(l []*leaf) []*leaf {
 		l = c.appendLeaves(l)
 	}
 	return l
+}
+
+// name is the element's own.
+func (e *element) name() string { return e.se.Name }
+
+// isText tells whether a column holds strings, JSON or bytes that nothing is said of.
+func (e *element) isText() bool {
+	if e.leaf == nil || e.maxRep > 0 || e.leaf.kind != parquet.ByteArray {
+		return false
+	}
+	switch e.se.LogicalType.Value.(type) {
+	case *format.StringType, *format.JsonType:
+		return true
+	case nil:
+		ct := e.se.ConvertedType
+		return !ct.Valid || ct.V == deprecated.UTF8 || ct.V == deprecated.Json
+	}
+	return false
+}
+
+// isInteger tells whether values are integers of 32 or 64 bits, and whether they
+// are unsigned.
+func (e *element) isInteger() (unsigned, ok bool) {
+	if e.leaf == nil || e.leaf.kind != parquet.Int32 && e.leaf.kind != parquet.Int64 {
+		return false, false
+	}
+	switch v := e.se.LogicalType.Value.(type) {
+	case nil:
+		if !e.se.ConvertedType.Valid {
+			return false, true
+		}
+		switch e.se.ConvertedType.V {
+		case deprecated.Uint8, deprecated.Uint16, deprecated.Uint32, deprecated.Uint64:
+			return true, true
+		case deprecated.Int8, deprecated.Int16, deprecated.Int32, deprecated.Int64:
+			return false, true
+		}
+	case *format.IntType:
+		return !v.IsSigned, true
+	}
+	return false, false
+}
+
+// newElement is an optional column of plain values, and of text if they are bytes.
+func newElement(name string, kind parquet.Kind) *element {
+	e := &element{maxDef: 1, leaf: &leaf{path: name, kind: kind, maxDef: 1}}
+	e.se.Name = name
+	e.se.Type.Set(format.Type(kind))
+	e.se.RepetitionType.Set(format.Optional)
+	if kind == parquet.ByteArray {
+		e.se.LogicalType.Value = &format.StringType{}
+		e.se.ConvertedType.Set(deprecated.UTF8)
+	}
+	return e
 }

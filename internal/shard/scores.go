@@ -11,6 +11,7 @@ import (
 	"github.com/parquet-go/parquet-go"
 
 	"surprisal/internal/score"
+	"surprisal/internal/store"
 )
 
 // scoreColumn is a column that ReadScores reads and how.
@@ -36,10 +37,11 @@ var scoreColumns = []scoreColumn{
 
 // conditional tells whether a score file is of a conditional run. A kept column
 // may have a name of its columns; kept ones come before.
-func (f *footer) conditional() bool {
-	for i, c := range f.schema.children {
-		if c.se.Name == "error" {
-			return i+1 < len(f.schema.children) && f.schema.children[i+1].se.Name == contextColumn.name
+func conditional(f *footer) bool {
+	columns := f.columns()
+	for i, c := range columns {
+		if c.name() == "error" {
+			return i+1 < len(columns) && columns[i+1].name() == contextColumn.name
 		}
 	}
 	return false
@@ -59,12 +61,12 @@ func ReadScores(ctx context.Context, path string, do func(score.Score) error) er
 }
 
 func readScores(ctx context.Context, path string, do func(score.Score) error) error {
-	f, err := openSource(ctx, path)
+	f, err := store.OpenFile(ctx, path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	c, err := inspect(f, f.Size)
+	c, err := InspectFile(f, f.Size)
 	if err != nil {
 		return err
 	}
@@ -73,7 +75,7 @@ func readScores(ctx context.Context, path string, do func(score.Score) error) er
 		return err
 	}
 	read := scoreColumns
-	if foot.conditional() {
+	if conditional(foot) {
 		read = append(slices.Clone(read), contextColumn)
 	}
 	var leaves []*leaf
@@ -87,7 +89,7 @@ func readScores(ctx context.Context, path string, do func(score.Score) error) er
 		}
 		leaves = append(leaves, e.leaf)
 	}
-	chunks, done := f.chunks(ctx, foot, leaves, 0, c.Last-c.First)
+	chunks, done := foot.readAhead(ctx, f, leaves, 0, c.Last-c.First)
 	defer done()
 	cols := make([]*column, len(leaves))
 	for i, l := range leaves {
@@ -117,4 +119,17 @@ func readScores(ctx context.Context, path string, do func(score.Score) error) er
 		}
 	}
 	return nil
+}
+
+// ownColumns are the names of a score file's own columns, in its order.
+func ownColumns(f *footer) []string {
+	var own []string
+	conditional := conditional(f)
+	for _, e := range f.columns() {
+		name := e.name()
+		if slices.Contains(score.OutputColumns, name) || conditional && slices.Contains(score.ConditionalColumns, name) {
+			own = append(own, name)
+		}
+	}
+	return own
 }

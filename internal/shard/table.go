@@ -6,76 +6,61 @@ import (
 	"fmt"
 	"io"
 	"slices"
-
-	"surprisal/internal/score"
 )
 
 // Table is a parquet file opened to have single columns read (Scalar) or rows
 // copied (Copy), until its context ends. Its columns may be read by several
 // goroutines at once.
 type Table struct {
-	path  string
-	file  io.ReaderAt
-	size  int64
-	check func() error // tells whether the file is still what was opened
-	done  func() error
-	foot  *footer
+	path string
+	file File // nil once it is closed
+	foot *footer
 }
 
-// OpenInput opens an input that was planned; the error wraps ErrInputChanged
-// when it is another file by now.
-func OpenInput(ctx context.Context, in score.Input) (*Table, error) {
-	if isLines(in.Rel) {
-		return nil, fmt.Errorf("open %s: JSON lines are no table", in.Path)
-	}
-	f, err := openInput(ctx, in)
+// File is what a Table reads.
+type File interface {
+	io.ReaderAt
+	// Unchanged is an error when the file is no longer what was opened.
+	Unchanged() error
+	Close() error
+}
+
+// OpenTable reads the footer of a file of the given name, for messages, and size.
+// The table has the file closed; if that fails, it is closed.
+func OpenTable(name string, file File, size int64) (*Table, error) {
+	t := &Table{path: name, file: file}
+	err := recovered(func() (err error) {
+		t.foot, err = readFooter(file, size)
+		return err
+	})
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", in.Path, err)
+		return nil, fmt.Errorf("open %s: %w", name, errors.Join(err, file.Close()))
 	}
-	return f.table(in.Path)
+	return t, nil
 }
 
-// Borders stands for an input without row groups where its score files are copied
-// (Copy.ScoresOnly): it has theirs, and no columns. It need not be closed.
-func Borders(in score.Input, scores []ScoreRange) *Table {
-	foot := &footer{schema: &element{}}
-	foot.schema.se.Name = "schema"
-	for _, s := range scores {
+// Borders stands for an input without row groups where files beside it are copied
+// (Copy.BesideOnly): it has theirs, and no columns. It need not be closed.
+func Borders(path string, beside []Range) *Table {
+	foot := newFooter(nil, 0)
+	for _, s := range beside {
 		for _, g := range s.Table.foot.groups {
 			foot.groups = append(foot.groups, rowGroup{first: s.First + g.first, rows: g.rows})
 		}
 		foot.rows += s.Table.foot.rows
 	}
-	return &Table{path: in.Path, foot: foot}
+	return &Table{path: path, foot: foot}
 }
 
-// OpenScores opens a score file.
-func OpenScores(ctx context.Context, name string) (*Table, error) {
-	f, err := openSource(ctx, name)
-	if err != nil {
-		return nil, fmt.Errorf("open scores %s: %w", name, err)
-	}
-	return f.table(name)
-}
+// Path is the file's name.
+func (t *Table) Path() string { return t.path }
 
-func (s source) table(name string) (*Table, error) {
-	t := &Table{path: name, file: s.ReaderAt, size: s.Size, check: s.Unchanged, done: s.Close}
-	if err := t.readFooter(); err != nil {
-		return nil, fmt.Errorf("open %s: %w", name, err)
-	}
-	return t, nil
-}
+// Footer is what the file says of itself.
+func (t *Table) Footer() *footer { return t.foot }
 
-// readFooter reads the footer and closes the file when that fails.
-func (t *Table) readFooter() error {
-	err := recovered(func() (err error) {
-		t.foot, err = readFooter(t.file, t.size)
-		return err
-	})
-	if err != nil {
-		err = errors.Join(err, t.done())
-	}
-	return err
+// Column starts to read a column at a row.
+func (t *Table) Column(ctx context.Context, l *leaf, row int64) *column {
+	return newColumn(ctx, t.file, t.foot, l, row)
 }
 
 // Rows is the number of rows.
@@ -102,8 +87,9 @@ func (t *Table) Close() error {
 	if t.file == nil {
 		return nil
 	}
+	f := t.file
 	t.file = nil
-	return errors.Join(t.check(), t.done())
+	return errors.Join(f.Unchanged(), f.Close())
 }
 
 // Kind is what the values of a scalar column are.
@@ -128,6 +114,11 @@ type Values struct {
 	Floats []float64
 	Texts  [][]byte
 	text   []byte
+}
+
+// Reset empties v for values of a kind.
+func (v *Values) Reset(kind Kind) {
+	*v = Values{Kind: kind, Null: v.Null[:0], Ints: v.Ints[:0], Floats: v.Floats[:0], Texts: v.Texts[:0], text: v.text[:0]}
 }
 
 // Len is the number of values.
@@ -167,7 +158,7 @@ const maxBatchText = 1 << 30
 // Read reads the next n values, fewer where the rows end; io.EOF past the last.
 // Texts that are more than 1 GiB together are ErrColumn.
 func (s *Scalar) Read(v *Values, n int) error {
-	*v = Values{Kind: s.kind, Null: v.Null[:0], Ints: v.Ints[:0], Floats: v.Floats[:0], Texts: v.Texts[:0], text: v.text[:0]}
+	v.Reset(s.kind)
 	s.ends = s.ends[:0]
 	err := recovered(func() error { return s.read(v, n) })
 	if err == io.EOF {

@@ -12,6 +12,7 @@ import (
 
 	"surprisal/internal/place"
 	"surprisal/internal/score"
+	"surprisal/internal/store"
 )
 
 // Verify reads all of a job's score file: that it is the job's, that every byte
@@ -37,12 +38,12 @@ func verify(ctx context.Context, path string, job score.Job, input bool) (Commit
 			return Committed{}, corruptf("it is not a regular file")
 		}
 	}
-	f, err := openSource(ctx, path)
+	f, err := store.OpenFile(ctx, path)
 	if err != nil {
 		return Committed{}, err
 	}
 	defer f.Close()
-	c, err := inspect(f, f.Size)
+	c, err := InspectFile(f, f.Size)
 	if err != nil {
 		if !errors.Is(err, ErrCorrupt) {
 			err = corruptf("%w", err) // parquet, but not what we write
@@ -203,8 +204,8 @@ func (v *verifier) keptOf(input bool) error {
 		own[name] = true
 	}
 	ours := map[string]*leaf{}
-	for _, e := range v.foot.schema.children {
-		if !own[e.se.Name] {
+	for _, e := range v.foot.columns() {
+		if !own[e.name()] {
 			for _, l := range e.appendLeaves(nil) {
 				ours[l.path] = l
 			}
@@ -225,7 +226,7 @@ func (v *verifier) keptOf(input bool) error {
 	if err != nil {
 		return fmt.Errorf("%w: input %s: %w", ErrInputChanged, v.job.Input.Path, err)
 	}
-	kept, err := foot.keptElements(v.job.Options.Keep, v.job.Options.Columns())
+	kept, err := keptElements(foot, v.job.Options.Keep, v.job.Options.Columns())
 	if err != nil {
 		return err
 	}
@@ -251,7 +252,7 @@ func (v *verifier) keptOf(input bool) error {
 
 // keptOfLines reads the job's lines beside ours, the kept columns by name.
 func (v *verifier) keptOfLines(ours map[string]*leaf) error {
-	r, err := openRange(v.ctx, v.job)
+	r, err := new(Opener).openRange(v.ctx, v.job)
 	if err != nil {
 		return fmt.Errorf("%w: input %s: %w", ErrInputChanged, v.job.Input.Path, err)
 	}
@@ -276,7 +277,7 @@ func (v *verifier) keptOfLines(ours map[string]*leaf) error {
 		for i, c := range cols {
 			same := false
 			if err := c.row(func(e entry) error {
-				have := toValue(c.leaf, e, i)
+				have := c.leaf.value(e, i)
 				same = have.DefinitionLevel() == want.Kept.values[i].DefinitionLevel() && parquet.Equal(have, want.Kept.values[i])
 				return nil
 			}); err != nil {

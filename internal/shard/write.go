@@ -31,12 +31,25 @@ type Metadata struct {
 	Program   string // version
 }
 
+// Place is where score files go: a folder, or a prefix in a bucket.
+type Place interface {
+	// Path is the place of a name below it.
+	Path(name string) string
+	// Temporary makes a file to write, which no reader of OUT sees.
+	Temporary(job score.Job) (f *os.File, temp string, err error)
+	// Publish closes the synced temporary and gives it its name, which it never
+	// takes from another file that can be read.
+	Publish(ctx context.Context, f *os.File, temp, name string, c Committed) (Committed, error)
+	Remove(temp string) error
+	Close() error
+}
+
 // Writer writes one job's score file. Its bytes are a function of the job, the
 // metadata and the rows alone.
 type Writer struct {
 	job  score.Job
 	meta Metadata
-	out  outPlace
+	out  Place
 	temp string // name under out
 	file *os.File
 	//lint:ignore SA1019 the generic one wants a Go type; columns are known at run time only
@@ -53,42 +66,24 @@ type Writer struct {
 	err    error
 }
 
-// Create starts the job's score file as a hidden temporary in the folder of its
-// name. The caller must Commit or Abort it; Abort after Commit does nothing.
-func Create(ctx context.Context, job score.Job, kept *Columns, meta Metadata) (*Writer, error) {
-	w, err := create(ctx, job, kept, meta)
-	if err != nil {
-		return nil, fmt.Errorf("create output %s: %w", job.Output, err)
-	}
-	return w, nil
-}
-
-func create(ctx context.Context, job score.Job, kept *Columns, meta Metadata) (*Writer, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	if err := job.Validate(); err != nil {
-		return nil, err
-	}
+// NewWriter starts the job's score file as a temporary of a place, which the writer
+// closes. The caller must Commit or Abort it; Abort after Commit does nothing.
+func NewWriter(place Place, job score.Job, kept *Columns, meta Metadata) (*Writer, error) {
 	if kept == nil {
 		kept = &Columns{}
 	}
 	root, err := outputSchema(kept, job.Options)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, place.Close())
 	}
 	w := &Writer{
-		job: job, meta: meta, keptN: len(kept.leaves), next: job.First, ids: -1, digest: newDigester(job.Options), whole: sha256.New(),
+		job: job, meta: meta, out: place, keptN: len(kept.leaves), next: job.First, ids: -1, digest: newDigester(job.Options), whole: sha256.New(),
 	}
 	if job.Options.PerToken {
 		w.ids = w.keptN + len(job.Options.Columns()) - 2
 	}
-	if w.out, err = openPlace(ctx, job.Out); err != nil {
-		return nil, err
-	}
-	if w.file, w.temp, err = w.out.temporary(job); err != nil {
-		w.out.close()
-		return nil, err
+	if w.file, w.temp, err = place.Temporary(job); err != nil {
+		return nil, errors.Join(err, place.Close())
 	}
 	err = recovered(func() error {
 		cfg, err := parquet.NewWriterConfig(
@@ -102,7 +97,7 @@ func create(ctx context.Context, job score.Job, kept *Columns, meta Metadata) (*
 		if err != nil {
 			return err
 		}
-		cfg.SkipPageBounds = root.exactPaths(nil)
+		cfg.SkipPageBounds = root.unordered()
 		w.pq = parquet.NewWriter(io.MultiWriter(w.file, w.whole), cfg) //nolint:staticcheck // see above
 		return nil
 	})
@@ -284,19 +279,19 @@ func (w *Writer) commit(ctx context.Context) (Committed, error) {
 	}
 	f := w.file
 	w.file = nil
-	return w.out.publish(ctx, f, w.temp, w.job.Output, c)
+	return w.out.Publish(ctx, f, w.temp, w.job.Output, c)
 }
 
 // seal writes the footer, syncs, and reads the footer back.
 func (w *Writer) seal() (Committed, error) {
 	c := Committed{
-		Path: w.out.path(w.job.Output), Job: w.job.ID, Run: w.job.Run, ConfigDigest: w.job.ConfigDigest,
+		Path: w.out.Path(w.job.Output), Job: w.job.ID, Run: w.job.Run, ConfigDigest: w.job.ConfigDigest,
 		Input: w.job.Input, First: w.job.First, Last: w.job.Last, Digest: w.digest.sum(), Totals: w.totals, Metadata: w.meta,
 		ModelDigest: w.job.Model.Digest, TokenizerDigest: w.job.Model.TokenizerDigest,
 	}
 	err := recovered(func() error {
 		for _, kv := range c.keyValues() {
-			w.pq.SetKeyValueMetadata(kv.key, kv.value)
+			w.pq.SetKeyValueMetadata(kv[0], kv[1])
 		}
 		w.pq.SetKeyValueMetadata(fileDigestKey, noDigest)
 		return w.pq.Close()
@@ -315,7 +310,7 @@ func (w *Writer) seal() (Committed, error) {
 	if err != nil {
 		return c, err
 	}
-	back, err := inspect(w.file, st.Size())
+	back, err := InspectFile(w.file, st.Size())
 	if err != nil {
 		return c, fmt.Errorf("what was written can't be read back: %w", err)
 	}
@@ -335,7 +330,7 @@ func (w *Writer) Abort() error {
 		errs = append(errs, w.file.Close())
 		w.file = nil
 	}
-	errs = append(errs, w.out.remove(w.temp), w.out.close())
+	errs = append(errs, w.out.Remove(w.temp), w.out.Close())
 	w.out, w.pq = nil, nil
 	return errors.Join(errs...)
 }

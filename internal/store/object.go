@@ -146,3 +146,21 @@ func (r readerAt) ReadAt(p []byte, off int64) (int, error) {
 	}
 	return int(n), nil
 }
+
+// File is an Object and what reads it.
+type File struct {
+	io.ReaderAt
+	*Object
+}
+
+// File gives the object with its Reader of ctx.
+func (o *Object) File(ctx context.Context) File { return File{o.Reader(ctx), o} }
+
+// OpenFile opens a file as it is now, to be read until ctx ends.
+func OpenFile(ctx context.Context, name string) (File, error) {
+	o, err := Open(ctx, name)
+	if err != nil {
+		return File{}, err
+	}
+	return o.File(ctx), nil
+}

@@ -4,11 +4,13 @@ import (
 	"sync"
 
 	"surprisal/internal/score"
+	"surprisal/internal/store"
 )
 
-// recentFooters are those of inputs that are not local: a file's jobs come one
-// after another, and a footer can have as many bytes as a tenth of a job's text.
-var recentFooters footerCache
+// Opener opens the rows of many jobs and keeps the footers of the inputs that are not
+// local: a file's jobs come one after another, and a footer can have as many bytes as
+// a tenth of a job's text. The zero value is ready; several goroutines may use one.
+type Opener struct{ footers footerCache }
 
 const (
 	keptFooters      = 4
@@ -16,7 +18,7 @@ const (
 )
 
 type footerCache struct {
-	sync.Mutex
+	mu      sync.Mutex
 	entries []cachedFooter // newest last
 }
 
@@ -25,11 +27,9 @@ type cachedFooter struct {
 	foot *footer // not changed by who reads it
 }
 
-func (f *footer) chunkCount() int { return len(f.groups) * len(f.leaves) }
-
 func (c *footerCache) get(in score.Input) *footer {
-	c.Lock()
-	defer c.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	for _, e := range c.entries {
 		if e.in == in {
 			return e.foot
@@ -39,30 +39,30 @@ func (c *footerCache) get(in score.Input) *footer {
 }
 
 func (c *footerCache) put(in score.Input, f *footer) {
-	c.Lock()
-	defer c.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.entries = append(c.entries, cachedFooter{in, f})
 	sum := 0
 	for _, e := range c.entries {
-		sum += e.foot.chunkCount()
+		sum += e.foot.chunks()
 	}
 	for len(c.entries) > keptFooters || len(c.entries) > 0 && sum > keptFooterChunks {
-		sum -= c.entries[0].foot.chunkCount()
+		sum -= c.entries[0].foot.chunks()
 		c.entries = append(c.entries[:0:0], c.entries[1:]...)
 	}
 }
 
 // footer reads an input's footer, or takes it from the job before.
-func (s source) footer(in score.Input, size int64) (*footer, error) {
-	if s.Object == nil || s.Local() {
+func (o *Opener) footer(s store.File, in score.Input, size int64) (*footer, error) {
+	if s.Local() {
 		return readFooter(s, size)
 	}
-	if f := recentFooters.get(in); f != nil {
+	if f := o.footers.get(in); f != nil {
 		return f, nil
 	}
 	f, err := readFooter(s, size)
 	if err == nil {
-		recentFooters.put(in, f)
+		o.footers.put(in, f)
 	}
 	return f, err
 }

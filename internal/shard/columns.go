@@ -1,0 +1,141 @@
+package shard
+
+import (
+	"unsafe"
+
+	"github.com/parquet-go/parquet-go"
+
+	"surprisal/internal/score"
+)
+
+// Kept are one row's values of the kept columns.
+type Kept struct {
+	values []parquet.Value // leaf by leaf, with levels
+	bytes  int             // that the values point to
+}
+
+// Size is about how much memory the values take, for who holds many rows.
+func (k Kept) Size() int { return len(k.values)*int(unsafe.Sizeof(parquet.Value{})) + k.bytes }
+
+// Columns are the kept columns' types, as the input has them.
+type Columns struct {
+	elements []*element
+	leaves   []*leaf
+	// arrow is the input's ARROW:schema, empty when it has none, and names are
+	// all of the input's top-level columns: Arrow's schema is in their order.
+	arrow string
+	names []string
+}
+
+func newColumns(foot *footer, o score.Options) (*Columns, error) {
+	c := &Columns{}
+	var err error
+	if c.elements, err = keptElements(foot, o.Keep, o.Columns()); err != nil {
+		return nil, err
+	}
+	for _, e := range c.elements {
+		c.leaves = e.appendLeaves(c.leaves)
+	}
+	c.arrow, _ = foot.lookup(arrowSchemaKey)
+	for _, e := range foot.columns() {
+		c.names = append(c.names, e.name())
+	}
+	return c, nil
+}
+
+// textLeaf finds the text column and checks that it holds text.
+func textLeaf(f *footer, name string) (*leaf, error) {
+	e, err := f.field(name)
+	if err != nil {
+		return nil, err
+	}
+	if !e.isText() {
+		return nil, f.columnErr("text column %q is of type %s, it must be a string or binary column", name, e.typeName(0))
+	}
+	return e.leaf, nil
+}
+
+// findTexts finds the text column; in a conditional run the target's and the
+// context's.
+func findTexts(f *footer, o score.Options) ([]*leaf, error) {
+	names := []string{o.TextColumn}
+	if o.Conditional() {
+		names = []string{o.TargetColumn, o.ContextColumn}
+	}
+	var leaves []*leaf
+	for _, name := range names {
+		l, err := textLeaf(f, name)
+		if err != nil {
+			return nil, err
+		}
+		leaves = append(leaves, l)
+	}
+	return leaves, nil
+}
+
+// idsColumn is a column of lists of token ids.
+type idsColumn struct {
+	leaf     *leaf
+	listDef  uint8 // definition level of a list that is there, empty or not
+	unsigned bool
+}
+
+func findIDs(f *footer, name string) (*idsColumn, error) {
+	e, err := f.field(name)
+	if err != nil {
+		return nil, err
+	}
+	el := e.listElement()
+	unsigned, ok := false, false
+	if el != nil {
+		unsigned, ok = el.isInteger()
+	}
+	if !ok || el.leaf.maxRep != 1 {
+		return nil, f.columnErr("ids column %q is of type %s, it must be a list of int32 or int64", name, e.typeName(0))
+	}
+	c := &idsColumn{leaf: el.leaf, listDef: e.maxDef, unsigned: unsigned}
+	if e.repeated() { // its own level is its elements'
+		c.listDef--
+	}
+	return c, nil
+}
+
+// keptElements are the columns that keep names: nil is "id, if it is there",
+// ["*"] is all. own are the output's own columns, which they must not clash with.
+func keptElements(f *footer, keep, own []string) ([]*element, error) {
+	clash := func(name string) bool {
+		for _, o := range own {
+			if o == name {
+				return true
+			}
+		}
+		return false
+	}
+	switch {
+	case keep == nil:
+		if !f.has("id") {
+			return nil, nil
+		}
+		keep = []string{"id"}
+	case len(keep) == 1 && keep[0] == "*":
+		keep = nil
+		for _, c := range f.columns() {
+			if clash(c.name()) {
+				return nil, f.columnErr("all columns are to be kept, but the output has a column %q of its own: name the columns to keep", c.name())
+			}
+			keep = append(keep, c.name())
+		}
+	}
+	var kept []*element
+	for _, name := range keep {
+		if clash(name) {
+			return nil, f.columnErr("column %q can't be kept: the output has one of that name", name)
+		}
+		e, err := f.top(name)
+		if err != nil {
+			return nil, err
+		}
+		kept = append(kept, e)
+	}
+	return kept, nil
+}

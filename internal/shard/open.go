@@ -1,0 +1,54 @@
+package shard
+
+import (
+	"context"
+	"fmt"
+
+	"surprisal/internal/score"
+	"surprisal/internal/store"
+)
+
+// OpenInput opens an input that was planned; the error wraps ErrInputChanged
+// when it is another file by now.
+func OpenInput(ctx context.Context, in score.Input) (*Table, error) {
+	if isLines(in.Rel) {
+		return nil, fmt.Errorf("open %s: JSON lines are no table", in.Path)
+	}
+	f, err := openInput(ctx, in)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", in.Path, err)
+	}
+	return OpenTable(in.Path, f, f.Size)
+}
+
+// OpenLines opens an input that was planned; the error wraps ErrInputChanged
+// when it is another file by now.
+func OpenLines(ctx context.Context, in score.Input) (*Lines, error) {
+	f, err := openInput(ctx, in)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", in.Path, err)
+	}
+	return NewLines(ctx, in, f), nil
+}
+
+// OpenScores opens a score file.
+func OpenScores(ctx context.Context, name string) (*Table, error) {
+	f, err := store.OpenFile(ctx, name)
+	if err != nil {
+		return nil, fmt.Errorf("open scores %s: %w", name, err)
+	}
+	return OpenTable(name, f, f.Size)
+}
+
+// OwnColumns are the names of the score files' own columns, in their order.
+func OwnColumns(scores []Range) []string {
+	if len(scores) == 0 {
+		return nil
+	}
+	return ownColumns(scores[0].Table.Footer())
+}
+
+// AddScores has a copy take the score files' own columns; there may be none.
+func AddScores(c *Copy, scores []Range) {
+	c.Beside, c.Columns, c.Arrow = scores, OwnColumns(scores), ownArrowSchema
+}
