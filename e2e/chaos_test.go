@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"surprisal/internal/failpoint"
-	"surprisal/internal/shard"
+	"surprisal/internal/shard/outdir"
 )
 
 // These tests kill and freeze real processes at named places, take their server,
@@ -170,7 +170,7 @@ func (f *field) wait(run string) {
 // they are old.
 func (f *field) sweep(out string) {
 	f.t.Helper()
-	_, err := shard.RemoveTemporaries(f.t.Context(), out, "", 0)
+	_, err := outdir.RemoveTemporaries(f.t.Context(), out, "", 0)
 	must(f.t, err)
 }
 

@@ -15,7 +15,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"surprisal/internal/score"
-	"surprisal/internal/shard"
+	"surprisal/internal/shard/outdir"
 )
 
 // letters are a run's dead letters by job, as `status --json` has them.
@@ -125,7 +125,7 @@ func listing(t *testing.T, dir string) string {
 // said of each.
 func forgeJobs(t *testing.T, s *natsServer, out, dir string) map[string]string {
 	t.Helper()
-	m, err := shard.ReadManifest(t.Context(), out)
+	m, err := outdir.ReadManifest(t.Context(), out)
 	if err != nil {
 		t.Fatal(err)
 	}

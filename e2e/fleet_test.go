@@ -22,7 +22,7 @@ import (
 	"surprisal/internal/jobs/embedded"
 	"surprisal/internal/jobs/record"
 	"surprisal/internal/score"
-	"surprisal/internal/shard"
+	"surprisal/internal/shard/outdir"
 )
 
 // fleet is a queue with runs and workers that are records only, written to a real
@@ -114,7 +114,7 @@ func (f *fleet) run(id string, created time.Time, files, perFile int, state reco
 		}
 		m.Files = append(m.Files, plan)
 	}
-	f.ok(shard.WriteManifest(ctx, m.Out, m))
+	f.ok(outdir.WriteManifest(ctx, m.Out, m))
 	f.ok(f.client.PutRun(ctx, record.NewRun(m)))
 	all := m.Jobs()
 	next := 0

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"surprisal/internal/score"
-	"surprisal/internal/shard"
+	"surprisal/internal/shard/outdir"
 )
 
 // TestKilledRunGoesOn kills the whole of `dispatcher run` at random moments, over
@@ -56,7 +56,7 @@ func TestKilledRunGoesOn(t *testing.T) {
 
 func countOutputs(t *testing.T, out string) (n int) {
 	t.Helper()
-	for _, err := range shard.ListOutputs(t.Context(), out) {
+	for _, err := range outdir.ListOutputs(t.Context(), out) {
 		if err == nil {
 			n++
 		}

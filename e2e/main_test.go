@@ -23,6 +23,7 @@ import (
 	"surprisal/internal/place"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
+	"surprisal/internal/shard/outdir"
 )
 
 const (
@@ -259,7 +260,7 @@ func scores(t *testing.T, out string) []scored {
 	t.Helper()
 	var all []scored
 	next := map[string]int64{}
-	for path, err := range shard.ListOutputs(t.Context(), out) {
+	for path, err := range outdir.ListOutputs(t.Context(), out) {
 		if err != nil {
 			t.Fatal(err)
 		}

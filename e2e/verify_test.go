@@ -20,6 +20,7 @@ import (
 
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
+	"surprisal/internal/shard/outdir"
 	"surprisal/internal/testkit/pythontest"
 )
 
@@ -283,7 +284,7 @@ func TestVerifyFindsAndMends(t *testing.T) {
 	verify(t, 0, calm)
 	want := contents(t, calm)
 	var files []string
-	for path, err := range shard.ListOutputs(t.Context(), calm) {
+	for path, err := range outdir.ListOutputs(t.Context(), calm) {
 		must(t, err)
 		rel, err := filepath.Rel(calm, path)
 		must(t, err)
@@ -366,7 +367,7 @@ func TestRescore(t *testing.T) {
 		t.Errorf("%+v", v.Rescored)
 	}
 	want := contents(t, out)
-	m, err := shard.ReadManifest(t.Context(), out)
+	m, err := outdir.ReadManifest(t.Context(), out)
 	must(t, err)
 	forge(t, m.Jobs()[1])
 	verify(t, 0, out) // nothing else can tell
@@ -393,7 +394,7 @@ func forge(t *testing.T, j score.Job) {
 	r, err := shard.OpenRange(t.Context(), j)
 	must(t, err)
 	defer r.Close()
-	w, err := shard.Create(t.Context(), j, r.Columns(), c.Metadata)
+	w, err := outdir.Create(t.Context(), j, r.Columns(), c.Metadata)
 	must(t, err)
 	for {
 		row, err := r.Next()
@@ -422,7 +423,7 @@ func TestVerifyQueuesAgain(t *testing.T) {
 	dispatcher(t, "wait", run).want(t, 0)
 	want := contents(t, out)
 	var files []string
-	for path, err := range shard.ListOutputs(t.Context(), out) {
+	for path, err := range outdir.ListOutputs(t.Context(), out) {
 		must(t, err)
 		files = append(files, path)
 	}

@@ -31,6 +31,19 @@ var layers = [][]string{
 	{"cmd/dispatcher", "cmd/worker", "internal/tools", "bench", "e2e"},
 }
 
+// rooms lists which other packages of its family a package may import. Families
+// without rows here are free inside.
+var rooms = map[string][]string{
+	"internal/shard":          {"internal/shard/pq", "internal/shard/jsonl"},
+	"internal/shard/pq":       {},
+	"internal/shard/jsonl":    {"internal/shard/pq"},
+	"internal/shard/discover": {"internal/shard/jsonl"},
+	"internal/shard/outdir":   {"internal/shard", "internal/shard/pq", "internal/shard/jsonl"},
+}
+
+// alone lists packages that import nothing of this module.
+var alone = []string{"internal/shard/pq"}
+
 // testkit is imported by tests and by testkitUsers alone.
 const testkit = "internal/testkit"
 
@@ -40,7 +53,7 @@ var testkitUsers = []string{testkit, "internal/tools", "bench", "e2e"}
 // end-to-end tests and checkrun use two themselves, so as not to trust the code under test.
 var owners = map[string][]string{
 	"github.com/nats-io/":            {"internal/jobs", "bench/queue", "e2e"},
-	"github.com/parquet-go/":         {"internal/shard", "internal/tools/checkrun", "internal/tools/gencorpus", "e2e"},
+	"github.com/parquet-go/":         {"internal/shard", "internal/testkit/shardtest", "internal/tools/checkrun", "internal/tools/gencorpus", "e2e"},
 	"github.com/daulet/tokenizers":   {"internal/model/tokenizer"},
 	"github.com/nlpodyssey/gopickle": {"internal/model"},
 	"gocloud.dev/":                   {"internal/store"},
@@ -134,6 +147,27 @@ func TestImportArrows(t *testing.T) {
 					continue
 				}
 				t.Errorf("%s imports %s, which is not below it", p.ImportPath, im)
+			}
+		}
+	}
+}
+
+// TestRooms holds the arrows inside families.
+func TestRooms(t *testing.T) {
+	for _, p := range goList(t, "CGO_ENABLED=1", "./...") {
+		room := strings.TrimPrefix(p.ImportPath, module+"/")
+		_, family := layerOf(p.ImportPath)
+		allowed, listed := rooms[room]
+		for _, im := range p.Imports {
+			if !within(im, module) {
+				continue
+			}
+			to := strings.TrimPrefix(im, module+"/")
+			if slices.Contains(alone, room) {
+				t.Errorf("%s imports %s: it is to import nothing of this module", room, to)
+			}
+			if _, f := layerOf(im); listed && f == family && !slices.Contains(allowed, to) {
+				t.Errorf("%s imports %s; of its family it may import %v", room, to, allowed)
 			}
 		}
 	}

@@ -26,6 +26,8 @@ import (
 
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
+	"surprisal/internal/shard/outdir"
+	"surprisal/internal/shard/pq"
 	"surprisal/internal/testkit/fakescores"
 )
 
@@ -155,11 +157,11 @@ func (b *bench) copyScores() error {
 	if err != nil {
 		return err
 	}
-	from, err := shard.ReadManifest(ctx, filepath.Dir(m.Out)+"/distinct-out")
+	from, err := outdir.ReadManifest(ctx, filepath.Dir(m.Out)+"/distinct-out")
 	if err != nil {
 		return err
 	}
-	to, err := shard.OpenDest(ctx, m.Out)
+	to, err := outdir.OpenDest(ctx, m.Out)
 	if err != nil {
 		return err
 	}
@@ -179,7 +181,7 @@ func (b *bench) copyScores() error {
 				if err != nil {
 					return err
 				}
-				err = to.CopyRows(ctx, j.Output, shard.Copy{
+				err = to.CopyRows(ctx, j.Output, pq.Copy{
 					In: t, Metadata: [][2]string{{"surprisal.job", j.ID}, {"surprisal.input.rel", j.Input.Rel}}, Slots: make(chan struct{}, 1),
 				})
 				if err := errors.Join(err, t.Close()); err != nil {

@@ -19,7 +19,7 @@ import (
 	"surprisal/internal/jobs/conn"
 	"surprisal/internal/jobs/record"
 	"surprisal/internal/monitor"
-	"surprisal/internal/shard"
+	"surprisal/internal/shard/outdir"
 )
 
 // step is what the dispatcher's process has done.
@@ -34,7 +34,7 @@ type step struct {
 // and prints what memory the dispatcher had.
 func memory(ctx context.Context, o options, conn conn.Config, _ *process) error {
 	m := manifest(filepath.Join(o.dir, "out"), o.jobs)
-	if err := shard.WriteManifest(ctx, m.Out, m); err != nil {
+	if err := outdir.WriteManifest(ctx, m.Out, m); err != nil {
 		return err
 	}
 	p, err := start(o, "dispatcher", 0, conn)
@@ -123,7 +123,7 @@ func dispatcher(ctx context.Context, o options) error {
 		return err
 	}
 	defer client.Close()
-	m, err := shard.ReadManifest(ctx, filepath.Join(o.dir, "out"))
+	m, err := outdir.ReadManifest(ctx, filepath.Join(o.dir, "out"))
 	if err != nil {
 		return err
 	}

@@ -11,7 +11,7 @@ import (
 	"surprisal/internal/curate"
 	"surprisal/internal/place"
 	"surprisal/internal/report"
-	"surprisal/internal/shard"
+	"surprisal/internal/shard/outdir"
 	"surprisal/internal/usage"
 )
 
@@ -85,11 +85,11 @@ func (a *app) report(w io.Writer, o reportOptions, out string) error {
 		return err
 	}
 	dir, name := place.Split(o.to)
-	if err := writeInto(a.Abort, dir, func(d *shard.Dest) error { return d.WriteFile(a.Abort, name, r.HTML) }); err != nil {
+	if err := writeInto(a.Abort, dir, func(d *outdir.Dest) error { return d.WriteFile(a.Abort, name, r.HTML) }); err != nil {
 		return err
 	}
 	if o.plots != "" {
-		err := writeInto(a.Abort, o.plots, func(d *shard.Dest) error {
+		err := writeInto(a.Abort, o.plots, func(d *outdir.Dest) error {
 			return r.Plots(func(name string, content func(io.Writer) error) error { return d.WriteFile(a.Abort, name, content) })
 		})
 		if err != nil {
@@ -104,8 +104,8 @@ func (a *app) report(w io.Writer, o reportOptions, out string) error {
 }
 
 // writeInto opens a folder for files that appear whole or not at all.
-func writeInto(ctx context.Context, dir string, do func(*shard.Dest) error) error {
-	d, err := shard.OpenDest(ctx, dir)
+func writeInto(ctx context.Context, dir string, do func(*outdir.Dest) error) error {
+	d, err := outdir.OpenDest(ctx, dir)
 	if err != nil {
 		return &usage.Error{Err: err}
 	}

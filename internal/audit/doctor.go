@@ -20,6 +20,7 @@ import (
 	"surprisal/internal/place"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
+	"surprisal/internal/shard/outdir"
 )
 
 // CheckState is what came of a check.
@@ -298,15 +299,15 @@ func (d *doctor) out(ctx context.Context) {
 		d.fail("out", remedy, err)
 		return
 	}
-	switch m, err := shard.VerifyManifest(ctx, out); {
+	switch m, err := outdir.VerifyManifest(ctx, out); {
 	case err == nil:
 		d.ok("out", "%s holds run %s", out, m.Run)
-	case errors.Is(err, shard.ErrManifestChanged), errors.Is(err, shard.ErrNoCopy):
+	case errors.Is(err, outdir.ErrManifestChanged), errors.Is(err, outdir.ErrNoCopy):
 		d.warn("out", "dispatcher verify --repair "+out, "%s", err)
 	case !errors.Is(err, fs.ErrNotExist):
 		d.fail("out", "restore the manifest from a backup, or name another --out", err)
 	}
-	h, err := shard.ProbeOut(ctx, out)
+	h, err := outdir.Probe(ctx, out)
 	if err != nil {
 		d.fail("out", remedy, err)
 		return

@@ -12,7 +12,7 @@ import (
 	"surprisal/internal/jobs"
 	"surprisal/internal/place"
 	"surprisal/internal/score"
-	"surprisal/internal/shard"
+	"surprisal/internal/shard/outdir"
 	"surprisal/internal/usage"
 )
 
@@ -69,7 +69,7 @@ func (req GarbageRequest) files(ctx context.Context, do func(Garbage) error) (ru
 	if err != nil {
 		return "", usage.Errorf("%s: %w", req.Out, err)
 	}
-	m, err := shard.ReadManifest(ctx, out)
+	m, err := outdir.ReadManifest(ctx, out)
 	if err != nil {
 		return "", usage.Errorf("%s is no run's output folder: %w", out, err)
 	}
@@ -86,21 +86,21 @@ func (req GarbageRequest) files(ctx context.Context, do func(Garbage) error) (ru
 	}
 	now := time.Now()
 	before = earlier(before, now.Add(-req.StaleAfter))
-	return m.Run, shard.List(ctx, out, func(e shard.Entry) error {
+	return m.Run, outdir.List(ctx, out, func(e outdir.Entry) error {
 		g := Garbage{Name: e.Path, Bytes: e.Size, Age: now.Sub(e.Modified).Seconds()}
 		switch {
-		case e.Kind == shard.EntryTemporary && e.Modified.Before(before):
+		case e.Kind == outdir.EntryTemporary && e.Modified.Before(before):
 			g.Kind, g.Why = "temporary", "no worker writes it any more"
 			if e.Run != m.Run && score.ValidRunID(e.Run) {
 				g.Why = "of run " + e.Run + ", which is not this folder's"
 			}
-		case e.Kind == shard.EntryQuarantined && req.Quarantine:
+		case e.Kind == outdir.EntryQuarantined && req.Quarantine:
 			g.Kind, g.Why = "quarantined", "moved aside by verify"
 		default:
 			return nil
 		}
 		if !req.DryRun {
-			if err := shard.Remove(ctx, out, e); err != nil {
+			if err := outdir.Remove(ctx, out, e); err != nil {
 				return err
 			}
 			g.Removed = true

@@ -15,6 +15,7 @@ import (
 	"surprisal/internal/place"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
+	"surprisal/internal/shard/outdir"
 	"surprisal/internal/usage"
 )
 
@@ -158,7 +159,7 @@ func (v *verification) scoreAgain(ctx context.Context, rows []shard.Row) ([]scor
 		return nil, fmt.Errorf("%d of %d jobs of the sample died: %s", len(sum.DeadJobs), sum.Jobs, sum.DeadJobs[0].Reason)
 	}
 	var fresh []score.Score
-	for path, err := range shard.ListOutputs(ctx, out) {
+	for path, err := range outdir.ListOutputs(ctx, out) {
 		if err != nil {
 			return nil, err
 		}

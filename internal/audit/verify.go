@@ -22,6 +22,8 @@ import (
 	"surprisal/internal/place"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
+	"surprisal/internal/shard/outdir"
+	"surprisal/internal/shard/pq"
 	"surprisal/internal/usage"
 )
 
@@ -155,14 +157,14 @@ func (v *verification) add(f Finding) {
 const sameCommand = "give the run's command again: it scores what is missing"
 
 func (v *verification) manifest(ctx context.Context, out string) error {
-	m, err := shard.VerifyManifest(ctx, out)
+	m, err := outdir.VerifyManifest(ctx, out)
 	f := Finding{Kind: FindManifest, File: score.ManifestName}
 	switch {
 	case err == nil:
-	case errors.Is(err, shard.ErrManifestChanged):
+	case errors.Is(err, outdir.ErrManifestChanged):
 		f.What, f.Remedy = err.Error(), "--repair restores it from its second copy"
 		v.add(f)
-	case errors.Is(err, shard.ErrNoCopy):
+	case errors.Is(err, outdir.ErrNoCopy):
 		f.What, f.Remedy = err.Error(), "--repair writes the copy again"
 		v.add(f)
 	case errors.Is(err, fs.ErrNotExist):
@@ -256,7 +258,7 @@ func (v *verification) file(ctx context.Context, j score.Job, input bool) error 
 	case errors.Is(err, shard.ErrConflict):
 		f.Kind, f.What, f.Remedy = FindForeign, unwrapped(err), aside
 		v.bad[j.Output] = true
-	case errors.Is(err, shard.ErrCorrupt), errors.Is(err, shard.ErrColumn):
+	case errors.Is(err, pq.ErrCorrupt), errors.Is(err, pq.ErrColumn):
 		f.Kind, f.What, f.Remedy = FindDamaged, unwrapped(err), aside
 		v.bad[j.Output] = true
 	default:
@@ -281,20 +283,20 @@ func (v *verification) strays(ctx context.Context) error {
 		planned[j.Output], ids[j.ID] = true, j.Output
 	}
 	before := time.Now().Add(-v.req.StaleAfter)
-	return shard.List(ctx, v.v.Out, func(e shard.Entry) error {
+	return outdir.List(ctx, v.v.Out, func(e outdir.Entry) error {
 		switch {
-		case e.Kind == shard.EntryTemporary && (e.Modified.Before(before) || v.v.Verified == v.v.Jobs):
+		case e.Kind == outdir.EntryTemporary && (e.Modified.Before(before) || v.v.Verified == v.v.Jobs):
 			v.add(Finding{
 				Kind: FindTemporary, File: e.Rel, What: "what a worker left that is gone",
 				Remedy: "--repair or dispatcher gc removes it",
 			})
-		case e.Kind == shard.EntryParquet:
+		case e.Kind == outdir.EntryParquet:
 			v.add(Finding{
 				Kind: FindForeign, File: e.Rel, What: "a parquet file that no job of the run made: readers of the folder take it for scores",
 				Remedy: "move it elsewhere; --repair moves it aside",
 			})
 			v.bad[e.Rel] = true
-		case e.Kind == shard.EntryScores && !planned[e.Rel]:
+		case e.Kind == outdir.EntryScores && !planned[e.Rel]:
 			f := Finding{
 				Kind: FindForeign, File: e.Rel, What: "a score file that is not of this run",
 				Remedy: "move it elsewhere; --repair moves it aside",
@@ -329,7 +331,7 @@ func (v *verification) totals() *dispatch.Summary {
 
 // success holds _SUCCESS to what was found.
 func (v *verification) success(ctx context.Context) error {
-	have, err := shard.ReadSuccess(ctx, v.v.Out)
+	have, err := outdir.ReadSuccess(ctx, v.v.Out)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("read %s: %w", score.SuccessName, err)
 	}
@@ -370,7 +372,7 @@ func (v *verification) repair(ctx context.Context) error {
 		f := &v.v.Findings[i]
 		switch f.Kind {
 		case FindManifest:
-			if err := shard.RestoreManifest(ctx, v.v.Out); err != nil {
+			if err := outdir.RestoreManifest(ctx, v.v.Out); err != nil {
 				return err
 			}
 			f.Mended = "restored"
@@ -380,7 +382,7 @@ func (v *verification) repair(ctx context.Context) error {
 			if !v.bad[f.File] {
 				continue // moved already
 			}
-			to, err := shard.Quarantine(ctx, v.v.Out, f.File)
+			to, err := outdir.Quarantine(ctx, v.v.Out, f.File)
 			if err != nil {
 				return err
 			}
@@ -392,7 +394,7 @@ func (v *verification) repair(ctx context.Context) error {
 				delete(v.good, f.Job)
 			}
 		case FindTemporary:
-			if err := shard.Remove(ctx, v.v.Out, shard.Entry{Kind: shard.EntryTemporary, Path: f.File, Rel: f.File}); err != nil {
+			if err := outdir.Remove(ctx, v.v.Out, outdir.Entry{Kind: outdir.EntryTemporary, Path: f.File, Rel: f.File}); err != nil {
 				return err
 			}
 			f.Mended = "removed"

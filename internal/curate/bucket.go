@@ -7,7 +7,7 @@ import (
 
 	"surprisal/internal/curate/where"
 	"surprisal/internal/quantile"
-	"surprisal/internal/shard"
+	"surprisal/internal/shard/pq"
 	"surprisal/internal/usage"
 )
 
@@ -118,19 +118,19 @@ func (c *Corpus) Bucket(ctx context.Context, o BucketOptions) (*Bucketed, error)
 }
 
 // bucketRows gives each bucket's rows of a file, and last those in none.
-func (c *Corpus) bucketRows(ctx context.Context, f *File, g *groups, names []string, kinds map[string]shard.Kind, thresholds [][]float64) ([]*shard.Bitmap, []Count, error) {
-	rows := []*shard.Bitmap{{}, {}, {}, {}}
+func (c *Corpus) bucketRows(ctx context.Context, f *File, g *groups, names []string, kinds map[string]pq.Kind, thresholds [][]float64) ([]*pq.Bitmap, []Count, error) {
+	rows := []*pq.Bitmap{{}, {}, {}, {}}
 	counts := make([]Count, len(rows))
 	r := g.grouper()
 	pplAt, tokensAt := indexOf(names, "perplexity"), indexOf(names, "n_tokens")
-	err := c.Scan(ctx, f, names, kinds, func(first int64, n int, v []*shard.Values) error {
+	err := c.Scan(ctx, f, names, kinds, func(first int64, n int, v []*pq.Values) error {
 		group, err := r.rows(n, v[:len(g.by)])
 		if err != nil {
 			return err
 		}
 		ppl, tokens := v[pplAt], v[tokensAt]
-		if ppl.Kind != shard.Float {
-			return fmt.Errorf("scores of %s: %w: perplexity is of type %s", f.Input.Path, shard.ErrCorrupt, ppl.Kind)
+		if ppl.Kind != pq.Float {
+			return fmt.Errorf("scores of %s: %w: perplexity is of type %s", f.Input.Path, pq.ErrCorrupt, ppl.Kind)
 		}
 		for i := range n {
 			b := len(Buckets)

@@ -12,6 +12,9 @@ import (
 	"surprisal/internal/place"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
+	"surprisal/internal/shard/jsonl"
+	"surprisal/internal/shard/outdir"
+	"surprisal/internal/shard/pq"
 	"surprisal/internal/usage"
 )
 
@@ -48,7 +51,7 @@ func Open(ctx context.Context, out string, partial bool) (*Corpus, error) {
 	if err != nil {
 		return nil, usage.Errorf("%w", err) // out may hold a secret
 	}
-	m, err := shard.ReadManifest(ctx, dir)
+	m, err := outdir.ReadManifest(ctx, dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, usage.Errorf("%s has no %s: name a folder that dispatcher run or submit wrote scores to", out, score.ManifestName)
 	}
@@ -91,9 +94,9 @@ func Open(ctx context.Context, out string, partial bool) (*Corpus, error) {
 
 // opened is one file's tables. Of input and lines, one is set if either is.
 type opened struct {
-	input  *shard.Table // of parquet
-	lines  *shard.Lines // of JSON lines
-	scores []shard.ScoreRange
+	input  *pq.Table   // of parquet
+	lines  *jsonl.File // of JSON lines
+	scores []pq.Range
 }
 
 // open opens a file; input tells whether the input itself is needed.
@@ -115,16 +118,16 @@ func (c *Corpus) open(ctx context.Context, f *File, input bool) (o *opened, err 
 		if err != nil {
 			return o, err
 		}
-		o.scores = append(o.scores, shard.ScoreRange{Table: t, First: r.First, Last: r.Last})
+		o.scores = append(o.scores, pq.Range{Table: t, First: r.First, Last: r.Last})
 		if t.Rows() != r.Last-r.First+1 {
-			return o, fmt.Errorf("%s: %w: %d rows for rows %d to %d", r.Path, shard.ErrCorrupt, t.Rows(), r.First, r.Last)
+			return o, fmt.Errorf("%s: %w: %d rows for rows %d to %d", r.Path, pq.ErrCorrupt, t.Rows(), r.First, r.Last)
 		}
 	}
 	return o, nil
 }
 
 func (o *opened) openInput(ctx context.Context, f *File) (err error) {
-	if shard.IsLines(f.Input) {
+	if jsonl.Is(f.Input.Rel) {
 		o.lines, err = shard.OpenLines(ctx, f.Input)
 	} else {
 		o.input, err = shard.OpenInput(ctx, f.Input)
@@ -156,8 +159,8 @@ func (o *opened) close() error {
 
 // Kinds finds columns in the first file: those of the score files first, then
 // the input's. A column that isn't there, or can't be used, is a UsageError.
-func (c *Corpus) Kinds(ctx context.Context, names []string) (map[string]shard.Kind, error) {
-	kinds := map[string]shard.Kind{}
+func (c *Corpus) Kinds(ctx context.Context, names []string) (map[string]pq.Kind, error) {
+	kinds := map[string]pq.Kind{}
 	for i := range c.Files {
 		f := &c.Files[i]
 		if len(f.Scores) == 0 {
@@ -175,21 +178,21 @@ func (c *Corpus) Kinds(ctx context.Context, names []string) (map[string]shard.Ki
 				return nil, errors.Join(columnError(o, name, err), o.close())
 			}
 			if kind == 0 { // only nulls, at first
-				kind = shard.Text
+				kind = pq.Text
 			}
 			kinds[name] = kind
 		}
 		return kinds, o.close()
 	}
 	for _, name := range names { // there is nothing to read
-		kinds[name] = shard.Float
+		kinds[name] = pq.Float
 	}
 	return kinds, nil
 }
 
 // kind is a column's, of the first score file or of the input, which is opened when
 // the scores don't have it; 0 where it has only nulls as far as that is known.
-func (o *opened) kind(ctx context.Context, f *File, name string) (shard.Kind, error) {
+func (o *opened) kind(ctx context.Context, f *File, name string) (pq.Kind, error) {
 	from := o.scores[0].Table
 	if !from.Has(name) {
 		if !o.hasInput() {
@@ -200,7 +203,7 @@ func (o *opened) kind(ctx context.Context, f *File, name string) (shard.Kind, er
 		if o.lines != nil {
 			kind, known, err := o.lines.Kind(name)
 			if err == nil && !known {
-				err = shard.ErrColumn
+				err = pq.ErrColumn
 			}
 			return kind, err
 		}
@@ -215,7 +218,7 @@ func (o *opened) kind(ctx context.Context, f *File, name string) (shard.Kind, er
 
 // columnError is one line for a person's mistake.
 func columnError(o *opened, name string, err error) error {
-	if !errors.Is(err, shard.ErrColumn) {
+	if !errors.Is(err, pq.ErrColumn) {
 		return err
 	}
 	describe := ""

@@ -16,7 +16,8 @@ import (
 
 	"surprisal/internal/place"
 	"surprisal/internal/score"
-	"surprisal/internal/shard"
+	"surprisal/internal/shard/jsonl"
+	"surprisal/internal/shard/outdir"
 	"surprisal/internal/usage"
 )
 
@@ -66,7 +67,7 @@ func (r Request) digest() string {
 
 // destination is a DEST at work.
 type destination struct {
-	*shard.Dest
+	*outdir.Dest
 	req    Request
 	digest string
 	slots  chan struct{}
@@ -139,7 +140,7 @@ func (c *Corpus) openDest(ctx context.Context, dest string, req Request) (*desti
 	if err != nil {
 		return nil, err
 	}
-	d, err := shard.OpenDest(ctx, dir)
+	d, err := outdir.OpenDest(ctx, dir)
 	if err != nil {
 		return nil, usage.Errorf("--to %s: %w", dest, err)
 	}
@@ -147,7 +148,7 @@ func (c *Corpus) openDest(ctx context.Context, dest string, req Request) (*desti
 	if err := to.claim(ctx, dest); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
-	if _, err := shard.RemoveTemporaries(ctx, dir, "copy", staleAfter); err != nil {
+	if _, err := outdir.RemoveTemporaries(ctx, dir, "copy", staleAfter); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
 	return to, nil
@@ -219,7 +220,7 @@ func (d *destination) finish(ctx context.Context, v any) error {
 
 // has tells whether an earlier attempt of the same request wrote a copy of a file.
 func (d *destination) has(ctx context.Context, f *File, name string) bool {
-	if shard.IsLines(f.Input) {
+	if jsonl.Is(f.Input.Rel) {
 		return d.hasLines(ctx, name)
 	}
 	return d.hasParquet(ctx, name)

@@ -12,6 +12,9 @@ import (
 	"surprisal/internal/quantile"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
+	"surprisal/internal/shard/jsonl"
+	"surprisal/internal/shard/outdir"
+	"surprisal/internal/shard/pq"
 	"surprisal/internal/usage"
 )
 
@@ -108,7 +111,7 @@ func (c *Corpus) readScore(ctx context.Context, d *Document, at *Range) (err err
 	}
 	defer func() { err = errors.Join(err, o.close()) }()
 	s := o.scores[0]
-	var v shard.Values
+	var v pq.Values
 	read := func(name string) error {
 		col, err := s.Table.Scalar(ctx, name, d.Row-s.First)
 		if err != nil {
@@ -127,12 +130,12 @@ func (c *Corpus) readScore(ctx context.Context, d *Document, at *Range) (err err
 		"n_bytes":   func() { d.Score.Bytes = firstInt(&v) },
 		"truncated": func() { d.Score.Truncated = firstInt(&v) != 0 },
 		"sum_nll": func() {
-			if v.Kind == shard.Float {
+			if v.Kind == pq.Float {
 				d.Score.SumNLL = v.Floats[0]
 			}
 		},
 		"error": func() {
-			if v.Kind == shard.Text {
+			if v.Kind == pq.Text {
 				d.Score.Error = string(v.Texts[0])
 			}
 		},
@@ -145,15 +148,15 @@ func (c *Corpus) readScore(ctx context.Context, d *Document, at *Range) (err err
 		}
 	}
 	if s.Table.Has("id") {
-		if err := read("id"); err == nil && v.Kind == shard.Text && !v.Null[0] {
+		if err := read("id"); err == nil && v.Kind == pq.Text && !v.Null[0] {
 			d.ID = string(v.Texts[0])
 		}
 	}
-	d.Score.TokenIDs, d.Score.TokenNLL, err = s.Table.TokenScores(ctx, d.Row-s.First)
+	d.Score.TokenIDs, d.Score.TokenNLL, err = shard.TokenScores(ctx, s.Table, d.Row-s.First)
 	return err
 }
 
-func firstInt(v *shard.Values) int64 {
+func firstInt(v *pq.Values) int64 {
 	if len(v.Ints) == 0 {
 		return 0
 	}
@@ -163,22 +166,22 @@ func firstInt(v *shard.Values) int64 {
 // CopyOf writes rows of the input to a file in dir, with all columns, as the kind
 // of file that it is, and gives its name, which begins with name.
 func (c *Corpus) CopyOf(ctx context.Context, f *File, rows []int64, dir, name string) (string, error) {
-	set := &shard.Bitmap{}
+	set := &pq.Bitmap{}
 	for _, r := range rows {
 		set.Set(r)
 	}
-	d, err := shard.OpenDest(ctx, dir)
+	d, err := outdir.OpenDest(ctx, dir)
 	if err != nil {
 		return "", err
 	}
 	o := &opened{}
 	if err = o.openInput(ctx, f); err == nil {
 		if o.lines != nil {
-			name += shard.LinesSuffix(f.Input.Rel)
-			err = d.CopyLines(ctx, name, f.Rows, shard.LineCopy{In: o.lines, Rows: set})
+			name += jsonl.Suffix(f.Input.Rel)
+			err = d.CopyLines(ctx, name, f.Rows, jsonl.Copy{In: o.lines, Rows: set})
 		} else {
 			name += ".parquet"
-			err = d.CopyRows(ctx, name, shard.Copy{In: o.input, Rows: set, Slots: make(chan struct{}, 1)})
+			err = d.CopyRows(ctx, name, pq.Copy{In: o.input, Rows: set, Slots: make(chan struct{}, 1)})
 		}
 		err = errors.Join(err, o.close())
 	}

@@ -10,7 +10,8 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"surprisal/internal/shard"
+	"surprisal/internal/shard/jsonl"
+	"surprisal/internal/shard/pq"
 )
 
 // span is [start, end, score]: of the characters of a text, as Python counts them.
@@ -26,7 +27,7 @@ type dolmaLine struct {
 // line up with documents. A row without a score has no spans.
 func (c *Corpus) dolma(ctx context.Context, dest *destination, f *File) error {
 	name := f.Input.Rel
-	if !shard.IsLines(f.Input) {
+	if !jsonl.Is(f.Input.Rel) {
 		name = strings.TrimSuffix(name, ".parquet") + ".jsonl.gz"
 	}
 	if dest.hasLines(ctx, name) {
@@ -43,19 +44,19 @@ func (c *Corpus) dolmaLines(ctx context.Context, f *File, w io.Writer) error {
 	prefix := "surprisal__" + attributeName(c.Manifest.Model.Name) + "__"
 	enc := json.NewEncoder(w)
 	enc.SetEscapeHTML(false)
-	return c.Scan(ctx, f, names, map[string]shard.Kind{"perplexity": shard.Float, "bits_per_byte": shard.Float}, func(first int64, n int, v []*shard.Values) error {
+	return c.Scan(ctx, f, names, map[string]pq.Kind{"perplexity": pq.Float, "bits_per_byte": pq.Float}, func(first int64, n int, v []*pq.Values) error {
 		for i := range n {
 			line := dolmaLine{ID: fmt.Sprintf("%s:%d", f.Input.Rel, first+int64(i)), Attributes: map[string][]span{}}
 			if len(v) > 3 && !v[3].Null[i] {
 				line.ID = scalarText(v[3], i)
 			}
 			length := 0
-			if v[0].Kind == shard.Text {
+			if v[0].Kind == pq.Text {
 				length = utf8.RuneCount(v[0].Texts[i])
 			}
 			for k := 1; k <= 2; k++ {
 				spans := []span{}
-				if x := v[k]; !x.Null[i] && x.Kind == shard.Float && !math.IsNaN(x.Floats[i]) {
+				if x := v[k]; !x.Null[i] && x.Kind == pq.Float && !math.IsNaN(x.Floats[i]) {
 					spans = append(spans, span{0, length, min(x.Floats[i], math.MaxFloat64)})
 				}
 				line.Attributes[prefix+names[k]] = spans
@@ -82,11 +83,11 @@ func attributeName(s string) string {
 	return s
 }
 
-func scalarText(v *shard.Values, i int) string {
+func scalarText(v *pq.Values, i int) string {
 	switch v.Kind {
-	case shard.Text:
+	case pq.Text:
 		return string(v.Texts[i])
-	case shard.Float:
+	case pq.Float:
 		return fmt.Sprint(v.Floats[i])
 	}
 	return fmt.Sprint(v.Ints[i])

@@ -5,7 +5,8 @@ import (
 	"errors"
 	"fmt"
 
-	"surprisal/internal/shard"
+	"surprisal/internal/shard/jsonl"
+	"surprisal/internal/shard/pq"
 	"surprisal/internal/usage"
 )
 
@@ -67,29 +68,29 @@ func (c *Corpus) Export(ctx context.Context, o ExportOptions) (*Exported, error)
 // sidecar writes the score files of an input as one.
 func (c *Corpus) sidecar(ctx context.Context, dest *destination, f *File) error {
 	name := f.Input.Rel
-	if shard.IsLines(f.Input) {
+	if jsonl.Is(f.Input.Rel) {
 		name += ".parquet"
 	}
 	if len(f.Scores) == 0 || dest.hasParquet(ctx, name) {
 		return nil
 	}
-	o, err := c.open(ctx, f, !shard.IsLines(f.Input))
+	o, err := c.open(ctx, f, !jsonl.Is(f.Input.Rel))
 	if err != nil {
 		return err
 	}
 	borders := o.input
 	if borders == nil {
-		borders = shard.Borders(f.Input, o.scores)
+		borders = pq.Borders(f.Input.Path, o.scores)
 	}
-	err = dest.CopyRows(ctx, name, shard.Copy{
-		In: borders, Rows: f.scored(), Scores: o.scores, ScoresOnly: true, Metadata: dest.metadata(), Slots: dest.slots,
+	err = dest.CopyRows(ctx, name, pq.Copy{
+		In: borders, Rows: f.scored(), Beside: o.scores, BesideOnly: true, Metadata: dest.metadata(), Slots: dest.slots,
 	})
 	return errors.Join(err, o.close())
 }
 
 // scored gives the rows of a file that have scores; nil means all.
-func (f *File) scored() *shard.Bitmap {
-	n, rows := int64(0), &shard.Bitmap{}
+func (f *File) scored() *pq.Bitmap {
+	n, rows := int64(0), &pq.Bitmap{}
 	for _, r := range f.Scores {
 		n += r.Last - r.First + 1
 		for i := r.First; i <= r.Last; i++ {

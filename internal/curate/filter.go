@@ -11,6 +11,8 @@ import (
 	"surprisal/internal/curate/where"
 	"surprisal/internal/quantile"
 	"surprisal/internal/shard"
+	"surprisal/internal/shard/jsonl"
+	"surprisal/internal/shard/pq"
 	"surprisal/internal/usage"
 )
 
@@ -153,12 +155,12 @@ func badWhere(err error) error {
 }
 
 // passing gives the rows of a file that pass, and counts them by group.
-func (c *Corpus) passing(ctx context.Context, f *File, cond *where.Condition, g *groups, kinds map[string]shard.Kind, thresholds [][]float64) (*shard.Bitmap, []Count, error) {
-	rows, counts := &shard.Bitmap{}, []Count{}
+func (c *Corpus) passing(ctx context.Context, f *File, cond *where.Condition, g *groups, kinds map[string]pq.Kind, thresholds [][]float64) (*pq.Bitmap, []Count, error) {
+	rows, counts := &pq.Bitmap{}, []Count{}
 	names := union(g.by, cond.Columns, []string{"n_tokens", "perplexity"})
 	tokensAt, pplAt := indexOf(names, "n_tokens"), indexOf(names, "perplexity")
 	r, ev := g.grouper(), cond.Evaluator()
-	err := c.Scan(ctx, f, names, kinds, func(first int64, n int, v []*shard.Values) error {
+	err := c.Scan(ctx, f, names, kinds, func(first int64, n int, v []*pq.Values) error {
 		group, err := r.rows(n, v[:len(g.by)])
 		if err != nil {
 			return err
@@ -191,7 +193,7 @@ func (c *Corpus) passing(ctx context.Context, f *File, cond *where.Condition, g 
 }
 
 // copyRows writes rows of a file's input to DEST, unless an earlier attempt has.
-func (c *Corpus) copyRows(ctx context.Context, dest *destination, f *File, name string, rows *shard.Bitmap, scores bool, label string, value func(int64) string) error {
+func (c *Corpus) copyRows(ctx context.Context, dest *destination, f *File, name string, rows *pq.Bitmap, scores bool, label string, value func(int64) string) error {
 	if dest.has(ctx, f, name) {
 		return nil
 	}
@@ -207,14 +209,16 @@ func (c *Corpus) copyRows(ctx context.Context, dest *destination, f *File, name 
 		return err
 	}
 	if o.lines != nil {
-		err = dest.CopyLines(ctx, name, f.Rows, shard.LineCopy{In: o.lines, Rows: rows, Scores: o.scores, Label: label, Value: value})
-	} else {
-		err = dest.CopyRows(ctx, name, shard.Copy{
-			In: o.input, Rows: rows, Scores: o.scores, Label: label, Value: value, Metadata: dest.metadata(), Slots: dest.slots,
+		err = dest.CopyLines(ctx, name, f.Rows, jsonl.Copy{
+			In: o.lines, Rows: rows, Beside: o.scores, Columns: shard.OwnColumns(o.scores), Label: label, Value: value,
 		})
+	} else {
+		cp := pq.Copy{In: o.input, Rows: rows, Label: label, Value: value, Metadata: dest.metadata(), Slots: dest.slots}
+		shard.AddScores(&cp, o.scores)
+		err = dest.CopyRows(ctx, name, cp)
 	}
 	err = errors.Join(err, o.close())
-	if errors.Is(err, shard.ErrColumn) {
+	if errors.Is(err, pq.ErrColumn) {
 		return usage.Errorf("%w", err)
 	}
 	return err

@@ -18,7 +18,7 @@ import (
 	"surprisal/internal/dispatch"
 	"surprisal/internal/quantile"
 	"surprisal/internal/score"
-	"surprisal/internal/shard"
+	"surprisal/internal/shard/outdir"
 	"surprisal/internal/testkit/fakescores"
 	"surprisal/internal/testkit/pythontest"
 	"surprisal/internal/usage"
@@ -286,7 +286,7 @@ func TestFilterAgain(t *testing.T) {
 	if r2, err := again.Filter(t.Context(), FilterOptions{Where: "n_tokens >= 0", To: second}); err != nil || r2.Total.Kept != r.Total.Kept {
 		t.Fatalf("%+v %v", r2, err)
 	}
-	d, err := shard.OpenDest(t.Context(), second)
+	d, err := outdir.OpenDest(t.Context(), second)
 	if err != nil {
 		t.Fatal(err)
 	}

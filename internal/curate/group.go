@@ -8,7 +8,7 @@ import (
 	"strings"
 	"sync"
 
-	"surprisal/internal/shard"
+	"surprisal/internal/shard/pq"
 	"surprisal/internal/usage"
 )
 
@@ -64,7 +64,7 @@ type grouper struct {
 func (g *groups) grouper() *grouper { return &grouper{g: g, known: map[string]int{}} }
 
 // rows gives the group of each of n rows from the --by columns' values.
-func (r *grouper) rows(n int, by []*shard.Values) ([]int, error) {
+func (r *grouper) rows(n int, by []*pq.Values) ([]int, error) {
 	r.out = slices.Grow(r.out[:0], n)[:n]
 	if len(by) == 0 {
 		clear(r.out)
@@ -89,17 +89,17 @@ func (r *grouper) rows(n int, by []*shard.Values) ([]int, error) {
 }
 
 // appendKey appends a value: null, or its length and text.
-func appendKey(key []byte, v *shard.Values, i int) []byte {
+func appendKey(key []byte, v *pq.Values, i int) []byte {
 	if v.Null[i] {
 		return append(key, 0)
 	}
 	var text []byte
 	switch v.Kind {
-	case shard.Text:
+	case pq.Text:
 		text = v.Texts[i]
-	case shard.Float:
+	case pq.Float:
 		text = strconv.AppendFloat(nil, v.Floats[i], 'g', -1, 64)
-	case shard.Bool:
+	case pq.Bool:
 		text = strconv.AppendBool(nil, v.Ints[i] != 0)
 	default:
 		text = strconv.AppendInt(nil, v.Ints[i], 10)

@@ -9,13 +9,13 @@ import (
 
 	"surprisal/internal/curate/where"
 	"surprisal/internal/quantile"
-	"surprisal/internal/shard"
+	"surprisal/internal/shard/pq"
 )
 
 // thresholds computes percentiles of columns for each group: [percentile][group],
 // NaN where the group has no value.
 func (c *Corpus) thresholds(
-	ctx context.Context, g *groups, want []where.Percentile, kinds map[string]shard.Kind, held int,
+	ctx context.Context, g *groups, want []where.Percentile, kinds map[string]pq.Kind, held int,
 ) ([][]float64, error) {
 	if len(want) == 0 {
 		return nil, nil
@@ -33,13 +33,13 @@ func (c *Corpus) thresholds(
 
 // pass adds every value of the columns to p.
 func (c *Corpus) pass(
-	ctx context.Context, p *quantile.Pass, g *groups, columns []string, kinds map[string]shard.Kind,
+	ctx context.Context, p *quantile.Pass, g *groups, columns []string, kinds map[string]pq.Kind,
 ) error {
 	names := union(g.by, columns)
 	return c.EachFile(ctx, func(ctx context.Context, f *File) error {
 		r, rows := g.grouper(), 0
 		got := make([]quantile.Values, len(columns))
-		err := c.Scan(ctx, f, names, kinds, func(_ int64, n int, v []*shard.Values) error {
+		err := c.Scan(ctx, f, names, kinds, func(_ int64, n int, v []*pq.Values) error {
 			group, err := r.rows(n, v[:len(g.by)])
 			if err != nil {
 				return err
@@ -51,7 +51,7 @@ func (c *Corpus) pass(
 						continue
 					}
 					x := 0.0
-					if v.Kind == shard.Float {
+					if v.Kind == pq.Float {
 						x = v.Floats[i]
 					} else {
 						x = float64(v.Ints[i])

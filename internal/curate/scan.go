@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"io"
 
-	"surprisal/internal/shard"
+	"surprisal/internal/shard/pq"
 )
 
 // How many rows are looked at together: fewer where there are texts, which may
@@ -19,7 +19,7 @@ const (
 
 // Scan reads columns of the rows of a file that have scores, in order; v is
 // valid during the call. Ranges are read as far as they are committed.
-func (c *Corpus) Scan(ctx context.Context, f *File, names []string, kinds map[string]shard.Kind, do func(first int64, n int, v []*shard.Values) error) error {
+func (c *Corpus) Scan(ctx context.Context, f *File, names []string, kinds map[string]pq.Kind, do func(first int64, n int, v []*pq.Values) error) error {
 	input := &opened{} // stays open from range to range
 	for _, r := range f.Scores {
 		one := File{Input: f.Input, Rows: f.Rows, Scores: []Range{r}}
@@ -41,20 +41,20 @@ func (c *Corpus) Scan(ctx context.Context, f *File, names []string, kinds map[st
 // scanned is columns that are read together: of score files and parquet inputs
 // each by itself, of JSON lines all at once.
 type scanned struct {
-	vals   []*shard.Values // of all columns, as they were named
+	vals   []*pq.Values // of all columns, as they were named
 	names  []string
-	cols   []*shard.Scalar // nil for a field of lines
+	cols   []*pq.Scalar // nil for a field of lines
 	fields []string
-	kinds  []shard.Kind    // of fields
-	into   []*shard.Values // of fields
-	text   bool            // there are texts, which may be long
+	kinds  []pq.Kind    // of fields
+	into   []*pq.Values // of fields
+	text   bool         // there are texts, which may be long
 }
 
 // start has the columns begin at the first row of o's score file.
-func (o *opened) start(ctx context.Context, f *File, names []string, kinds map[string]shard.Kind) (*scanned, error) {
-	s := &scanned{names: names, cols: make([]*shard.Scalar, len(names)), vals: make([]*shard.Values, len(names))}
+func (o *opened) start(ctx context.Context, f *File, names []string, kinds map[string]pq.Kind) (*scanned, error) {
+	s := &scanned{names: names, cols: make([]*pq.Scalar, len(names)), vals: make([]*pq.Values, len(names))}
 	for i, name := range names {
-		s.vals[i] = &shard.Values{}
+		s.vals[i] = &pq.Values{}
 		from := o.scores[0].Table
 		first := int64(0)
 		if !from.Has(name) {
@@ -65,13 +65,13 @@ func (o *opened) start(ctx context.Context, f *File, names []string, kinds map[s
 			}
 			from, first = o.input, o.scores[0].First
 		}
-		var got shard.Kind
+		var got pq.Kind
 		var err error
 		if from == nil {
 			if got, _, err = o.lines.Kind(name); err != nil {
 				return nil, err
 			}
-			got = cmp.Or(got, kinds[name], shard.Text) // where it has no value at first, what it is elsewhere
+			got = cmp.Or(got, kinds[name], pq.Text) // where it has no value at first, what it is elsewhere
 			s.fields, s.kinds, s.into = append(s.fields, name), append(s.kinds, got), append(s.into, s.vals[i])
 		} else {
 			if s.cols[i], err = from.Scalar(ctx, name, first); err != nil {
@@ -79,13 +79,13 @@ func (o *opened) start(ctx context.Context, f *File, names []string, kinds map[s
 			}
 			got = s.cols[i].Kind()
 		}
-		if name == "n_tokens" && got != shard.Int {
-			return nil, fmt.Errorf("scores of %s: %w: n_tokens is of type %s", f.Input.Path, shard.ErrCorrupt, got)
+		if name == "n_tokens" && got != pq.Int {
+			return nil, fmt.Errorf("scores of %s: %w: n_tokens is of type %s", f.Input.Path, pq.ErrCorrupt, got)
 		}
 		if want := kinds[name]; want != 0 && want != got && (!numeric(want) || !numeric(got)) {
-			return nil, fmt.Errorf("%s: %w: column %q is of type %s, in other files %s", f.Input.Path, shard.ErrColumn, name, got, want)
+			return nil, fmt.Errorf("%s: %w: column %q is of type %s, in other files %s", f.Input.Path, pq.ErrColumn, name, got, want)
 		}
-		s.text = s.text || got == shard.Text
+		s.text = s.text || got == pq.Text
 	}
 	return s, nil
 }
@@ -99,7 +99,7 @@ func (s *scanned) read(o *opened, f *File, row int64, n int) error {
 			return err
 		}
 		if s.vals[i].Len() != n {
-			return fmt.Errorf("%s: %w: column %q ends before row %d", f.Input.Path, shard.ErrCorrupt, s.names[i], row+int64(n))
+			return fmt.Errorf("%s: %w: column %q ends before row %d", f.Input.Path, pq.ErrCorrupt, s.names[i], row+int64(n))
 		}
 	}
 	if len(s.fields) == 0 {
@@ -108,7 +108,7 @@ func (s *scanned) read(o *opened, f *File, row int64, n int) error {
 	return o.lines.Read(s.fields, s.kinds, row, n, s.into)
 }
 
-func (c *Corpus) scanRange(ctx context.Context, f *File, o *opened, names []string, kinds map[string]shard.Kind, do func(int64, int, []*shard.Values) error) error {
+func (c *Corpus) scanRange(ctx context.Context, f *File, o *opened, names []string, kinds map[string]pq.Kind, do func(int64, int, []*pq.Values) error) error {
 	s, err := o.start(ctx, f, names, kinds)
 	if err != nil {
 		return err
@@ -131,4 +131,4 @@ func (c *Corpus) scanRange(ctx context.Context, f *File, o *opened, names []stri
 	return nil
 }
 
-func numeric(k shard.Kind) bool { return k == shard.Int || k == shard.Float }
+func numeric(k pq.Kind) bool { return k == pq.Int || k == pq.Float }

@@ -10,7 +10,7 @@ import (
 	"surprisal/internal/jobs"
 	"surprisal/internal/jobs/record"
 	"surprisal/internal/score"
-	"surprisal/internal/shard"
+	"surprisal/internal/shard/outdir"
 )
 
 // costOf adds up what the run's committed jobs took on GPUs, as the queue's records
@@ -49,7 +49,7 @@ func addRecords(ctx context.Context, client *jobs.Client, run string, c *score.C
 // keepCost adds the cost to the manifest in OUT, and to m, if that is still m's plan
 // and the run still this dispatcher's: another may have planned since.
 func keepCost(ctx context.Context, t tenure, m *score.Manifest, cost score.Cost) error {
-	there, err := shard.ReadManifest(ctx, m.Out)
+	there, err := outdir.ReadManifest(ctx, m.Out)
 	if err != nil {
 		return fmt.Errorf("keep the run's costs: %w", err)
 	}
@@ -61,7 +61,7 @@ func keepCost(ctx context.Context, t tenure, m *score.Manifest, cost score.Cost)
 	if !changed {
 		return nil
 	}
-	if err := shard.ReplaceManifest(ctx, m.Out, there); err != nil {
+	if err := outdir.ReplaceManifest(ctx, m.Out, there); err != nil {
 		return fmt.Errorf("keep the run's costs: %w", err)
 	}
 	return nil

@@ -13,7 +13,7 @@ import (
 	"surprisal/internal/jobs"
 	"surprisal/internal/jobs/record"
 	"surprisal/internal/score"
-	"surprisal/internal/shard"
+	"surprisal/internal/shard/outdir"
 	"surprisal/internal/testkit/queuetest"
 )
 
@@ -52,7 +52,7 @@ func TestCosts(t *testing.T) {
 		t.Fatal(err)
 	}
 	// A dispatcher looks, and the store is lost.
-	m, err := shard.ReadManifest(b.Ctx, b.M.Out)
+	m, err := outdir.ReadManifest(b.Ctx, b.M.Out)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +69,7 @@ func TestCosts(t *testing.T) {
 		}
 		// 30 jobs told of energy, 35 of time.
 		want := score.Cost{Jobs: 35, Tokens: 300, Joules: 12_000, GPUTokens: 350, GPUSeconds: 50}
-		m, err := shard.ReadManifest(b.Ctx, b.M.Out)
+		m, err := outdir.ReadManifest(b.Ctx, b.M.Out)
 		got, spent := m.Cost(), 0.0
 		for _, s := range got.Steps {
 			spent += s.Joules

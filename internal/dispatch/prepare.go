@@ -20,6 +20,8 @@ import (
 	"surprisal/internal/place"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
+	"surprisal/internal/shard/discover"
+	"surprisal/internal/shard/outdir"
 	"surprisal/internal/store"
 	"surprisal/internal/usage"
 )
@@ -74,7 +76,7 @@ func Plan(ctx context.Context, req Request) (m, known *score.Manifest, err error
 		if err := place.ValidOut(m.Out); err != nil {
 			return nil, nil, usage.Errorf("--out: %w", err)
 		}
-		known, err = shard.ReadManifest(ctx, m.Out)
+		known, err = outdir.ReadManifest(ctx, m.Out)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, nil, usage.Errorf("--out %s: %w", m.Out, err)
 		}
@@ -145,7 +147,7 @@ func Plan(ctx context.Context, req Request) (m, known *score.Manifest, err error
 
 // planInputs finds the inputs and cuts them into jobs.
 func planInputs(ctx context.Context, req Request, m, known *score.Manifest) ([]score.FilePlan, error) {
-	inputs, problems, err := shard.Discover(ctx, req.Inputs, m.Out)
+	inputs, problems, err := discover.Inputs(ctx, req.Inputs, m.Out)
 	if err != nil {
 		return nil, inputOrCancel(ctx, "%w", err)
 	}

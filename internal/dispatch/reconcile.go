@@ -12,6 +12,8 @@ import (
 	"surprisal/internal/place"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
+	"surprisal/internal/shard/outdir"
+	"surprisal/internal/shard/pq"
 	"surprisal/internal/usage"
 )
 
@@ -30,12 +32,12 @@ type Committed struct {
 func Reconcile(ctx context.Context, m *score.Manifest) (*Committed, error) {
 	c := &Committed{Jobs: map[string]bool{}}
 	outputs, prefix := m.Outputs(), place.Join(m.Out, "")
-	err := shard.InspectAll(ctx, m.Out, func(path string, got shard.Committed, err error) error {
+	err := outdir.InspectAll(ctx, m.Out, func(path string, got shard.Committed, err error) error {
 		j, ours := outputs.Job(strings.TrimPrefix(strings.TrimPrefix(path, prefix), "/"))
 		switch {
 		case !ours:
 			c.Foreign = append(c.Foreign, path)
-		case errors.Is(err, shard.ErrCorrupt):
+		case errors.Is(err, pq.ErrCorrupt):
 			// Torn by a disk or a crash elsewhere: its job is scored again and replaces it.
 		case err != nil:
 			return err

@@ -15,7 +15,7 @@ import (
 	"surprisal/internal/jobs"
 	"surprisal/internal/jobs/record"
 	"surprisal/internal/score"
-	"surprisal/internal/shard"
+	"surprisal/internal/shard/outdir"
 	"surprisal/internal/traces"
 	"surprisal/internal/usage"
 )
@@ -126,7 +126,7 @@ func locked(ctx context.Context, m *score.Manifest, log zerolog.Logger, own func
 func begin(ctx context.Context, m, known *score.Manifest, stale time.Duration, log zerolog.Logger) (*Submitted, error) {
 	switch {
 	case known == nil:
-		if err := shard.WriteManifest(ctx, m.Out, m); errors.Is(err, fs.ErrExist) {
+		if err := outdir.WriteManifest(ctx, m.Out, m); errors.Is(err, fs.ErrExist) {
 			return nil, usage.Errorf("--out %s: another dispatcher has just begun a run there: the same command again goes on with it", m.Out)
 		} else if err != nil {
 			return nil, usage.Errorf("--out: %w", err)
@@ -135,7 +135,7 @@ func begin(ctx context.Context, m, known *score.Manifest, stale time.Duration, l
 			return nil, err
 		}
 	case !sameFiles(known.Files, m.Files):
-		if err := shard.ReplaceManifest(ctx, m.Out, m); err != nil {
+		if err := outdir.ReplaceManifest(ctx, m.Out, m); err != nil {
 			return nil, usage.Errorf("--out: %w", err)
 		}
 		log.Info().Msg("input files were added or mended since the run began: the manifest has them now")
@@ -145,7 +145,7 @@ func begin(ctx context.Context, m, known *score.Manifest, stale time.Duration, l
 
 // takeStock removes old temporaries and looks at what OUT holds.
 func takeStock(ctx context.Context, m *score.Manifest, stale time.Duration, log zerolog.Logger) (*Submitted, error) {
-	if n, err := shard.RemoveTemporaries(ctx, m.Out, m.Run, stale); err != nil {
+	if n, err := outdir.RemoveTemporaries(ctx, m.Out, m.Run, stale); err != nil {
 		log.Warn().Err(err).Msg("old temporary files were not all removed")
 	} else if n > 0 {
 		log.Info().Int("files", n).Msg("temporary files of killed workers removed")
@@ -199,7 +199,7 @@ func (s *Submitted) Queue(ctx context.Context, client *jobs.Client, opt QueueOpt
 	if s.Queued+s.Dead == 0 {
 		return nil
 	}
-	if err := shard.RemoveSuccess(ctx, m.Out); err != nil {
+	if err := outdir.RemoveSuccess(ctx, m.Out); err != nil {
 		return fmt.Errorf("begin run %s: %w", m.Run, err)
 	}
 	if !opt.KeepDead {

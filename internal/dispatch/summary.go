@@ -18,6 +18,7 @@ import (
 	"surprisal/internal/quantile"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
+	"surprisal/internal/shard/outdir"
 )
 
 // Summary is a run's result, from its committed files.
@@ -199,7 +200,7 @@ func (d *distribution) add(one *distribution) {
 // Finish writes _SUCCESS when all is there, or makes sure that there is none.
 func Finish(ctx context.Context, m *score.Manifest, s *Summary) error {
 	if !s.Complete {
-		return shard.RemoveSuccess(ctx, m.Out)
+		return outdir.RemoveSuccess(ctx, m.Out)
 	}
 	body, err := SuccessBody(m, s)
 	if err != nil {
@@ -208,7 +209,7 @@ func Finish(ctx context.Context, m *score.Manifest, s *Summary) error {
 	if err := failpoint.Hit(failpoint.BeforeSuccess); err != nil {
 		return err
 	}
-	return shard.WriteSuccess(ctx, m.Out, body)
+	return outdir.WriteSuccess(ctx, m.Out, body)
 }
 
 // SuccessBody is what _SUCCESS says: only what every command would write alike.

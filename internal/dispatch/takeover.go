@@ -14,6 +14,7 @@ import (
 	"surprisal/internal/place"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
+	"surprisal/internal/shard/outdir"
 	"surprisal/internal/usage"
 )
 
@@ -75,7 +76,7 @@ func find(ctx context.Context, client *jobs.Client, target string) (*score.Manif
 	if err != nil {
 		return nil, usage.Errorf("%s: %w", target, err)
 	}
-	m, err := shard.ReadManifest(ctx, out)
+	m, err := outdir.ReadManifest(ctx, out)
 	switch {
 	case err == nil:
 		return m, sameOut(out, m)
@@ -193,7 +194,7 @@ func Retry(ctx context.Context, client *jobs.Client, run string, what RetryOptio
 	own := func(run string) (func(), error) { return Acquire(ctx, client, run, "retry") }
 	res := &Retried{Run: run}
 	s, err := locked(ctx, m, log, own, func() (*Submitted, error) {
-		if m, err = shard.ReadManifest(ctx, m.Out); err != nil { // under the lock
+		if m, err = outdir.ReadManifest(ctx, m.Out); err != nil { // under the lock
 			return nil, usage.Errorf("%s: %w", r.Out, err)
 		}
 		if what.FailedFiles {
@@ -249,7 +250,7 @@ func (res *Retried) replan(ctx context.Context, m *score.Manifest) error {
 	if res.MendedFiles == 0 {
 		return nil
 	}
-	if err := shard.ReplaceManifest(ctx, m.Out, m); err != nil {
+	if err := outdir.ReplaceManifest(ctx, m.Out, m); err != nil {
 		return fmt.Errorf("plan failed files again: %w", err)
 	}
 	return nil

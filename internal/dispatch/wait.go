@@ -14,6 +14,7 @@ import (
 	"surprisal/internal/monitor"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
+	"surprisal/internal/shard/outdir"
 	"surprisal/internal/usage"
 )
 
@@ -84,7 +85,7 @@ func open(ctx context.Context, client *jobs.Client, run string) (record.Run, *sc
 	if err != nil {
 		return r, nil, err
 	}
-	m, err := shard.ReadManifest(ctx, r.Out)
+	m, err := outdir.ReadManifest(ctx, r.Out)
 	if err != nil {
 		return r, nil, usage.Errorf("run %s: its output folder %s is not to be read here: %w", run, r.Out, err)
 	}

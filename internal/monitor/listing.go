@@ -17,6 +17,7 @@ import (
 	"surprisal/internal/place"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
+	"surprisal/internal/shard/outdir"
 	"surprisal/internal/usage"
 )
 
@@ -110,7 +111,7 @@ func (l *lister) manifest(ctx context.Context) error {
 	if err != nil {
 		return usage.Errorf("%s: %w", l.req.Out, err)
 	}
-	m, err := shard.ReadManifest(ctx, out)
+	m, err := outdir.ReadManifest(ctx, out)
 	switch {
 	case err == nil && (l.req.Run == "" || m.Run == l.req.Run):
 		m.Out = out
@@ -258,7 +259,7 @@ func (l *lister) records(ctx context.Context) error {
 // outputs tells of jobs that are committed and have no record.
 func (l *lister) outputs(ctx context.Context) error {
 	outputs := l.m.Outputs()
-	for p, err := range shard.ListOutputs(ctx, l.req.Out) {
+	for p, err := range outdir.ListOutputs(ctx, l.req.Out) {
 		if err != nil {
 			return err
 		}
@@ -331,7 +332,7 @@ func GetJob(ctx context.Context, client *jobs.Client, out, run, id string) (*Job
 		return nil, usage.Errorf("%s: %w", out, err)
 	}
 	d := &JobDetail{Run: run, Job: id, There: "unknown: the output folder is not to be read here", Last: -1}
-	m, err := shard.ReadManifest(ctx, out)
+	m, err := outdir.ReadManifest(ctx, out)
 	seen := err == nil && (run == "" || m.Run == run)
 	switch {
 	case seen:

@@ -10,7 +10,7 @@ import (
 
 	"surprisal/internal/jobs/record"
 	"surprisal/internal/score"
-	"surprisal/internal/shard"
+	"surprisal/internal/shard/outdir"
 )
 
 // manifestOf makes a manifest of files × jobs jobs of ten rows, and writes it.
@@ -31,7 +31,7 @@ func manifestOf(t testing.TB, files, jobs int) *score.Manifest {
 		}
 		m.Files = append(m.Files, f)
 	}
-	if err := shard.WriteManifest(t.Context(), out, m); err != nil {
+	if err := outdir.WriteManifest(t.Context(), out, m); err != nil {
 		t.Fatal(err)
 	}
 	return m

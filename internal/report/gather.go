@@ -11,6 +11,7 @@ import (
 
 	"surprisal/internal/curate"
 	"surprisal/internal/shard"
+	"surprisal/internal/shard/pq"
 	"surprisal/internal/store"
 )
 
@@ -332,7 +333,7 @@ func (d *data) file(ctx context.Context, c *curate.Corpus, f *curate.File, by []
 	mid := limits[50]
 	parts := make([]*part, k+1)
 	parts[k] = d.all
-	return c.Scan(ctx, f, names, nil, func(first int64, n int, v []*shard.Values) error {
+	return c.Scan(ctx, f, names, nil, func(first int64, n int, v []*pq.Values) error {
 		ppl, bpb, tokens, nll, fail := v[k], v[k+1], v[k+2], v[k+3], v[k+4]
 		for i := range n {
 			for b := range by {
@@ -390,15 +391,15 @@ func cell(x float64, low, n int) int {
 }
 
 // text is a value for people.
-func text(v *shard.Values, i int) string {
+func text(v *pq.Values, i int) string {
 	switch {
 	case v.Null[i]:
 		return "(null)"
-	case v.Kind == shard.Text:
+	case v.Kind == pq.Text:
 		return clip(string(v.Texts[i]), 200)
-	case v.Kind == shard.Float:
+	case v.Kind == pq.Float:
 		return number(v.Floats[i])
-	case v.Kind == shard.Bool:
+	case v.Kind == pq.Bool:
 		return map[bool]string{true: "true", false: "false"}[v.Ints[i] != 0]
 	}
 	return count(v.Ints[i])

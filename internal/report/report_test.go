@@ -16,6 +16,7 @@ import (
 	"surprisal/internal/curate"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
+	"surprisal/internal/shard/outdir"
 	"surprisal/internal/testkit/fakescores"
 )
 
@@ -38,7 +39,7 @@ func hostile() []string {
 func hostileCorpus(t *testing.T) *curate.Corpus {
 	t.Helper()
 	dir := t.TempDir()
-	d, err := shard.OpenDest(t.Context(), filepath.Join(dir, "in"))
+	d, err := outdir.OpenDest(t.Context(), filepath.Join(dir, "in"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,7 +65,7 @@ func hostileReport(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := shard.OpenDest(t.Context(), t.TempDir())
+	d, err := outdir.OpenDest(t.Context(), t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -213,7 +214,7 @@ func TestPlots(t *testing.T) {
 // TestWithoutAnyScore: a run whose every row failed has a report too.
 func TestWithoutAnyScore(t *testing.T) {
 	dir := t.TempDir()
-	d, err := shard.OpenDest(t.Context(), filepath.Join(dir, "in"))
+	d, err := outdir.OpenDest(t.Context(), filepath.Join(dir, "in"))
 	if err != nil {
 		t.Fatal(err)
 	}

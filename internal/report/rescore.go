@@ -12,7 +12,7 @@ import (
 	"surprisal/internal/dispatch"
 	"surprisal/internal/monitor"
 	"surprisal/internal/score"
-	"surprisal/internal/shard"
+	"surprisal/internal/shard/outdir"
 )
 
 // Rescorer scores single documents again, token by token, with the run's own
@@ -83,7 +83,7 @@ func (r *Rescorer) Tokens(ctx context.Context, c *curate.Corpus, docs []*curate.
 // text scores a text with a model. The request's inputs and OUT are set here.
 func (r *Rescorer) text(ctx context.Context, text string, req dispatch.Request) (doc *curate.Document, m *score.Manifest, err error) {
 	err = r.scratch(func(dir string) error {
-		d, err := shard.OpenDest(ctx, filepath.Join(dir, "in"))
+		d, err := outdir.OpenDest(ctx, filepath.Join(dir, "in"))
 		if err != nil {
 			return err
 		}

@@ -5,17 +5,19 @@ import (
 	"encoding/base64"
 	"slices"
 	"surprisal/internal/score"
+	"surprisal/internal/shard/pq"
+	"surprisal/internal/testkit/shardtest"
 	"testing"
 )
 
 // TestHostileArrowSchema flips every byte of an Arrow schema.
 func TestHostileArrowSchema(t *testing.T) {
-	b := mustRead(t, fixtures(t, "kinds")[0])
-	foot, err := readFooter(bytes.NewReader(b), int64(len(b)))
+	b := shardtest.Read(t, shardtest.Fixtures(t, "kinds")[0])
+	foot, err := pq.ReadFooter(bytes.NewReader(b), int64(len(b)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	cols, err := newColumns(foot, perTokenAll())
+	cols, err := newColumns(foot, shardtest.PerToken())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,9 @@ import (
 	"github.com/parquet-go/parquet-go"
 
 	"surprisal/internal/score"
+	"surprisal/internal/shard/discover"
+	"surprisal/internal/shard/pq"
+	"surprisal/internal/testkit/shardtest"
 	"surprisal/internal/testkit/storetest"
 )
 
@@ -21,19 +24,19 @@ import (
 func TestBucketRows(t *testing.T) {
 	s := storetest.S3(t)
 	p := storetest.NewProxy(t, s.URL)
-	p.Fail(oneInTwenty())
-	o := textOptions()
+	p.Fail(shardtest.OneInTwenty())
+	o := shardtest.TextOptions()
 	o.Keep = []string{"*"}
-	for _, path := range fixtures(t, "*") {
+	for _, path := range shardtest.Fixtures(t, "*") {
 		key := filepath.Base(path)
-		s.Put(t, key, mustRead(t, path))
-		for i, r := range ranges {
+		s.Put(t, key, shardtest.Read(t, path))
+		for i, r := range shardtest.Ranges {
 			if testing.Short() && i%3 != 0 {
 				continue
 			}
-			job := testJob(t, path, t.TempDir(), o, r[0], r[1])
+			job := shardtest.Job(t, path, t.TempDir(), o, r[0], r[1])
 			want, werr := tryReadAll(job)
-			got, gerr := tryReadAll(remoteJob(t, job, storetest.URL(key+"?endpoint="+p.URL)))
+			got, gerr := tryReadAll(shardtest.RemoteJob(t, job, storetest.URL(key+"?endpoint="+p.URL)))
 			if (werr == nil) != (gerr == nil) {
 				t.Fatalf("%s %v: %v and %v", key, r, werr, gerr)
 			}
@@ -68,7 +71,7 @@ func webFile(t testing.TB, groups, rows, size int) string {
 		for i := range rows {
 			b := make([]byte, size/2+rng.IntN(size))
 			for j := range b {
-				b[j] = words[rng.IntN(len(words))]
+				b[j] = shardtest.Words[rng.IntN(len(shardtest.Words))]
 			}
 			if _, err := w.Write([]webDocument{{
 				string(b), fmt.Sprintf("<urn:uuid:%016x%016x>", rng.Uint64(), rng.Uint64()), "CC-MAIN-2024-10",
@@ -97,12 +100,12 @@ func TestBucketBytes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			path := webFile(t, shape[0], shape[1], shape[2])
 			key := strings.ReplaceAll(name, " ", "-")
-			s.Put(t, key, mustRead(t, path))
+			s.Put(t, key, shardtest.Read(t, path))
 			url := storetest.URL(key + "?endpoint=" + p.URL)
-			o := textOptions()
+			o := shardtest.TextOptions()
 			o.Keep = []string{"id"}
 			p.Take()
-			inputs, _, err := Discover(t.Context(), []string{url}, "")
+			inputs, _, err := discover.Inputs(t.Context(), []string{url}, "")
 			if err != nil || len(inputs) != 1 {
 				t.Fatal(inputs, err)
 			}
@@ -117,7 +120,7 @@ func TestBucketBytes(t *testing.T) {
 			} else {
 				t.Logf("planning: %d bytes of %d in %d requests", n, inputs[0].Size, len(rs))
 			}
-			local, err := Plan(t.Context(), inputOf(t, path), opt)
+			local, err := Plan(t.Context(), shardtest.Input(t, path), opt)
 			if err != nil || !reflect.DeepEqual(local.Cuts, plan.Cuts) {
 				t.Errorf("cuts are %v, of the local file %v", plan.Cuts, local.Cuts)
 			}
@@ -126,24 +129,24 @@ func TestBucketBytes(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer f.Close()
-			foot, err := readFooter(f, inputs[0].Size)
+			foot, err := pq.ReadFooter(f, inputs[0].Size)
 			if err != nil {
 				t.Fatal(err)
 			}
 			needed := int64(0)
 			for _, column := range []string{"text", "id"} {
-				e, err := foot.top(column)
+				e, err := foot.Top(column)
 				if err != nil {
 					t.Fatal(err)
 				}
-				needed += foot.storedSize(e.leaf)
+				needed += foot.StoredSize(e.Leaf)
 			}
 			var opener Opener
-			m := testManifest(t.TempDir(), o)
+			m := shardtest.Manifest(t.TempDir(), o)
 			m.Files = []score.FilePlan{plan}
 			var rows int64
 			for _, job := range m.Jobs() {
-				want := readAll(t, testJob(t, path, m.Out, o, job.First, job.Last))
+				want := readAll(t, shardtest.Job(t, path, m.Out, o, job.First, job.Last))
 				got, err := readWith(&opener, job)
 				if err != nil || !reflect.DeepEqual(got, want) {
 					t.Fatal("other rows than the local file's")
@@ -163,10 +166,10 @@ func TestBucketBytes(t *testing.T) {
 // TestBucketChanged: an input that is another file now fails its jobs with that reason.
 func TestBucketChanged(t *testing.T) {
 	s := storetest.S3(t)
-	path := fixtures(t, "required")[0]
-	body := mustRead(t, path)
+	path := shardtest.Fixtures(t, "required")[0]
+	body := shardtest.Read(t, path)
 	s.Put(t, "a.parquet", body)
-	job := remoteJob(t, testJob(t, path, t.TempDir(), textOptions(), 0, 249), storetest.URL("a.parquet"))
+	job := shardtest.RemoteJob(t, shardtest.Job(t, path, t.TempDir(), shardtest.TextOptions(), 0, 249), storetest.URL("a.parquet"))
 	r, err := OpenRange(t.Context(), job)
 	if err != nil {
 		t.Fatal(err)

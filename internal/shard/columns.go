@@ -6,6 +6,7 @@ import (
 	"github.com/parquet-go/parquet-go"
 
 	"surprisal/internal/score"
+	"surprisal/internal/shard/pq"
 )
 
 // Kept are one row's values of the kept columns.
@@ -19,50 +20,50 @@ func (k Kept) Size() int { return len(k.values)*int(unsafe.Sizeof(parquet.Value{
 
 // Columns are the kept columns' types, as the input has them.
 type Columns struct {
-	elements []*element
-	leaves   []*leaf
+	elements []*pq.Element
+	leaves   []*pq.Leaf
 	// arrow is the input's ARROW:schema, empty when it has none, and names are
 	// all of the input's top-level columns: Arrow's schema is in their order.
 	arrow string
 	names []string
 }
 
-func newColumns(foot *footer, o score.Options) (*Columns, error) {
+func newColumns(foot *pq.Footer, o score.Options) (*Columns, error) {
 	c := &Columns{}
 	var err error
 	if c.elements, err = keptElements(foot, o.Keep, o.Columns()); err != nil {
 		return nil, err
 	}
 	for _, e := range c.elements {
-		c.leaves = e.appendLeaves(c.leaves)
+		c.leaves = e.AppendLeaves(c.leaves)
 	}
-	c.arrow, _ = foot.lookup(arrowSchemaKey)
-	for _, e := range foot.columns() {
-		c.names = append(c.names, e.name())
+	c.arrow, _ = foot.Lookup(pq.ArrowSchemaKey)
+	for _, e := range foot.Columns() {
+		c.names = append(c.names, e.Name())
 	}
 	return c, nil
 }
 
 // textLeaf finds the text column and checks that it holds text.
-func textLeaf(f *footer, name string) (*leaf, error) {
-	e, err := f.field(name)
+func textLeaf(f *pq.Footer, name string) (*pq.Leaf, error) {
+	e, err := f.Field(name)
 	if err != nil {
 		return nil, err
 	}
-	if !e.isText() {
-		return nil, f.columnErr("text column %q is of type %s, it must be a string or binary column", name, e.typeName(0))
+	if !e.IsText() {
+		return nil, f.ColumnErr("text column %q is of type %s, it must be a string or binary column", name, e.TypeName(0))
 	}
-	return e.leaf, nil
+	return e.Leaf, nil
 }
 
 // findTexts finds the text column; in a conditional run the target's and the
 // context's.
-func findTexts(f *footer, o score.Options) ([]*leaf, error) {
+func findTexts(f *pq.Footer, o score.Options) ([]*pq.Leaf, error) {
 	names := []string{o.TextColumn}
 	if o.Conditional() {
 		names = []string{o.TargetColumn, o.ContextColumn}
 	}
-	var leaves []*leaf
+	var leaves []*pq.Leaf
 	for _, name := range names {
 		l, err := textLeaf(f, name)
 		if err != nil {
@@ -75,26 +76,26 @@ func findTexts(f *footer, o score.Options) ([]*leaf, error) {
 
 // idsColumn is a column of lists of token ids.
 type idsColumn struct {
-	leaf     *leaf
+	leaf     *pq.Leaf
 	listDef  uint8 // definition level of a list that is there, empty or not
 	unsigned bool
 }
 
-func findIDs(f *footer, name string) (*idsColumn, error) {
-	e, err := f.field(name)
+func findIDs(f *pq.Footer, name string) (*idsColumn, error) {
+	e, err := f.Field(name)
 	if err != nil {
 		return nil, err
 	}
-	el := e.listElement()
+	el := e.ListElement()
 	unsigned, ok := false, false
 	if el != nil {
-		unsigned, ok = el.isInteger()
+		unsigned, ok = el.IsInteger()
 	}
-	if !ok || el.leaf.maxRep != 1 {
-		return nil, f.columnErr("ids column %q is of type %s, it must be a list of int32 or int64", name, e.typeName(0))
+	if !ok || el.Leaf.MaxRep != 1 {
+		return nil, f.ColumnErr("ids column %q is of type %s, it must be a list of int32 or int64", name, e.TypeName(0))
 	}
-	c := &idsColumn{leaf: el.leaf, listDef: e.maxDef, unsigned: unsigned}
-	if e.repeated() { // its own level is its elements'
+	c := &idsColumn{leaf: el.Leaf, listDef: e.MaxDef, unsigned: unsigned}
+	if e.Repeated() { // its own level is its elements'
 		c.listDef--
 	}
 	return c, nil
@@ -102,7 +103,7 @@ func findIDs(f *footer, name string) (*idsColumn, error) {
 
 // keptElements are the columns that keep names: nil is "id, if it is there",
 // ["*"] is all. own are the output's own columns, which they must not clash with.
-func keptElements(f *footer, keep, own []string) ([]*element, error) {
+func keptElements(f *pq.Footer, keep, own []string) ([]*pq.Element, error) {
 	clash := func(name string) bool {
 		for _, o := range own {
 			if o == name {
@@ -113,25 +114,25 @@ func keptElements(f *footer, keep, own []string) ([]*element, error) {
 	}
 	switch {
 	case keep == nil:
-		if !f.has("id") {
+		if !f.Has("id") {
 			return nil, nil
 		}
 		keep = []string{"id"}
 	case len(keep) == 1 && keep[0] == "*":
 		keep = nil
-		for _, c := range f.columns() {
-			if clash(c.name()) {
-				return nil, f.columnErr("all columns are to be kept, but the output has a column %q of its own: name the columns to keep", c.name())
+		for _, c := range f.Columns() {
+			if clash(c.Name()) {
+				return nil, f.ColumnErr("all columns are to be kept, but the output has a column %q of its own: name the columns to keep", c.Name())
 			}
-			keep = append(keep, c.name())
+			keep = append(keep, c.Name())
 		}
 	}
-	var kept []*element
+	var kept []*pq.Element
 	for _, name := range keep {
 		if clash(name) {
-			return nil, f.columnErr("column %q can't be kept: the output has one of that name", name)
+			return nil, f.ColumnErr("column %q can't be kept: the output has one of that name", name)
 		}
-		e, err := f.top(name)
+		e, err := f.Top(name)
 		if err != nil {
 			return nil, err
 		}

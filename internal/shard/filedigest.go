@@ -8,6 +8,7 @@ import (
 	"hash"
 	"io"
 	"os"
+	"surprisal/internal/shard/pq"
 )
 
 // A score file's footer has a digest of the whole file, so that a bit that flips
@@ -25,19 +26,19 @@ var fileDigestMark = append([]byte(fileDigestKey), 0x18, byte(digestLen))
 
 // digestAt finds the digest's place in a file of the given size.
 func digestAt(r io.ReaderAt, size int64) (int64, error) {
-	foot, err := readFooter(r, size)
+	foot, err := pq.ReadFooter(r, size)
 	if err != nil {
 		return 0, err
 	}
-	b := make([]byte, size-foot.dataEnd)
-	if err := readFull(r, b, foot.dataEnd); err != nil {
+	b := make([]byte, size-foot.DataEnd)
+	if err := pq.ReadFull(r, b, foot.DataEnd); err != nil {
 		return 0, err
 	}
 	i := bytes.Index(b, fileDigestMark)
 	if i < 0 || i+len(fileDigestMark)+digestLen > len(b) {
-		return 0, corruptf("its metadata has no %s: another program wrote it", fileDigestKey)
+		return 0, pq.Corruptf("its metadata has no %s: another program wrote it", fileDigestKey)
 	}
-	return foot.dataEnd + int64(i+len(fileDigestMark)), nil
+	return foot.DataEnd + int64(i+len(fileDigestMark)), nil
 }
 
 // putFileDigest writes the digest into a file that was written with noDigest;
@@ -62,7 +63,7 @@ func checkFileDigest(r io.ReaderAt, size int64) error {
 		return err
 	}
 	want := make([]byte, digestLen)
-	if err := readFull(r, want, at); err != nil {
+	if err := pq.ReadFull(r, want, at); err != nil {
 		return err
 	}
 	h := sha256.New()
@@ -71,10 +72,10 @@ func checkFileDigest(r io.ReaderAt, size int64) error {
 	if n, err := io.Copy(h, parts); err != nil {
 		return err
 	} else if n != size {
-		return corruptf("the file ends at byte %d of %d", n, size)
+		return pq.Corruptf("the file ends at byte %d of %d", n, size)
 	}
 	if got := "sha256:" + hex.EncodeToString(h.Sum(nil)); got != string(want) {
-		return corruptf("the file's bytes have digest %s, its metadata says %q: some were changed since it was written", got, want)
+		return pq.Corruptf("the file's bytes have digest %s, its metadata says %q: some were changed since it was written", got, want)
 	}
 	return nil
 }

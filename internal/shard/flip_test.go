@@ -12,6 +12,8 @@ import (
 	"github.com/parquet-go/parquet-go"
 
 	"surprisal/internal/score"
+	"surprisal/internal/shard/pq"
+	"surprisal/internal/testkit/shardtest"
 )
 
 // TestFlippedBits flips one bit of each byte of an input whose pages have
@@ -81,10 +83,10 @@ func TestFlippedBits(t *testing.T) {
 
 // textsOf reads all rows of a file as a worker does: text and what is kept.
 func textsOf(b []byte) (texts []string, err error) {
-	o := textOptions()
+	o := shardtest.TextOptions()
 	o.Keep = []string{"id"}
 	r := &Reader{job: score.Job{First: 0, Last: 39, Options: o}}
-	foot, err := readFooter(bytes.NewReader(b), int64(len(b)))
+	foot, err := pq.ReadFooter(bytes.NewReader(b), int64(len(b)))
 	if err != nil {
 		return nil, err
 	}

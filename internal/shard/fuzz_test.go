@@ -13,13 +13,15 @@ import (
 	"github.com/parquet-go/parquet-go"
 
 	"surprisal/internal/score"
+	"surprisal/internal/shard/pq"
+	"surprisal/internal/testkit/shardtest"
 )
 
 // Fuzzed files are whole files, as anybody could have made them: nothing may
 // panic, hang, or take memory by what a file only claims.
 
 func seed(f *testing.F) {
-	for _, path := range fixtures(f, "*") {
+	for _, path := range shardtest.Fixtures(f, "*") {
 		b, err := os.ReadFile(path)
 		if err != nil {
 			f.Fatal(err)
@@ -33,9 +35,9 @@ func seed(f *testing.F) {
 
 // fuzzOptions are what is asked of a file, by a byte of the fuzzer's.
 func fuzzOptions(how uint8) score.Options {
-	o := textOptions()
+	o := shardtest.TextOptions()
 	if how&1 != 0 {
-		o = idsOptions([]string{"ids32", "ids64", "idsfull", "list"}[how>>1&3])
+		o = shardtest.IDsOptions([]string{"ids32", "ids64", "idsfull", "list"}[how>>1&3])
 	}
 	o.Keep = []string{"*"}
 	return o
@@ -82,12 +84,12 @@ func FuzzRead(f *testing.F) {
 }
 
 func fuzzRead(t *testing.T, b []byte, how uint8) {
-	foot, err := readFooter(bytes.NewReader(b), int64(len(b)))
-	if err != nil || foot.rows == 0 {
+	foot, err := pq.ReadFooter(bytes.NewReader(b), int64(len(b)))
+	if err != nil || foot.Rows == 0 {
 		return
 	}
-	first := int64(how) % foot.rows
-	r := &Reader{next: first, job: score.Job{First: first, Last: min(foot.rows-1, first+2000), Options: fuzzOptions(how)}}
+	first := int64(how) % foot.Rows
+	r := &Reader{next: first, job: score.Job{First: first, Last: min(foot.Rows-1, first+2000), Options: fuzzOptions(how)}}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	if err := r.open(ctx, bytes.NewReader(b), foot); err != nil {
@@ -100,7 +102,7 @@ func fuzzRead(t *testing.T, b []byte, how uint8) {
 	}
 	//lint:ignore SA1019 as in write.go
 	var w *parquet.Writer
-	if recovered(func() error {
+	if pq.Recovered(func() error {
 		w = parquet.NewWriter(io.Discard, parquet.NewSchema("schema", root)) //nolint:staticcheck // as in write.go
 		return nil
 	}) != nil {
@@ -128,5 +130,5 @@ func fuzzRead(t *testing.T, b []byte, how uint8) {
 			return
 		}
 	}
-	_ = recovered(w.Close)
+	_ = pq.Recovered(w.Close)
 }

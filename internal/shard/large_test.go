@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"surprisal/internal/shard/pq"
+	"surprisal/internal/testkit/shardtest"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -24,15 +26,15 @@ func TestReadLargeRowGroup(t *testing.T) {
 		t.Skip("writes 320 MB")
 	}
 	const rows, size = 20_000, 16 << 10
-	path := writeDocuments(t, rows, size, parquet.Compression(&parquet.Snappy))
-	in := inputOf(t, path)
+	path := shardtest.WriteDocuments(t, rows, size, parquet.Compression(&parquet.Snappy))
+	in := shardtest.Input(t, path)
 	f, err := os.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	foot, err := readFooter(f, in.Size)
-	if err != nil || foot.rowGroups() != 1 || foot.groupSize(0, textOf(t, foot)) < 300<<20 {
+	foot, err := pq.ReadFooter(f, in.Size)
+	if err != nil || foot.RowGroups() != 1 || foot.GroupSize(0, textOf(t, foot)) < 300<<20 {
 		t.Fatalf("not the file that is wanted: %v", err)
 	}
 	defer debug.SetGCPercent(debug.SetGCPercent(20))
@@ -59,7 +61,7 @@ func TestReadLargeRowGroup(t *testing.T) {
 	}()
 	for _, r := range [][2]int64{{0, rows - 1}, {rows / 2, rows/2 + 99}} {
 		start := time.Now()
-		job := testJob(t, path, t.TempDir(), textOptions(), r[0], r[1])
+		job := shardtest.Job(t, path, t.TempDir(), shardtest.TextOptions(), r[0], r[1])
 		rd, err := OpenRange(context.Background(), job)
 		if err != nil {
 			t.Fatal(err)
@@ -74,7 +76,7 @@ func TestReadLargeRowGroup(t *testing.T) {
 				t.Fatal(err)
 			}
 			total += len(row.Text)
-			if i%997 == 0 && row.Text != testDocument(int(i), size).Text {
+			if i%997 == 0 && row.Text != shardtest.DocumentAt(int(i), size).Text {
 				t.Fatalf("row %d differs", i)
 			}
 		}
@@ -93,9 +95,9 @@ func TestReadLargeRowGroup(t *testing.T) {
 }
 
 func TestReadLegacyLists(t *testing.T) {
-	path := writeDocuments(t, 1000, 10)
-	for k, row := range readAll(t, testJob(t, path, t.TempDir(), idsOptions("ids"), 300, 999)) {
-		want := testDocument(300+k, 1).IDs
+	path := shardtest.WriteDocuments(t, 1000, 10)
+	for k, row := range readAll(t, shardtest.Job(t, path, t.TempDir(), shardtest.IDsOptions("ids"), 300, 999)) {
+		want := shardtest.DocumentAt(300+k, 1).IDs
 		if fmt.Sprint(row.IDs) != fmt.Sprint(want) || row.IDs == nil {
 			t.Fatalf("row %d: %v, want %v", 300+k, row.IDs, want)
 		}
@@ -120,19 +122,19 @@ func TestReadLegacyLists(t *testing.T) {
 	if err := os.WriteFile(path, b.Bytes(), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	rows := readAll(t, testJob(t, path, t.TempDir(), idsOptions("ids"), 0, 2))
+	rows := readAll(t, shardtest.Job(t, path, t.TempDir(), shardtest.IDsOptions("ids"), 0, 2))
 	if got := fmt.Sprint(rows[0].Null, rows[0].IDs, rows[1].Null, rows[1].IDs, rows[2].IDs); got != "true [] false [] [7 8]" {
 		t.Fatal(got)
 	}
 }
 
-func textOf(t testing.TB, foot *footer) *leaf {
+func textOf(t testing.TB, foot *pq.Footer) *pq.Leaf {
 	t.Helper()
-	e, err := foot.top("text")
+	e, err := foot.Top("text")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return e.leaf
+	return e.Leaf
 }
 
 // listOf is a group that is a LIST.
@@ -146,8 +148,8 @@ func BenchmarkRead(b *testing.B) {
 		opt  parquet.WriterOption
 	}{{"none", parquet.Compression(&parquet.Uncompressed)}, {"snappy", parquet.Compression(&parquet.Snappy)}, {"zstd", parquet.Compression(&parquet.Zstd)}} {
 		const rows, size = 8000, 4 << 10
-		path := writeDocuments(b, rows, size, codec.opt)
-		job := testJob(b, path, b.TempDir(), textOptions(), 0, rows-1)
+		path := shardtest.WriteDocuments(b, rows, size, codec.opt)
+		job := shardtest.Job(b, path, b.TempDir(), shardtest.TextOptions(), 0, rows-1)
 		b.Run(codec.name, func(b *testing.B) {
 			b.ReportAllocs()
 			total := 0

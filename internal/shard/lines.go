@@ -1,163 +1,178 @@
 package shard
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 
-	"github.com/klauspost/compress/gzip"
-	"github.com/klauspost/compress/zstd"
+	"surprisal/internal/score"
+	"surprisal/internal/shard/jsonl"
+	"surprisal/internal/shard/pq"
+	"surprisal/internal/store"
 )
 
-const (
-	maxLine       = 64 << 20 // bytes of a line that is looked at
-	maxZstdMemory = 128 << 20
-	linesBuffer   = 1 << 20
-	remoteBuffer  = 8 << 20 // of a file that each read is a request to
-)
-
-// lineScanner gives the lines of a file that are not blank, one after another,
-// in the memory of the longest.
-type lineScanner struct {
-	ctx   context.Context
-	r     *bufio.Reader
-	raw   failing
-	end   func()
-	off   int64 // of the next line, in what is read
-	start int64 // of the line that was given
-	size  int64 // of that line, all of it
-	line  []byte
-	// over gets lines longer than the limit, as they are read; nil drops what is
-	// over it. spilled tells that the line went there.
-	over    io.Writer
-	spilled bool
-}
-
-// newScanner reads a file of the given name and size from a byte offset on, which
-// compressed files don't have. The caller must close it.
-func newScanner(ctx context.Context, file io.ReaderAt, name string, size, off int64) (*lineScanner, error) {
-	buffer := linesBuffer
-	if f, ok := file.(Remote); ok && !f.Local() {
-		buffer = remoteBuffer
+// planLines cuts a file of JSON lines, which is read to its end for that. Bytes
+// of lines stand for tokens.
+func planLines(ctx context.Context, f store.File, in score.Input, opt PlanOptions) (score.FilePlan, error) {
+	p := score.FilePlan{Input: in}
+	_, err := readLineColumns(ctx, f, in, opt.Options)
+	if errors.Is(err, errNoLines) {
+		return p, nil
 	}
-	l := &lineScanner{ctx: ctx, off: off, end: func() {}}
-	l.raw.Reader = io.NewSectionReader(file, off, size-off)
-	var r io.Reader = &l.raw
-	switch {
-	case strings.HasSuffix(name, ".gz"):
-		z, err := gzip.NewReader(bufio.NewReaderSize(r, buffer))
-		if err != nil {
-			return nil, l.failed(err)
-		}
-		r = z
-	case strings.HasSuffix(name, ".zst"):
-		z, err := zstd.NewReader(bufio.NewReaderSize(r, buffer), zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxZstdMemory),
-			zstd.WithDecoderMaxMemory(maxZstdMemory))
-		if err != nil {
-			return nil, l.failed(err)
-		}
-		r, l.end, buffer = z, z.Close, linesBuffer
+	if err != nil {
+		return p, err
 	}
-	l.r = bufio.NewReaderSize(r, buffer)
-	return l, nil
-}
-
-// failing notes an error of reading, which is none of what was read.
-type failing struct {
-	io.Reader
-	err error
-}
-
-func (f *failing) Read(b []byte) (int, error) {
-	n, err := f.Reader.Read(b)
-	if err != nil && err != io.EOF {
-		f.err = err
+	c := cutter{jobTokens: float64(opt.JobTokens), maxRows: opt.MaxRows}
+	if jsonl.Compressed(in.Rel) { // each job reads from the start
+		c.jobTokens = max(c.jobTokens, compressedJobBytes/opt.BytesPerToken)
 	}
-	return n, err
-}
-
-// failed is what an error of reading means: the bytes are bad, unless they could
-// not be read.
-func (l *lineScanner) failed(err error) error {
-	if l.raw.err != nil {
-		return l.raw.err
+	l, err := jsonl.NewScanner(ctx, f, in.Rel, in.Size, 0)
+	if err != nil {
+		return p, err
 	}
-	return corruptf("compressed data: %w", err)
-}
-
-// Close lets the decompressor go; the file stays open.
-func (l *lineScanner) Close() { l.end() }
-
-// Next finds the next line that is not blank; io.EOF past the last.
-func (l *lineScanner) Next() error { return l.next(maxLine) }
-
-// Skip is Next, and leaves no line to be read.
-func (l *lineScanner) Skip() error { return l.next(0) }
-
-// Start is where the line begins in the file, if that is not compressed.
-func (l *lineScanner) Start() int64 { return l.start }
-
-// Size is the length of the line in bytes.
-func (l *lineScanner) Size() int64 { return l.size }
-
-// Object reads the line; problem says in words for people why it is no object.
-func (l *lineScanner) Object() (o jsonObject, problem string) { return parseObject(l.line, l.size) }
-
-// next finds the next line that is not blank; io.EOF past the last. Of a line
-// longer than limit, only so much is kept; with limit 0 nothing is.
-func (l *lineScanner) next(limit int) error {
+	defer l.Close()
 	for {
-		if err := l.ctx.Err(); err != nil {
-			return err
+		if err := l.Skip(); err == io.EOF {
+			break
+		} else if err != nil {
+			return p, err
 		}
-		l.start, l.size, l.line, l.spilled = l.off, 0, l.line[:0], false
-		blank := true
-		for {
-			part, err := l.r.ReadSlice('\n')
-			l.off += int64(len(part))
-			l.size += int64(len(part))
-			if l.start == 0 && l.size == int64(len(part)) {
-				part = bytes.TrimPrefix(part, []byte("\xef\xbb\xbf"))
-			}
-			if blank {
-				blank = len(bytes.TrimLeft(part, " \t\r\n")) == 0
-			}
-			n := max(min(len(part), limit-len(l.line)), 0)
-			l.line = append(l.line, part[:n]...)
-			if werr := l.spill(part[n:]); werr != nil {
-				return werr
-			}
-			if errors.Is(err, bufio.ErrBufferFull) {
-				continue
-			}
-			if err == nil || err == io.EOF {
-				if blank && err == nil {
-					break // a blank line is no row
-				}
-				if blank {
-					return io.EOF
-				}
-				return nil
-			}
-			return l.failed(err)
+		n := len(c.cuts)
+		if err := c.add(1, float64(l.Size())/opt.BytesPerToken); err != nil {
+			return p, err
+		}
+		if len(c.cuts) > n && !jsonl.Compressed(in.Rel) {
+			p.Offsets = append(p.Offsets, l.Start())
 		}
 	}
+	p.Rows, p.Cuts, p.Tokens = c.row, c.cuts, clampTokens(c.total)
+	return p, f.Unchanged()
 }
 
-// spill passes on what does not fit into line, and line before it.
-func (l *lineScanner) spill(rest []byte) error {
-	if l.over == nil || len(rest) == 0 {
-		return nil
+// compressedJobBytes is the least text of a job of a compressed file: to reach its
+// rows, all before them is decompressed.
+const compressedJobBytes = 256 << 20
+
+var errNoLines = errors.New("no rows")
+
+// readLineColumns reads the file's first rows for its columns.
+func readLineColumns(ctx context.Context, f store.File, in score.Input, o score.Options) (*Columns, error) {
+	l, err := jsonl.NewScanner(ctx, f, in.Rel, in.Size, 0)
+	if err != nil {
+		return nil, err
 	}
-	if !l.spilled {
-		l.spilled = true
-		if _, err := l.over.Write(l.line); err != nil {
+	defer l.Close()
+	foot, err := jsonl.Fields(l)
+	if err != nil {
+		return nil, err
+	}
+	if foot.Rows == 0 {
+		return nil, errNoLines
+	}
+	return lineColumns(foot, o)
+}
+
+// openLines starts to read a job's lines.
+func (r *Reader) openLines(ctx context.Context, f store.File) error {
+	j := &r.job
+	var err error
+	if r.columns, err = readLineColumns(ctx, f, j.Input, j.Options); err != nil {
+		return err
+	}
+	off, skip := j.Offset, j.First
+	if off > 0 {
+		var b [1]byte
+		if _, err := f.ReadAt(b[:], off-1); err != nil {
+			return err
+		}
+		if b[0] != '\n' {
+			return pq.Corruptf("no line begins at byte %d", off)
+		}
+		skip = 0
+	}
+	if r.lines, err = jsonl.NewScanner(ctx, f, j.Input.Rel, j.Input.Size, off); err != nil {
+		return err
+	}
+	r.done = r.lines.Close
+	return r.skipLines(skip)
+}
+
+func (r *Reader) skipLines(n int64) error {
+	for ; n > 0; n-- {
+		if err := r.lines.Skip(); err == io.EOF {
+			return pq.Corruptf("the file ends before its row")
+		} else if err != nil {
 			return err
 		}
 	}
-	_, err := l.over.Write(rest)
-	return err
+	return nil
+}
+
+// lineRow reads the next line into row. What is wrong with it is the row's Problem.
+func (r *Reader) lineRow(row *Row) error {
+	if err := r.lines.Next(); err != nil {
+		return err
+	}
+	o, problem := r.lines.Object()
+	opt := &r.job.Options
+	switch {
+	case problem != "":
+	case opt.IDsColumn != "":
+		row.IDs, row.Null, problem = o.IDs(opt.IDsColumn)
+	case opt.Conditional():
+		row.Context, row.NullContext, problem = o.Text(opt.ContextColumn)
+		if problem == "" {
+			row.Text, row.Null, problem = o.Text(opt.TargetColumn)
+		}
+	default:
+		row.Text, row.Null, problem = o.Text(opt.TextColumn)
+	}
+	row.Problem = problem
+	for i, l := range r.columns.leaves {
+		v, n := o.Value(l, i)
+		row.Kept.values = append(row.Kept.values, v)
+		row.Kept.bytes += n
+	}
+	return nil
+}
+
+// ReadRow reads one row of a job.
+func ReadRow(ctx context.Context, job score.Job, row int64) (Row, error) {
+	skip := int64(0)
+	if jsonl.Is(job.Input.Rel) { // lines are reached from the job's first
+		skip = row - job.First
+		job.Last = row
+	} else {
+		job.First, job.Last = row, row
+	}
+	r, err := OpenRange(ctx, job)
+	if err != nil {
+		return Row{}, err
+	}
+	if skip > 0 {
+		if err := r.skipLines(skip); err != nil {
+			return Row{}, errors.Join(fmt.Errorf("read row %d of %s: %w", row, job.Input.Path, err), r.Close())
+		}
+		r.next = row
+	}
+	got, err := r.Next()
+	return got, errors.Join(err, r.Close())
+}
+
+// lineColumns checks that the fields asked for are there, and gives the kept ones.
+func lineColumns(foot *pq.Footer, o score.Options) (*Columns, error) {
+	for _, name := range []string{o.TextColumn, o.ContextColumn, o.TargetColumn, o.IDsColumn} {
+		first, _, nested := strings.Cut(name, ".")
+		if name != "" && !foot.Has(name) && !(nested && foot.Has(first)) {
+			return nil, foot.ColumnErr("no field %q in the first %d rows", name, jsonl.SampleRows)
+		}
+	}
+	c, err := newColumns(foot, o)
+	if err != nil {
+		return nil, err
+	}
+	_, err = outputSchema(c, o)
+	return c, err
 }

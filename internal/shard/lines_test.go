@@ -16,6 +16,9 @@ import (
 	"github.com/parquet-go/parquet-go"
 
 	"surprisal/internal/score"
+	"surprisal/internal/shard/jsonl"
+	"surprisal/internal/shard/pq"
+	"surprisal/internal/testkit/shardtest"
 )
 
 // packLines compresses as the name says.
@@ -62,7 +65,7 @@ func writeLines(t testing.TB, name, text string) string {
 }
 
 func linesOptions() score.Options {
-	o := textOptions()
+	o := shardtest.TextOptions()
 	o.Keep = []string{"*"}
 	return o
 }
@@ -70,11 +73,11 @@ func linesOptions() score.Options {
 // linesJobs plans a file and gives its jobs.
 func linesJobs(t testing.TB, path string, o score.Options, jobTokens int64) (score.FilePlan, []score.Job) {
 	t.Helper()
-	p, err := Plan(context.Background(), inputOf(t, path), PlanOptions{Options: o, JobTokens: jobTokens})
+	p, err := Plan(context.Background(), shardtest.Input(t, path), PlanOptions{Options: o, JobTokens: jobTokens})
 	if err != nil || p.Error != "" {
 		t.Fatalf("plan: %v, %s", err, p.Error)
 	}
-	m := testManifest(t.TempDir(), o)
+	m := shardtest.Manifest(t.TempDir(), o)
 	m.Files = []score.FilePlan{p}
 	if err := m.Validate(); err != nil {
 		t.Fatal(err)
@@ -108,7 +111,7 @@ func TestLines(t *testing.T) {
 			o.TextColumn = "meta.text"
 			path := writeLines(t, name, whole)
 			p, jobs := linesJobs(t, path, o, jobTokens)
-			if p.Rows != 300 || len(jobs) != len(p.Cuts) || (len(p.Offsets) > 0) == compressedLines(name) || jobTokens == 1 && !compressedLines(name) && len(jobs) != 300 {
+			if p.Rows != 300 || len(jobs) != len(p.Cuts) || (len(p.Offsets) > 0) == jsonl.Compressed(name) || jobTokens == 1 && !jsonl.Compressed(name) && len(jobs) != 300 {
 				t.Fatalf("%s: %d rows, %d jobs, %d offsets", name, p.Rows, len(jobs), len(p.Offsets))
 			}
 			var got []Row
@@ -150,7 +153,7 @@ func TestBadLines(t *testing.T) {
 		{`{"text": "a"} {"text": "b"}`, "bad JSON: invalid character '{' after top-level value", ""},
 		{`{"text": "dup", "text": "last"}`, "", "last"},
 		{`{"text": "\u0041\ud83d\ude00"}`, "", "A\U0001f600"},
-		{`{"text": "` + strings.Repeat("x", maxLine) + `"}`, fmt.Sprintf("a line of %d bytes, more than %d", maxLine+13, maxLine), ""},
+		{`{"text": "` + strings.Repeat("x", jsonl.MaxLine) + `"}`, fmt.Sprintf("a line of %d bytes, more than %d", jsonl.MaxLine+13, jsonl.MaxLine), ""},
 		{`{"text": "after"}`, "", "after"},
 	}
 	var b strings.Builder
@@ -172,7 +175,7 @@ func TestBadLines(t *testing.T) {
 
 func TestLinesPlanErrors(t *testing.T) {
 	good := strings.Repeat("{\"text\": \"x\", \"id\": 1}\n", 1000)
-	o := textOptions()
+	o := shardtest.TextOptions()
 	for _, c := range []struct{ name, text, want string }{
 		{"a.jsonl", "{\"content\": \"x\"}\n", `no field "text" in the first 1000 rows; the file has "content" string`},
 		{"b.jsonl", "garbage\nmore\n", `no field "text"`},
@@ -185,13 +188,13 @@ func TestLinesPlanErrors(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		p, err := Plan(t.Context(), inputOf(t, path), PlanOptions{Options: o})
+		p, err := Plan(t.Context(), shardtest.Input(t, path), PlanOptions{Options: o})
 		if err != nil || !strings.Contains(p.Error, c.want) {
 			t.Errorf("%s: %v, %q; want %q", c.name, err, p.Error, c.want)
 		}
 	}
 	for _, name := range []string{"empty.jsonl", "blank.jsonl", "empty.jsonl.gz"} {
-		p, err := Plan(t.Context(), inputOf(t, writeLines(t, name, strings.Repeat("\n", len(name)-11))), PlanOptions{Options: o})
+		p, err := Plan(t.Context(), shardtest.Input(t, writeLines(t, name, strings.Repeat("\n", len(name)-11))), PlanOptions{Options: o})
 		if err != nil || p.Error != "" || p.Rows != 0 {
 			t.Errorf("%s: %+v, %v", name, p, err)
 		}
@@ -200,13 +203,13 @@ func TestLinesPlanErrors(t *testing.T) {
 	_, jobs := linesJobs(t, writeLines(t, "d.jsonl", good), o, 100)
 	j := jobs[1]
 	j.Offset++
-	if _, err := OpenRange(t.Context(), j); !errors.Is(err, ErrCorrupt) {
+	if _, err := OpenRange(t.Context(), j); !errors.Is(err, pq.ErrCorrupt) {
 		t.Errorf("error %v", err)
 	}
 }
 
 func TestLineIDs(t *testing.T) {
-	o := textOptions()
+	o := shardtest.TextOptions()
 	o.TextColumn, o.IDsColumn = "", "tokens.ids"
 	text := `{"tokens": {"ids": [1, 2, 3]}}
 {"tokens": {"ids": []}}
@@ -265,13 +268,13 @@ func TestNestedColumns(t *testing.T) {
 		t.Fatal(err)
 	}
 	read := func(o score.Options) []Row {
-		p, err := Plan(t.Context(), inputOf(t, path), PlanOptions{Options: o})
+		p, err := Plan(t.Context(), shardtest.Input(t, path), PlanOptions{Options: o})
 		if err != nil || p.Error != "" {
 			t.Fatalf("%v, %s", err, p.Error)
 		}
-		return readAll(t, testJob(t, path, t.TempDir(), o, 0, 3))
+		return readAll(t, shardtest.Job(t, path, t.TempDir(), o, 0, 3))
 	}
-	o := textOptions()
+	o := shardtest.TextOptions()
 	o.TextColumn = "meta.deep.text"
 	got := read(o)
 	if got[0].Text != text || got[0].Null || !got[1].Null || !got[2].Null || !got[3].Null {
@@ -289,7 +292,7 @@ func TestNestedColumns(t *testing.T) {
 		}
 	}
 	o.IDsColumn, o.TextColumn = "", "meta.nothing"
-	if p, err := Plan(t.Context(), inputOf(t, path), PlanOptions{Options: o}); err != nil || !strings.Contains(p.Error, `no field "nothing" in column "meta"`) {
+	if p, err := Plan(t.Context(), shardtest.Input(t, path), PlanOptions{Options: o}); err != nil || !strings.Contains(p.Error, `no field "nothing" in column "meta"`) {
 		t.Errorf("%v, %q", err, p.Error)
 	}
 }
@@ -311,14 +314,14 @@ func FuzzLines(f *testing.F) {
 			t.Fatal(err)
 		}
 		o := linesOptions()
-		p, err := Plan(context.Background(), inputOf(t, path), PlanOptions{Options: o, JobTokens: 3})
+		p, err := Plan(context.Background(), shardtest.Input(t, path), PlanOptions{Options: o, JobTokens: 3})
 		if err != nil {
 			t.Fatal(err)
 		}
 		if p.Error != "" || p.Rows == 0 {
 			return
 		}
-		m := testManifest("/out", o)
+		m := shardtest.Manifest("/out", o)
 		m.Files = []score.FilePlan{p}
 		if err := m.Validate(); err != nil {
 			t.Fatal(err)
@@ -347,10 +350,10 @@ func FuzzLines(f *testing.F) {
 func BenchmarkPlanLines(b *testing.B) {
 	line := "{\"id\": \"abc\", \"text\": \"" + strings.Repeat("some words of a web page ", 120) + "\"}\n"
 	path := writeLines(b, "big.jsonl", strings.Repeat(line, 1<<28/len(line)))
-	in := inputOf(b, path)
+	in := shardtest.Input(b, path)
 	b.SetBytes(in.Size)
 	for b.Loop() {
-		if p, err := Plan(context.Background(), in, PlanOptions{Options: textOptions(), JobTokens: 4_000_000}); err != nil || p.Rows == 0 {
+		if p, err := Plan(context.Background(), in, PlanOptions{Options: shardtest.TextOptions(), JobTokens: 4_000_000}); err != nil || p.Rows == 0 {
 			b.Fatal(err)
 		}
 	}

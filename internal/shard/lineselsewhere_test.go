@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"surprisal/internal/score"
+	"surprisal/internal/shard/discover"
+	"surprisal/internal/testkit/shardtest"
 	"surprisal/internal/testkit/storetest"
 )
 
@@ -22,7 +24,7 @@ func TestLinesElsewhere(t *testing.T) {
 	o.TextColumn = "meta.text"
 	check := func(t *testing.T, local, url string) {
 		t.Helper()
-		inputs, problems, err := Discover(t.Context(), []string{url}, "")
+		inputs, problems, err := discover.Inputs(t.Context(), []string{url}, "")
 		if err != nil || len(problems) > 0 || len(inputs) != 1 {
 			t.Fatal(inputs, problems, err)
 		}
@@ -31,7 +33,7 @@ func TestLinesElsewhere(t *testing.T) {
 		if err != nil || plan.Error != "" || !reflect.DeepEqual(plan.Cuts, want.Cuts) || !reflect.DeepEqual(plan.Offsets, want.Offsets) || plan.Rows != 2000 {
 			t.Fatalf("%+v, local %+v (%v)", plan, want, err)
 		}
-		m := testManifest(t.TempDir(), o)
+		m := shardtest.Manifest(t.TempDir(), o)
 		m.Files = []score.FilePlan{plan}
 		jobs := m.Jobs()
 		if len(jobs) != len(wantJobs) || len(plan.Offsets) > 0 && len(jobs) < 5 {
@@ -47,10 +49,10 @@ func TestLinesElsewhere(t *testing.T) {
 	t.Run("s3", func(t *testing.T) {
 		s := storetest.S3(t)
 		p := storetest.NewProxy(t, s.URL)
-		p.Fail(oneInTwenty())
+		p.Fail(shardtest.OneInTwenty())
 		for _, name := range names {
 			local := writeLines(t, name, b.String())
-			s.Put(t, "lines/"+name, mustRead(t, local))
+			s.Put(t, "lines/"+name, shardtest.Read(t, local))
 			check(t, local, storetest.URL("lines/"+name+"?endpoint="+p.URL))
 		}
 	})
@@ -60,7 +62,7 @@ func TestLinesElsewhere(t *testing.T) {
 		local := map[string]string{}
 		for _, name := range names {
 			local[name] = writeLines(t, name, b.String())
-			files["data/"+filepath.Base(name)] = mustRead(t, local[name])
+			files["data/"+filepath.Base(name)] = shardtest.Read(t, local[name])
 		}
 		h.Commit("datasets", "org/lines", files)
 		for _, name := range names {

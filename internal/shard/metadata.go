@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"surprisal/internal/score"
+	"surprisal/internal/shard/pq"
 	"surprisal/internal/store"
 )
 
@@ -122,28 +123,28 @@ func inspectPath(ctx context.Context, path string) (Committed, error) {
 // InspectFile is Inspect of a file that is open; its Path is not set.
 func InspectFile(r io.ReaderAt, size int64) (Committed, error) {
 	var c Committed
-	var foot *footer
-	err := recovered(func() (err error) {
-		foot, err = readFooter(r, size)
+	var foot *pq.Footer
+	err := pq.Recovered(func() (err error) {
+		foot, err = pq.ReadFooter(r, size)
 		return err
 	})
-	if errors.Is(err, ErrCorrupt) {
+	if errors.Is(err, pq.ErrCorrupt) {
 		return c, fmt.Errorf("%w: %w", ErrNotParquet, err)
 	}
 	if err != nil {
 		return c, err
 	}
 	for _, f := range fields {
-		v, ok := foot.lookup(keyPrefix + f.key)
+		v, ok := foot.Lookup(keyPrefix + f.key)
 		if !ok {
 			return c, fmt.Errorf("it is no score file: its metadata has no %s%s", keyPrefix, f.key)
 		}
 		if err := f.set(&c, v); err != nil {
-			return c, corruptf("metadata %s%s: %w", keyPrefix, f.key, err)
+			return c, pq.Corruptf("metadata %s%s: %w", keyPrefix, f.key, err)
 		}
 	}
-	if c.First < 0 || c.Last < c.First || c.Last > score.MaxRow || foot.rows != c.Last-c.First+1 || c.Totals.Documents != foot.rows {
-		return c, corruptf("%d rows, %d documents, for rows %d to %d", foot.rows, c.Totals.Documents, c.First, c.Last)
+	if c.First < 0 || c.Last < c.First || c.Last > score.MaxRow || foot.Rows != c.Last-c.First+1 || c.Totals.Documents != foot.Rows {
+		return c, pq.Corruptf("%d rows, %d documents, for rows %d to %d", foot.Rows, c.Totals.Documents, c.First, c.Last)
 	}
 	return c, nil
 }

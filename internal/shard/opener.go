@@ -4,6 +4,7 @@ import (
 	"sync"
 
 	"surprisal/internal/score"
+	"surprisal/internal/shard/pq"
 	"surprisal/internal/store"
 )
 
@@ -24,10 +25,10 @@ type footerCache struct {
 
 type cachedFooter struct {
 	in   score.Input
-	foot *footer // not changed by who reads it
+	foot *pq.Footer // not changed by who reads it
 }
 
-func (c *footerCache) get(in score.Input) *footer {
+func (c *footerCache) get(in score.Input) *pq.Footer {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, e := range c.entries {
@@ -38,29 +39,29 @@ func (c *footerCache) get(in score.Input) *footer {
 	return nil
 }
 
-func (c *footerCache) put(in score.Input, f *footer) {
+func (c *footerCache) put(in score.Input, f *pq.Footer) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.entries = append(c.entries, cachedFooter{in, f})
 	sum := 0
 	for _, e := range c.entries {
-		sum += e.foot.chunks()
+		sum += e.foot.Chunks()
 	}
 	for len(c.entries) > keptFooters || len(c.entries) > 0 && sum > keptFooterChunks {
-		sum -= c.entries[0].foot.chunks()
+		sum -= c.entries[0].foot.Chunks()
 		c.entries = append(c.entries[:0:0], c.entries[1:]...)
 	}
 }
 
 // footer reads an input's footer, or takes it from the job before.
-func (o *Opener) footer(s store.File, in score.Input, size int64) (*footer, error) {
+func (o *Opener) footer(s store.File, in score.Input, size int64) (*pq.Footer, error) {
 	if s.Local() {
-		return readFooter(s, size)
+		return pq.ReadFooter(s, size)
 	}
 	if f := o.footers.get(in); f != nil {
 		return f, nil
 	}
-	f, err := readFooter(s, size)
+	f, err := pq.ReadFooter(s, size)
 	if err == nil {
 		o.footers.put(in, f)
 	}

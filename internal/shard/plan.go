@@ -14,6 +14,8 @@ import (
 	"github.com/parquet-go/parquet-go"
 
 	"surprisal/internal/score"
+	"surprisal/internal/shard/jsonl"
+	"surprisal/internal/shard/pq"
 )
 
 // tokenCountColumn may hold each document's number of tokens, by some tokenizer.
@@ -87,8 +89,8 @@ func planError(in score.Input, err error) string {
 	if errors.As(err, &pe) {
 		err = fmt.Errorf("can't be read: %w", pe.Err)
 	}
-	s := strings.TrimPrefix(err.Error(), ErrCorrupt.Error()+": ")
-	s = strings.TrimPrefix(s, ErrColumn.Error()+": ")
+	s := strings.TrimPrefix(err.Error(), pq.ErrCorrupt.Error()+": ")
+	s = strings.TrimPrefix(s, pq.ErrColumn.Error()+": ")
 	s = strings.ToValidUTF8(strings.Join(strings.Fields(s), " "), "\uFFFD")
 	if r := []rune(s); len(r) > maxPlanError {
 		s = string(r[:maxPlanError]) + "…"
@@ -102,8 +104,8 @@ func plan(ctx context.Context, in score.Input, opt PlanOptions) (p score.FilePla
 		return p, err
 	}
 	defer f.Close()
-	err = recovered(func() error {
-		if isLines(in.Rel) {
+	err = pq.Recovered(func() error {
+		if jsonl.Is(in.Rel) {
 			p, err = planLines(ctx, f, in, opt)
 			return err
 		}
@@ -115,7 +117,7 @@ func plan(ctx context.Context, in score.Input, opt PlanOptions) (p score.FilePla
 
 func planFile(ctx context.Context, f io.ReaderAt, in score.Input, opt PlanOptions) (score.FilePlan, error) {
 	p := score.FilePlan{Input: in}
-	foot, err := readFooter(f, in.Size)
+	foot, err := pq.ReadFooter(f, in.Size)
 	if err != nil {
 		return p, err
 	}
@@ -123,7 +125,7 @@ func planFile(ctx context.Context, f io.ReaderAt, in score.Input, opt PlanOption
 	if err != nil {
 		return p, err
 	}
-	p.Rows, p.RowGroups = foot.rows, foot.rowGroups()
+	p.Rows, p.RowGroups = foot.Rows, foot.RowGroups()
 	c := cutter{jobTokens: float64(opt.JobTokens), maxRows: opt.MaxRows}
 	if !opt.SkipTokenCount && opt.Options.TextColumn != "" && c.byTokenCount(ctx, f, foot) == nil {
 		p.Cuts, p.Tokens = c.cuts, clampTokens(c.total)
@@ -134,12 +136,12 @@ func planFile(ctx context.Context, f io.ReaderAt, in score.Input, opt PlanOption
 		tokens := 0.0
 		for _, l := range leaves {
 			if ids {
-				tokens += float64(foot.groupValues(i, l))
+				tokens += float64(foot.GroupValues(i, l))
 			} else {
-				tokens += float64(foot.groupSize(i, l)) / opt.BytesPerToken
+				tokens += float64(foot.GroupSize(i, l)) / opt.BytesPerToken
 			}
 		}
-		if err := c.group(foot.groupRows(i), tokens); err != nil {
+		if err := c.group(foot.GroupRows(i), tokens); err != nil {
 			return p, err
 		}
 	}
@@ -153,13 +155,13 @@ func clampTokens(t float64) int64 {
 
 // checkColumns tells whether the file has the columns that are asked for, and
 // gives those that are scored.
-func checkColumns(foot *footer, o score.Options) (scored []*leaf, ids bool, err error) {
+func checkColumns(foot *pq.Footer, o score.Options) (scored []*pq.Leaf, ids bool, err error) {
 	if o.IDsColumn != "" {
 		c, err := findIDs(foot, o.IDsColumn)
 		if err != nil {
 			return nil, false, err
 		}
-		scored, ids = []*leaf{c.leaf}, true
+		scored, ids = []*pq.Leaf{c.leaf}, true
 	} else if scored, err = findTexts(foot, o); err != nil {
 		return nil, false, err
 	}
@@ -170,7 +172,7 @@ func checkColumns(foot *footer, o score.Options) (scored []*leaf, ids bool, err 
 	if _, err := outputSchema(cols, o); err != nil {
 		return nil, false, err
 	}
-	if err := foot.readable(slices.Concat(cols.leaves, scored)); err != nil {
+	if err := foot.Readable(slices.Concat(cols.leaves, scored)); err != nil {
 		return nil, false, err
 	}
 	return scored, ids, nil
@@ -235,35 +237,35 @@ var errNoTokenCount = errors.New("no usable token_count column")
 
 // byTokenCount cuts by the token_count column. Any error only means that it
 // can't be used: it is no part of what is scored.
-func (c *cutter) byTokenCount(ctx context.Context, f io.ReaderAt, foot *footer) error {
-	if !foot.has(tokenCountColumn) {
+func (c *cutter) byTokenCount(ctx context.Context, f io.ReaderAt, foot *pq.Footer) error {
+	if !foot.Has(tokenCountColumn) {
 		return errNoTokenCount
 	}
-	e, err := foot.top(tokenCountColumn)
+	e, err := foot.Top(tokenCountColumn)
 	if err != nil {
 		return err
 	}
-	l := e.leaf
-	if l == nil || e.repeated() || (l.kind != parquet.Int32 && l.kind != parquet.Int64) {
+	l := e.Leaf
+	if l == nil || e.Repeated() || (l.Kind != parquet.Int32 && l.Kind != parquet.Int64) {
 		return errNoTokenCount
 	}
-	if src, ok := f.(Remote); ok && !src.Local() {
+	if src, ok := f.(pq.Remote); ok && !src.Local() {
 		// As cheap as for a local file only if it is small and in one piece or few.
-		if foot.storedSize(l) > maxRemoteCounts || foot.rowGroups() > maxRemoteGroups {
+		if foot.StoredSize(l) > maxRemoteCounts || foot.RowGroups() > maxRemoteGroups {
 			return errNoTokenCount
 		}
 	}
-	f, done := foot.readAhead(ctx, f, []*leaf{l}, 0, foot.rows-1)
+	f, done := foot.ReadAhead(ctx, f, []*pq.Leaf{l}, 0, foot.Rows-1)
 	defer done()
-	col := newColumn(ctx, f, foot, l, 0)
+	col := pq.NewColumn(ctx, f, foot, l, 0)
 	for {
 		t := int64(0)
-		err := col.row(func(e entry) error {
-			switch len(e.val) {
+		err := col.Row(func(e pq.Entry) error {
+			switch len(e.Val) {
 			case 4:
-				t = int64(int32(binary.LittleEndian.Uint32(e.val)))
+				t = int64(int32(binary.LittleEndian.Uint32(e.Val)))
 			case 8:
-				t = int64(binary.LittleEndian.Uint64(e.val))
+				t = int64(binary.LittleEndian.Uint64(e.Val))
 			}
 			return nil
 		})

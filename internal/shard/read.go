@@ -10,6 +10,8 @@ import (
 	"slices"
 
 	"surprisal/internal/score"
+	"surprisal/internal/shard/jsonl"
+	"surprisal/internal/shard/pq"
 	"surprisal/internal/store"
 )
 
@@ -46,13 +48,13 @@ type Row struct {
 type Reader struct {
 	job     score.Job
 	file    *store.File
-	done    func()  // ends the reading ahead
-	text    *column // or the target
-	context *column // of a conditional run
-	ids     *column
+	done    func()     // ends the reading ahead
+	text    *pq.Column // or the target
+	context *pq.Column // of a conditional run
+	ids     *pq.Column
 	idsCol  *idsColumn
-	kept    []*column
-	lines   *lineScanner // of a file of JSON lines, which has no columns to read
+	kept    []*pq.Column
+	lines   *jsonl.Scanner // of a file of JSON lines, which has no columns to read
 	columns *Columns
 	next    int64
 	err     error
@@ -82,8 +84,8 @@ func (o *Opener) openRange(ctx context.Context, job score.Job) (*Reader, error) 
 		return nil, err
 	}
 	r := &Reader{job: job, file: &f, next: job.First}
-	if err := recovered(func() error {
-		if isLines(job.Input.Rel) {
+	if err := pq.Recovered(func() error {
+		if jsonl.Is(job.Input.Rel) {
 			return r.openLines(ctx, f)
 		}
 		foot, err := o.footer(f, job.Input, f.Size)
@@ -99,17 +101,17 @@ func (o *Opener) openRange(ctx context.Context, job score.Job) (*Reader, error) 
 	return r, nil
 }
 
-func (r *Reader) open(ctx context.Context, src io.ReaderAt, foot *footer) error {
-	if r.job.First < 0 || r.job.First > r.job.Last || r.job.Last >= foot.rows {
-		return corruptf("the file has %d rows", foot.rows)
+func (r *Reader) open(ctx context.Context, src io.ReaderAt, foot *pq.Footer) error {
+	if r.job.First < 0 || r.job.First > r.job.Last || r.job.Last >= foot.Rows {
+		return pq.Corruptf("the file has %d rows", foot.Rows)
 	}
-	var scored []*leaf
+	var scored []*pq.Leaf
 	var err error
 	if r.job.Options.IDsColumn != "" {
 		if r.idsCol, err = findIDs(foot, r.job.Options.IDsColumn); err != nil {
 			return err
 		}
-		scored = []*leaf{r.idsCol.leaf}
+		scored = []*pq.Leaf{r.idsCol.leaf}
 	} else if scored, err = findTexts(foot, r.job.Options); err != nil {
 		return err
 	}
@@ -117,17 +119,17 @@ func (r *Reader) open(ctx context.Context, src io.ReaderAt, foot *footer) error 
 		return err
 	}
 	var f io.ReaderAt
-	f, r.done = foot.readAhead(ctx, src, slices.Concat(scored, r.columns.leaves), r.job.First, r.job.Last)
+	f, r.done = foot.ReadAhead(ctx, src, slices.Concat(scored, r.columns.leaves), r.job.First, r.job.Last)
 	if r.idsCol != nil {
-		r.ids = newColumn(ctx, f, foot, scored[0], r.job.First)
+		r.ids = pq.NewColumn(ctx, f, foot, scored[0], r.job.First)
 	} else {
-		r.text = newColumn(ctx, f, foot, scored[0], r.job.First)
+		r.text = pq.NewColumn(ctx, f, foot, scored[0], r.job.First)
 	}
 	if len(scored) > 1 {
-		r.context = newColumn(ctx, f, foot, scored[1], r.job.First)
+		r.context = pq.NewColumn(ctx, f, foot, scored[1], r.job.First)
 	}
 	for _, l := range r.columns.leaves {
-		r.kept = append(r.kept, newColumn(ctx, f, foot, l, r.job.First))
+		r.kept = append(r.kept, pq.NewColumn(ctx, f, foot, l, r.job.First))
 	}
 	return nil
 }
@@ -141,7 +143,7 @@ func (r *Reader) Next() (Row, error) {
 		return Row{}, r.err
 	}
 	var row Row
-	err := recovered(func() (err error) {
+	err := pq.Recovered(func() (err error) {
 		row, err = r.row()
 		return err
 	})
@@ -180,23 +182,23 @@ func (r *Reader) row() (Row, error) {
 	}
 	for i := 0; i < len(r.kept) && err == nil; i++ {
 		c := r.kept[i]
-		err = c.row(func(e entry) error {
-			if row.Kept.bytes += len(e.val); row.Kept.bytes > maxKeptBytes || len(row.Kept.values) >= maxKeptItems {
-				return fmt.Errorf("%w: the row's kept columns have more than %d values or %d bytes", ErrColumn, maxKeptItems, maxKeptBytes)
+		err = c.Row(func(e pq.Entry) error {
+			if row.Kept.bytes += len(e.Val); row.Kept.bytes > maxKeptBytes || len(row.Kept.values) >= maxKeptItems {
+				return fmt.Errorf("%w: the row's kept columns have more than %d values or %d bytes", pq.ErrColumn, maxKeptItems, maxKeptBytes)
 			}
-			row.Kept.values = append(row.Kept.values, c.leaf.value(e, i))
+			row.Kept.values = append(row.Kept.values, c.Leaf.Value(e, i))
 			return nil
 		})
 	}
 	if err == io.EOF {
-		err = corruptf("the file ends before its row")
+		err = pq.Corruptf("the file ends before its row")
 	}
 	return row, err
 }
 
-func textRow(c *column) (text string, null bool, err error) {
-	err = c.row(func(e entry) error {
-		text, null = string(e.val), e.def < c.leaf.maxDef
+func textRow(c *pq.Column) (text string, null bool, err error) {
+	err = c.Row(func(e pq.Entry) error {
+		text, null = string(e.Val), e.Def < c.Leaf.MaxDef
 		return nil
 	})
 	return text, null, err
@@ -205,20 +207,20 @@ func textRow(c *column) (text string, null bool, err error) {
 func (r *Reader) readIDs(row *Row) error {
 	l := r.idsCol.leaf
 	row.IDs = []int32{}
-	err := r.ids.row(func(e entry) error {
+	err := r.ids.Row(func(e pq.Entry) error {
 		switch {
-		case e.def < r.idsCol.listDef:
+		case e.Def < r.idsCol.listDef:
 			row.Null = true
-		case e.def == r.idsCol.listDef: // an empty list
-		case e.def < l.maxDef:
+		case e.Def == r.idsCol.listDef: // an empty list
+		case e.Def < l.MaxDef:
 			row.Problem = "a token id is null"
 		default:
-			id, ok := idValue(e.val, r.idsCol.unsigned)
+			id, ok := idValue(e.Val, r.idsCol.unsigned)
 			if !ok {
-				row.Problem = fmt.Sprintf("token id %s does not fit 32 bits", idText(e.val, r.idsCol.unsigned))
+				row.Problem = fmt.Sprintf("token id %s does not fit 32 bits", idText(e.Val, r.idsCol.unsigned))
 			}
 			if len(row.IDs) == maxRowIDs {
-				return fmt.Errorf("%w: the row has more than %d ids", ErrColumn, maxRowIDs)
+				return fmt.Errorf("%w: the row has more than %d ids", pq.ErrColumn, maxRowIDs)
 			}
 			row.IDs = append(row.IDs, id)
 		}

@@ -8,41 +8,43 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"surprisal/internal/shard/pq"
+	"surprisal/internal/testkit/shardtest"
 	"testing"
 )
 
 func TestReadText(t *testing.T) {
-	files := fixtures(t, "enc-*")
-	files = append(files, fixtures(t, "large-string")...)
-	files = append(files, fixtures(t, "indexed")...)
-	files = append(files, fixtures(t, "checksummed")...)
-	files = append(files, fixtures(t, "tiny-groups")...)
-	files = append(files, fixtures(t, "kinds*")...)
+	files := shardtest.Fixtures(t, "enc-*")
+	files = append(files, shardtest.Fixtures(t, "large-string")...)
+	files = append(files, shardtest.Fixtures(t, "indexed")...)
+	files = append(files, shardtest.Fixtures(t, "checksummed")...)
+	files = append(files, shardtest.Fixtures(t, "tiny-groups")...)
+	files = append(files, shardtest.Fixtures(t, "kinds*")...)
 	for _, path := range files {
 		t.Run(filepath.Base(path), func(t *testing.T) {
-			checkText(t, path, fixtureNull)
+			checkText(t, path, shardtest.Null)
 		})
 	}
 	for _, name := range []string{"binary", "required", "int96"} {
 		t.Run(name, func(t *testing.T) {
-			checkText(t, fixtures(t, name)[0], func(int64) bool { return false })
+			checkText(t, shardtest.Fixtures(t, name)[0], func(int64) bool { return false })
 		})
 	}
 	t.Run("nulls", func(t *testing.T) {
-		checkText(t, fixtures(t, "nulls")[0], func(int64) bool { return true })
+		checkText(t, shardtest.Fixtures(t, "nulls")[0], func(int64) bool { return true })
 	})
 }
 
 func checkText(t *testing.T, path string, null func(int64) bool) {
 	t.Helper()
-	for _, r := range ranges {
-		rows := readAll(t, testJob(t, path, t.TempDir(), textOptions(), r[0], r[1]))
+	for _, r := range shardtest.Ranges {
+		rows := readAll(t, shardtest.Job(t, path, t.TempDir(), shardtest.TextOptions(), r[0], r[1]))
 		if int64(len(rows)) != r[1]-r[0]+1 {
 			t.Fatalf("rows %v: got %d", r, len(rows))
 		}
 		for k, row := range rows {
 			i := r[0] + int64(k)
-			want := fixtureText(i)
+			want := shardtest.Text(i)
 			if null(i) {
 				want = ""
 			}
@@ -57,11 +59,11 @@ func checkText(t *testing.T, path string, null func(int64) bool) {
 }
 
 func TestReadIDs(t *testing.T) {
-	for _, path := range fixtures(t, "ids-*") {
+	for _, path := range shardtest.Fixtures(t, "ids-*") {
 		for _, column := range []string{"ids32", "ids64", "idsfull"} {
 			t.Run(filepath.Base(path)+"/"+column, func(t *testing.T) {
-				for _, r := range ranges {
-					for k, row := range readAll(t, testJob(t, path, t.TempDir(), idsOptions(column), r[0], r[1])) {
+				for _, r := range shardtest.Ranges {
+					for k, row := range readAll(t, shardtest.Job(t, path, t.TempDir(), shardtest.IDsOptions(column), r[0], r[1])) {
 						checkIDs(t, column, r[0]+int64(k), row)
 					}
 				}
@@ -72,7 +74,7 @@ func TestReadIDs(t *testing.T) {
 
 func checkIDs(t *testing.T, column string, i int64, row Row) {
 	t.Helper()
-	want, null, problem := fixtureIDs(i), fixtureIDs(i) == nil, ""
+	want, null, problem := shardtest.IDs(i), shardtest.IDs(i) == nil, ""
 	switch {
 	case column == "ids64" && i == 3:
 		want, problem = nil, "null"
@@ -88,10 +90,10 @@ func checkIDs(t *testing.T, column string, i int64, row Row) {
 }
 
 func TestReadErrors(t *testing.T) {
-	good := fixtures(t, "enc-plain-zstd-v1")[0]
+	good := shardtest.Fixtures(t, "enc-plain-zstd-v1")[0]
 	t.Run("changed", func(t *testing.T) {
 		path := copyOf(t, good)
-		job := testJob(t, path, t.TempDir(), textOptions(), 0, 9)
+		job := shardtest.Job(t, path, t.TempDir(), shardtest.TextOptions(), 0, 9)
 		r, err := OpenRange(context.Background(), job)
 		if err != nil {
 			t.Fatal(err)
@@ -112,7 +114,7 @@ func TestReadErrors(t *testing.T) {
 	})
 	t.Run("gone", func(t *testing.T) {
 		path := copyOf(t, good)
-		job := testJob(t, path, t.TempDir(), textOptions(), 0, 9)
+		job := shardtest.Job(t, path, t.TempDir(), shardtest.TextOptions(), 0, 9)
 		os.Remove(path)
 		if _, err := OpenRange(context.Background(), job); !errors.Is(err, os.ErrNotExist) {
 			t.Fatal(err)
@@ -120,7 +122,7 @@ func TestReadErrors(t *testing.T) {
 	})
 	t.Run("cancelled", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(context.Background())
-		r, err := OpenRange(ctx, testJob(t, good, t.TempDir(), textOptions(), 0, 249))
+		r, err := OpenRange(ctx, shardtest.Job(t, good, t.TempDir(), shardtest.TextOptions(), 0, 249))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -136,23 +138,23 @@ func TestReadErrors(t *testing.T) {
 		}
 	})
 	t.Run("past the end", func(t *testing.T) {
-		if _, err := OpenRange(context.Background(), testJob(t, good, t.TempDir(), textOptions(), 249, 250)); !errors.Is(err, ErrCorrupt) {
+		if _, err := OpenRange(context.Background(), shardtest.Job(t, good, t.TempDir(), shardtest.TextOptions(), 249, 250)); !errors.Is(err, pq.ErrCorrupt) {
 			t.Fatal(err)
 		}
 	})
 	t.Run("no column", func(t *testing.T) {
-		o := textOptions()
+		o := shardtest.TextOptions()
 		o.TextColumn = "body"
-		_, err := OpenRange(context.Background(), testJob(t, good, t.TempDir(), o, 0, 1))
-		if !errors.Is(err, ErrColumn) || !strings.Contains(err.Error(), `"id" string, "text" string`) {
+		_, err := OpenRange(context.Background(), shardtest.Job(t, good, t.TempDir(), o, 0, 1))
+		if !errors.Is(err, pq.ErrColumn) || !strings.Contains(err.Error(), `"id" string, "text" string`) {
 			t.Fatal(err)
 		}
 	})
 	t.Run("corrupt page", func(t *testing.T) {
-		path := copyOf(t, fixtures(t, "checksummed")[0])
+		path := copyOf(t, shardtest.Fixtures(t, "checksummed")[0])
 		flip(t, path, 4) // somewhere in the pages
-		_, err := tryReadAll(testJob(t, path, t.TempDir(), textOptions(), 0, 249))
-		if !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), "row group") || !strings.Contains(err.Error(), "column") {
+		_, err := tryReadAll(shardtest.Job(t, path, t.TempDir(), shardtest.TextOptions(), 0, 249))
+		if !errors.Is(err, pq.ErrCorrupt) || !strings.Contains(err.Error(), "row group") || !strings.Contains(err.Error(), "column") {
 			t.Fatal(err)
 		}
 	})

@@ -10,6 +10,7 @@ import (
 	"github.com/parquet-go/parquet-go/format"
 
 	"surprisal/internal/score"
+	"surprisal/internal/shard/pq"
 )
 
 // WriteRows writes an input file of the rows' texts or ids, whichever column o
@@ -28,21 +29,21 @@ func writeRows(path string, o score.Options, rows []Row) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	var columns []*node
+	var columns []*pq.Node
 	text := parquet.String().Type()
 	switch {
 	case o.IDsColumn != "":
-		columns = append(columns, listNode(o.IDsColumn, parquet.Int32Type))
+		columns = append(columns, pq.ListNode(o.IDsColumn, parquet.Int32Type))
 	case o.Conditional():
-		columns = append(columns, leafNode(o.TargetColumn, text, format.Optional), leafNode(o.ContextColumn, text, format.Optional))
+		columns = append(columns, pq.LeafNode(o.TargetColumn, text, format.Optional), pq.LeafNode(o.ContextColumn, text, format.Optional))
 	default:
-		columns = append(columns, leafNode(o.TextColumn, text, format.Optional))
+		columns = append(columns, pq.LeafNode(o.TextColumn, text, format.Optional))
 	}
-	root, err := newSchema(nil, columns...)
+	root, err := pq.NewSchema(nil, columns...)
 	if err != nil {
 		return err
 	}
-	return recovered(func() error {
+	return pq.Recovered(func() error {
 		w := parquet.NewWriter(f, parquet.NewSchema("schema", root), parquet.Compression(&parquet.Zstd)) //nolint:staticcheck // as in Create
 		for _, r := range rows {
 			var row parquet.Row

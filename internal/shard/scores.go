@@ -11,6 +11,7 @@ import (
 	"github.com/parquet-go/parquet-go"
 
 	"surprisal/internal/score"
+	"surprisal/internal/shard/pq"
 	"surprisal/internal/store"
 )
 
@@ -37,11 +38,11 @@ var scoreColumns = []scoreColumn{
 
 // conditional tells whether a score file is of a conditional run. A kept column
 // may have a name of its columns; kept ones come before.
-func conditional(f *footer) bool {
-	columns := f.columns()
+func conditional(f *pq.Footer) bool {
+	columns := f.Columns()
 	for i, c := range columns {
-		if c.name() == "error" {
-			return i+1 < len(columns) && columns[i+1].name() == contextColumn.name
+		if c.Name() == "error" {
+			return i+1 < len(columns) && columns[i+1].Name() == contextColumn.name
 		}
 	}
 	return false
@@ -70,7 +71,7 @@ func readScores(ctx context.Context, path string, do func(score.Score) error) er
 	if err != nil {
 		return err
 	}
-	foot, err := readFooter(f, f.Size)
+	foot, err := pq.ReadFooter(f, f.Size)
 	if err != nil {
 		return err
 	}
@@ -78,41 +79,41 @@ func readScores(ctx context.Context, path string, do func(score.Score) error) er
 	if conditional(foot) {
 		read = append(slices.Clone(read), contextColumn)
 	}
-	var leaves []*leaf
+	var leaves []*pq.Leaf
 	for _, sc := range read {
-		e, err := foot.top(sc.name)
+		e, err := foot.Top(sc.name)
 		if err != nil {
 			return err
 		}
-		if e.leaf == nil || e.leaf.kind != sc.kind || e.repeated() {
-			return foot.columnErr("column %q is of type %s", sc.name, e.typeName(0))
+		if e.Leaf == nil || e.Leaf.Kind != sc.kind || e.Repeated() {
+			return foot.ColumnErr("column %q is of type %s", sc.name, e.TypeName(0))
 		}
-		leaves = append(leaves, e.leaf)
+		leaves = append(leaves, e.Leaf)
 	}
-	chunks, done := foot.readAhead(ctx, f, leaves, 0, c.Last-c.First)
+	chunks, done := foot.ReadAhead(ctx, f, leaves, 0, c.Last-c.First)
 	defer done()
-	cols := make([]*column, len(leaves))
+	cols := make([]*pq.Column, len(leaves))
 	for i, l := range leaves {
-		cols[i] = newColumn(ctx, chunks, foot, l, 0)
+		cols[i] = pq.NewColumn(ctx, chunks, foot, l, 0)
 	}
 	for row := c.First; row <= c.Last; row++ {
 		s := score.Score{Bytes: -1}
 		for i, col := range cols {
-			err := col.row(func(e entry) error {
-				if e.def == col.leaf.maxDef {
-					read[i].set(&s, e.val)
+			err := col.Row(func(e pq.Entry) error {
+				if e.Def == col.Leaf.MaxDef {
+					read[i].set(&s, e.Val)
 				}
 				return nil
 			})
 			if err == io.EOF {
-				err = corruptf("the file ends before row %d", row)
+				err = pq.Corruptf("the file ends before row %d", row)
 			}
 			if err != nil {
 				return err
 			}
 		}
 		if s.Row != row {
-			return corruptf("row %d where %d belongs", s.Row, row)
+			return pq.Corruptf("row %d where %d belongs", s.Row, row)
 		}
 		if err := do(s); err != nil {
 			return err
@@ -122,11 +123,11 @@ func readScores(ctx context.Context, path string, do func(score.Score) error) er
 }
 
 // ownColumns are the names of a score file's own columns, in its order.
-func ownColumns(f *footer) []string {
+func ownColumns(f *pq.Footer) []string {
 	var own []string
 	conditional := conditional(f)
-	for _, e := range f.columns() {
-		name := e.name()
+	for _, e := range f.Columns() {
+		name := e.Name()
 		if slices.Contains(score.OutputColumns, name) || conditional && slices.Contains(score.ConditionalColumns, name) {
 			own = append(own, name)
 		}

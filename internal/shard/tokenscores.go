@@ -5,13 +5,14 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"surprisal/internal/shard/pq"
 
 	"github.com/parquet-go/parquet-go"
 )
 
 // TokenScores reads token_ids and token_nll of one row of a score file, nil
 // where the file has none or the row has an error.
-func TokenScores(ctx context.Context, t *Table, row int64) (ids []int32, nll []float32, err error) {
+func TokenScores(ctx context.Context, t *pq.Table, row int64) (ids []int32, nll []float32, err error) {
 	if !t.Has("token_ids") || !t.Has("token_nll") {
 		return nil, nil, nil
 	}
@@ -24,24 +25,24 @@ func TokenScores(ctx context.Context, t *Table, row int64) (ids []int32, nll []f
 	return ids, nll, err
 }
 
-func tokenList(ctx context.Context, t *Table, name string, kind parquet.Kind, row int64, do func([]byte)) error {
-	err := recovered(func() error {
+func tokenList(ctx context.Context, t *pq.Table, name string, kind parquet.Kind, row int64, do func([]byte)) error {
+	err := pq.Recovered(func() error {
 		foot := t.Footer()
-		e, err := foot.top(name)
+		e, err := foot.Top(name)
 		if err != nil {
 			return err
 		}
-		el := e.listElement()
-		if el == nil || el.leaf == nil || el.leaf.kind != kind || el.leaf.maxRep != 1 {
-			return foot.columnErr("column %q is of type %s", name, e.typeName(0))
+		el := e.ListElement()
+		if el == nil || el.Leaf == nil || el.Leaf.Kind != kind || el.Leaf.MaxRep != 1 {
+			return foot.ColumnErr("column %q is of type %s", name, e.TypeName(0))
 		}
 		n := 0
-		return t.Column(ctx, el.leaf, row).row(func(e entry) error {
+		return t.Column(ctx, el.Leaf, row).Row(func(e pq.Entry) error {
 			if n++; n > maxRowIDs {
-				return corruptf("the row has more than %d tokens", maxRowIDs)
+				return pq.Corruptf("the row has more than %d tokens", maxRowIDs)
 			}
-			if e.val != nil {
-				do(e.val)
+			if e.Val != nil {
+				do(e.Val)
 			}
 			return nil
 		})

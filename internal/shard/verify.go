@@ -12,6 +12,8 @@ import (
 
 	"surprisal/internal/place"
 	"surprisal/internal/score"
+	"surprisal/internal/shard/jsonl"
+	"surprisal/internal/shard/pq"
 	"surprisal/internal/store"
 )
 
@@ -35,7 +37,7 @@ func verify(ctx context.Context, path string, job score.Job, input bool) (Commit
 		if st, err := os.Lstat(path); err != nil {
 			return Committed{}, err
 		} else if !st.Mode().IsRegular() {
-			return Committed{}, corruptf("it is not a regular file")
+			return Committed{}, pq.Corruptf("it is not a regular file")
 		}
 	}
 	f, err := store.OpenFile(ctx, path)
@@ -45,8 +47,8 @@ func verify(ctx context.Context, path string, job score.Job, input bool) (Commit
 	defer f.Close()
 	c, err := InspectFile(f, f.Size)
 	if err != nil {
-		if !errors.Is(err, ErrCorrupt) {
-			err = corruptf("%w", err) // parquet, but not what we write
+		if !errors.Is(err, pq.ErrCorrupt) {
+			err = pq.Corruptf("%w", err) // parquet, but not what we write
 		}
 		return c, err
 	}
@@ -54,8 +56,8 @@ func verify(ctx context.Context, path string, job score.Job, input bool) (Commit
 	if err := belongs(c, job); err != nil {
 		return c, err
 	}
-	if err := recovered(func() error {
-		foot, err := readFooter(f, f.Size)
+	if err := pq.Recovered(func() error {
+		foot, err := pq.ReadFooter(f, f.Size)
 		if err != nil {
 			return err
 		}
@@ -91,7 +93,7 @@ type verifier struct {
 	job  score.Job
 	c    Committed
 	f    io.ReaderAt
-	foot *footer
+	foot *pq.Footer
 }
 
 func near(a, b float64) bool { return a == b || math.Abs(a-b) <= 1e-12*math.Abs(b) }
@@ -102,25 +104,25 @@ func (v *verifier) scores() error {
 	var ppl, bpb float64
 	var hasPPL, hasBPB bool
 	type reader struct {
-		col *column
+		col *pq.Column
 		set func([]byte)
 	}
 	var readers []reader
 	add := func(name string, kind parquet.Kind, repeated bool, set func([]byte)) error {
-		e, err := v.foot.top(name)
+		e, err := v.foot.Top(name)
 		if err != nil {
 			return err
 		}
-		l := e.leaf
+		l := e.Leaf
 		if repeated {
-			if el := e.listElement(); el != nil {
-				l = el.leaf
+			if el := e.ListElement(); el != nil {
+				l = el.Leaf
 			}
 		}
-		if l == nil || l.kind != kind || (l.maxRep > 0) != repeated {
-			return v.foot.columnErr("column %q is of type %s", name, e.typeName(0))
+		if l == nil || l.Kind != kind || (l.MaxRep > 0) != repeated {
+			return v.foot.ColumnErr("column %q is of type %s", name, e.TypeName(0))
 		}
-		readers = append(readers, reader{newColumn(v.ctx, v.f, v.foot, l, 0), set})
+		readers = append(readers, reader{pq.NewColumn(v.ctx, v.f, v.foot, l, 0), set})
 		return nil
 	}
 	var err error
@@ -143,7 +145,7 @@ func (v *verifier) scores() error {
 			add("token_nll", parquet.Float, true, func(b []byte) { s.TokenNLL = append(s.TokenNLL, math.Float32frombits(le32(b))) }))
 	}
 	if err != nil {
-		return corruptf("%w", err)
+		return pq.Corruptf("%w", err)
 	}
 	var totals Totals
 	digest := newDigester(v.job.Options)
@@ -151,48 +153,48 @@ func (v *verifier) scores() error {
 		s = score.Score{Bytes: -1, TokenIDs: s.TokenIDs[:0], TokenNLL: s.TokenNLL[:0]}
 		hasPPL, hasBPB, hasGreedy = false, false, false
 		for _, r := range readers {
-			if err := r.col.row(func(e entry) error {
-				if e.def == r.col.leaf.maxDef {
-					r.set(e.val)
+			if err := r.col.Row(func(e pq.Entry) error {
+				if e.Def == r.col.Leaf.MaxDef {
+					r.set(e.Val)
 				}
 				return nil
 			}); err == io.EOF {
-				return corruptf("the file ends before row %d", row)
+				return pq.Corruptf("the file ends before row %d", row)
 			} else if err != nil {
 				return err
 			}
 		}
 		if s.Row != row {
-			return corruptf("row %d where %d belongs", s.Row, row)
+			return pq.Corruptf("row %d where %d belongs", s.Row, row)
 		}
 		if err := checkScore(&s, v.job.Options); err != nil {
-			return corruptf("row %d: %w", row, err)
+			return pq.Corruptf("row %d: %w", row, err)
 		}
 		if s.Error != "" && (s.Tokens != 0 || s.SumNLL != 0 || s.Top1 != 0 || s.ContextTokens != 0 || s.Truncated || len(s.TokenNLL) > 0) {
-			return corruptf("row %d has a score and an error", row)
+			return pq.Corruptf("row %d has a score and an error", row)
 		}
 		if want, ok := s.Perplexity(); ok != hasPPL || ok && !near(ppl, want) {
-			return corruptf("row %d: perplexity is not exp(sum_nll/n_tokens)", row)
+			return pq.Corruptf("row %d: perplexity is not exp(sum_nll/n_tokens)", row)
 		}
 		if want, ok := s.BitsPerByte(); ok != hasBPB || ok && !near(bpb, want) {
-			return corruptf("row %d: bits_per_byte is not sum_nll/ln 2/n_bytes", row)
+			return pq.Corruptf("row %d: bits_per_byte is not sum_nll/ln 2/n_bytes", row)
 		}
 		if want, ok := s.Greedy(); v.job.Options.Conditional() && (ok != hasGreedy || ok && greedy != want) {
-			return corruptf("row %d: greedy is not n_top1 = n_tokens", row)
+			return pq.Corruptf("row %d: greedy is not n_top1 = n_tokens", row)
 		}
 		totals.addScore(&s)
 		digest.add(&s)
 	}
 	for _, r := range readers {
-		if err := r.col.row(func(entry) error { return nil }); err != io.EOF {
-			return corruptf("column %s goes on after row %d", r.col.leaf.path, v.c.Last)
+		if err := r.col.Row(func(pq.Entry) error { return nil }); err != io.EOF {
+			return pq.Corruptf("column %s goes on after row %d", r.col.Leaf.Path, v.c.Last)
 		}
 	}
 	if totals != v.c.Totals {
-		return corruptf("its rows come to %+v, its metadata says %+v", totals, v.c.Totals)
+		return pq.Corruptf("its rows come to %+v, its metadata says %+v", totals, v.c.Totals)
 	}
 	if d := digest.sum(); d != v.c.Digest {
-		return corruptf("its scores have digest %s, its metadata says %s", d, v.c.Digest)
+		return pq.Corruptf("its scores have digest %s, its metadata says %s", d, v.c.Digest)
 	}
 	return nil
 }
@@ -203,11 +205,11 @@ func (v *verifier) keptOf(input bool) error {
 	for _, name := range v.job.Options.Columns() {
 		own[name] = true
 	}
-	ours := map[string]*leaf{}
-	for _, e := range v.foot.columns() {
-		if !own[e.name()] {
-			for _, l := range e.appendLeaves(nil) {
-				ours[l.path] = l
+	ours := map[string]*pq.Leaf{}
+	for _, e := range v.foot.Columns() {
+		if !own[e.Name()] {
+			for _, l := range e.AppendLeaves(nil) {
+				ours[l.Path] = l
 			}
 		}
 	}
@@ -219,10 +221,10 @@ func (v *verifier) keptOf(input bool) error {
 		return err
 	}
 	defer in.Close()
-	if isLines(v.job.Input.Rel) {
+	if jsonl.Is(v.job.Input.Rel) {
 		return v.keptOfLines(ours)
 	}
-	foot, err := readFooter(in, v.job.Input.Size)
+	foot, err := pq.ReadFooter(in, v.job.Input.Size)
 	if err != nil {
 		return fmt.Errorf("%w: input %s: %w", ErrInputChanged, v.job.Input.Path, err)
 	}
@@ -231,43 +233,43 @@ func (v *verifier) keptOf(input bool) error {
 		return err
 	}
 	for _, e := range kept {
-		for _, theirs := range e.appendLeaves(nil) {
-			l := ours[theirs.path]
-			if l == nil || l.kind != theirs.kind || l.maxDef != theirs.maxDef || l.maxRep != theirs.maxRep {
-				return corruptf("kept column %s is missing or of another type than the input's", theirs.path)
+		for _, theirs := range e.AppendLeaves(nil) {
+			l := ours[theirs.Path]
+			if l == nil || l.Kind != theirs.Kind || l.MaxDef != theirs.MaxDef || l.MaxRep != theirs.MaxRep {
+				return pq.Corruptf("kept column %s is missing or of another type than the input's", theirs.Path)
 			}
-			delete(ours, theirs.path)
-			a := newColumn(v.ctx, v.f, v.foot, l, 0)
-			b := newColumn(v.ctx, in, foot, theirs, v.job.First)
+			delete(ours, theirs.Path)
+			a := pq.NewColumn(v.ctx, v.f, v.foot, l, 0)
+			b := pq.NewColumn(v.ctx, in, foot, theirs, v.job.First)
 			if err := sameColumn(a, b, v.c.First, v.c.Last); err != nil {
 				return err
 			}
 		}
 	}
 	for path := range ours {
-		return corruptf("it has a column %s that was not to be kept", path)
+		return pq.Corruptf("it has a column %s that was not to be kept", path)
 	}
 	return nil
 }
 
 // keptOfLines reads the job's lines beside ours, the kept columns by name.
-func (v *verifier) keptOfLines(ours map[string]*leaf) error {
+func (v *verifier) keptOfLines(ours map[string]*pq.Leaf) error {
 	r, err := new(Opener).openRange(v.ctx, v.job)
 	if err != nil {
 		return fmt.Errorf("%w: input %s: %w", ErrInputChanged, v.job.Input.Path, err)
 	}
 	defer r.Close()
-	var cols []*column
+	var cols []*pq.Column
 	for _, theirs := range r.columns.leaves {
-		l := ours[theirs.path]
-		if l == nil || l.kind != theirs.kind || l.maxDef != theirs.maxDef || l.maxRep != 0 {
-			return corruptf("kept column %s is missing or of another type than the input's", theirs.path)
+		l := ours[theirs.Path]
+		if l == nil || l.Kind != theirs.Kind || l.MaxDef != theirs.MaxDef || l.MaxRep != 0 {
+			return pq.Corruptf("kept column %s is missing or of another type than the input's", theirs.Path)
 		}
-		delete(ours, theirs.path)
-		cols = append(cols, newColumn(v.ctx, v.f, v.foot, l, 0))
+		delete(ours, theirs.Path)
+		cols = append(cols, pq.NewColumn(v.ctx, v.f, v.foot, l, 0))
 	}
 	for path := range ours {
-		return corruptf("it has a column %s that was not to be kept", path)
+		return pq.Corruptf("it has a column %s that was not to be kept", path)
 	}
 	for row := v.c.First; row <= v.c.Last; row++ {
 		want, err := r.Next()
@@ -276,15 +278,15 @@ func (v *verifier) keptOfLines(ours map[string]*leaf) error {
 		}
 		for i, c := range cols {
 			same := false
-			if err := c.row(func(e entry) error {
-				have := c.leaf.value(e, i)
+			if err := c.Row(func(e pq.Entry) error {
+				have := c.Leaf.Value(e, i)
 				same = have.DefinitionLevel() == want.Kept.values[i].DefinitionLevel() && parquet.Equal(have, want.Kept.values[i])
 				return nil
 			}); err != nil {
 				return err
 			}
 			if !same {
-				return corruptf("row %d: kept column %s is not what the input has", row, c.leaf.path)
+				return pq.Corruptf("row %d: kept column %s is not what the input has", row, c.Leaf.Path)
 			}
 		}
 	}
@@ -292,27 +294,27 @@ func (v *verifier) keptOfLines(ours map[string]*leaf) error {
 }
 
 // sameColumn compares rows first..last of an input's column b with all of a.
-func sameColumn(a, b *column, first, last int64) error {
+func sameColumn(a, b *pq.Column, first, last int64) error {
 	var x, y []byte // a row's entries: levels and values
-	collect := func(buf *[]byte) func(entry) error {
+	collect := func(buf *[]byte) func(pq.Entry) error {
 		*buf = (*buf)[:0]
-		return func(e entry) error {
-			*buf = append(*buf, e.rep, e.def, byte(len(e.val)), byte(len(e.val)>>8), byte(len(e.val)>>16), byte(len(e.val)>>24))
-			*buf = append(*buf, e.val...)
+		return func(e pq.Entry) error {
+			*buf = append(*buf, e.Rep, e.Def, byte(len(e.Val)), byte(len(e.Val)>>8), byte(len(e.Val)>>16), byte(len(e.Val)>>24))
+			*buf = append(*buf, e.Val...)
 			return nil
 		}
 	}
 	for row := first; row <= last; row++ {
-		if err := a.row(collect(&x)); err == io.EOF {
-			return corruptf("column %s ends before row %d", a.leaf.path, row)
+		if err := a.Row(collect(&x)); err == io.EOF {
+			return pq.Corruptf("column %s ends before row %d", a.Leaf.Path, row)
 		} else if err != nil {
 			return err
 		}
-		if err := b.row(collect(&y)); err != nil {
+		if err := b.Row(collect(&y)); err != nil {
 			return fmt.Errorf("%w: input row %d: %w", ErrInputChanged, row, err)
 		}
 		if string(x) != string(y) {
-			return corruptf("row %d: kept column %s is not what the input has", row, a.leaf.path)
+			return pq.Corruptf("row %d: kept column %s is not what the input has", row, a.Leaf.Path)
 		}
 	}
 	return nil

@@ -14,6 +14,7 @@ import (
 
 	"surprisal/internal/failpoint"
 	"surprisal/internal/score"
+	"surprisal/internal/shard/pq"
 )
 
 // A row group ends at whichever comes first, so that the writer's memory is
@@ -85,7 +86,7 @@ func NewWriter(place Place, job score.Job, kept *Columns, meta Metadata) (*Write
 	if w.file, w.temp, err = place.Temporary(job); err != nil {
 		return nil, errors.Join(err, place.Close())
 	}
-	err = recovered(func() error {
+	err = pq.Recovered(func() error {
 		cfg, err := parquet.NewWriterConfig(
 			parquet.NewSchema("schema", root),
 			parquet.CreatedBy("surprisal", meta.Program, ""),
@@ -97,7 +98,7 @@ func NewWriter(place Place, job score.Job, kept *Columns, meta Metadata) (*Write
 		if err != nil {
 			return err
 		}
-		cfg.SkipPageBounds = root.unordered()
+		cfg.SkipPageBounds = root.Unordered()
 		w.pq = parquet.NewWriter(io.MultiWriter(w.file, w.whole), cfg) //nolint:staticcheck // see above
 		return nil
 	})
@@ -106,7 +107,7 @@ func NewWriter(place Place, job score.Job, kept *Columns, meta Metadata) (*Write
 		return nil, err
 	}
 	if a := arrowSchema(kept, job.Options); a != "" {
-		w.pq.SetKeyValueMetadata(arrowSchemaKey, a)
+		w.pq.SetKeyValueMetadata(pq.ArrowSchemaKey, a)
 	}
 	return w, nil
 }
@@ -150,7 +151,7 @@ func (w *Writer) write(s *score.Score, kept Kept) error {
 	}
 	w.row = append(w.row[:0], kept.values...)
 	w.appendScore(s)
-	if err := recovered(func() error {
+	if err := pq.Recovered(func() error {
 		_, err := w.pq.WriteRows([]parquet.Row{w.row})
 		return err
 	}); err != nil {
@@ -236,7 +237,7 @@ func (w *Writer) flushIfFull(kept Kept, s *score.Score) error {
 		return nil
 	}
 	w.group, w.bytes = 0, 0
-	return recovered(w.pq.Flush)
+	return pq.Recovered(w.pq.Flush)
 }
 
 // Commit syncs the file and publishes it under the job's name. When the name is
@@ -289,7 +290,7 @@ func (w *Writer) seal() (Committed, error) {
 		Input: w.job.Input, First: w.job.First, Last: w.job.Last, Digest: w.digest.sum(), Totals: w.totals, Metadata: w.meta,
 		ModelDigest: w.job.Model.Digest, TokenizerDigest: w.job.Model.TokenizerDigest,
 	}
-	err := recovered(func() error {
+	err := pq.Recovered(func() error {
 		for _, kv := range c.keyValues() {
 			w.pq.SetKeyValueMetadata(kv[0], kv[1])
 		}

@@ -17,6 +17,8 @@ import (
 	"surprisal/internal/place"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
+	"surprisal/internal/shard/outdir"
+	"surprisal/internal/shard/pq"
 	"surprisal/internal/store"
 )
 
@@ -213,7 +215,7 @@ func (s *session) take(ctx context.Context, lease *jobs.Lease) error {
 }
 
 func (s *session) read(ctx context.Context, t *task) (err error) {
-	rows, err := shard.OpenRange(store.Within(ctx, s.w.inputs), t.job)
+	rows, err := s.w.opener.OpenRange(store.Within(ctx, s.w.inputs), t.job)
 	if err != nil {
 		return err
 	}
@@ -260,7 +262,7 @@ func (s *session) commit(ctx context.Context, done <-chan *task) error {
 // publish writes t's file and acks. An error is of the file.
 func (s *session) publish(ctx context.Context, t *task) error {
 	began, info := time.Now(), s.model.engine.Info()
-	out, err := shard.Create(store.Within(ctx, s.w.outputs), t.job, t.columns, shard.Metadata{
+	out, err := outdir.Create(store.Within(ctx, s.w.outputs), t.job, t.columns, shard.Metadata{
 		Precision: info.Precision, Engine: string(info.Kind), Device: info.Device, Program: s.w.cfg.Program,
 	})
 	if err != nil {
@@ -320,7 +322,7 @@ func (s *session) fail(ctx context.Context, t *task, err error) {
 		s.w.meter.Conflict()
 	}
 	for _, permanent := range []error{
-		shard.ErrInputChanged, shard.ErrCorrupt, shard.ErrColumn, shard.ErrConflict, shard.ErrRows, store.ErrOutside,
+		shard.ErrInputChanged, pq.ErrCorrupt, pq.ErrColumn, shard.ErrConflict, shard.ErrRows, store.ErrOutside,
 	} {
 		if errors.Is(err, permanent) {
 			s.settle(t, t.lease.Fail(ctx, err), err)

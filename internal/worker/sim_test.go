@@ -25,7 +25,7 @@ import (
 	"surprisal/internal/jobs/record"
 	"surprisal/internal/jobs/simnats"
 	"surprisal/internal/score"
-	"surprisal/internal/shard"
+	"surprisal/internal/shard/outdir"
 )
 
 var simSeed = flag.Uint64("seed", 0, "TestSimulation: replay this seed, with -v its trace")
@@ -279,7 +279,7 @@ func newSimulation(t *testing.T, in *simInput, seed uint64) *simulation {
 		t.Fatal(err)
 	}
 	s.m.Run = fmt.Sprint("sim-", seed) // so that job ids are the same each time
-	if err := shard.WriteManifest(s.ctx, s.m.Out, s.m); err != nil {
+	if err := outdir.WriteManifest(s.ctx, s.m.Out, s.m); err != nil {
 		t.Fatal(err)
 	}
 	s.net = simnats.New(seed, s.faults)

@@ -18,6 +18,7 @@ import (
 	"surprisal/internal/jobs/record"
 	"surprisal/internal/metrics"
 	"surprisal/internal/score"
+	"surprisal/internal/shard"
 	"surprisal/internal/store"
 	"surprisal/internal/traces"
 )
@@ -124,6 +125,7 @@ type Worker struct {
 	cost   cost
 	// inputs and outputs are where jobs may read and write; nil: anywhere.
 	inputs, outputs *store.Fence
+	opener          shard.Opener // of all sessions' jobs
 
 	consumer   atomic.Pointer[jobs.Consumer] // once it takes jobs
 	drains     atomic.Bool                   // it takes no more

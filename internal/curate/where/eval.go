@@ -7,7 +7,7 @@ import (
 	"math"
 	"slices"
 
-	"surprisal/internal/shard"
+	"surprisal/internal/shard/pq"
 )
 
 // truth is what a condition comes to for a row.
@@ -31,14 +31,14 @@ type Condition struct {
 	Columns     []string     // that it reads
 	Percentiles []Percentile // that it needs
 	root        node
-	kinds       map[string]shard.Kind
+	kinds       map[string]pq.Kind
 }
 
 // Batch is some rows' values.
 type Batch struct {
 	N       int
-	Columns []*shard.Values // of Condition.Columns
-	Group   []int           // of each row
+	Columns []*pq.Values // of Condition.Columns
+	Group   []int        // of each row
 	// Thresholds [percentile][group]; NaN where a group has no value.
 	Thresholds [][]float64
 }
@@ -47,7 +47,7 @@ type binding struct {
 	src         string
 	columns     []string
 	percentiles []Percentile
-	kinds       map[string]shard.Kind
+	kinds       map[string]pq.Kind
 	bufs        [][]truth
 }
 
@@ -88,7 +88,7 @@ func (e *Expr) walk(do func(*operand)) {
 }
 
 // Bind checks the expression against the columns' kinds; the error is an *Error.
-func (e *Expr) Bind(kinds map[string]shard.Kind) (*Condition, error) {
+func (e *Expr) Bind(kinds map[string]pq.Kind) (*Condition, error) {
 	b := &binding{src: e.Src, kinds: kinds}
 	b.columns, _ = e.Columns()
 	root, err := b.bind(e.root)
@@ -120,7 +120,7 @@ func (b *binding) bind(n node) (node, error) {
 		n.a.column, err = b.column(n.a)
 		return n, err
 	case boolNode:
-		if n.a.column, err = b.column(n.a); err == nil && b.kinds[n.a.text] != shard.Bool {
+		if n.a.column, err = b.column(n.a); err == nil && b.kinds[n.a.text] != pq.Bool {
 			err = &Error{b.src, n.a.at, fmt.Sprintf("column %s is of type %s: compare it with something", n.a.text, b.kinds[n.a.text])}
 		}
 		return n, err
@@ -143,7 +143,7 @@ func (b *binding) comparison(n cmpNode) (node, error) {
 		return nil, err
 	}
 	kind := b.kinds[n.a.text]
-	number := kind == shard.Int || kind == shard.Float
+	number := kind == pq.Int || kind == pq.Float
 	fits := false
 	switch n.b.kind {
 	case oColumn:
@@ -151,7 +151,7 @@ func (b *binding) comparison(n cmpNode) (node, error) {
 			return nil, err
 		}
 		other := b.kinds[n.b.text]
-		fits = other == kind || (number && (other == shard.Int || other == shard.Float))
+		fits = other == kind || (number && (other == pq.Int || other == pq.Float))
 	case oNumber:
 		fits = number
 	case oPercentile:
@@ -162,9 +162,9 @@ func (b *binding) comparison(n cmpNode) (node, error) {
 			b.percentiles = append(b.percentiles, p)
 		}
 	case oText:
-		fits = kind == shard.Text
+		fits = kind == pq.Text
 	case oBool:
-		fits = kind == shard.Bool && (n.op == "==" || n.op == "!=")
+		fits = kind == pq.Bool && (n.op == "==" || n.op == "!=")
 	}
 	if !fits {
 		with := "a boolean by " + n.op
@@ -256,7 +256,7 @@ func (n nullNode) eval(_ *binding, batch *Batch, out []truth) {
 	v := batch.Columns[n.a.column]
 	for i, isNull := range v.Null {
 		out[i] = no
-		if isNull || (v.Kind == shard.Float && math.IsNaN(v.Floats[i])) {
+		if isNull || (v.Kind == pq.Float && math.IsNaN(v.Floats[i])) {
 			out[i] = yes
 		}
 	}
@@ -279,7 +279,7 @@ var outcomes = map[string][3]truth{
 func (n cmpNode) eval(_ *binding, batch *Batch, out []truth) {
 	v := batch.Columns[n.a.column]
 	when := outcomes[n.op]
-	var w *shard.Values
+	var w *pq.Values
 	if n.b.kind == oColumn {
 		w = batch.Columns[n.b.column]
 	}
@@ -297,15 +297,15 @@ func (n cmpNode) eval(_ *binding, batch *Batch, out []truth) {
 }
 
 // order compares the two sides in row i; ok is false where one is not a number.
-func (n *cmpNode) order(v, w *shard.Values, batch *Batch, i int) (c int, ok bool) {
+func (n *cmpNode) order(v, w *pq.Values, batch *Batch, i int) (c int, ok bool) {
 	switch v.Kind {
-	case shard.Text:
+	case pq.Text:
 		if w != nil {
 			return bytes.Compare(v.Texts[i], w.Texts[i]), true
 		}
 		return cmp.Compare(string(v.Texts[i]), n.b.text), true
-	case shard.Int, shard.Bool:
-		if w != nil && w.Kind != shard.Float {
+	case pq.Int, pq.Bool:
+		if w != nil && w.Kind != pq.Float {
 			return cmp.Compare(v.Ints[i], w.Ints[i]), true
 		}
 		if n.b.isInt {
@@ -323,8 +323,8 @@ func (n *cmpNode) order(v, w *shard.Values, batch *Batch, i int) (c int, ok bool
 	return cmp.Compare(x, y), !math.IsNaN(x) && !math.IsNaN(y)
 }
 
-func number(v *shard.Values, i int) float64 {
-	if v.Kind == shard.Float {
+func number(v *pq.Values, i int) float64 {
+	if v.Kind == pq.Float {
 		return v.Floats[i]
 	}
 	return float64(v.Ints[i])

@@ -6,25 +6,25 @@ import (
 	"strings"
 	"testing"
 
-	"surprisal/internal/shard"
+	"surprisal/internal/shard/pq"
 )
 
-var kinds = map[string]shard.Kind{"x": shard.Float, "n": shard.Int, "lang": shard.Text, "ok": shard.Bool, "a b": shard.Int, "p60": shard.Int, "big": shard.Int, "m.x_1.y": shard.Int}
+var kinds = map[string]pq.Kind{"x": pq.Float, "n": pq.Int, "lang": pq.Text, "ok": pq.Bool, "a b": pq.Int, "p60": pq.Int, "big": pq.Int, "m.x_1.y": pq.Int}
 
 // batch has five rows; x is null in the third, everything in the last.
 func batch(c *Condition) *Batch {
 	nulls := []bool{false, false, false, false, true}
 	xNull := []bool{false, false, true, false, true}
-	all := map[string]*shard.Values{
-		"x":    {Kind: shard.Float, Null: xNull, Floats: []float64{1, 2.5, 0, math.NaN(), 0}},
-		"n":    {Kind: shard.Int, Null: nulls, Ints: []int64{-5, 0, 7, 100, 0}},
-		"lang": {Kind: shard.Text, Null: nulls, Texts: [][]byte{[]byte("en"), []byte("de"), []byte(`a"b`), []byte(""), nil}},
-		"ok":   {Kind: shard.Bool, Null: nulls, Ints: []int64{1, 0, 1, 0, 0}},
-		"a b":  {Kind: shard.Int, Null: nulls, Ints: []int64{1, 2, 3, 4, 0}},
-		"p60":  {Kind: shard.Int, Null: nulls, Ints: []int64{1, 2, 3, 4, 0}},
+	all := map[string]*pq.Values{
+		"x":    {Kind: pq.Float, Null: xNull, Floats: []float64{1, 2.5, 0, math.NaN(), 0}},
+		"n":    {Kind: pq.Int, Null: nulls, Ints: []int64{-5, 0, 7, 100, 0}},
+		"lang": {Kind: pq.Text, Null: nulls, Texts: [][]byte{[]byte("en"), []byte("de"), []byte(`a"b`), []byte(""), nil}},
+		"ok":   {Kind: pq.Bool, Null: nulls, Ints: []int64{1, 0, 1, 0, 0}},
+		"a b":  {Kind: pq.Int, Null: nulls, Ints: []int64{1, 2, 3, 4, 0}},
+		"p60":  {Kind: pq.Int, Null: nulls, Ints: []int64{1, 2, 3, 4, 0}},
 
-		"m.x_1.y": {Kind: shard.Int, Null: nulls, Ints: []int64{1, 2, 3, 4, 0}},
-		"big":     {Kind: shard.Int, Null: nulls, Ints: []int64{1<<53 + 1, 1 << 53, 1<<53 - 1, 0, 0}},
+		"m.x_1.y": {Kind: pq.Int, Null: nulls, Ints: []int64{1, 2, 3, 4, 0}},
+		"big":     {Kind: pq.Int, Null: nulls, Ints: []int64{1<<53 + 1, 1 << 53, 1<<53 - 1, 0, 0}},
 	}
 	b := &Batch{N: 5, Group: []int{0, 1, 0, 1, 0}}
 	for _, name := range c.Columns {

@@ -18,6 +18,8 @@ import (
 	"surprisal/internal/place"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
+	"surprisal/internal/shard/discover"
+	"surprisal/internal/shard/outdir"
 )
 
 // Options say what is written.
@@ -80,7 +82,7 @@ func Write(ctx context.Context, inputs []string, out string, o Options) (*score.
 		Model: score.Model{Dir: "/none", Name: "fake", Digest: "sha256:00"},
 	}
 	m.ConfigDigest = score.ConfigDigest(m.Options, m.Model)
-	found, problems, err := shard.Discover(ctx, inputs, abs)
+	found, problems, err := discover.Inputs(ctx, inputs, abs)
 	if err != nil {
 		return nil, err
 	}
@@ -94,7 +96,7 @@ func Write(ctx context.Context, inputs []string, out string, o Options) (*score.
 		}
 		m.Files = append(m.Files, p)
 	}
-	if err := shard.WriteManifest(ctx, abs, m); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := outdir.WriteManifest(ctx, abs, m); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
 	}
 	g, ctx := errgroup.WithContext(ctx)
@@ -116,7 +118,7 @@ func job(ctx context.Context, j score.Job) error {
 		return err
 	}
 	defer r.Close()
-	w, err := shard.Create(ctx, j, r.Columns(), shard.Metadata{Precision: "fp32", Engine: "cpu", Device: "none", Program: "fakescores"})
+	w, err := outdir.Create(ctx, j, r.Columns(), shard.Metadata{Precision: "fp32", Engine: "cpu", Device: "none", Program: "fakescores"})
 	if err != nil {
 		return err
 	}

@@ -14,6 +14,7 @@ import (
 	"surprisal/internal/jobs/record"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
+	"surprisal/internal/shard/outdir"
 )
 
 // Bench is a NATS server, a dispatcher's client and a planned run.
@@ -31,7 +32,7 @@ func New(t testing.TB, files, jobsEach int) *Bench {
 	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
 	t.Cleanup(cancel)
 	b := &Bench{T: t, Ctx: ctx, M: MadeUp(filepath.Join(t.TempDir(), "out"), files, jobsEach)}
-	if err := shard.WriteManifest(ctx, b.M.Out, b.M); err != nil {
+	if err := outdir.WriteManifest(ctx, b.M.Out, b.M); err != nil {
 		t.Fatal(err)
 	}
 	b.Start()
@@ -92,7 +93,7 @@ func MadeUp(out string, files, jobsEach int) *score.Manifest {
 
 // Commit writes a job's score file as a worker does.
 func Commit(ctx context.Context, j score.Job) (shard.Totals, error) {
-	w, err := shard.Create(ctx, j, nil, shard.Metadata{Engine: "cpu", Device: "test", Program: "test", Precision: "float32"})
+	w, err := outdir.Create(ctx, j, nil, shard.Metadata{Engine: "cpu", Device: "test", Program: "test", Precision: "float32"})
 	if err != nil {
 		return shard.Totals{}, err
 	}

@@ -17,6 +17,8 @@ import (
 
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
+	"surprisal/internal/shard/discover"
+	"surprisal/internal/shard/outdir"
 )
 
 type textRow struct {
@@ -29,7 +31,7 @@ type textRow struct {
 func makeRun(t *testing.T, in, run string) (out string, files []string) {
 	t.Helper()
 	out = filepath.Join(t.TempDir(), "out")
-	inputs, _, err := shard.Discover(t.Context(), []string{in}, out)
+	inputs, _, err := discover.Inputs(t.Context(), []string{in}, out)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +45,7 @@ func makeRun(t *testing.T, in, run string) (out string, files []string) {
 		m.Options.Keep = []string{"id", "n", "x", "ok", "m"}
 	}
 	m.ConfigDigest = score.ConfigDigest(m.Options, m.Model)
-	if err := shard.WriteManifest(t.Context(), out, m); err != nil {
+	if err := outdir.WriteManifest(t.Context(), out, m); err != nil {
 		t.Fatal(err)
 	}
 	tokens := int64(0)
@@ -52,7 +54,7 @@ func makeRun(t *testing.T, in, run string) (out string, files []string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		w, err := shard.Create(t.Context(), j, r.Columns(), shard.Metadata{Engine: "cpu", Program: "test"})
+		w, err := outdir.Create(t.Context(), j, r.Columns(), shard.Metadata{Engine: "cpu", Program: "test"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -88,7 +90,7 @@ func makeRun(t *testing.T, in, run string) (out string, files []string) {
 		files = append(files, filepath.Join(out, j.Output))
 	}
 	body := fmt.Sprintf(`{"run": %q, "config_digest": %q, "documents": 30, "tokens": %d}`, run, m.ConfigDigest, tokens)
-	if err := shard.WriteSuccess(t.Context(), out, []byte(body)); err != nil {
+	if err := outdir.WriteSuccess(t.Context(), out, []byte(body)); err != nil {
 		t.Fatal(err)
 	}
 	return out, files

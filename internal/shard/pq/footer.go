@@ -1,0 +1,443 @@
+package pq
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"math"
+
+	"github.com/parquet-go/parquet-go/encoding/thrift"
+	"github.com/parquet-go/parquet-go/format"
+)
+
+// Limits on what a footer may make us hold.
+const (
+	maxRows         = 999_999_999_999 // of a file
+	maxFooterBytes  = 128 << 20
+	maxSchemaLeaves = 1 << 16
+	// The fewest bytes that each can take with what must be in it, so that a
+	// list of empty ones does not take far more memory than the footer itself.
+	minGroupBytes, minChunkBytes, minKeyValueBytes = 6, 16, 3
+	tailBytes                                      = 32 << 10 // read at once from a file's end; most footers fit
+)
+
+// footer is what we use of a parquet file's metadata.
+type Footer struct {
+	schema *Element
+	leaves []*Leaf
+	Rows   int64
+	groups []rowGroup
+	kv     []keyValue
+	// dataEnd is where the footer starts; no page reaches past it.
+	DataEnd int64
+}
+
+type keyValue struct{ key, value string }
+
+func (f *Footer) Lookup(key string) (string, bool) {
+	for _, kv := range f.kv {
+		if kv.key == key {
+			return kv.value, true
+		}
+	}
+	return "", false
+}
+
+// columns are the top-level ones.
+func (f *Footer) Columns() []*Element { return f.schema.children }
+
+// newFooter stands for a file without row groups that has these columns.
+func NewFooter(columns []*Element, rows int64) *Footer {
+	f := &Footer{schema: &Element{children: columns}, Rows: rows}
+	f.schema.se.Name = "schema"
+	return f
+}
+
+// rowGroups is the number of row groups.
+func (f *Footer) RowGroups() int { return len(f.groups) }
+
+// groupRows is the number of rows of row group i.
+func (f *Footer) GroupRows(i int) int64 { return f.groups[i].rows }
+
+// groupValues is the number of values that row group i has of a column, nulls among them.
+func (f *Footer) GroupValues(i int, l *Leaf) int64 { return f.groups[i].chunks[l.Index].values }
+
+// groupSize is the size in bytes of a column's pages in row group i, uncompressed.
+func (f *Footer) GroupSize(i int, l *Leaf) int64 { return f.groups[i].chunks[l.Index].size() }
+
+// storedSize is the size in bytes that a column's pages take in the file.
+func (f *Footer) StoredSize(l *Leaf) int64 {
+	size := int64(0)
+	for i := range f.groups {
+		size += f.groups[i].chunks[l.Index].compressed
+	}
+	return size
+}
+
+// chunks is the number of column chunks.
+func (f *Footer) Chunks() int { return len(f.groups) * len(f.leaves) }
+
+// readable tells whether the pages of these columns can be read, so far as the
+// footer says.
+func (f *Footer) Readable(leaves []*Leaf) error {
+	for i := range f.groups {
+		for _, l := range leaves {
+			c := &f.groups[i].chunks[l.Index]
+			if c.encrypted {
+				return Corruptf("column %s is encrypted, which is not supported", l.Path)
+			}
+			if _, ok := maxRatio[codecOf(c)]; !ok {
+				return Corruptf("column %s: compression codec %s is not supported", l.Path, codecOf(c))
+			}
+			// Compression can't have made more of what the file holds.
+			if c.size() > maxRatio[codecOf(c)]*(c.compressed+64) {
+				return Corruptf("row group %d: column %s: %d bytes are said to expand to %d", i, l.Path, c.compressed, c.uncompressed)
+			}
+		}
+	}
+	return nil
+}
+
+type rowGroup struct {
+	rows   int64
+	first  int64   // row index in the file of the group's first row
+	chunks []chunk // one for each leaf
+}
+
+// chunk is a column chunk: one leaf's pages in one row group.
+type chunk struct {
+	codec                  int32
+	values                 int64
+	uncompressed           int64
+	start, end             int64 // byte range of its pages, dictionary included
+	indexOffset            int64 // offset index, 0 when there is none
+	indexLength            int32
+	encrypted, elsewhere   bool
+	dataOffset, dictOffset int64
+	compressed             int64
+	hasMeta                bool
+	physical               int32
+}
+
+// readFooter reads and checks the footer of a file of the given size. Errors
+// of the bytes wrap ErrCorrupt, those of reading them do not.
+func ReadFooter(r io.ReaderAt, size int64) (*Footer, error) {
+	const magic, tail = "PAR1", 8
+	if size == 0 {
+		return nil, Corruptf("the file is empty")
+	}
+	if size < int64(len(magic))+tail {
+		return nil, Corruptf("%d bytes are too few for a parquet file", size)
+	}
+	buf := make([]byte, min(size, tailBytes))
+	if err := ReadFull(r, buf, size-int64(len(buf))); err != nil {
+		return nil, err
+	}
+	end := buf[len(buf)-tail:]
+	if string(end[4:]) == "PARE" {
+		return nil, Corruptf("the file is encrypted, which is not supported")
+	}
+	if string(end[4:]) != magic {
+		var head [4]byte
+		if err := ReadFull(r, head[:], 0); err != nil {
+			return nil, err
+		}
+		if string(head[:]) == magic {
+			return nil, Corruptf("the file is truncated: it begins as parquet but has no footer")
+		}
+		return nil, Corruptf("not a parquet file")
+	}
+	n := int64(binary.LittleEndian.Uint32(end))
+	if n > size-tail-int64(len(magic)) {
+		return nil, Corruptf("the footer claims %d bytes of a file of %d", n, size)
+	}
+	if n > maxFooterBytes {
+		return nil, Corruptf("the footer has %d bytes, more than the %d supported", n, maxFooterBytes)
+	}
+	if int64(len(buf)) < n+tail {
+		whole := make([]byte, n+tail)
+		have := copy(whole[len(whole)-len(buf):], buf)
+		if err := ReadFull(r, whole[:len(whole)-have], size-n-tail); err != nil {
+			return nil, err
+		}
+		buf = whole
+	}
+	f, err := parseFooter(buf[int64(len(buf))-n-tail : len(buf)-tail])
+	if err != nil {
+		return nil, err
+	}
+	f.DataEnd = size - tail - n
+	if err := f.check(); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+func parseFooter(b []byte) (*Footer, error) {
+	f := &Footer{}
+	r := &thriftReader{b: b}
+	var elems []format.SchemaElement
+	var err error
+	encrypted := false
+	r.structs(func(id int16, typ byte) bool {
+		switch id {
+		case 2:
+			elems, err = parseSchemaElements(r, typ)
+			if err != nil {
+				r.fail(err)
+			}
+		case 3:
+			if r.want(typ, tI64) {
+				f.Rows = r.int64()
+			}
+		case 4:
+			f.parseGroups(r, typ)
+		case 5:
+			f.parseKV(r, typ)
+		case 8: // encryption_algorithm: a plain footer over encrypted columns
+			encrypted = true
+			return false
+		default:
+			return false
+		}
+		return true
+	})
+	if r.err != nil {
+		return nil, Corruptf("footer: %w", r.err)
+	}
+	if f.schema, f.leaves, err = buildSchema(elems); err != nil {
+		return nil, err
+	}
+	if encrypted {
+		for i := range f.groups {
+			for j := range f.groups[i].chunks {
+				if c := &f.groups[i].chunks[j]; !c.hasMeta {
+					c.encrypted = true
+				}
+			}
+		}
+	}
+	return f, nil
+}
+
+// parseSchemaElements finds each element's bytes and has the library's decoder
+// read that alone: skip has then checked its depth, and it holds no lists.
+func parseSchemaElements(r *thriftReader, typ byte) ([]format.SchemaElement, error) {
+	if !r.want(typ, tList) {
+		return nil, r.err
+	}
+	n, et := r.list()
+	if n > 0 {
+		r.want(et, tStruct)
+	}
+	var elems []format.SchemaElement
+	for k := 0; k < n && r.err == nil; k++ {
+		from := r.i
+		r.skip(tStruct, 0)
+		if r.err != nil {
+			break
+		}
+		if len(elems) > 2*maxSchemaLeaves {
+			return nil, fmt.Errorf("the schema has too many elements (%d)", n)
+		}
+		var e format.SchemaElement
+		if err := Recovered(func() error {
+			return thrift.Unmarshal(new(thrift.CompactProtocol), r.b[from:r.i], &e)
+		}); err != nil {
+			return nil, fmt.Errorf("schema element %d: %w", k, err)
+		}
+		elems = append(elems, e)
+	}
+	return elems, r.err
+}
+
+func (f *Footer) parseGroups(r *thriftReader, typ byte) {
+	if !r.want(typ, tList) {
+		return
+	}
+	n, et := r.list()
+	if n > 0 && !r.want(et, tStruct) {
+		return
+	}
+	for k := 0; k < n && r.err == nil; k++ {
+		g, from := rowGroup{}, r.i
+		r.structs(func(id int16, typ byte) bool {
+			switch id {
+			case 1:
+				g.chunks = parseChunks(r, typ)
+			case 3:
+				if r.want(typ, tI64) {
+					g.rows = r.int64()
+				}
+			default:
+				return false
+			}
+			return true
+		})
+		r.atLeast(minGroupBytes, from)
+		f.groups = append(f.groups, g)
+	}
+}
+
+func parseChunks(r *thriftReader, typ byte) []chunk {
+	if !r.want(typ, tList) {
+		return nil
+	}
+	n, et := r.list()
+	if n > 0 && !r.want(et, tStruct) {
+		return nil
+	}
+	var chunks []chunk
+	for k := 0; k < n && r.err == nil; k++ {
+		c, from := chunk{}, r.i
+		r.structs(func(id int16, typ byte) bool {
+			switch id {
+			case 1: // file_path: the pages are in another file
+				r.want(typ, tBinary)
+				c.elsewhere = len(r.bytes()) > 0
+			case 3:
+				if r.want(typ, tStruct) {
+					c.parseMeta(r)
+				}
+			case 4:
+				r.want(typ, tI64)
+				c.indexOffset = r.int64()
+			case 5:
+				r.want(typ, tI32)
+				c.indexLength = r.int32()
+			case 8, 9:
+				c.encrypted = true
+				return false
+			default:
+				return false
+			}
+			return true
+		})
+		r.atLeast(minChunkBytes, from)
+		chunks = append(chunks, c)
+	}
+	return chunks
+}
+
+func (c *chunk) parseMeta(r *thriftReader) {
+	c.hasMeta = true
+	r.structs(func(id int16, typ byte) bool {
+		switch id {
+		case 1, 4:
+			r.want(typ, tI32)
+			if v := r.int32(); id == 1 {
+				c.physical = v
+			} else {
+				c.codec = v
+			}
+		case 5, 6, 7, 9, 11:
+			r.want(typ, tI64)
+			v := r.int64()
+			switch id {
+			case 5:
+				c.values = v
+			case 6:
+				c.uncompressed = v
+			case 7:
+				c.compressed = v
+			case 9:
+				c.dataOffset = v
+			case 11:
+				c.dictOffset = v
+			}
+		default:
+			return false
+		}
+		return true
+	})
+}
+
+func (f *Footer) parseKV(r *thriftReader, typ byte) {
+	if !r.want(typ, tList) {
+		return
+	}
+	n, et := r.list()
+	if n > 0 && !r.want(et, tStruct) {
+		return
+	}
+	for k := 0; k < n && r.err == nil; k++ {
+		kv, from := keyValue{}, r.i
+		r.structs(func(id int16, typ byte) bool {
+			if (id != 1 && id != 2) || typ != tBinary {
+				return false
+			}
+			if id == 1 {
+				kv.key = r.string()
+			} else {
+				kv.value = r.string()
+			}
+			return true
+		})
+		r.atLeast(minKeyValueBytes, from)
+		f.kv = append(f.kv, kv)
+	}
+}
+
+// check holds the numbers against each other and the file's size.
+func (f *Footer) check() error {
+	sum := int64(0)
+	for i := range f.groups {
+		g := &f.groups[i]
+		if g.rows < 0 || g.rows > maxRows || sum > maxRows-g.rows {
+			return Corruptf("row group %d: %d rows", i, g.rows)
+		}
+		g.first = sum
+		sum += g.rows
+		if len(g.chunks) != len(f.leaves) {
+			return Corruptf("row group %d: %d column chunks for %d columns", i, len(g.chunks), len(f.leaves))
+		}
+		for j := range g.chunks {
+			c := &g.chunks[j]
+			if c.encrypted || c.elsewhere {
+				continue // an error only for who reads it
+			}
+			if err := c.check(f.leaves[j], g.rows, f.DataEnd); err != nil {
+				return fmt.Errorf("row group %d: column %s: %w", i, f.leaves[j].Path, err)
+			}
+		}
+	}
+	if f.Rows != sum {
+		return Corruptf("the footer claims %d rows, its row groups %d", f.Rows, sum)
+	}
+	return nil
+}
+
+func (c *chunk) check(l *Leaf, rows, dataEnd int64) error {
+	if !c.hasMeta {
+		return Corruptf("no metadata")
+	}
+	c.start = c.dataOffset
+	if c.dictOffset > 0 && c.dictOffset < c.start {
+		c.start = c.dictOffset
+	}
+	if c.compressed < 0 || c.uncompressed < 0 || c.values < 0 {
+		return Corruptf("negative sizes")
+	}
+	if rows == 0 && c.compressed == 0 {
+		c.start, c.end = 4, 4
+		return nil
+	}
+	if c.start < 4 || c.start > dataEnd || c.compressed > dataEnd-c.start {
+		return Corruptf("its pages (%d bytes at %d) are outside the file", c.compressed, c.start)
+	}
+	c.end = c.start + c.compressed
+	if l.MaxRep == 0 && c.values != rows {
+		return Corruptf("%d values for %d rows", c.values, rows)
+	}
+	if l.MaxRep > 0 && c.values < rows {
+		return Corruptf("%d values for %d rows", c.values, rows)
+	}
+	if c.physical != int32(l.Kind) {
+		return Corruptf("physical type %d, the schema has %d", c.physical, l.Kind)
+	}
+	if c.indexOffset < 0 || c.indexLength < 0 || c.indexOffset > math.MaxInt64-int64(c.indexLength) ||
+		c.indexOffset+int64(c.indexLength) > dataEnd {
+		c.indexOffset = 0 // an index only helps to seek
+	}
+	return nil
+}
