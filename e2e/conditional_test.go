@@ -76,7 +76,7 @@ func TestConditionalRun(t *testing.T) {
 	r := dispatcher(t, append(args, "--out", filepath.Join(dir, "x"), "--text-column", "answer", in)...).want(t, 2)
 	says(t, r.stderr, "--text-column")
 	r = dispatcher(t, "run", "--model", demoModel, "--context-column", "question", "--out", filepath.Join(dir, "x"), in).want(t, 2)
-	says(t, r.stderr, "--context-column and --target-column go together")
+	says(t, r.stderr, "--context-column and --target-column must be given together")
 }
 
 func checkPairs(t *testing.T, out string, problems ...string) {

@@ -29,7 +29,7 @@ func openContainer(data []byte) (container, error) {
 	case data[0] == 0x80:
 		return openLegacy(data)
 	case len(data) > 262 && string(data[257:262]) == "ustar":
-		return container{}, errors.New("a tar checkpoint of torch before 0.2: save it again with a newer torch")
+		return container{}, errors.New("tar checkpoint from torch before 0.2: save it again with a newer torch")
 	}
 	return container{}, fmt.Errorf("not a checkpoint of torch.save: it starts with %q", clip(string(data[:min(len(data), 16)]), 16))
 }
@@ -41,7 +41,7 @@ func openZip(data []byte) (container, error) {
 	case errors.Is(err, errDirectory):
 		return container{}, err
 	case errors.Is(err, zip.ErrFormat):
-		return container{}, errors.New("zip: it starts as one but its directory is missing or damaged: the file is truncated, or is not a checkpoint")
+		return container{}, errors.New("zip: directory missing or damaged: the file is truncated or not a checkpoint")
 	case err != nil:
 		return container{}, fmt.Errorf("zip: %s", clip(err.Error(), 100))
 	}
@@ -49,18 +49,18 @@ func openZip(data []byte) (container, error) {
 	prefix, found := "", false
 	for _, f := range z.File {
 		if files[f.Name] != nil {
-			return container{}, fmt.Errorf("zip: entry %q is there twice", clip(f.Name, 80))
+			return container{}, fmt.Errorf("zip: duplicate entry %q", clip(f.Name, 80))
 		}
 		files[f.Name] = f
 		if p, ok := strings.CutSuffix(f.Name, "/data.pkl"); ok && !strings.Contains(p, "/") {
 			if found {
-				return container{}, errors.New("zip: it holds two data.pkl")
+				return container{}, errors.New("zip: more than one data.pkl")
 			}
 			prefix, found = p+"/", true
 		}
 	}
 	if !found {
-		return container{}, errors.New("zip: it holds no data.pkl, so it is not a checkpoint of torch.save")
+		return container{}, errors.New("zip: no data.pkl: not a checkpoint of torch.save")
 	}
 	read := func(name string) ([]byte, error) {
 		f := files[prefix+name]
@@ -75,7 +75,7 @@ func openZip(data []byte) (container, error) {
 			return container{}, err
 		}
 		if string(b) != "little" {
-			return container{}, fmt.Errorf("zip: its byte order is %q, not little", clip(string(b), 16))
+			return container{}, fmt.Errorf("zip: byte order is %q, must be little", clip(string(b), 16))
 		}
 	}
 	b, err := read("data.pkl")
@@ -92,19 +92,19 @@ func openZip(data []byte) (container, error) {
 // zipBytes is an entry's bytes in place.
 func zipBytes(data []byte, f *zip.File) ([]byte, error) {
 	if f.Method != zip.Store || f.Flags&1 != 0 || f.CompressedSize64 != f.UncompressedSize64 {
-		return nil, fmt.Errorf("zip: entry %q is compressed or encrypted, so it can't be mapped: write the file with torch.save", clip(f.Name, 80))
+		return nil, fmt.Errorf("zip: entry %q is compressed or encrypted and cannot be mapped: write the file with torch.save", clip(f.Name, 80))
 	}
 	off, err := f.DataOffset()
 	if err != nil {
 		return nil, fmt.Errorf("zip: entry %q: %s", clip(f.Name, 80), clip(err.Error(), 60))
 	}
 	if off < 0 || off > int64(len(data)) || f.UncompressedSize64 > uint64(int64(len(data))-off) {
-		return nil, fmt.Errorf("zip: entry %q ends past the end of the file: it is truncated", clip(f.Name, 80))
+		return nil, fmt.Errorf("zip: entry %q ends after the end of the file: the file is truncated", clip(f.Name, 80))
 	}
 	return data[off : off+int64(f.UncompressedSize64)], nil
 }
 
-var errDirectory = fmt.Errorf("zip: its directory is larger than %d bytes", maxZipDirectory)
+var errDirectory = fmt.Errorf("zip: directory larger than %d bytes", maxZipDirectory)
 
 // directoryReader reads from data until left bytes were read, so that a file
 // that is all directory can't take memory in proportion.

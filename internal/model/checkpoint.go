@@ -86,7 +86,7 @@ func (c *Checkpoint) load(cfg Config) error {
 		delete(refs, s.Name)
 		ref, ok := v.(*tensorRef)
 		if !ok {
-			return fmt.Errorf("tensor %s: its entry is not a tensor", s.Name)
+			return fmt.Errorf("tensor %s: entry is not a tensor", s.Name)
 		}
 		t, err := c.newTensor(s, ref, box.storage)
 		if err != nil {
@@ -95,7 +95,7 @@ func (c *Checkpoint) load(cfg Config) error {
 		c.tensors[s.Name] = t
 	}
 	if missing > 0 {
-		return fmt.Errorf("tensor %s is missing (%d of %d are)", first, missing, len(shapes))
+		return fmt.Errorf("tensor %s is missing (%d of %d missing)", first, missing, len(shapes))
 	}
 	var extra []string
 	for name, v := range refs {
@@ -104,7 +104,7 @@ func (c *Checkpoint) load(cfg Config) error {
 		}
 	}
 	if len(extra) > 0 {
-		return fmt.Errorf("tensor %s is not one of this model's (%d such): the config is another model's", clip(slices.Min(extra), 120), len(extra))
+		return fmt.Errorf("unexpected tensor %s (%d unexpected): the config belongs to another model", clip(slices.Min(extra), 120), len(extra))
 	}
 	return nil
 }
@@ -129,12 +129,12 @@ func canonical(name string) string {
 func stateDict(root any) (map[string]any, error) {
 	top, ok := items(root)
 	if !ok {
-		return nil, errors.New("its object is not a dict")
+		return nil, errors.New("the top-level object is not a dict")
 	}
 	for _, e := range top {
 		if e.name == "model" {
 			if top, ok = items(e.value); !ok {
-				return nil, errors.New(`its "model" is not a dict`)
+				return nil, errors.New(`"model" is not a dict`)
 			}
 			break
 		}
@@ -143,7 +143,7 @@ func stateDict(root any) (map[string]any, error) {
 	for _, e := range top {
 		name := canonical(e.name)
 		if _, twice := refs[name]; twice {
-			return nil, fmt.Errorf("tensor %s is there twice", clip(name, 120))
+			return nil, fmt.Errorf("duplicate tensor %s", clip(name, 120))
 		}
 		refs[name] = e.value
 	}
@@ -154,7 +154,7 @@ func stateDict(root any) (map[string]any, error) {
 func (c *Checkpoint) Tensor(name string) (*Tensor, error) {
 	t := c.tensors[name]
 	if t == nil {
-		return nil, fmt.Errorf("checkpoint %s: %w: tensor %s is not one of this model's", c.path, ErrCheckpoint, clip(name, 120))
+		return nil, fmt.Errorf("checkpoint %s: %w: unexpected tensor %s", c.path, ErrCheckpoint, clip(name, 120))
 	}
 	return t, nil
 }

@@ -187,7 +187,7 @@ func (c Config) Validate() error {
 	}
 	for _, i := range ints {
 		if i.v < i.lo || i.v > i.hi {
-			return fmt.Errorf("model_config.%s: %d is not within %d and %d", i.key, i.v, i.lo, i.hi)
+			return fmt.Errorf("model_config.%s: %d is not between %d and %d", i.key, i.v, i.lo, i.hi)
 		}
 	}
 	if c.VHeads%c.Heads != 0 {
@@ -195,7 +195,7 @@ func (c Config) Validate() error {
 	}
 	for key, v := range map[string]float64{"norm_eps": c.NormEps, "gdn2_kaczmarz_eps": c.KaczmarzEps} {
 		if !(v > 0 && v <= 1) {
-			return fmt.Errorf("model_config.%s: %v is not above 0 and at most 1", key, v)
+			return fmt.Errorf("model_config.%s: %v is not greater than 0 and at most 1", key, v)
 		}
 	}
 	if len(c.Name) > maxName {
@@ -228,7 +228,7 @@ func (k *keys) int(name string, dst *int, lo, hi int) {
 	// Some writers give whole numbers as 4.0.
 	f, err := strconv.ParseFloat(string(v), 64)
 	if err != nil || f != math.Trunc(f) || f < float64(lo) || f > float64(hi) {
-		k.fail(name, fmt.Sprintf("a whole number within %d and %d", lo, hi), v)
+		k.fail(name, fmt.Sprintf("a whole number between %d and %d", lo, hi), v)
 		return
 	}
 	*dst = int(f)
@@ -242,7 +242,7 @@ func (k *keys) float(name string, dst *float64, hi float64) {
 	}
 	f, err := strconv.ParseFloat(string(v), 64)
 	if err != nil || !(f > 0 && f <= hi) {
-		k.fail(name, fmt.Sprintf("a number above 0 and at most %v", hi), v)
+		k.fail(name, fmt.Sprintf("a number greater than 0 and at most %v", hi), v)
 		return
 	}
 	*dst = f

@@ -20,8 +20,8 @@ const (
 )
 
 var (
-	errNotFinite = errors.New("it holds NaN, infinity or a value beyond float32")
-	errTooLarge  = errors.New("it holds a value that bfloat16 can't")
+	errNotFinite = errors.New("contains NaN, infinity or a value outside of float32's range")
+	errTooLarge  = errors.New("contains a value outside of bfloat16's range")
 )
 
 // Float32 writes the elements [Shape], in order, to dst, whose length must be
@@ -62,7 +62,7 @@ func (t *Tensor) Copy(dst []byte, first int) error {
 	w := t.DType.Size()
 	n := len(dst) / w
 	if !t.Stored() || len(dst)%w != 0 || first < 0 || n > t.Len()-first {
-		return fmt.Errorf("tensor %s: %d bytes from element %d on are not to be had", t.Name, len(dst), first)
+		return fmt.Errorf("tensor %s: cannot read %d bytes from element %d", t.Name, len(dst), first)
 	}
 	return t.reading(func() error {
 		return chunks(first, first+n, copyLen, func(lo, hi int) error {
@@ -150,7 +150,7 @@ func guardFaults(fn func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			if _, fault := p.(interface{ Addr() uintptr }); fault {
-				err = errors.New("the file can't be read any more: it was cut short, or its disk fails")
+				err = errors.New("the file can no longer be read: it was truncated, or its disk is failing")
 				return
 			}
 			err = fmt.Errorf("malformed: %s", clip(fmt.Sprint(p), 100))

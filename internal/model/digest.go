@@ -139,7 +139,7 @@ func (d *digester) digest(ctx context.Context, path string) (string, error) {
 		return "", err
 	}
 	if after != key {
-		return "", errors.New("the file changed while it was read")
+		return "", errors.New("the file changed while being read")
 	}
 	sum := digestPrefix + hex.EncodeToString(h.Sum(nil))
 	if age := d.now().UnixNano() - max(key.MTime, key.CTime); age > int64(settleTime) {

@@ -28,7 +28,7 @@ func openLegacy(data []byte) (container, error) {
 		at += n
 		return v, err
 	}
-	notOne := errors.New("legacy stream: it starts with a pickle, but not with torch.save's magic number")
+	notOne := errors.New("legacy stream: starts with a pickle, but without torch.save's magic number")
 	magic, err := next()
 	if err != nil {
 		return container{}, err
@@ -39,7 +39,7 @@ func openLegacy(data []byte) (container, error) {
 	if protocol, err := next(); err != nil {
 		return container{}, err
 	} else if protocol != legacyProtocol {
-		return container{}, errors.New("legacy stream: its protocol is not 1001")
+		return container{}, errors.New("legacy stream: protocol is not 1001")
 	}
 	sys, err := next()
 	if err != nil {
@@ -48,7 +48,7 @@ func openLegacy(data []byte) (container, error) {
 	info, _ := items(sys)
 	for _, e := range info {
 		if e.name == "little_endian" && e.value != true {
-			return container{}, errors.New("legacy stream: its byte order is not little-endian")
+			return container{}, errors.New("legacy stream: byte order is not little-endian")
 		}
 	}
 	root, err := next()
@@ -61,7 +61,7 @@ func openLegacy(data []byte) (container, error) {
 	}
 	list, ok := keys.(*types.List)
 	if !ok {
-		return container{}, errors.New("legacy stream: its list of storages is malformed")
+		return container{}, errors.New("legacy stream: malformed list of storages")
 	}
 	storages, err := legacyStorages(data[at:], *list, widths)
 	if err != nil {
@@ -81,19 +81,19 @@ func legacyStorages(b []byte, keys []any, widths map[string]int) (map[string][]b
 	for _, k := range keys {
 		key, ok := k.(string)
 		if !ok {
-			return nil, errors.New("legacy stream: its list of storages is malformed")
+			return nil, errors.New("legacy stream: malformed list of storages")
 		}
 		width := widths[key]
 		if width == 0 {
 			return nil, fmt.Errorf("legacy stream: no tensor uses storage %q, so its size is unknown", key)
 		}
 		if len(b) < 8 {
-			return nil, fmt.Errorf("legacy stream: it ends before storage %q: it is truncated", key)
+			return nil, fmt.Errorf("legacy stream: truncated before storage %q", key)
 		}
 		n := binary.LittleEndian.Uint64(b)
 		b = b[8:]
 		if n > uint64(len(b)/width) {
-			return nil, fmt.Errorf("legacy stream: it ends within storage %q: it is truncated", key)
+			return nil, fmt.Errorf("legacy stream: truncated within storage %q", key)
 		}
 		size := int(n) * width
 		out[key], b = b[:size:size], b[size:]

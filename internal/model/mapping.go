@@ -41,7 +41,7 @@ func mapFile(path string) (_ mapping, err error) {
 		return mapping{}, errors.New("the file is empty")
 	}
 	if int64(int(st.Size())) != st.Size() {
-		return mapping{}, fmt.Errorf("%d bytes can't be mapped on this machine", st.Size())
+		return mapping{}, fmt.Errorf("cannot map %d bytes on this machine", st.Size())
 	}
 	b, err := unix.Mmap(int(f.Fd()), 0, int(st.Size()), unix.PROT_READ, unix.MAP_SHARED)
 	if err != nil {
@@ -68,7 +68,7 @@ func (m *mapping) read(dst, b []byte) error {
 	}
 	at := uintptr(unsafe.Pointer(unsafe.SliceData(b))) - uintptr(unsafe.Pointer(unsafe.SliceData(m.data)))
 	if _, err := m.f.ReadAt(dst, int64(at)); err != nil {
-		return fmt.Errorf("the file can't be read any more: %w", unwrapPath(err))
+		return fmt.Errorf("the file can no longer be read: %w", unwrapPath(err))
 	}
 	return nil
 }

@@ -29,7 +29,7 @@ var (
 	bytesOps  = map[byte]int{'B': 4, 'C': 1, 0x8e: 8, 0x96: 8}
 )
 
-var errPickleEnd = errors.New("pickle: ends before its last opcode")
+var errPickleEnd = errors.New("pickle: truncated")
 
 // scanPickle checks the pickle at the start of b, opcode by opcode, and returns
 // an equal one that the machine can run within bounded memory, and the bytes it
@@ -160,7 +160,7 @@ func (s *pickleScan) copyGlobal() error {
 		rest := s.b[s.at:min(len(s.b), s.at+maxPickleStr)]
 		end := bytes.IndexByte(rest, '\n')
 		if end < 0 {
-			return errors.New("pickle: a global's name does not end")
+			return errors.New("pickle: unterminated name of a global")
 		}
 		part[i] = rest[:end]
 		s.at += end + 1

@@ -27,10 +27,10 @@ type Tensor struct {
 func (c *Checkpoint) newTensor(want TensorShape, ref *tensorRef, storage func(string) ([]byte, error)) (*Tensor, error) {
 	s := ref.storage
 	if !slices.Equal(ref.size, want.Shape) {
-		return nil, fmt.Errorf("its shape is %v, the config asks for %v", ref.size, want.Shape)
+		return nil, fmt.Errorf("shape is %v, but the config requires %v", ref.size, want.Shape)
 	}
 	if !s.dtype.float() {
-		return nil, fmt.Errorf("its type is %s, not float32, bfloat16, float16 or float64", s.dtype)
+		return nil, fmt.Errorf("type is %s, must be float32, bfloat16, float16 or float64", s.dtype)
 	}
 	data, err := storage(s.key)
 	if err != nil {
@@ -40,10 +40,10 @@ func (c *Checkpoint) newTensor(want TensorShape, ref *tensorRef, storage func(st
 	have := len(data) / width
 	// Nothing below overflows: base, numel and have are within the file's length.
 	if s.base > have || s.numel > have-s.base {
-		return nil, fmt.Errorf("its storage has %d bytes, %d %s elements need %d", len(data), s.numel, s.dtype, uint64(s.numel)*uint64(width))
+		return nil, fmt.Errorf("storage has %d bytes, but %d %s elements need %d", len(data), s.numel, s.dtype, uint64(s.numel)*uint64(width))
 	}
 	data = data[s.base*width : (s.base+s.numel)*width]
-	outside := errors.New("its elements lie outside of its storage")
+	outside := errors.New("elements outside of the storage")
 	if ref.offset >= s.numel {
 		return nil, outside
 	}

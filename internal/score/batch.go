@@ -88,7 +88,7 @@ func (b *Batch) Check(maxTokens, vocab int) error {
 	case len(b.CuSeqlens) != n+1:
 		return fmt.Errorf("batch has %d states and %d sequence bounds", n, len(b.CuSeqlens))
 	case b.CuSeqlens[0] != 0 || int(b.CuSeqlens[n]) != t:
-		return fmt.Errorf("batch's sequences span %d to %d, its ids are %d", b.CuSeqlens[0], b.CuSeqlens[n], t)
+		return fmt.Errorf("batch has sequences from %d to %d, but %d ids", b.CuSeqlens[0], b.CuSeqlens[n], t)
 	}
 	for i := range n {
 		if b.CuSeqlens[i+1] <= b.CuSeqlens[i] {

@@ -137,11 +137,11 @@ func (m *Manifest) Charge(c Cost) bool {
 
 func (m *Manifest) checkCosts() error {
 	if len(m.Costs) > maxCosts+1 {
-		return fmt.Errorf("manifest: costs of %d queues, at most %d are kept", len(m.Costs), maxCosts+1)
+		return fmt.Errorf("manifest: costs of %d queues, at most %d are allowed", len(m.Costs), maxCosts+1)
 	}
 	for _, c := range m.Costs {
 		if c.Jobs < 0 || c.Tokens < 0 || c.GPUTokens < 0 || !(c.Joules >= 0) || !(c.GPUSeconds >= 0) || math.IsInf(c.Joules+c.GPUSeconds, 0) || len(c.Queue) > 64 {
-			return fmt.Errorf("manifest: cost %+v is not one", c)
+			return fmt.Errorf("manifest: invalid cost %+v", c)
 		}
 		if err := c.checkSteps(); err != nil {
 			return err
@@ -157,7 +157,7 @@ func (c Cost) checkSteps() error {
 	}
 	for i, s := range c.Steps {
 		if s.At%w != 0 || i > 0 && s.At <= c.Steps[i-1].At || s.Tokens < 0 || !(s.Joules >= 0) || math.IsInf(s.Joules, 0) {
-			return fmt.Errorf("manifest: cost of step %+v of %d s is not one", s, w)
+			return fmt.Errorf("manifest: invalid cost of step %+v of %d s", s, w)
 		}
 	}
 	return nil

@@ -100,7 +100,7 @@ func DecodeJob(b []byte) (Job, error) {
 		return j, fmt.Errorf("%w: %w", ErrBadJob, err)
 	}
 	if v.Version != FormatVersion {
-		return j, fmt.Errorf("%w: version %d, this program knows %d", ErrBadJob, v.Version, FormatVersion)
+		return j, fmt.Errorf("%w: version %d, but this program supports %d", ErrBadJob, v.Version, FormatVersion)
 	}
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()
@@ -119,7 +119,7 @@ func (j Job) Validate() error {
 		return fmt.Errorf("%w: %w", ErrBadJob, fmt.Errorf(format, a...))
 	}
 	if j.Version != FormatVersion {
-		return bad("version %d, this program knows %d", j.Version, FormatVersion)
+		return bad("version %d, but this program supports %d", j.Version, FormatVersion)
 	}
 	if !ValidRunID(j.Run) {
 		return bad("run id %q", j.Run)
@@ -154,7 +154,7 @@ func (j Job) Validate() error {
 		return bad("%w", err)
 	}
 	if want := ConfigDigest(j.Options, j.Model); j.ConfigDigest != want {
-		return bad("config digest %q, its options give %q", j.ConfigDigest, want)
+		return bad("config digest %q does not match its options (%q)", j.ConfigDigest, want)
 	}
 	return nil
 }
@@ -164,7 +164,7 @@ func (j Job) Validate() error {
 func ValidRel(rel string) error {
 	if rel == "" || len(rel) > 4096 || rel != path.Clean(rel) || path.IsAbs(rel) || rel == "." || rel == ".." ||
 		strings.HasPrefix(rel, "../") || strings.ContainsAny(rel, "\x00\\") {
-		return fmt.Errorf("relative path %q is not a clean path below its folder", rel)
+		return fmt.Errorf("relative path %q is not clean or leads outside of its folder", rel)
 	}
 	return nil
 }

@@ -79,21 +79,21 @@ const MaxMaxLength = 1 << 24
 func (o Options) Validate() error {
 	switch {
 	case (o.ContextColumn == "") != (o.TargetColumn == ""):
-		return fmt.Errorf("--context-column and --target-column go together: give both")
+		return fmt.Errorf("--context-column and --target-column must be given together")
 	case o.Conditional() && o.ContextColumn == o.TargetColumn:
-		return fmt.Errorf("--context-column and --target-column are both %q", o.TargetColumn)
+		return fmt.Errorf("--context-column and --target-column must differ, both are %q", o.TargetColumn)
 	case o.Conditional() && (o.TextColumn != "" || o.IDsColumn != ""):
-		return fmt.Errorf("--context-column and --target-column exclude --text-column and --ids-column")
+		return fmt.Errorf("--context-column and --target-column cannot be combined with --text-column or --ids-column")
 	case o.TextColumn == "" && o.IDsColumn == "" && !o.Conditional():
-		return fmt.Errorf("neither a text column nor an ids column is named: give --text-column or --ids-column")
+		return fmt.Errorf("no text column and no ids column: set --text-column or --ids-column")
 	case o.TextColumn != "" && o.IDsColumn != "":
-		return fmt.Errorf("--text-column and --ids-column exclude each other")
+		return fmt.Errorf("--text-column and --ids-column cannot be combined")
 	case !slices.Contains([]LongMode{LongCarry, LongWindow, LongTruncate}, o.Long):
 		return fmt.Errorf("--long %q is not one of carry, window, truncate", o.Long)
 	case o.MaxLength < 1 || o.MaxLength > MaxMaxLength:
-		return fmt.Errorf("--max-length %d is not within 1 and %d", o.MaxLength, MaxMaxLength)
+		return fmt.Errorf("--max-length %d must be between 1 and %d", o.MaxLength, MaxMaxLength)
 	case math.IsNaN(o.QueryScale) || math.IsInf(o.QueryScale, 0) || o.QueryScale < 0:
-		return fmt.Errorf("--query-scale %v is not a positive number", o.QueryScale)
+		return fmt.Errorf("--query-scale %v must be a positive number", o.QueryScale)
 	case o.Special != SpecialText && o.Special != SpecialParse:
 		return fmt.Errorf("--special-tokens %q is not one of text, parse", o.Special)
 	case o.Engine != EngineAuto && o.Engine != EngineCPU && o.Engine != EngineCUDA:
@@ -101,10 +101,10 @@ func (o Options) Validate() error {
 	}
 	for i, k := range o.Keep {
 		if k == "" || slices.Contains(o.Keep[:i], k) {
-			return fmt.Errorf("--keep names %q twice, or an empty column", k)
+			return fmt.Errorf("--keep: column %q is empty or named twice", k)
 		}
 		if k != "*" && (slices.Contains(OutputColumns, k) || o.Conditional() && slices.Contains(ConditionalColumns, k)) {
-			return fmt.Errorf("--keep %s: the output has a column of its own of that name", k)
+			return fmt.Errorf("--keep %s: the score files have a column of that name", k)
 		}
 	}
 	return nil

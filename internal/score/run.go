@@ -171,7 +171,7 @@ func (o *Outputs) Job(name string) (j Job, ok bool) {
 // other input.
 func (m *Manifest) Validate() error {
 	if m.Version != FormatVersion {
-		return fmt.Errorf("manifest version %d is not %d: it was written by another version of this program", m.Version, FormatVersion)
+		return fmt.Errorf("manifest version %d is not %d: written by another version of this program", m.Version, FormatVersion)
 	}
 	if !ValidRunID(m.Run) {
 		return fmt.Errorf("manifest: run id %q is not valid", m.Run)
@@ -180,7 +180,7 @@ func (m *Manifest) Validate() error {
 		return fmt.Errorf("manifest: %w", err)
 	}
 	if d := ConfigDigest(m.Options, m.Model); d != m.ConfigDigest {
-		return fmt.Errorf("manifest: config digest is %s, its options give %s", m.ConfigDigest, d)
+		return fmt.Errorf("manifest: config digest %s does not match its options (%s)", m.ConfigDigest, d)
 	}
 	if err := place.ValidOut(m.Out); err != nil && m.Out != "" {
 		return fmt.Errorf("manifest: %w", err)
@@ -194,7 +194,7 @@ func (m *Manifest) Validate() error {
 			return fmt.Errorf("manifest: %w", err)
 		}
 		if seen[f.Input.Rel] {
-			return fmt.Errorf("manifest: file %q is there twice", f.Input.Rel)
+			return fmt.Errorf("manifest: duplicate file %q", f.Input.Rel)
 		}
 		seen[f.Input.Rel] = true
 		if err := place.ValidInput(f.Input.Path); err != nil && f.Error == "" {

@@ -145,7 +145,7 @@ func decodeDefinition(b []byte) (*definition, error) {
 		return nil, err
 	}
 	if t := m.Model.Type; t != nil && *t != "BPE" {
-		return nil, fmt.Errorf("model type %q is not supported, BPE alone is", clip(*t))
+		return nil, fmt.Errorf("model type %q is not supported, only BPE", clip(*t))
 	}
 	if err := json.Unmarshal(b, &f); err != nil {
 		return nil, err
@@ -186,7 +186,7 @@ func (d *definition) check() error {
 			return fmt.Errorf("token %q has id %d", clip(s), id)
 		}
 		if other, ok := tokens[id]; ok {
-			return fmt.Errorf("tokens %q and %q have one id, %d", clip(min(s, other)), clip(max(s, other)), id)
+			return fmt.Errorf("tokens %q and %q have the same id, %d", clip(min(s, other)), clip(max(s, other)), id)
 		}
 		tokens[id] = s
 		d.ids[s] = int32(id)
@@ -233,7 +233,7 @@ func (d *definition) checkAdded() error {
 			return fmt.Errorf("added token %q lacks one of single_word, lstrip, rstrip, normalized, special", clip(a.Content))
 		}
 		if a.Content == "" || seen[a.Content] {
-			return fmt.Errorf("added token %q is empty or there twice", clip(a.Content))
+			return fmt.Errorf("added token %q is empty or a duplicate", clip(a.Content))
 		}
 		if strings.ContainsRune(a.Content, 0) {
 			return fmt.Errorf("added token %q has a NUL", clip(a.Content))
@@ -250,7 +250,7 @@ func (d *definition) checkAdded() error {
 			}
 		}
 		if int64(id) != a.ID {
-			return fmt.Errorf("added token %q has id %d, its place in the vocabulary is %d", clip(a.Content), a.ID, id)
+			return fmt.Errorf("added token %q has id %d, but %d in the vocabulary", clip(a.Content), a.ID, id)
 		}
 		last = max(last, id)
 		d.ids[a.Content] = id

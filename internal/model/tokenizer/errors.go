@@ -8,7 +8,7 @@ var (
 	ErrNotUTF8 = errors.New("not UTF-8")
 	// ErrNUL is wrapped when a text has NUL bytes and the vocabulary gives no
 	// way to encode them exactly.
-	ErrNUL = errors.New("NUL byte that this tokenizer can't encode")
+	ErrNUL = errors.New("NUL byte, which this tokenizer cannot encode")
 	// ErrTooLong is wrapped when a text has a stretch, with no place to cut it,
 	// that is too long to be encoded in one piece.
 	ErrTooLong = errors.New("too long to be tokenized in one piece")

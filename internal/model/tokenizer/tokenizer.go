@@ -169,7 +169,7 @@ func (t *Tokenizer) chunk(text []byte, at int) (n int, fill byte, err error) {
 		n = t.cut.next(rest, t.limits.chunk)
 	}
 	if n > t.limits.piece {
-		return 0, 0, fmt.Errorf("%w: %d bytes from byte %d can't be cut, more than %d", ErrTooLong, n, at, t.limits.piece)
+		return 0, 0, fmt.Errorf("%w: %d bytes from byte %d cannot be split, limit is %d", ErrTooLong, n, at, t.limits.piece)
 	}
 	if bytes.IndexByte(rest[:n], 0) < 0 {
 		return n, 0, nil
@@ -206,7 +206,7 @@ func (t *Tokenizer) encodeChunk(ids []int32, chunk []byte, later bool, fill byte
 	if later {
 		lead := len(t.cut.lead)
 		if len(ids)-start < lead || !slices.Equal(ids[start:start+lead], t.cut.lead) {
-			return nil, fmt.Errorf("a cut text does not begin as it should")
+			return nil, fmt.Errorf("a split text does not start with the expected tokens")
 		}
 		ids = slices.Delete(ids, start, start+lead)
 	}
