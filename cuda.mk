@@ -110,12 +110,13 @@ $(CUDA_BUILD)/lib/libcuda.a: internal/tools/cudastub/main.go internal/gpu/shim/c
 
 # The kernels' lab: programs that check and time versions of a kernel, for a machine with a GPU.
 LAB := $(notdir $(basename $(wildcard internal/gpu/kernels/lab/*.cu)))
+LAB_HEADERS := $(wildcard internal/gpu/kernels/lab/*.cuh)
 LAB_FLAGS := -std=c++17 -O3 $(ACT_FLAGS) $(if $(RACECHECK),-DHOPPER_RACECHECK)
 
 .PHONY: gpu-lab
 gpu-lab: $(LAB:%=$(CUDA_BUILD)/lab/%) ## build the kernels' lab programs, to run on a GPU
 
-$(CUDA_BUILD)/lab/%: internal/gpu/kernels/lab/%.cu $(KERNELS) $(KERNEL_HEADERS) $(FLAVOR) | $(NVCC)
+$(CUDA_BUILD)/lab/%: internal/gpu/kernels/lab/%.cu $(KERNELS) $(KERNEL_HEADERS) $(LAB_HEADERS) $(FLAVOR) | $(NVCC)
 	mkdir -p $(@D)
 	$(NVCC) $(LAB_FLAGS) -gencode arch=compute_90a,code=sm_90a -L$(CUDA)/lib -o $@ $<
 
@@ -123,7 +124,7 @@ $(CUDA_BUILD)/lab/%: internal/gpu/kernels/lab/%.cu $(KERNELS) $(KERNEL_HEADERS) 
 .PHONY: gpu-lab-check
 gpu-lab-check: $(LAB:%=$(CUDA_BUILD)/lab/%.checked)
 
-$(CUDA_BUILD)/lab/%.checked: internal/gpu/kernels/lab/%.cu $(KERNELS) $(KERNEL_HEADERS) | $(NVCC)
+$(CUDA_BUILD)/lab/%.checked: internal/gpu/kernels/lab/%.cu $(KERNELS) $(KERNEL_HEADERS) $(LAB_HEADERS) | $(NVCC)
 	mkdir -p $(@D)
 	$(NVCC) -std=c++17 -arch=compute_90a -Xcicc -O0 -ptx -o $@ $<
 

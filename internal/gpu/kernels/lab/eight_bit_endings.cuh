@@ -1,21 +1,21 @@
-// What follows the sums of an eight-bit product's tile, in the registers that hold them; sm_90a.
+// Epilogues of the eight-bit product: they work on a tile's sums in registers; sm_90a.
 //
-//   Plain     y  = x w^T rs cs                        fp16; rs [M], cs [N]: the scales of x's rows and of w's
-//   SwiGlu    y  = silu(h1) h2, h1|h2 = x w^T rs cs   s8, and a scale for 128 columns of a row, ys [I / 128, M]
-//   Residual  r += sum of blocks cs                   fp32; without cs where w has a scale for each block
+//   Plain     y = x w^T rs cs                         fp16. rs [M], cs [N]: scales of the rows of x and of w
+//   SwiGlu    y = silu(h1) h2, h1|h2 = x w^T rs cs    s8, with a scale for each 128 columns of a row, ys [I / 128, M]
+//   Residual  r += sum over blocks, times cs          fp32. Without cs if w has block scales
 //
-// Rows of w lie in the order in which a thread's columns are next to each other in the output, so that 16 bytes go from
-// registers to memory at once: position_* below. A position without a column has zeros in w and cs.
+// The rows of w are stored in an order that makes each thread's columns adjacent in the output (position_* below), so
+// that it stores 16 bytes at a time from registers. Positions without a column have zeros in w and cs.
 //
-// A row's quantized values are round-to-nearest-even of y 127 / max |y|, its scale max |y| / 127: 0 where all are, and
-// not finite where x's row scale is not, so that such a row's scores are not.
+// y is quantized as round-to-nearest-even(y 127 / max |y|), with the scale max |y| / 127. A row of x whose scale is not
+// finite gives scales that are not finite.
 #pragma once
 #include "eight_bit_product.cuh"
 
 namespace eight {
 
-// A tile's column scales, by shared memory: a thread loads two before the sums and shares them after; two buffers, so
-// that one barrier a tile is enough.
+// A tile's column scales. Each thread loads two before the main loop and writes them to shared memory after it. There
+// are two buffers, so one barrier for each tile is enough.
 template <typename S>
 struct ColumnScales {
   float mine[2];
@@ -23,7 +23,8 @@ struct ColumnScales {
     const int i = at.warp * 32 + at.lane;
     mine[0] = cs[t.columns + i], mine[1] = 128 + i < S::kN ? cs[t.columns + 128 + i] : 0;
   }
-  __device__ __forceinline__ uint32_t share(const Place &at, int n) {  // gives the address of the thread's first
+  // Returns the address of the thread's first scale.
+  __device__ __forceinline__ uint32_t share(const Place &at, int n) {
     const uint32_t to = at.extra + (2 * at.group + n % 2) * (S::kN * 4);
     const int i = at.warp * 32 + at.lane;
     store_shared(to + i * 4, mine[0]);
@@ -33,8 +34,8 @@ struct ColumnScales {
   }
 };
 
-// Where column c of the output is among the rows of w: a thread has 8 columns next to each other (Plain), 4 (Residual),
-// or 16 of y (SwiGlu; which: w1 or w2).
+// The position of column c of the output among the rows of w. A thread has 8 adjacent columns (Plain), 4 (Residual) or
+// 16 of y (SwiGlu; which: 0 for w1, 1 for w2).
 __host__ __device__ inline int position_plain(int c) { return c / 32 * 32 + c % 8 / 2 * 8 + c % 32 / 8 * 2 + c % 2; }
 __host__ __device__ inline int position_residual(int c) { return c / 16 * 16 + c % 4 / 2 * 8 + c % 16 / 4 * 2 + c % 2; }
 __host__ __device__ inline int position_swiglu(int c, int which) {
@@ -44,7 +45,7 @@ __host__ __device__ inline int position_swiglu(int c, int which) {
 
 template <typename S>
 struct Plain {
-  act *y;
+  __half *y;
   const float *rs, *cs;
   int columns;  // of y, a multiple of 8
   ColumnScales<S> scales;
@@ -68,13 +69,13 @@ struct Plain {
         const V *v = d + 4 * (4 * g + j);
 #pragma unroll
         for (int h = 0; h < 2; h++) {
-          const act2 a = to_act2(float(v[2 * h]) * r[h] * s.x, float(v[2 * h + 1]) * r[h] * s.y);
+          const __half2 a = __floats2half2_rn(float(v[2 * h]) * r[h] * s.x, float(v[2 * h + 1]) * r[h] * s.y);
           words[h][j] = *reinterpret_cast<const uint32_t *>(&a);
         }
       }
       const int column = t.columns + Part * (S::kN / 2) + 32 * g + 8 * at.quad;
       if (column < columns) {
-        act *to = y + int64_t(t.rows + at.row()) * columns + column;
+        __half *to = y + int64_t(t.rows + at.row()) * columns + column;
         *reinterpret_cast<uint4 *>(to) = out[0];
         *reinterpret_cast<uint4 *>(to + 8ll * columns) = out[1];
       }
@@ -83,7 +84,7 @@ struct Plain {
   __device__ __forceinline__ void end(const Place &, Tile) {}
 };
 
-// Both of a row's scales leave the loop: y's own scale takes them in, but for the exponent's.
+// x's row scale is a factor of both h1 and h2, so it goes into y's scale. Only the exponent needs it for each element.
 template <typename S>
 struct SwiGlu {
   int8_t *y;
@@ -99,7 +100,7 @@ struct SwiGlu {
     scales.load(cs, at, t);
     r[0] = rs[t.rows + at.row()], r[1] = rs[t.rows + at.row() + 8];
   }
-  // silu(a) b of two: the two sigmoids by one reciprocal; x: the exponents of two are a times it.
+  // Replaces a by silu(a) b, up to the row scale; both sigmoids use one reciprocal. exp(-h1) is 2^(a x).
   static __device__ __forceinline__ void activate(float (&a)[2], float b0, float b1, float x) {
     float e0, e1, q;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(e0) : "f"(fminf(a[0] * x, 57.f)));
@@ -137,8 +138,7 @@ struct SwiGlu {
       m = fmaxf(m, __shfl_xor_sync(~0u, m, 2));
       const float inverse = m > 1e-30f ? 127.f / m : 0.f;
       const int row = t.rows + at.row() + 8 * h;
-      if (at.quad == 0)
-        ys[t.columns / 256 * M + row] = m * (r[h] * r[h] / 127.f);  // NaN, infinite: so are the row's scores
+      if (at.quad == 0) ys[t.columns / 256 * M + row] = m * (r[h] * r[h] / 127.f);  // NaN if the row scale is
 #pragma unroll
       for (int chunk = 0; chunk < 2; chunk++) {
         uint32_t words[4];
@@ -148,7 +148,7 @@ struct SwiGlu {
 #pragma unroll
           for (int e = 0; e < 4; e++)
             b[e] = __float_as_uint(
-                fmaf(v[h][16 * chunk + 4 * w + e], inverse, 12582912.f));  // to nearest even, in the low byte
+                fmaf(v[h][16 * chunk + 4 * w + e], inverse, 12582912.f));  // the low byte, rounded to nearest even
           words[w] = __byte_perm(__byte_perm(b[0], b[1], 0x0040), __byte_perm(b[2], b[3], 0x0040), 0x5410);
         }
         const int column = t.columns / 2 + 64 * chunk + 16 * at.quad;
@@ -160,7 +160,7 @@ struct SwiGlu {
   }
 };
 
-// Each number is added to once, by the L2 cache, so that no read is waited for.
+// The L2 cache adds; each element is added to once, so the result doesn't depend on order.
 template <typename S, bool WScales>
 struct Residual {
   float *x;
@@ -182,7 +182,7 @@ struct Residual {
       for (int h = 0; h < 2; h++) {
         const float *v = d + 8 * g + 2 * h;
         float4 a = make_float4(v[0], v[1], v[4], v[5]);
-        if constexpr (!WScales)  // rounded before the addition, as where the L2 cache adds
+        if constexpr (!WScales)
           a = make_float4(__fmul_rn(a.x, s[0].x), __fmul_rn(a.y, s[0].y), __fmul_rn(a.z, s[1].x),
                           __fmul_rn(a.w, s[1].y));
         const int column = t.columns + 16 * g + 4 * at.quad;
@@ -197,17 +197,17 @@ struct Residual {
 };
 
 template <Type T, typename S, Loop L>
-__global__ void __launch_bounds__(384, 1) plain(Operands o, act *y, const float *rs, const float *cs, int columns) {
-  run<T, S, L, false>(o, Plain<S>{y, rs, cs, columns});
+__global__ void __launch_bounds__(384, 1) plain(Operands o, __half *y, const float *rs, const float *cs, int columns) {
+  run<T, S, L, false, 0>(o, Plain<S>{y, rs, cs, columns});
 }
 template <typename S, Loop L>
 __global__ void __launch_bounds__(384, 1)
     swiglu(Operands o, int8_t *y, float *ys, const float *rs, const float *cs, int inner) {
-  run<Type::s8, S, L, false>(o, SwiGlu<S>{y, ys, rs, cs, inner, o.M});
+  run<Type::s8, S, L, false, 0>(o, SwiGlu<S>{y, ys, rs, cs, inner, o.M});
 }
-template <Type T, typename S, Loop L, bool WScales>
+template <Type T, typename S, Loop L, bool WScales, int Before = 1>
 __global__ void __launch_bounds__(384, 1) residual(Operands o, float *x, const float *cs, int columns) {
-  run<T, S, L, WScales>(o, Residual<S, WScales>{x, cs, columns});
+  run<T, S, L, WScales, Before>(o, Residual<S, WScales>{x, cs, columns});
 }
 
 }  // namespace eight

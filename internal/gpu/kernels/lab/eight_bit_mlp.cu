@@ -1,9 +1,6 @@
-// Lab for a layer's MLP in eight bits: RMSNorm to s8, w1|w2 with SwiGLU to s8, w3 onto the residual stream. Each step
-// that quantizes is checked to the bit, the whole against float64; then timed.
-//
-//   nvcc -std=c++17 -O3 -gencode=arch=compute_90a,code=sm_90a -o eight_bit_mlp lab/eight_bit_mlp.cu && ./eight_bit_mlp
-//
-// Rows of zeros, with NaN and with infinity are among those checked.
+// Lab for a layer's MLP in eight bits: RMSNorm to s8, w1|w2 with SwiGLU to s8, w3 added to the residual stream. The
+// quantizers are checked to the bit and the output against float64, with rows of zeros, NaN and infinity among them.
+// Then norm and MLP are timed. Usage: eight_bit_mlp
 #include <atomic>
 #include <cmath>
 #include <cstdio>
@@ -18,7 +15,8 @@
 
 using namespace eight;
 
-constexpr int kWidth = 2304, kInner = 6208, kUp = 12544, kDown = 2304;  // the 1.3B model; w's rows padded to tiles
+constexpr int kWidth = 2304, kInner = 6208;  // the 1.3B model
+constexpr int kUp = 12544, kDown = 2304;     // rows of w1|w2 and w3, padded to tiles
 constexpr float kEps = 1e-5f;
 using Up = Tiling<256, 256, 4, 2>;
 using Down = Tiling<192, 192, 5, 2>;
@@ -44,7 +42,7 @@ static std::vector<float> normals(size_t n, float scale, unsigned seed) {
   return v;
 }
 
-// Bytes of v [n] and its scale, as the kernels make them.
+// Quantizes v [n] as the kernels do; returns the scale.
 static float quantized(const float *v, int n, std::vector<int8_t> &q) {
   float max = 0;
   for (int i = 0; i < n; i++) max = std::max(max, std::fabs(v[i]));
@@ -93,7 +91,7 @@ struct Model {
   }
 };
 
-// One batch's buffers, and the three launches.
+// The buffers of a batch and the three launches.
 struct Batch {
   const Model &m;
   int rows, sms;
@@ -202,7 +200,7 @@ static void check(const Model &m, int sms) {
       std::sqrt(c));
 }
 
-// act to blocks: what o_proj reads.
+// fp16 to blocks of 128, as for o_proj.
 static void check_blocks() {
   const int rows = 512, columns = 2048;
   auto v = normals(int64_t(rows) * columns, 1, 5);

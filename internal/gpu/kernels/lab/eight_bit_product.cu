@@ -1,12 +1,13 @@
-// Lab for the eight-bit product (eight_bit_product.cuh): checked against exact sums on the CPU, then timed cool and hot
-// beside cuBLASLt and swiglu_product.
+// Lab for the eight-bit product (eight_bit_product.cuh): checks all versions against exact sums on the CPU, then times
+// them, cool and at sustained load, next to cuBLASLt and swiglu_product.
 //
-//   nvcc -std=c++17 -O3 -gencode=arch=compute_90a,code=sm_90a -o eight_bit_lab lab/eight_bit_product.cu -ldl &&
-//   ./eight_bit_lab check && ./eight_bit_lab time
+//   eight_bit_product check                 small shapes entirely, the 1.3B model's by samples; poisoned outputs; the
+//                                           same bits for any number of rows
+//   eight_bit_product small                 the small shapes alone, for compute-sanitizer
+//   eight_bit_product time [PART_OF_NAME]   32,768 rows
 //
-// check: all versions on small shapes, whole, and on the 1.3B model's, sampled; poisoned outputs; the same bits
-// whatever the number of rows. time [parts of names]: 32,768 rows. SURPRISAL_CUBLASLT and SURPRISAL_NVML name the
-// libraries where the linker does not find them. Versions and what came of them: docs/kernels/int8.md.
+// SURPRISAL_CUBLASLT and SURPRISAL_NVML name libraries that the linker doesn't find. docs/kernels/int8.md has the
+// results.
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -27,7 +28,7 @@ using namespace eight;
 
 static int failures = 0;
 
-// Random numbers that depend on their index alone.
+// A random number for each index.
 __host__ __device__ static uint32_t mix(uint64_t x) {
   x = (x ^ x >> 31) * 0x7fb5d329728ea185ull, x = (x ^ x >> 27) * 0x81dadef4bc2dd44dull;
   return uint32_t(x >> 32 ^ x >> 7);
@@ -36,7 +37,7 @@ __device__ static float normal(uint64_t i, int seed) {
   const uint32_t a = mix(i * 2 + 1 + (uint64_t(seed) << 40)), b = mix(i * 2 + 2 + (uint64_t(seed) << 40));
   return sqrtf(-2 * logf((a + 1.f) / 4294967808.f)) * cosf(6.2831853f * (b / 4294967296.f));
 }
-// A normal number to eight bits: s8's and e4m3's largest are 3.6 of it, as of a row of 2,304.
+// Normal numbers, quantized: the largest value of the type is 3.6 standard deviations, as in a row of 2,304.
 __global__ static void fill8(unsigned char *p, int64_t n, int seed, bool e4m3) {
   for (int64_t i = blockIdx.x * 256ll + threadIdx.x; i < n; i += gridDim.x * 256ll) {
     const float v = normal(i, seed);
@@ -65,14 +66,14 @@ __global__ static void place_rows(unsigned char *to, const unsigned char *from, 
 
 enum class Ending { plain, swiglu, residual };
 
-// A product's operands. Columns are those of x w^T in natural order: SwiGlu's are w1's, then w2's.
+// The operands of a product. Columns are counted in natural order; for SwiGlu w1's come before w2's.
 struct Problem {
   Ending ending;
   Type type;
   int rows, n, k, positions;
   Buffer<unsigned char> x, w_natural, w;
   Buffer<float> rs, cs_natural, cs, xs, ws_natural, ws, r;
-  Buffer<act> y16;
+  Buffer<__half> y16;
   Buffer<int8_t> y8;
   Buffer<float> ys;
   Buffer<CUtensorMap> maps;
@@ -109,7 +110,7 @@ struct Problem {
     for (int b = 0; b < blocks(); b++)
       place_rows<<<2048, 32>>>(reinterpret_cast<unsigned char *>(ws.p + int64_t(b) * positions),
                                reinterpret_cast<unsigned char *>(ws_natural.p + int64_t(b) * n), at.p, n, 4);
-    if (ending == Ending::plain) y16 = Buffer<act>(int64_t(rows) * n);
+    if (ending == Ending::plain) y16 = Buffer<__half>(int64_t(rows) * n);
     if (ending == Ending::swiglu)
       y8 = Buffer<int8_t>(int64_t(rows) * n / 2), ys = Buffer<float>(int64_t((n / 2 + 127) / 128) * rows);
     if (ending == Ending::residual) r = Buffer<float>(int64_t(rows) * n), fill32<<<1024, 256>>>(r.p, r.n, 7);
@@ -141,7 +142,7 @@ static std::function<void()> launcher(void (*kernel)(Parameters...), const Opera
   };
 }
 
-// A version: its name, and what launches it on the first `rows` rows of a problem. rows is a multiple of 512.
+// A version of the kernel; bind returns a function that launches it on the first `rows` rows of a problem.
 struct Version {
   const char *name;
   Ending ending;
@@ -163,10 +164,11 @@ static Version swiglu_version(const char *name, int height = 8) {
                                p.n / 2);
           }};
 }
-template <Type T, typename S, Loop L, bool WScales>
+template <Type T, typename S, Loop L, bool WScales, int Before = 1>
 static Version residual_version(const char *name, int height = 8) {
   return {name, Ending::residual, T, WScales, [=](Problem &p, int rows) {
-            return launcher<S>(eight::residual<T, S, L, WScales>, p.operands<S>(rows, height), p.r.p, p.cs.p, p.n);
+            return launcher<S>(eight::residual<T, S, L, WScales, Before>, p.operands<S>(rows, height), p.r.p, p.cs.p,
+                               p.n);
           }};
 }
 
@@ -182,16 +184,16 @@ static std::vector<Version> versions() {
       plain_version<Type::e4m3, Wide, Loop::whole>("plain e4m3"),
       plain_version<Type::e4m3, Wide, Loop::overlapped>("plain e4m3, overlapped"),
       swiglu_version<Wide, Loop::whole>("swiglu s8"),
-      swiglu_version<Wide, Loop::whole>("swiglu s8, 16 high", 16),
       swiglu_version<Wide, Loop::whole>("swiglu s8, 32 high", 32),
-      swiglu_version<Wide, Loop::overlapped>("swiglu s8, overlapped"),
       swiglu_version<Wide, Loop::overlapped>("swiglu s8, overlapped, 16 high", 16),
+      swiglu_version<Wide, Loop::overlapped>("swiglu s8, overlapped, 32 high", 32),
       residual_version<Type::s8, Halves, Loop::blocks, false>("residual s8, 256 in halves"),
-      residual_version<Type::s8, Halves, Loop::in_turns, false>("residual s8, 256 in halves, in turns"),
-      residual_version<Type::s8, Narrow, Loop::in_turns, false>("residual s8, 192, in turns"),
-      residual_version<Type::s8, Narrow, Loop::in_turns, false>("residual s8, 192, in turns, 16 high", 16),
-      residual_version<Type::s8, Narrow, Loop::in_turns, true>("residual s8, 192, in turns, w's block scales"),
-      residual_version<Type::e4m3, Narrow, Loop::in_turns, false>("residual e4m3, 192, in turns"),
+      residual_version<Type::s8, Halves, Loop::in_turns, false, 1>("residual s8, 256 in halves, turns after 1"),
+      residual_version<Type::s8, Halves, Loop::in_turns, false, 2>("residual s8, 256 in halves, turns after 2"),
+      residual_version<Type::s8, Narrow, Loop::in_turns, false, 1>("residual s8, 192, turns after 1"),
+      residual_version<Type::s8, Narrow, Loop::in_turns, false, 2>("residual s8, 192, turns after 2"),
+      residual_version<Type::s8, Narrow, Loop::in_turns, true, 1>("residual s8, 192, turns after 1, w's block scales"),
+      residual_version<Type::e4m3, Narrow, Loop::in_turns, false, 1>("residual e4m3, 192, turns after 1"),
   };
 }
 
@@ -216,7 +218,7 @@ static std::vector<T> row_of(const T *p, int64_t row, int64_t n) {
   return v;
 }
 
-// What `sampled` rows must be, by exact sums for s8 and float64 ones for e4m3.
+// Compares sampled rows with a reference: exact sums for s8, float64 for e4m3.
 static void check(const Version &v, int rows, int n, int k, int sampled) {
   Problem p(v.ending, v.type, rows, n, k);
   const int inner = n / 2, blocks = p.blocks();
@@ -226,7 +228,7 @@ static void check(const Version &v, int rows, int n, int k, int sampled) {
     int at;
     std::vector<unsigned char> x;
     std::vector<float> before, after;
-    std::vector<act> y16;
+    std::vector<__half> y16;
     std::vector<int8_t> y8;
   };
   std::vector<Row> all(sampled);
@@ -303,14 +305,14 @@ static void check(const Version &v, int rows, int n, int k, int sampled) {
         y.push_back(h1 / (1 + std::exp(-h1)) * h2), max = std::max(max, std::fabs(y.back()));
       }
       miss(double(ys[int64_t(b) * rows + r.at]) / (max / 127), 1, 1e-5);
-      for (size_t j = 0; j < y.size(); j++) {  // half a unit, and what the exponential's error may move
+      for (size_t j = 0; j < y.size(); j++) {  // half a unit, and the exponential's error
         const double got = r.y8[b * 128 + j], want = y[j] / (max / 127);
         miss(got, want, 0.5 + 1e-3);
         if (got != std::nearbyint(want)) near++;
       }
     }
   });
-  bool same = true;  // the same bits from fewer rows
+  bool same = true;  // whether fewer rows give the same bits
   if (rows > 512) {
     const auto before = first();
     if (p.y16.n) CHECK(cudaMemset(p.y16.p, 0xff, p.y16.n * 2));
@@ -336,7 +338,7 @@ struct Shape {
 };
 static const int kRows = 32768;
 
-// only: parts of names, of which one must be there.
+// Measures the versions whose names contain one of the given parts.
 static void measure_all(const std::vector<std::string> &only) {
   auto wanted = [&](const std::string &name) {
     return only.empty() || std::any_of(only.begin(), only.end(),
@@ -395,11 +397,12 @@ int main(int argc, char **argv) {
   const std::string what = argc > 1 ? argv[1] : "check";
   const char *only = argc > 2 ? argv[2] : nullptr;
   CHECK(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, 0));
-  if (what == "check") {
+  if (what == "check" || what == "small") {
     for (const Version &v : versions()) {
       if (only && !strstr(v.name, only)) continue;
       check(v, 512, 256, 512, 512);
       check(v, 1024, 272 / 16 * 32, 400, 256);
+      if (what == "small") continue;
       check(v, 2560, 2304, 2064, 48);
       if (v.ending == Ending::plain) check(v, 32768, 10512, 2304, 32);
       if (v.ending == Ending::swiglu) check(v, 32768, 12416, 2304, 32);

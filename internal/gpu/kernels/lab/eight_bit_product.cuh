@@ -1,15 +1,16 @@
-// A product x [M, K] w [N, K]^T of eight-bit numbers on product.cuh's frame; sm_90a. What follows a tile's sums is the
-// caller's: eight_bit_endings.cuh.
+// Matrix product x [M, K] w [N, K]^T of eight-bit operands with product.cuh's frame; sm_90a. The epilogues are in
+// eight_bit_endings.cuh.
 //
-// The sums of s8 are exact integers: they depend on no order. e4m3 goes by the same tiles and sums in fp32. In the
-// loops over blocks the sums of every 128 of K come to fp32 by the scale that x's row has there (and, with WScales,
-// w's).
+// s8 sums are exact integers, so they don't depend on the order of summation. e4m3 uses the same tiles and sums in
+// fp32. In the loops over blocks, the sum of each 128 of K is converted to fp32 and multiplied by x's scale for that
+// row and block (WScales: and by w's scale for that column and block).
 //
-// As in product.cuh a block has two warpgroups that sum (64 rows each) and one warp that fetches; the blocks of a
-// cluster share w's columns and each fetches its part of them for all. A step is 128 of K: rows of 128 bytes, swizzled.
+// As in product.cuh, a block has two warpgroups that multiply (64 rows each) and one warp that loads. The blocks of a
+// cluster work on the same columns of w; each loads its share of them into the shared memory of all. A step is 128 of
+// K: rows of 128 bytes, swizzled.
 //
-// x, w: dense, K a multiple of 16, M of 128 kCluster; w's rows are padded to the tile. xs [K / 128, M], ws [K / 128,
-// N]: block scales, fp32.
+// x and w are dense. K must be a multiple of 16, M a multiple of 128 kCluster, and w's rows are padded to a multiple of
+// the tile. Block scales are fp32: xs [K / 128, M], ws [K / 128, N].
 #pragma once
 #include "../product.cuh"
 #include "eight_bit_wgmma.cuh"
@@ -19,32 +20,34 @@ namespace eight {
 
 using namespace hopper;
 
-// Tiles of 128 rows by Columns; a product of Instruction columns at a time; blocks of a cluster.
+// Tiles of 128 rows by Columns, multiplied Instruction columns at a time, by clusters of Cluster blocks.
 template <int Columns, int Instruction, int Stages, int Cluster>
 struct Tiling {
   static constexpr int kM = 128, kN = Columns, kI = Instruction, kK = 128, kStages = Stages, kCluster = Cluster;
   static constexpr int kABytes = kM * kK, kBBytes = kN * kK, kStage = kABytes + kBBytes;
-  // After the stages: barriers, then scales of x's rows and w's columns a stage, then what an ending needs.
+  // Shared memory after the stages: barriers, the block scales of each stage, and the epilogue's column scales.
   static constexpr int kBarriers = kStages * kStage, kRowScales = kBarriers + 256,
                        kColumnScales = kRowScales + kStages * kM * 4;
   static constexpr int kExtra = kColumnScales + kStages * kN * 4, kExtraBytes = 2 * 2 * kN * 4;
-  static constexpr int kShared = kExtra + kExtraBytes + 1024;  // the last for aligning to 1024
+  static constexpr int kShared = kExtra + kExtraBytes + 1024;  // 1024 for alignment
   static_assert(kShared <= 232448);
 };
 
-// What x, w and the rest of a launch are.
+// Arguments that all kernels share.
 struct Operands {
-  const CUtensorMap *maps;  // of x (boxes of 128 rows) and w (kN / kCluster rows), 128 columns
-  int groups, N, K;         // rows / (128 kCluster); N: positions
-  const float *xs, *ws;     // block scales, or null
-  int64_t M, padded;        // strides of xs and ws
-  int height;               // groups of rows that take w's columns together
+  const CUtensorMap *maps;  // x (boxes of 128 x 128) and w (kN / kCluster x 128), 128-byte swizzle
+  int groups, N, K;         // groups: M / (128 kCluster)
+  const float *xs, *ws;     // block scales, null if the loop uses none
+  int64_t M, padded;        // row lengths of xs and ws
+  int height;               // groups of rows that are computed for the same columns one after another
 };
 
-// whole: a tile's sums, then what follows them. overlapped: the same in halves of the columns, the last steps and the
-// next tile's first apart, so that a half's sums are followed while the other's are made. blocks: sums come to fp32 at
-// every 128 of K. in_turns: so too, and the warpgroups' products take turns, so that one comes to fp32 while the other
-// multiplies.
+// The main loops.
+//   whole       all of a tile's sums, then its epilogue
+//   overlapped  as whole, but the last steps of a tile and the first of the next are computed by halves of the columns,
+//               so that one half's epilogue runs while the other half is multiplied
+//   blocks      sums are converted to fp32 at every 128 of K
+//   in_turns    as blocks, but the warpgroups alternate: one multiplies while the other converts
 enum class Loop { whole, overlapped, blocks, in_turns };
 
 struct Tile {
@@ -86,7 +89,7 @@ __device__ __forceinline__ void fetch_for_all(uint32_t to, const CUtensorMap *ma
       : "memory");
 }
 
-// Sums of a block of K, t, to the row's and column's scales in fp32.
+// Adds a block's sums t, times their scales, to d.
 template <bool WScales, int From, int Half, int All, typename V>
 __device__ __forceinline__ void promote(float (&d)[All], const V (&t)[Half], float s0, float s1, uint32_t columns) {
 #pragma unroll
@@ -102,14 +105,14 @@ __device__ __forceinline__ void promote(float (&d)[All], const V (&t)[Half], flo
   }
 }
 
-// A summing warpgroup's share of a block: where it is among the steps, and what it does at each.
+// The state of a warpgroup that multiplies.
 template <Type T, typename S>
 struct Summing {
   using V = typename Sum<T>::type;
   static constexpr int kStages = S::kStages;
   const Place &p;
   uint32_t base, full, empty;
-  uint32_t step = 0;  // since the kernel began
+  uint32_t step = 0;  // counted from the start of the kernel
 
   __device__ __forceinline__ uint32_t stage(int ahead = 0) const { return (step + ahead) % kStages; }
   __device__ __forceinline__ void wait(int ahead = 0) const {
@@ -118,7 +121,7 @@ struct Summing {
   __device__ __forceinline__ void release(uint32_t s) const {
     if (p.lane < S::kCluster) product::barrier_arrive_at(empty + 8 * s, p.lane);
   }
-  // d (+)= the instructions from..to of a stage, for N columns from `column` of the tile.
+  // d (+)= N columns of the tile, beginning at `column`: instructions from..to of the 4 of a stage.
   template <int N>
   __device__ __forceinline__ void multiply(V (&d)[N / 2], uint32_t s, int column, bool add, int from = 0, int to = 4) {
     const uint32_t a = base + s * S::kStage + p.group * (64 * 128),
@@ -129,8 +132,8 @@ struct Summing {
   }
 };
 
-// Two warpgroups in turns, by two barriers of both. A warpgroup gives the turn on when all but the last of its
-// instructions are done.
+// The warpgroups alternate by two named barriers. A warpgroup hands over when the first Before of its four instructions
+// have completed: early enough that the other's are issued before the tensor cores run out of work.
 __device__ __forceinline__ void take_turn(int group) { asm volatile("bar.sync %0, 256;" ::"r"(3 + group) : "memory"); }
 __device__ __forceinline__ void give_turn(int group) {
   asm volatile("bar.arrive %0, 256;" ::"r"(4 - group) : "memory");
@@ -159,7 +162,7 @@ __device__ __forceinline__ void sum_whole(Summing<T, S> &w, int steps, Tile t, i
   then.end(w.p, t);
 }
 
-template <bool WScales, Loop L, Type T, typename S, typename Then>
+template <bool WScales, Loop L, int Before, Type T, typename S, typename Then>
 __device__ __forceinline__ void sum_blocks(Summing<T, S> &w, int steps, Tile t, int n, Then &then) {
   float d[S::kN / 2];
   typename Sum<T>::type v[S::kI / 2];
@@ -179,9 +182,9 @@ __device__ __forceinline__ void sum_blocks(Summing<T, S> &w, int steps, Tile t, 
       if (L == Loop::in_turns) take_turn(w.p.group);
       wgmma_fence();
       if (L == Loop::in_turns) {
-        w.template multiply<S::kI>(v, s, column, false, 0, 3);
+        w.template multiply<S::kI>(v, s, column, false, 0, Before);
         wgmma_commit();
-        w.template multiply<S::kI>(v, s, column, true, 3, 4);
+        w.template multiply<S::kI>(v, s, column, true, Before, 4);
         wgmma_commit();
         wgmma_wait<1>();
         give_turn(w.p.group);
@@ -201,8 +204,9 @@ __device__ __forceinline__ void sum_blocks(Summing<T, S> &w, int steps, Tile t, 
   then.finish(d, w.p, t, n);
 }
 
-// All of a block's tiles. kEdge steps of a tile's end and of the next one's beginning are made by halves. The products
-// are of half the columns throughout: the compiler does not let registers belong to both a half's and a whole one's.
+// Computes all tiles of a block. The last kEdge steps of a tile and the first kEdge of the next are done by halves. All
+// products are of half the columns: ptxas can't give the same registers to a product of 128 and to one of 256 columns
+// while either is in flight.
 template <Type T, typename S, typename Then>
 __device__ __forceinline__ void sum_overlapped(Summing<T, S> &w, int steps, int first, int stride, int total, int tiles,
                                                const Operands &o, uint32_t rank, Then &then) {
@@ -210,7 +214,7 @@ __device__ __forceinline__ void sum_overlapped(Summing<T, S> &w, int steps, int 
   constexpr int kEdge = 2, kHalf = S::kN / 2;
   static_assert(2 * kEdge <= S::kStages);
   V left[kHalf / 2], right[kHalf / 2];
-  auto edge = [&](V(&d)[kHalf / 2], int column, int ahead, bool add) {  // a half's sums over kEdge steps
+  auto edge = [&](V(&d)[kHalf / 2], int column, int ahead, bool add) {  // kEdge steps of one half
     wgmma_fence();
 #pragma unroll
     for (int e = 0; e < kEdge; e++) w.template multiply<kHalf>(d, w.stage(ahead + e), column, add || e > 0);
@@ -229,8 +233,8 @@ __device__ __forceinline__ void sum_overlapped(Summing<T, S> &w, int steps, int 
   edge(right, kHalf, 0, false);
   then.begin(w.p, t);
   for (int i = first, n = 0;; n++) {
-    // In flight: the first kEdge steps; this tile's place is w.step.
-    int held = kEdge;  // stages that the products in flight read
+    // The first kEdge steps are in flight. w.step is the tile's first step.
+    int held = kEdge;  // stages read by products in flight
     for (int k = kEdge; k < steps - kEdge; k++) {
       w.wait(k);
       wgmma_fence();
@@ -258,7 +262,7 @@ __device__ __forceinline__ void sum_overlapped(Summing<T, S> &w, int steps, int 
       hold(right);
     };
     i += stride;
-    if (i >= total) {  // apart, since the compiler joins no products in flight
+    if (i >= total) {  // a branch of its own: where paths join, ptxas would wait for all products
       wgmma_wait<0>();
       finish();
       break;
@@ -273,7 +277,7 @@ __device__ __forceinline__ void sum_overlapped(Summing<T, S> &w, int steps, int 
   }
 }
 
-template <Type T, typename S, Loop L, bool WScales, typename Then>
+template <Type T, typename S, Loop L, bool WScales, int Before, typename Then>
 __device__ __forceinline__ void run(const Operands &o, Then then) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   extern __shared__ unsigned char raw[];
@@ -323,13 +327,13 @@ __device__ __forceinline__ void run(const Operands &o, Then then) {
       if (L == Loop::in_turns && p.group == 1) give_turn(1);
       for (int i = first, n = 0; i < total; i += stride, n++) {
         const Tile t = tile_at<S>(i, o, tiles, rank);
-        if constexpr (kBlocks) sum_blocks<WScales, L>(w, steps, t, n, then);
+        if constexpr (kBlocks) sum_blocks<WScales, L, Before>(w, steps, t, n, then);
         else sum_whole(w, steps, t, n, then);
       }
-      if (L == Loop::in_turns && p.group == 0) take_turn(0);  // the second's last
+      if (L == Loop::in_turns && p.group == 0) take_turn(0);  // matches the other's last give_turn
     }
   }
-  product::cluster_sync();  // the other blocks may still signal, or fetch for this one
+  product::cluster_sync();  // the other blocks may still signal this one or load into it
 #else
   __trap();
 #endif

@@ -1,20 +1,19 @@
-// To eight bits: what the products of eight_bit_product.cuh read.
+// Quantizers for the operands of eight_bit_product.cuh.
 //
-//   norm_rows        RMSNorm of the fp32 residual stream, s8 with a scale a row: y[r] s = x[r] / sqrt(mean(x[r]^2) +
-//   eps) w quantize_blocks  act [T, C], s8 with a scale for 128 columns of a row, ys [C / 128, M] quantize_rows weights
-//   [N, K], s8 with a scale a row, each row where its position says
+//   norm_rows        RMSNorm of fp32 rows to s8, a scale for each row: y[r] s = x[r] / sqrt(mean(x[r]^2) + eps) w
+//   quantize_blocks  fp16 [T, C] to s8, a scale for each 128 columns of a row, ys [C / 128, M]
+//   quantize_rows    weights fp32 [N, K] to s8, a scale for each row; row r goes to position[r]
 //
-// s = max |v| / 127 and q = v (127 / max |v|), rounded to nearest even: a multiplication that is rounded once, with the
-// rounding. In norm_rows v is x w: what a row is divided by is in its scale alone. A row with NaN or infinity has a
-// scale that is not finite.
+// The scale is max |v| / 127, and q = v (127 / max |v|), rounded once to the nearest even integer. In norm_rows v is
+// x w; the root mean square is part of the scale only. A row with NaN or infinity gets a scale that is not finite.
 #pragma once
 #include "../common.cuh"
 #include <math_constants.h>
 
 namespace eight {
 
-constexpr float kToInteger =
-    12582912.f;  // 1.5 2^23: added to a number up to 2^22, it leaves the integer in the low bits
+// 1.5 2^23: added to a number up to 2^22, it leaves the rounded integer in the low bits.
+constexpr float kToInteger = 12582912.f;
 
 __device__ __forceinline__ float inverse_scale(float max) { return max > 1e-30f ? __fdiv_rn(127.f, max) : 0.f; }
 __device__ __forceinline__ uint32_t quantize4(float a, float b, float c, float d, float inverse) {
@@ -34,7 +33,7 @@ __device__ __forceinline__ float group_max(float x) {
   return x;
 }
 
-// A warp a row, up to 128 NC wide, D a multiple of 4.
+// One warp for each row; D at most 128 NC, a multiple of 4.
 template <int NC>
 __global__ void __launch_bounds__(256)
     norm_rows(int8_t *__restrict__ y, float *__restrict__ scales, const float *__restrict__ x,
@@ -68,13 +67,21 @@ __global__ void __launch_bounds__(256)
   }
 }
 
-// Half a warp 128 columns, 8 a lane. blocks: T C / 128.
+// 16 lanes for each block of 128 columns. blocks: T C / 128.
 __global__ void __launch_bounds__(256) quantize_blocks(int8_t *__restrict__ y, float *__restrict__ ys,
-                                                       const act *__restrict__ x, int64_t blocks, int C, int64_t M) {
+                                                       const __half *__restrict__ x, int64_t blocks, int C, int64_t M) {
   const int64_t b = (int64_t(blockIdx.x) * 256 + threadIdx.x) / 16;
   const int lane = threadIdx.x % 16;
   float v[8] = {};
-  if (b < blocks) unpack8(load8(x + b * 128 + lane * 8), v);
+  if (b < blocks) {
+    const uint4 u = *reinterpret_cast<const uint4 *>(x + b * 128 + lane * 8);
+    const uint32_t words[4] = {u.x, u.y, u.z, u.w};
+#pragma unroll
+    for (int e = 0; e < 4; e++) {
+      const float2 f = __half22float2(*reinterpret_cast<const __half2 *>(&words[e]));
+      v[2 * e] = f.x, v[2 * e + 1] = f.y;
+    }
+  }
   float max = 0;
   bool bad = false;
 #pragma unroll
@@ -87,7 +94,7 @@ __global__ void __launch_bounds__(256) quantize_blocks(int8_t *__restrict__ y, f
       make_uint2(quantize4(v[0], v[1], v[2], v[3], inverse), quantize4(v[4], v[5], v[6], v[7], inverse));
 }
 
-// A warp a row; K a multiple of 4.
+// One warp for each row; K a multiple of 4.
 __global__ void __launch_bounds__(256)
     quantize_rows(int8_t *__restrict__ y, float *__restrict__ scales, const float *__restrict__ w,
                   const int *__restrict__ position, int N, int K) {

@@ -1,4 +1,4 @@
-// The instructions of the eight-bit product: wgmma of s8 and e4m3 on 64 rows by 128, 192 or 256 columns; sm_90a.
+// wgmma on eight-bit operands (s8 or e4m3): 64 rows by 128, 192 or 256 columns, 32 of K; sm_90a.
 #pragma once
 #include "../hopper.cuh"
 

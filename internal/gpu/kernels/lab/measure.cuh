@@ -1,4 +1,4 @@
-// For the lab's programs: buffers, tensor maps, TFLOP/s cool and hot with watts and clocks beside, and cuBLASLt's.
+// Shared by the lab's programs: buffers, tensor maps, and sustained TFLOP/s with power and clocks.
 #pragma once
 #include <algorithm>
 #include <chrono>
@@ -70,7 +70,7 @@ static CUtensorMap tensor_map(const void *p, CUtensorMapDataType type, int bytes
   if (r) fprintf(stderr, "cuTensorMapEncodeTiled: %d\n", r), exit(1);
   return m;
 }
-// NVML's energy, clock and temperature, where it is there.
+// Energy, clock and temperature from NVML; NaN if it is not available.
 struct Meter {
   void *lib = nullptr, *device = nullptr;
   int (*energy)(void *, unsigned long long *) = nullptr;
@@ -130,7 +130,7 @@ static void measure(const std::string &name, double flop, const std::function<vo
   std::this_thread::sleep_for(std::chrono::milliseconds(400));
   const double cool = ms(3);
   const double warm = seconds("WARM", 1.2), hot_for = seconds("HOT", 1.6);
-  const int times = std::max(1, int(0.05 / (cool / 1e3)));  // twentieths of a second
+  const int times = std::max(1, int(0.05 / (cool / 1e3)));  // launches in 50 ms
   for (double end = now() + warm; now() < end;) ms(times);
   std::vector<double> took, clocks;
   const double j0 = meter.joules(), t0 = now();
@@ -146,7 +146,8 @@ static void measure(const std::string &name, double flop, const std::function<vo
   fflush(stdout);
 }
 
-// cuBLASLt's y [M, N] = x w^T in fp16 out, of e4m3 (row scales) or fp16: the fastest of its first eight choices.
+// Measures y [M, N] = x w^T by cuBLASLt, fp16 out, for e4m3 (row scales) or fp16: the fastest of its first 8
+// algorithms.
 static void measure_blas(const char *name, cudaDataType type, const void *x, const void *w, const float *rs,
                          const float *cs, __half *y, int M, int N, int K, bool fast) {
   static void *lib = nullptr;
