@@ -198,16 +198,16 @@ struct Residual {
 
 template <Type T, typename S, Loop L>
 __global__ void __launch_bounds__(384, 1) plain(Operands o, __half *y, const float *rs, const float *cs, int columns) {
-  run<T, S, L, false, 0>(o, Plain<S>{y, rs, cs, columns});
+  run<T, S, L, false>(o, Plain<S>{y, rs, cs, columns});
 }
 template <typename S, Loop L>
 __global__ void __launch_bounds__(384, 1)
     swiglu(Operands o, int8_t *y, float *ys, const float *rs, const float *cs, int inner) {
-  run<Type::s8, S, L, false, 0>(o, SwiGlu<S>{y, ys, rs, cs, inner, o.M});
+  run<Type::s8, S, L, false>(o, SwiGlu<S>{y, ys, rs, cs, inner, o.M});
 }
-template <Type T, typename S, Loop L, bool WScales, int Before = 1>
+template <Type T, typename S, Loop L, bool WScales>
 __global__ void __launch_bounds__(384, 1) residual(Operands o, float *x, const float *cs, int columns) {
-  run<T, S, L, WScales, Before>(o, Residual<S, WScales>{x, cs, columns});
+  run<T, S, L, WScales>(o, Residual<S, WScales>{x, cs, columns});
 }
 
 }  // namespace eight

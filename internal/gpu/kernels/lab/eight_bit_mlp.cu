@@ -19,7 +19,7 @@ constexpr int kWidth = 2304, kInner = 6208;  // the 1.3B model
 constexpr int kUp = 12544, kDown = 2304;     // rows of w1|w2 and w3, padded to tiles
 constexpr float kEps = 1e-5f;
 using Up = Tiling<256, 256, 4, 2>;
-using Down = Tiling<192, 192, 5, 2>;
+using Down = Tiling<256, 128, 4, 2>;
 static int failures = 0;
 
 static void say(bool ok, const char *format, double a, double b) {
@@ -131,7 +131,7 @@ struct Batch {
            kInner);
   }
   void down() {
-    launch(eight::residual<Type::s8, Down, Loop::in_turns, false>, Down::kShared, kDown / 192,
+    launch(eight::residual<Type::s8, Down, Loop::in_turns, false>, Down::kShared, kDown / Down::kN,
            {down_maps.p, rows / 256, kDown, kInner, ys.p, nullptr, rows, kDown, 8}, x.p, m.down_scales.p, kWidth);
   }
 };

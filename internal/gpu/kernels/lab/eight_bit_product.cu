@@ -164,11 +164,10 @@ static Version swiglu_version(const char *name, int height = 8) {
                                p.n / 2);
           }};
 }
-template <Type T, typename S, Loop L, bool WScales, int Before = 1>
+template <Type T, typename S, Loop L, bool WScales>
 static Version residual_version(const char *name, int height = 8) {
   return {name, Ending::residual, T, WScales, [=](Problem &p, int rows) {
-            return launcher<S>(eight::residual<T, S, L, WScales, Before>, p.operands<S>(rows, height), p.r.p, p.cs.p,
-                               p.n);
+            return launcher<S>(eight::residual<T, S, L, WScales>, p.operands<S>(rows, height), p.r.p, p.cs.p, p.n);
           }};
 }
 
@@ -188,12 +187,10 @@ static std::vector<Version> versions() {
       swiglu_version<Wide, Loop::overlapped>("swiglu s8, overlapped, 16 high", 16),
       swiglu_version<Wide, Loop::overlapped>("swiglu s8, overlapped, 32 high", 32),
       residual_version<Type::s8, Halves, Loop::blocks, false>("residual s8, 256 in halves"),
-      residual_version<Type::s8, Halves, Loop::in_turns, false, 1>("residual s8, 256 in halves, turns after 1"),
-      residual_version<Type::s8, Halves, Loop::in_turns, false, 2>("residual s8, 256 in halves, turns after 2"),
-      residual_version<Type::s8, Narrow, Loop::in_turns, false, 1>("residual s8, 192, turns after 1"),
-      residual_version<Type::s8, Narrow, Loop::in_turns, false, 2>("residual s8, 192, turns after 2"),
-      residual_version<Type::s8, Narrow, Loop::in_turns, true, 1>("residual s8, 192, turns after 1, w's block scales"),
-      residual_version<Type::e4m3, Narrow, Loop::in_turns, false, 1>("residual e4m3, 192, turns after 1"),
+      residual_version<Type::s8, Halves, Loop::in_turns, false>("residual s8, 256 in halves, in turns"),
+      residual_version<Type::s8, Narrow, Loop::in_turns, false>("residual s8, 192, in turns"),
+      residual_version<Type::s8, Narrow, Loop::in_turns, true>("residual s8, 192, in turns, w's block scales"),
+      residual_version<Type::e4m3, Narrow, Loop::in_turns, false>("residual e4m3, 192, in turns"),
   };
 }
 

@@ -121,19 +121,18 @@ struct Summing {
   __device__ __forceinline__ void release(uint32_t s) const {
     if (p.lane < S::kCluster) product::barrier_arrive_at(empty + 8 * s, p.lane);
   }
-  // d (+)= N columns of the tile, beginning at `column`: instructions from..to of the 4 of a stage.
+  // d (+)= a stage's products for N columns of the tile, beginning at `column`.
   template <int N>
-  __device__ __forceinline__ void multiply(V (&d)[N / 2], uint32_t s, int column, bool add, int from = 0, int to = 4) {
+  __device__ __forceinline__ void multiply(V (&d)[N / 2], uint32_t s, int column, bool add) {
     const uint32_t a = base + s * S::kStage + p.group * (64 * 128),
                    b = base + s * S::kStage + S::kABytes + column * 128;
 #pragma unroll
-    for (int j = from; j < to; j++)
+    for (int j = 0; j < 4; j++)
       Wgmma<T, N>::run(d, product::tile_descriptor(a + j * 32), product::tile_descriptor(b + j * 32), add || j > 0);
   }
 };
 
-// The warpgroups alternate by two named barriers. A warpgroup hands over when the first Before of its four instructions
-// have completed: early enough that the other's are issued before the tensor cores run out of work.
+// The warpgroups alternate by two named barriers. A warpgroup hands over once it has issued its instructions.
 __device__ __forceinline__ void take_turn(int group) { asm volatile("bar.sync %0, 256;" ::"r"(3 + group) : "memory"); }
 __device__ __forceinline__ void give_turn(int group) {
   asm volatile("bar.arrive %0, 256;" ::"r"(4 - group) : "memory");
@@ -162,7 +161,7 @@ __device__ __forceinline__ void sum_whole(Summing<T, S> &w, int steps, Tile t, i
   then.end(w.p, t);
 }
 
-template <bool WScales, Loop L, int Before, Type T, typename S, typename Then>
+template <bool WScales, Loop L, Type T, typename S, typename Then>
 __device__ __forceinline__ void sum_blocks(Summing<T, S> &w, int steps, Tile t, int n, Then &then) {
   float d[S::kN / 2];
   typename Sum<T>::type v[S::kI / 2];
@@ -181,17 +180,9 @@ __device__ __forceinline__ void sum_blocks(Summing<T, S> &w, int steps, Tile t, 
       hold(v);
       if (L == Loop::in_turns) take_turn(w.p.group);
       wgmma_fence();
-      if (L == Loop::in_turns) {
-        w.template multiply<S::kI>(v, s, column, false, 0, Before);
-        wgmma_commit();
-        w.template multiply<S::kI>(v, s, column, true, Before, 4);
-        wgmma_commit();
-        wgmma_wait<1>();
-        give_turn(w.p.group);
-      } else {
-        w.template multiply<S::kI>(v, s, column, false);
-        wgmma_commit();
-      }
+      w.template multiply<S::kI>(v, s, column, false);
+      wgmma_commit();
+      if (L == Loop::in_turns) give_turn(w.p.group);
       wgmma_wait<0>();
       hold(v);
       if (last && !WScales) __syncwarp(), w.release(s);
@@ -277,7 +268,7 @@ __device__ __forceinline__ void sum_overlapped(Summing<T, S> &w, int steps, int 
   }
 }
 
-template <Type T, typename S, Loop L, bool WScales, int Before, typename Then>
+template <Type T, typename S, Loop L, bool WScales, typename Then>
 __device__ __forceinline__ void run(const Operands &o, Then then) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   extern __shared__ unsigned char raw[];
@@ -327,7 +318,7 @@ __device__ __forceinline__ void run(const Operands &o, Then then) {
       if (L == Loop::in_turns && p.group == 1) give_turn(1);
       for (int i = first, n = 0; i < total; i += stride, n++) {
         const Tile t = tile_at<S>(i, o, tiles, rank);
-        if constexpr (kBlocks) sum_blocks<WScales, L, Before>(w, steps, t, n, then);
+        if constexpr (kBlocks) sum_blocks<WScales, L>(w, steps, t, n, then);
         else sum_whole(w, steps, t, n, then);
       }
       if (L == Loop::in_turns && p.group == 0) take_turn(0);  // matches the other's last give_turn
