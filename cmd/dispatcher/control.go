@@ -10,6 +10,7 @@ import (
 	"surprisal/internal/dispatch"
 	"surprisal/internal/jobs"
 	"surprisal/internal/jobs/record"
+	"surprisal/internal/score"
 )
 
 // action does one thing to a run or a worker; message is what to print of it.
@@ -169,5 +170,12 @@ func resume(q *queue, name string, opt dispatch.QueueOptions) (*dispatch.Resumed
 		return nil, err
 	}
 	defer client.Close()
-	return dispatch.Resume(q.app.Drain, client, name, opt, log)
+	run := ""
+	if score.ValidRunID(name) {
+		run = name
+	}
+	if err := cli.Resolve("", &name); err != nil {
+		return nil, err
+	}
+	return dispatch.Resume(q.app.Drain, client, name, run, opt, log)
 }

@@ -135,6 +135,9 @@ func (o *options) serve(life cli.Life) error {
 		go endWithStdin(log)
 	}
 	cfg := o.Config
+	if err := resolve(&cfg); err != nil {
+		return err
+	}
 	cfg.Log = log
 	cfg.Stalled = func(err error) {
 		log.Error().Err(err).Msg("no progress; worker exiting")
@@ -161,6 +164,20 @@ func (o *options) serve(life cli.Life) error {
 	}
 	defer cfg.Traces.Close()
 	return errors.Join(take(life, nats, cfg, p), stop())
+}
+
+// resolve makes the places that flags name absolute.
+func resolve(cfg *worker.Config) error {
+	for flag, list := range map[string][]string{
+		"--allow-input": cfg.AllowInput, "--allow-output": cfg.AllowOutput, "--allow-model": cfg.AllowModel,
+	} {
+		for i := range list {
+			if err := cli.Resolve(flag, &list[i]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // endWithStdin ends the process with its parent: the queue is gone with the parent,

@@ -294,11 +294,7 @@ func (d *doctor) model(ctx context.Context) {
 
 func (d *doctor) out(ctx context.Context) {
 	const remedy = "name a folder that this user may write, on every worker's machine"
-	out, err := place.Resolve(d.req.Out)
-	if err != nil {
-		d.fail("out", remedy, err)
-		return
-	}
+	out := d.req.Out
 	switch m, err := outdir.VerifyManifest(ctx, out); {
 	case err == nil:
 		d.ok("out", "%s holds run %s", out, m.Run)

@@ -10,7 +10,6 @@ import (
 
 	"surprisal/internal/dispatch"
 	"surprisal/internal/jobs"
-	"surprisal/internal/place"
 	"surprisal/internal/score"
 	"surprisal/internal/shard/outdir"
 	"surprisal/internal/usage"
@@ -65,10 +64,7 @@ func CollectGarbage(ctx context.Context, req GarbageRequest, do func(Garbage) er
 
 // files looks through Out and gives its run.
 func (req GarbageRequest) files(ctx context.Context, do func(Garbage) error) (run string, err error) {
-	out, err := place.Resolve(req.Out)
-	if err != nil {
-		return "", usage.Errorf("%s: %w", req.Out, err)
-	}
+	out := req.Out
 	m, err := outdir.ReadManifest(ctx, out)
 	if err != nil {
 		return "", usage.Errorf("%s is no run's output folder: %w", out, err)

@@ -19,7 +19,6 @@ import (
 	"surprisal/internal/dispatch"
 	"surprisal/internal/jobs"
 	"surprisal/internal/jobs/record"
-	"surprisal/internal/place"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
 	"surprisal/internal/shard/outdir"
@@ -103,10 +102,7 @@ type verification struct {
 // moved aside and the manifest is restored, so that the command that began the
 // run scores again what is missing.
 func Verify(ctx context.Context, req VerifyRequest) (*Verification, error) {
-	out, err := place.Resolve(req.Out)
-	if err != nil {
-		return nil, usage.Errorf("%s: %w", req.Out, err)
-	}
+	out := req.Out
 	if req.StaleAfter == 0 {
 		req.StaleAfter = dispatch.StaleAfter
 	}

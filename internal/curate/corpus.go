@@ -47,23 +47,19 @@ type Range struct {
 // Open reads what OUT holds. An OUT that lacks rows is a UsageError unless
 // partial is set.
 func Open(ctx context.Context, out string, partial bool) (*Corpus, error) {
-	dir, err := place.Resolve(out)
-	if err != nil {
-		return nil, usage.Errorf("%w", err) // out may hold a secret
-	}
-	m, err := outdir.ReadManifest(ctx, dir)
+	m, err := outdir.ReadManifest(ctx, out)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, usage.Errorf("%s has no %s: name a folder that dispatcher run or submit wrote scores to", out, score.ManifestName)
 	}
 	if err != nil {
 		return nil, usage.Errorf("%s: %w", out, err)
 	}
-	m.Out = dir // it may have been moved
+	m.Out = out // it may have been moved
 	done, err := dispatch.Reconcile(ctx, m)
 	if err != nil {
 		return nil, err
 	}
-	c := &Corpus{Dir: dir, Manifest: m, Totals: done.Totals}
+	c := &Corpus{Dir: out, Manifest: m, Totals: done.Totals}
 	for i := range m.Files {
 		p := &m.Files[i]
 		if p.Error != "" {
@@ -76,7 +72,7 @@ func Open(ctx context.Context, out string, partial bool) (*Corpus, error) {
 				c.MissingRows += j.Rows()
 				continue
 			}
-			f.Scores = append(f.Scores, Range{place.Join(dir, j.Output), j.First, j.Last, j.Offset, j.ID})
+			f.Scores = append(f.Scores, Range{place.Join(out, j.Output), j.First, j.Last, j.Offset, j.ID})
 		}
 		if p.Rows > 0 {
 			c.Files = append(c.Files, f)

@@ -79,29 +79,25 @@ func cores() int { return runtime.GOMAXPROCS(0) }
 const staleAfter = time.Hour
 
 // checkDest refuses a DEST that can't be one.
-func (c *Corpus) checkDest(dest string) (string, error) {
+func (c *Corpus) checkDest(dest string) error {
 	if dest == "" {
-		return "", usage.Errorf("no destination is named: give --to DEST")
+		return usage.Errorf("no destination is named: give --to DEST")
 	}
-	dir, err := place.Resolve(dest)
-	if err == nil {
-		err = place.ValidOut(dir)
-	}
-	if err != nil {
-		return "", usage.Errorf("--to: %w", err) // dest may hold a secret
+	if err := place.ValidOut(dest); err != nil {
+		return usage.Errorf("--to: %w", err) // dest may hold a secret
 	}
 	switch {
-	case under(dir, c.Dir):
-		return "", usage.Errorf("--to %s lies inside the scores' folder %s: name a folder elsewhere", dest, c.Dir)
-	case under(c.Dir, dir):
-		return "", usage.Errorf("--to %s holds the scores' folder %s: name a folder elsewhere", dest, c.Dir)
+	case under(dest, c.Dir):
+		return usage.Errorf("--to %s lies inside the scores' folder %s: name a folder elsewhere", dest, c.Dir)
+	case under(c.Dir, dest):
+		return usage.Errorf("--to %s holds the scores' folder %s: name a folder elsewhere", dest, c.Dir)
 	}
 	for i := range c.Files {
-		if from, _ := place.Split(c.Files[i].Input.Path); under(from, dir) {
-			return "", usage.Errorf("--to %s holds the input %s: name a folder elsewhere", dest, c.Files[i].Input.Path)
+		if from, _ := place.Split(c.Files[i].Input.Path); under(from, dest) {
+			return usage.Errorf("--to %s holds the input %s: name a folder elsewhere", dest, c.Files[i].Input.Path)
 		}
 	}
-	return dir, nil
+	return nil
 }
 
 // under tells whether a place is dir or below it, however either is reached:
@@ -136,11 +132,10 @@ func resolved(path string) string {
 // openDest takes DEST for a request: a new or empty folder, or one that the same
 // request has begun.
 func (c *Corpus) openDest(ctx context.Context, dest string, req Request) (*destination, error) {
-	dir, err := c.checkDest(dest)
-	if err != nil {
+	if err := c.checkDest(dest); err != nil {
 		return nil, err
 	}
-	d, err := outdir.OpenDest(ctx, dir)
+	d, err := outdir.OpenDest(ctx, dest)
 	if err != nil {
 		return nil, usage.Errorf("--to %s: %w", dest, err)
 	}
@@ -148,7 +143,7 @@ func (c *Corpus) openDest(ctx context.Context, dest string, req Request) (*desti
 	if err := to.claim(ctx, dest); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
-	if _, err := outdir.RemoveTemporaries(ctx, dir, "copy", staleAfter); err != nil {
+	if _, err := outdir.RemoveTemporaries(ctx, dest, "copy", staleAfter); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
 	return to, nil

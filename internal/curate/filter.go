@@ -105,7 +105,7 @@ func (c *Corpus) Filter(ctx context.Context, o FilterOptions) (*Result, error) {
 		}
 		defer dest.Close()
 	} else if o.To != "" {
-		if _, err := c.checkDest(o.To); err != nil {
+		if err := c.checkDest(o.To); err != nil {
 			return nil, err
 		}
 	}

@@ -141,6 +141,10 @@ func TestMistakes(t *testing.T) {
 		t.Fatal(err)
 	}
 	fresh := filepath.Join(t.TempDir(), "fresh")
+	input, err := filepath.Abs(demo)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for what, o := range map[string]FilterOptions{
 		"no column":         {Where: "nope < 3", To: fresh},
 		"there is no":       {Where: "perplexity < 3", By: []string{"nope"}, To: fresh},
@@ -151,7 +155,7 @@ func TestMistakes(t *testing.T) {
 		"inside the scores": {Where: "perplexity < 3", To: filepath.Join(c.Dir, "x")},
 		"inside":            {Where: "perplexity < 3", To: filepath.Join(link, "x")},
 		"holds the scores":  {Where: "perplexity < 3", To: filepath.Dir(c.Dir)},
-		"holds the input":   {Where: "perplexity < 3", To: demo},
+		"holds the input":   {Where: "perplexity < 3", To: input},
 		"other things":      {Where: "perplexity < 3", To: full},
 	} {
 		if _, err := c.Filter(t.Context(), o); !isUsage(err) || !strings.Contains(err.Error(), strings.TrimPrefix(what, "no column")) {

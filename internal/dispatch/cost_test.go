@@ -58,7 +58,7 @@ func TestCosts(t *testing.T) {
 	}
 	bill(b.Ctx, alone{}, m, &Summary{}, costOf(b.Ctx, b.Client, m.Run, zerolog.Nop()), zerolog.Nop())
 	b.Start()
-	if _, err := Resume(b.Ctx, b.Client, b.M.Out, QueueOptions{}, zerolog.Nop()); err != nil {
+	if _, err := Resume(b.Ctx, b.Client, b.M.Out, "", QueueOptions{}, zerolog.Nop()); err != nil {
 		t.Fatal(err)
 	}
 	b.spend(b.Consumer("gpu2"), 20, 1, 300)

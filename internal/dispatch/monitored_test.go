@@ -145,7 +145,7 @@ func TestMonitor(t *testing.T) {
 		}
 	}
 	b.Client = b.Connect()
-	if r, err := Resume(b.Ctx, b.Client, b.M.Out, QueueOptions{}, zerolog.Nop()); err != nil || r.Committed != 12 {
+	if r, err := Resume(b.Ctx, b.Client, b.M.Out, "", QueueOptions{}, zerolog.Nop()); err != nil || r.Committed != 12 {
 		t.Fatalf("%+v %v", r, err)
 	}
 	sees(t, m, record.RunPlanned, map[record.State]int{})

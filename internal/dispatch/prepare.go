@@ -70,9 +70,7 @@ func Plan(ctx context.Context, req Request) (m, known *score.Manifest, err error
 		m.JobTokens = DefaultJobTokens
 	}
 	if req.Out != "" {
-		if m.Out, err = place.Resolve(req.Out); err != nil {
-			return nil, nil, usage.Errorf("--out: %w", err)
-		}
+		m.Out = req.Out
 		if err := place.ValidOut(m.Out); err != nil {
 			return nil, nil, usage.Errorf("--out: %w", err)
 		}
@@ -81,13 +79,7 @@ func Plan(ctx context.Context, req Request) (m, known *score.Manifest, err error
 			return nil, nil, usage.Errorf("--out %s: %w", m.Out, err)
 		}
 	}
-	for _, in := range req.Inputs {
-		abs, err := place.Resolve(in)
-		if err != nil {
-			return nil, nil, usage.Errorf("input: %w", err) // which tells the place, but no secret in it
-		}
-		m.Inputs = append(m.Inputs, abs)
-	}
+	m.Inputs = slices.Clone(req.Inputs)
 	files, err := resolveModel(ctx, req, m)
 	if err != nil {
 		return nil, nil, err
@@ -209,21 +201,18 @@ func (f modelFiles) digest(ctx context.Context, req Request, m *score.Model) (er
 // resolveModel fills m.Model but for its digests, and the options that the model
 // decides.
 func resolveModel(ctx context.Context, req Request, m *score.Manifest) (modelFiles, error) {
-	name, err := place.Resolve(req.ModelDir)
-	if err == nil {
-		err = place.ValidModelDir(name)
+	if req.ModelDir == "" {
+		return modelFiles{}, usage.Errorf("--model DIR is required: a folder with model-ckpt.pth and training_metadata.json")
 	}
-	if err != nil && req.ModelDir != "" {
+	if err := place.ValidModelDir(req.ModelDir); err != nil {
 		return modelFiles{}, usage.Errorf("--model: %w", err)
 	}
-	dir := name
+	var err error
+	dir, name := req.ModelDir, req.ModelDir
 	if place.IsURL(name) {
 		if dir, name, err = store.Download(ctx, name, model.IsFile, func() {}); err != nil {
 			return modelFiles{}, inputOrCancel(ctx, "--model: %w", err)
 		}
-	}
-	if req.ModelDir == "" {
-		return modelFiles{}, usage.Errorf("no model is named: give --model DIR, a folder with model-ckpt.pth and training_metadata.json")
 	}
 	cfg, err := model.LoadConfig(dir)
 	if err != nil {
@@ -240,10 +229,8 @@ func resolveModel(ctx context.Context, req Request, m *score.Manifest) (modelFil
 	}
 	tok, named := filepath.Join(dir, "tokenizer.json"), place.Join(name, "tokenizer.json")
 	if req.Tokenizer != "" {
-		if tok, err = place.Resolve(req.Tokenizer); err != nil {
-			return modelFiles{}, usage.Errorf("--tokenizer: %w", err)
-		}
-		if named = tok; place.IsURL(tok) {
+		tok, named = req.Tokenizer, req.Tokenizer
+		if place.IsURL(tok) {
 			if tok, named, err = store.DownloadFile(ctx, tok, model.BesideTokenizer(), func() {}); err != nil {
 				return modelFiles{}, inputOrCancel(ctx, "--tokenizer: %w", err)
 			}

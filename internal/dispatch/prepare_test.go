@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"context"
+	"path/filepath"
 	"testing"
 
 	"surprisal/internal/score"
@@ -24,13 +25,16 @@ func TestJobTokens(t *testing.T) {
 
 // TestPlanShares: several workers get jobs enough, unless their size was asked for.
 func TestPlanShares(t *testing.T) {
-	const demo = "../../examples/demo/"
+	demo, err := filepath.Abs("../../examples/demo")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		asked   int64
 		workers int
 		want    int64
 	}{{0, 1, DefaultJobTokens}, {0, 2, 200_000}, {3000, 2, 3000}} {
-		req := Request{Inputs: []string{demo + "corpus"}, ModelDir: demo + "model", JobTokens: c.asked, Options: score.Options{
+		req := Request{Inputs: []string{demo + "/corpus"}, ModelDir: demo + "/model", JobTokens: c.asked, Options: score.Options{
 			TextColumn: "text", Long: score.LongCarry, Special: score.SpecialText, Engine: score.EngineAuto,
 		}}
 		req.Engine = func(context.Context, score.EngineKind) (score.EngineKind, int, error) {

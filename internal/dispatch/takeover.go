@@ -11,7 +11,6 @@ import (
 
 	"surprisal/internal/jobs"
 	"surprisal/internal/jobs/record"
-	"surprisal/internal/place"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
 	"surprisal/internal/shard/outdir"
@@ -29,12 +28,14 @@ type Resumed struct {
 	Dead      int    `json:"dead"`   // left so; retry queues them
 }
 
-// Resume takes up the run that target names: OUT, or the run's id where the queue
-// knows it. A paused run is let go on. Otherwise what is left to do is found from
-// the manifest and the committed files alone, and queued, whatever became of the
-// dispatcher and the queue that were there before.
-func Resume(ctx context.Context, client *jobs.Client, target string, opt QueueOptions, log zerolog.Logger) (*Resumed, error) {
-	m, err := find(ctx, client, target)
+// Resume resumes the run of the output folder out or, where that is empty or holds no
+// manifest, the run of that ID, if the queue knows it. A paused run is unpaused.
+// Otherwise the remaining jobs are found from the manifest and the committed files
+// alone, and queued, whatever happened to the earlier dispatcher and queue.
+func Resume(
+	ctx context.Context, client *jobs.Client, out, run string, opt QueueOptions, log zerolog.Logger,
+) (*Resumed, error) {
+	m, err := find(ctx, client, out, run)
 	if err != nil {
 		return nil, err
 	}
@@ -70,24 +71,23 @@ func Resume(ctx context.Context, client *jobs.Client, target string, opt QueueOp
 	return res, nil
 }
 
-// find reads the manifest of the run that a person names by its id or by OUT.
-func find(ctx context.Context, client *jobs.Client, target string) (*score.Manifest, error) {
-	out, err := place.Resolve(target)
-	if err != nil {
-		return nil, usage.Errorf("%s: %w", target, err)
+// find reads the manifest of the run that is named by OUT or by its ID.
+func find(ctx context.Context, client *jobs.Client, out, run string) (*score.Manifest, error) {
+	if out != "" {
+		m, err := outdir.ReadManifest(ctx, out)
+		switch {
+		case err == nil:
+			return m, sameOut(out, m)
+		case !errors.Is(err, fs.ErrNotExist):
+			return nil, usage.Errorf("%s: %w", out, err)
+		case run == "":
+			return nil, usage.Errorf("%s is neither a run ID nor an output folder with a %s", out, score.ManifestName)
+		}
 	}
-	m, err := outdir.ReadManifest(ctx, out)
-	switch {
-	case err == nil:
-		return m, sameOut(out, m)
-	case !errors.Is(err, fs.ErrNotExist):
-		return nil, usage.Errorf("%s: %w", out, err)
-	case !score.ValidRunID(target):
-		return nil, usage.Errorf("%s is neither a run's id nor an output folder with a %s", target, score.ManifestName)
-	}
-	_, m, err = open(ctx, client, target)
+	_, m, err := open(ctx, client, run)
 	if errors.Is(err, jobs.ErrNoRun) || errors.Is(err, jobs.ErrNotSetUp) {
-		return nil, usage.Errorf("the queue does not know run %s; if it was wiped or made anew, name the run's output folder: dispatcher resume OUT", target)
+		return nil, usage.Errorf("the queue does not know run %s; if the queue was wiped or recreated, "+
+			"name the run's output folder: dispatcher resume OUT", run)
 	}
 	return m, err
 }

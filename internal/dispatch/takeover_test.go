@@ -55,10 +55,10 @@ func TestResumeWithoutQueue(t *testing.T) {
 	b.queue(QueueOptions{})
 	before := b.Work(b.Consumer("a"), 15)
 	b.Start()
-	if _, err := Resume(b.Ctx, b.Client, b.M.Run, QueueOptions{}, zerolog.Nop()); !strings.Contains(fmt.Sprint(err), "dispatcher resume OUT") {
+	if _, err := Resume(b.Ctx, b.Client, "", b.M.Run, QueueOptions{}, zerolog.Nop()); !strings.Contains(fmt.Sprint(err), "dispatcher resume OUT") {
 		t.Fatalf("resume of a run that the queue does not know: %v", err)
 	}
-	r, err := Resume(b.Ctx, b.Client, b.M.Out, QueueOptions{}, zerolog.Nop())
+	r, err := Resume(b.Ctx, b.Client, b.M.Out, "", QueueOptions{}, zerolog.Nop())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +66,7 @@ func TestResumeWithoutQueue(t *testing.T) {
 		t.Fatalf("%+v", r)
 	}
 	// Once more, as after a second crash: what is queued stays queued, once.
-	if r, err = Resume(b.Ctx, b.Client, b.M.Run, QueueOptions{}, zerolog.Nop()); err != nil || r.Queued != 25 {
+	if r, err = Resume(b.Ctx, b.Client, "", b.M.Run, QueueOptions{}, zerolog.Nop()); err != nil || r.Queued != 25 {
 		t.Fatalf("%+v %v", r, err)
 	}
 	for _, id := range b.Work(b.Consumer("b"), 25) {
@@ -94,7 +94,7 @@ func TestOneDispatcherAtATime(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = Resume(b.Ctx, b.Client, b.M.Out, QueueOptions{}, zerolog.Nop())
+	_, err = Resume(b.Ctx, b.Client, b.M.Out, "", QueueOptions{}, zerolog.Nop())
 	host, _ := os.Hostname()
 	var use *usage.Error
 	if !errors.As(err, &use) || strings.Contains(err.Error(), "\n") {
@@ -106,7 +106,7 @@ func TestOneDispatcherAtATime(t *testing.T) {
 		}
 	}
 	other.Release()
-	if _, err := Resume(b.Ctx, b.Client, b.M.Out, QueueOptions{}, zerolog.Nop()); err != nil {
+	if _, err := Resume(b.Ctx, b.Client, b.M.Out, "", QueueOptions{}, zerolog.Nop()); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -127,7 +127,7 @@ func TestManyWait(t *testing.T) {
 	}
 	k := b.Consumer("a")
 	b.Work(k, 5)
-	if _, err := Resume(b.Ctx, b.Client, b.M.Run, QueueOptions{}, zerolog.Nop()); err != nil { // takes over from who waits
+	if _, err := Resume(b.Ctx, b.Client, "", b.M.Run, QueueOptions{}, zerolog.Nop()); err != nil { // takes over from who waits
 		t.Fatal(err)
 	}
 	b.Work(k, 7)
@@ -202,7 +202,7 @@ func TestRunConfigIsKept(t *testing.T) {
 	}
 	resume := func(opt QueueOptions) {
 		t.Helper()
-		if _, err := Resume(b.Ctx, b.Client, b.M.Out, opt, zerolog.Nop()); err != nil {
+		if _, err := Resume(b.Ctx, b.Client, b.M.Out, "", opt, zerolog.Nop()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -257,7 +257,7 @@ func TestPauseCancelRetry(t *testing.T) {
 	if q, err := b.Client.RunQueue(b.Ctx, b.M.Run); err != nil || !q.Paused || q.Pending != 5 {
 		t.Fatalf("%+v %v", q, err)
 	}
-	if res, err := Resume(b.Ctx, b.Client, b.M.Run, QueueOptions{}, zerolog.Nop()); err != nil || !res.Unpaused {
+	if res, err := Resume(b.Ctx, b.Client, "", b.M.Run, QueueOptions{}, zerolog.Nop()); err != nil || !res.Unpaused {
 		t.Fatalf("%+v %v", res, err)
 	}
 	l, err := k.Next(b.Ctx, b.Ctx)
@@ -271,7 +271,7 @@ func TestPauseCancelRetry(t *testing.T) {
 	if sum, err := b.wait(); err != nil || sum.Complete || len(sum.DeadJobs) != 1 {
 		t.Fatalf("%+v %v", sum, err)
 	}
-	if res, err := Resume(b.Ctx, b.Client, b.M.Run, QueueOptions{}, zerolog.Nop()); err != nil || res.Queued != 0 || res.Dead != 1 {
+	if res, err := Resume(b.Ctx, b.Client, "", b.M.Run, QueueOptions{}, zerolog.Nop()); err != nil || res.Queued != 0 || res.Dead != 1 {
 		t.Fatalf("resume is no retry: %+v %v", res, err)
 	}
 	if res, err := Retry(b.Ctx, b.Client, b.M.Run, RetryOptions{Dead: true, FailedFiles: true}, QueueOptions{}, zerolog.Nop()); err != nil || res.DeadJobs != 1 {
@@ -303,7 +303,7 @@ func TestPauseCancelRetry(t *testing.T) {
 	}
 	_ = l.Abandon(b.Ctx)
 	// A person who changes their mind resumes it.
-	if res, err := Resume(b.Ctx, b.Client, b.M.Run, QueueOptions{}, zerolog.Nop()); err != nil || res.Queued+res.Dead != 1 {
+	if res, err := Resume(b.Ctx, b.Client, "", b.M.Run, QueueOptions{}, zerolog.Nop()); err != nil || res.Queued+res.Dead != 1 {
 		t.Fatalf("%+v %v", res, err)
 	}
 	b.Work(k, 1)

@@ -107,10 +107,7 @@ func (l *lister) tell(j JobLine) error {
 
 // manifest reads OUT's manifest. With a queue it may be out of sight.
 func (l *lister) manifest(ctx context.Context) error {
-	out, err := place.Resolve(l.req.Out)
-	if err != nil {
-		return usage.Errorf("%s: %w", l.req.Out, err)
-	}
+	out := l.req.Out
 	m, err := outdir.ReadManifest(ctx, out)
 	switch {
 	case err == nil && (l.req.Run == "" || m.Run == l.req.Run):
@@ -327,10 +324,6 @@ type JobDetail struct {
 // GetJob asks for one job of a run, by its id or an unmistakable beginning of it.
 // client may be nil: OUT alone tells then.
 func GetJob(ctx context.Context, client *jobs.Client, out, run, id string) (*JobDetail, error) {
-	out, err := place.Resolve(out)
-	if err != nil {
-		return nil, usage.Errorf("%s: %w", out, err)
-	}
 	d := &JobDetail{Run: run, Job: id, There: "unknown: the output folder is not to be read here", Last: -1}
 	m, err := outdir.ReadManifest(ctx, out)
 	seen := err == nil && (run == "" || m.Run == run)

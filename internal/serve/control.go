@@ -118,7 +118,7 @@ func (s *Server) obey(ctx context.Context, o order) (said string, err error) {
 		if err != nil {
 			return "", err
 		}
-		res, err := dispatch.Resume(ctx, client, rec.ID, dispatch.QueueOptions{}, s.cfg.Log)
+		res, err := dispatch.Resume(ctx, client, "", rec.ID, dispatch.QueueOptions{}, s.cfg.Log)
 		switch {
 		case err != nil:
 			return "", err

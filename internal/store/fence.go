@@ -50,10 +50,6 @@ func NewFence(flag string, places []string) (*Fence, error) {
 }
 
 func newPost(name string) (post, error) {
-	name, err := place.Resolve(name)
-	if err != nil {
-		return post{}, err
-	}
 	p, err := place.Parse(name)
 	if err != nil || p.Scheme != "" {
 		p.Key = strings.TrimSuffix(p.Key, "/")
