@@ -208,8 +208,6 @@ func TestHubRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.Commit("datasets", "org/fineweb", map[string][]byte{"data/CC-1/001_00000.parquet": b, "data/README.md": nil})
-	calm := filepath.Join(t.TempDir(), "calm")
-	dispatcher(t, "run", "--model", demoModel, "--out", calm, filepath.Join(demoCorpus, "001_00000.parquet")).want(t, 0)
 
 	out := filepath.Join(t.TempDir(), "out")
 	args := []string{"run", "--model", "hf://org/private-model/checkpoints/checkpoint-10B", "--out", out, "hf://datasets/org/fineweb/data/CC-1"}
@@ -218,7 +216,7 @@ func TestHubRun(t *testing.T) {
 	oneErrorLine(t, r)
 	storetest.Setenv(t, map[string]string{"HF_TOKEN": h.Token})
 	dispatcher(t, args...).want(t, 0)
-	sameScores(t, scores(t, calm), scores(t, out))
+	sameScores(t, demoScores(t, "001_00000.parquet"), scores(t, out))
 	// A commit that leaves the file as it is changes nothing.
 	h.Commit("datasets", "org/fineweb", map[string][]byte{"data/CC-1/001_00000.parquet": b, "data/README.md": []byte("new")})
 	if sum := parseSummary(t, dispatcher(t, append(args, "--json")...).want(t, 0)); sum.ScoredTokens != 0 || !sum.Complete {

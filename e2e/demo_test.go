@@ -6,18 +6,52 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync"
 	"testing"
 
 	"surprisal/internal/score"
 )
 
+// demo is one run of the demo corpus, which several tests read.
+var demo struct {
+	sync.Mutex
+	out string
+	sum summary
+}
+
+func demoArgs(out string) []string {
+	return []string{
+		"run", "--json", "--model", demoModel, "--out", out, "--job-tokens", "30000", "--workers", "2", demoCorpus,
+	}
+}
+
+// demoOut is the output folder of a run of the demo corpus in small jobs, for tests
+// that leave its score files as they are.
+func demoOut(t *testing.T) (string, summary) {
+	t.Helper()
+	demo.Lock()
+	defer demo.Unlock()
+	if demo.out == "" {
+		out := filepath.Join(bin, "demo-out")
+		demo.sum = parseSummary(t, dispatcher(t, demoArgs(out)...).want(t, 0))
+		demo.out = out
+	}
+	return demo.out, demo.sum
+}
+
+// demoScores are the scores of one of the demo corpus's files.
+func demoScores(t *testing.T, file string) []scored {
+	t.Helper()
+	out, _ := demoOut(t)
+	return slices.DeleteFunc(scores(t, out), func(s scored) bool { return s.file+".parquet" != file })
+}
+
 // TestDemoCorpus scores the demo corpus in small jobs and holds each row against
 // the float64 reference; the same command again scores nothing.
 func TestDemoCorpus(t *testing.T) {
 	t.Parallel()
-	out := filepath.Join(t.TempDir(), "out")
-	args := []string{"run", "--json", "--model", demoModel, "--out", out, "--job-tokens", "30000", "--workers", "2", demoCorpus}
-	sum := parseSummary(t, dispatcher(t, args...).want(t, 0))
+	out, sum := demoOut(t)
 	var expected []struct {
 		File    string
 		NTokens int64   `json:"n_tokens"`
@@ -47,7 +81,7 @@ func TestDemoCorpus(t *testing.T) {
 		t.Error(err)
 	}
 	before := tree(t, out)
-	again := parseSummary(t, dispatcher(t, args...).want(t, 0))
+	again := parseSummary(t, dispatcher(t, demoArgs(out)...).want(t, 0))
 	if again.ScoredTokens != 0 || again.Tokens != sum.Tokens || again.Run != sum.Run {
 		t.Errorf("the same command again: %+v", again)
 	}
@@ -56,19 +90,14 @@ func TestDemoCorpus(t *testing.T) {
 	}
 }
 
-// TestScoresDoNotDependOnHow scores the corpus whole and cut in other ways.
+// TestScoresDoNotDependOnHow scores a file of the corpus alone, cut in other ways.
 func TestScoresDoNotDependOnHow(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	base := scoreDemo(t, filepath.Join(dir, "a"))
-	sameScores(t, base, scoreDemo(t, filepath.Join(dir, "b"), "--job-tokens", "5000", "--workers", "2", "--threads", "1", "--batch-tokens", "192"))
-}
-
-func scoreDemo(t *testing.T, out string, flags ...string) []scored {
-	t.Helper()
-	args := append([]string{"run", "--model", demoModel, "--out", out}, flags...)
-	dispatcher(t, append(args, filepath.Join(demoCorpus, "000_00000.parquet"))...).want(t, 0)
-	return scores(t, out)
+	const file = "000_00000.parquet"
+	out := filepath.Join(t.TempDir(), "out")
+	dispatcher(t, "run", "--model", demoModel, "--out", out, "--job-tokens", "5000", "--workers", "2", "--threads", "1",
+		"--batch-tokens", "192", filepath.Join(demoCorpus, file)).want(t, 0)
+	sameScores(t, demoScores(t, file), scores(t, out))
 }
 
 // tree lists OUT's files with their sizes and times.

@@ -128,7 +128,7 @@ func TestMetricsAreTotals(t *testing.T) {
 		wait(t, server, sr)
 	})
 	out := filepath.Join(t.TempDir(), "out")
-	submitted := runProgram(t, env, "dispatcher", "submit", "--engine", "cpu", "--model", demoModel, "--out", out, "--job-tokens", "15000", demoCorpus).want(t, 0)
+	submitted := runProgram(t, env, "dispatcher", "submit", "--engine", "cpu", "--model", demoModel, "--out", out, "--job-tokens", "8000", demoCorpus+"/001_00000.parquet").want(t, 0)
 	run := strings.TrimSpace(submitted.stdout)
 	port := freePort(t)
 	cmd, r := start(t, env, "dispatcher", "wait", "--json", "--metrics-addr", fmt.Sprintf("127.0.0.1:%d", port), run)

@@ -156,7 +156,7 @@ func TestTracesOfARun(t *testing.T) {
 	t.Parallel()
 	env, got := startCollector(t)
 	args := func(out string) []string {
-		return []string{"run", "--json", "--model", demoModel, "--out", out, "--workers", "2", "--job-tokens", "20000", demoCorpus}
+		return []string{"run", "--json", "--model", demoModel, "--out", out, "--workers", "2", "--job-tokens", "10000", demoCorpus + "/001_00000.parquet"}
 	}
 	on := filepath.Join(t.TempDir(), "on")
 	cmd, r := start(t, env, "dispatcher", args(on)...)
@@ -179,7 +179,7 @@ func TestTracesOfACluster(t *testing.T) {
 	env, got := startCollector(t)
 	startQueue(t)
 	out := filepath.Join(t.TempDir(), "out")
-	submit, r := start(t, env, "dispatcher", "submit", "--model", demoModel, "--out", out, "--job-tokens", "40000", demoCorpus)
+	submit, r := start(t, env, "dispatcher", "submit", "--model", demoModel, "--out", out, "--job-tokens", "20000", demoCorpus+"/001_00000.parquet")
 	run := strings.TrimSpace(wait(t, submit, r).want(t, 0).stdout)
 	worker, wr := start(t, append(env, "OTEL_SERVICE_NAME=surprisal-worker"), "worker", "--log-format", "json")
 	sum := parseSummary(t, dispatcher(t, "wait", "--json", run).want(t, 0))
@@ -189,8 +189,10 @@ func TestTracesOfACluster(t *testing.T) {
 	wait(t, worker, wr).want(t, 0)
 	oneTrace(t, got(), run, scoreFiles(t, out), sum.Tokens)
 
+	in := filepath.Join(t.TempDir(), "in")
+	writeParquet(t, filepath.Join(in, "a.parquet"), manyTexts(10), 10)
 	away := []string{"OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:1", "OTEL_EXPORTER_OTLP_TIMEOUT=500"}
-	cmd, r := start(t, away, "dispatcher", "run", "--json", "--model", demoModel, "--out", filepath.Join(t.TempDir(), "away"), "--workers", "1", demoCorpus+"/001_00000.parquet")
+	cmd, r := start(t, away, "dispatcher", "run", "--json", "--model", demoModel, "--out", filepath.Join(t.TempDir(), "away"), "--workers", "1", in)
 	if again := parseSummary(t, wait(t, cmd, r).want(t, 0)); !again.Complete || again.Documents == 0 {
 		t.Errorf("%+v", again)
 	}
