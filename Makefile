@@ -49,7 +49,9 @@ GOVULNCHECK_VERSION := v1.9.0
 GOVULNCHECK := $(TOOLS)/govulncheck-$(GOVULNCHECK_VERSION)
 
 DEMO := examples/demo
-GO_TEST_FLAGS ?= -timeout 30m
+# Many tests wait more than they work.
+CORES := $(shell getconf _NPROCESSORS_ONLN)
+GO_TEST_FLAGS ?= -timeout 30m -p $(shell echo $$(($(CORES) + 1))) -parallel $(shell echo $$((2 * $(CORES))))
 
 .PHONY: help
 help: ## list the targets
@@ -70,7 +72,7 @@ demo: build ## score the demo corpus with the demo model, on the CPU
 	bin/dispatcher report $(DEMO)/out
 
 .PHONY: test
-test: native ## run every test
+test: native ## run every test but the longest, which SURPRISAL_TEST_LONG=1 adds
 	go test $(GO_TEST_FLAGS) ./...
 
 .PHONY: check

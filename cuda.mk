@@ -43,6 +43,9 @@ gpu: native gpu-parts ## build bin/dispatcher and bin/worker with the CUDA engin
 env: ## print the flags that Go is given here, for a shell to eval
 	@printf "export %s='%s'\n" CGO_ENABLED '$(CGO_ENABLED)' GOFLAGS '$(GOFLAGS)' CGO_CFLAGS '$(CGO_CFLAGS)' CGO_LDFLAGS '$(CGO_LDFLAGS)'
 
+.PHONY: gpu-toolkit
+gpu-toolkit: | $(NVCC) # install the CUDA toolkit (once)
+
 .PHONY: gpu-parts
 gpu-parts: $(GPU_PARTS)
 

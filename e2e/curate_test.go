@@ -10,16 +10,13 @@ import (
 	"testing"
 )
 
-// TestAfterScoring: what the demo's scores are good for, with the real programs.
+// TestAfterScoring: what scores of the demo corpus are good for, with the real programs.
 // Tokens that report and inspect score again add up to the scores in OUT.
 func TestAfterScoring(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	scored, _ := demoOut(t)
-	out := filepath.Join(dir, "out") // it gets a report, and loses a file
-	if err := os.CopyFS(out, os.DirFS(scored)); err != nil {
-		t.Fatal(err)
-	}
+	out := filepath.Join(dir, "out")
+	dispatcher(t, "run", "--model", demoModel, "--out", out, "--job-tokens", "20000", demoCorpus+"/001_00000.parquet").want(t, 0)
 	rows := scores(t, out)
 
 	var kept struct {
@@ -30,7 +27,7 @@ func TestAfterScoring(t *testing.T) {
 	}
 	to := filepath.Join(dir, "kept")
 	r := dispatcher(t, "filter", out, "--where", "perplexity < p60", "--by", "dump", "--to", to, "--json").want(t, 0)
-	if err := json.Unmarshal([]byte(r.stdout), &kept); err != nil || kept.Total.Rows != int64(len(rows)) || kept.Total.Kept != 164 {
+	if err := json.Unmarshal([]byte(r.stdout), &kept); err != nil || kept.Total.Rows != int64(len(rows)) || kept.Total.Kept != 81 {
 		t.Errorf("filter: %+v %v", kept, err)
 	}
 	dispatcher(t, "bucket", out, "--as", "folders", "--by", "language", "--to", filepath.Join(dir, "buckets")).want(t, 0)
@@ -92,8 +89,8 @@ func TestAfterScoring(t *testing.T) {
 		"DEST is full":   {[]string{"filter", out, "--where", "perplexity < 3", "--to", to}, []string{"another command"}},
 		"no such layout": {[]string{"export", out, "--as", "zip", "--to", gone}, []string{"zip", "dolma"}},
 		"no such file":   {[]string{"inspect", out, "--row", "x.parquet:3"}, []string{"x.parquet"}},
-		"no such row":    {[]string{"inspect", out, "--row", "000_00000.parquet:9999"}, []string{"9999"}},
-		"no row":         {[]string{"inspect", out, "--row", "000_00000.parquet"}, []string{"FILE:N"}},
+		"no such row":    {[]string{"inspect", out, "--row", "001_00000.parquet:9999"}, []string{"9999"}},
+		"no row":         {[]string{"inspect", out, "--row", "001_00000.parquet"}, []string{"FILE:N"}},
 		"nothing":        {[]string{"inspect"}, []string{"--row", "--text"}},
 	} {
 		r := dispatcher(t, c.args...).want(t, 2)
@@ -110,7 +107,7 @@ func TestAfterScoring(t *testing.T) {
 		t.Error("wrong usage left a folder behind")
 	}
 	// A job's file is gone.
-	jobs, err := filepath.Glob(filepath.Join(out, "000_00000", "rows-*.parquet"))
+	jobs, err := filepath.Glob(filepath.Join(out, "001_00000", "rows-*.parquet"))
 	if err != nil || len(jobs) < 2 {
 		t.Fatal(jobs, err)
 	}

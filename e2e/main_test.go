@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -30,6 +31,11 @@ const (
 	demoModel  = "../examples/demo/model"
 	demoCorpus = "../examples/demo/corpus"
 )
+
+// raced names the tests that look for races in the programs with -race -short: runs, a
+// cluster, a bucket, an interrupt, and all that looks on.
+const raced = "DemoCorpus|InterruptDrains|ClusterCommands|ControlCommands|BucketCluster|MetricsAreTotals|TracesOfARun|" +
+	"ServeARealRun|ServeComesBack|Top"
 
 // bin is where the programs under test are.
 var bin string
@@ -88,6 +94,13 @@ func withPrograms(m *testing.M) (int, error) {
 	}
 	if err := os.Setenv("GORACE", "log_path="+filepath.Join(dir, "race")); err != nil {
 		return 0, err
+	}
+	// With the race detector a program takes ten times as long.
+	flag.Parse()
+	if run := flag.Lookup("test.run"); raceEnabled && testing.Short() && run.Value.String() == "" {
+		if err := run.Value.Set("^Test(" + raced + ")$"); err != nil {
+			return 0, err
+		}
 	}
 	code := m.Run()
 	races, err := filepath.Glob(filepath.Join(dir, "race.*"))

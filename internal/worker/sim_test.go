@@ -26,6 +26,7 @@ import (
 	"surprisal/internal/jobs/simnats"
 	"surprisal/internal/score"
 	"surprisal/internal/shard/outdir"
+	"surprisal/internal/testkit/long"
 )
 
 var simSeed = flag.Uint64("seed", 0, "TestSimulation: replay this seed, with -v its trace")
@@ -40,8 +41,11 @@ var simSeed = flag.Uint64("seed", 0, "TestSimulation: replay this seed, with -v 
 // those, not this, are what a change to either is to be held to: a seed comes upon
 // few of them.
 func TestSimulation(t *testing.T) {
-	seeds := 200
-	if testing.Short() {
+	seeds := 60
+	switch {
+	case long.Wanted:
+		seeds = 200
+	case testing.Short():
 		seeds = 20
 	}
 	if s := os.Getenv("SURPRISAL_SIM_SEEDS"); s != "" {

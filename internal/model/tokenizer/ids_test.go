@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"surprisal/internal/score"
+	"surprisal/internal/testkit/long"
 )
 
 // The tokenizers that the tests know, as testdata/make_ids.py does.
@@ -163,7 +164,7 @@ func TestIDs(t *testing.T) {
 			tok := open(t, name, score.SpecialMode(mode))
 			for i, w := range ids.Cases {
 				c := &table.Cases[i]
-				if w == nil || c.Huge && testing.Short() {
+				if w == nil || c.Huge && !long.Wanted && (testing.Short() || key != "llama text") {
 					continue
 				}
 				text := c.text(t)

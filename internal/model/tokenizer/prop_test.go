@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"surprisal/internal/score"
+	"surprisal/internal/testkit/long"
 )
 
 // whole is a tokenizer that never cuts: the plain variant of Encode.
@@ -116,9 +117,7 @@ func TestEncodeConcurrently(t *testing.T) {
 
 // TestMemoryIsGivenBack encodes much and looks at the process's memory.
 func TestMemoryIsGivenBack(t *testing.T) {
-	if testing.Short() {
-		t.Skip("encodes 100 MB")
-	}
+	long.Skip(t, "encodes 45 MB")
 	if _, err := os.Stat("/proc/self/statm"); err != nil {
 		t.Skip("no /proc/self/statm on this system")
 	}
