@@ -48,7 +48,8 @@ type figure struct {
 }
 
 func run() error {
-	dir := flag.String("dir", ".build/bench-filter", "folder for the corpus; it is kept, so that a second run starts at once")
+	dir := flag.String("dir", ".build/bench-filter",
+		"folder for the corpus; it is kept, so that a second run starts at once")
 	files := flag.Int("files", 10, "files")
 	rows := flag.Int("rows", 1_000_000, "rows a file")
 	bin := flag.String("dispatcher", "bin/dispatcher", "the program to time")
@@ -56,7 +57,8 @@ func run() error {
 	where := flag.String("where", "perplexity < p60 and n_tokens >= 10", "what passes")
 	threads := flag.Int("threads", runtime.NumCPU(), "threads of either")
 	repeat := flag.Int("repeat", 3, "the best of so many is told")
-	distinct := flag.Int("distinct", 0, "how many of the input files are generated; the others are hard links to them (default all)")
+	distinct := flag.Int("distinct", 0,
+		"how many of the input files are generated; the others are hard links to them (default all)")
 	only := flag.Bool("prepare", false, "only make what is missing of the corpus")
 	flag.Parse()
 	b := bench{*dir, *bin, *python, "bench/filter/corpus.py", *files, min(*files, cmp.Or(*distinct, *files)), *rows}
@@ -182,7 +184,8 @@ func (b *bench) copyScores() error {
 					return err
 				}
 				err = to.CopyRows(ctx, j.Output, pq.Copy{
-					In: t, Metadata: [][2]string{{"surprisal.job", j.ID}, {"surprisal.input.rel", j.Input.Rel}}, Slots: make(chan struct{}, 1),
+					In: t, Metadata: [][2]string{{"surprisal.job", j.ID}, {"surprisal.input.rel",
+						j.Input.Rel}}, Slots: make(chan struct{}, 1),
 				})
 				if err := errors.Join(err, t.Close()); err != nil {
 					return err
@@ -205,7 +208,8 @@ func (b *bench) link(from, to string) error {
 		return err
 	}
 	for i := range b.files {
-		if err := os.Link(filepath.Join(from, fmt.Sprintf("%03d.parquet", i%b.distinct)), filepath.Join(to, fmt.Sprintf("%03d.parquet", i))); err != nil {
+		if err := os.Link(filepath.Join(from, fmt.Sprintf("%03d.parquet", i%b.distinct)), filepath.Join(to,
+			fmt.Sprintf("%03d.parquet", i))); err != nil {
 			return err
 		}
 	}

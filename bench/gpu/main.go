@@ -106,7 +106,8 @@ func run() error {
 	if *scores != "" {
 		return scoreDocuments(e, cfg, *scores)
 	}
-	r := result{Device: e.Info().Device, Precision: e.Info().Precision, Model: cfg.Name, Budget: *budget, LoadS: time.Since(start).Seconds()}
+	r := result{Device: e.Info().Device, Precision: e.Info().Precision, Model: cfg.Name, Budget: *budget,
+		LoadS: time.Since(start).Seconds()}
 	dense := slices.Repeat([]int{4096}, max(1, *budget/4096))
 	if err := e.Forward(context.Background(), fill(cfg, dense, 1)); err != nil {
 		return err
@@ -222,7 +223,8 @@ func profile(e *gpu.Engine, cfg model.Config, lens []int) (families []gpu.Family
 	})
 	for i := range families {
 		f := &families[i]
-		if f.MS /= float64(profiled); f.Name == "gdn2 prepare" || f.Name == "gdn2 walk" || f.Name == "gdn2" || f.Name == "gdn2 gate" {
+		if f.MS /= float64(profiled); f.Name == "gdn2 prepare" || f.Name == "gdn2 walk" || f.Name == "gdn2" ||
+			f.Name == "gdn2 gate" {
 			recurrence += f.MS / float64(cfg.Layers)
 		}
 	}

@@ -61,7 +61,8 @@ func run(ctx context.Context, args []string) error {
 	f.IntVar(&o.inFlight, "in-flight", 4, "jobs that a worker has in hand: taken ahead, scored, settled")
 	f.DurationVar(&o.score, "score", 0, "how long a job is scored, on average; 0 is flat out")
 	f.BoolVar(&o.memory, "memory", false, "measure the dispatcher's memory instead")
-	f.StringVar(&o.dir, "dir", "", "folder for the server's store and the jobs' files (default: a temporary one; with --memory in /dev/shm)")
+	f.StringVar(&o.dir, "dir", "",
+		"folder for the server's store and the jobs' files (default: a temporary one; with --memory in /dev/shm)")
 	f.StringVar(&o.role, "role", "", "for its own processes")
 	if err := f.Parse(args); err != nil {
 		return err
@@ -169,8 +170,9 @@ func (p *process) used() (cpu time.Duration, rss int64) {
 func manifest(out string, n int) *score.Manifest {
 	m := &score.Manifest{
 		Version: score.FormatVersion, Run: "bench", Created: "2026-01-02T03:04:05Z", Program: "benchqueue", Out: out,
-		Inputs:  []string{"/data/fineweb-edu"},
-		Options: score.Options{TextColumn: "text", Long: score.LongCarry, MaxLength: 4096, Special: score.SpecialText, Engine: score.EngineCPU},
+		Inputs: []string{"/data/fineweb-edu"},
+		Options: score.Options{TextColumn: "text", Long: score.LongCarry, MaxLength: 4096, Special: score.SpecialText,
+			Engine: score.EngineCPU},
 		Model: score.Model{
 			Dir: "/models/gdn2_kla_1.3B", Name: "gdn2_kla_1.3B", Digest: "sha256:" + fmt.Sprintf("%064d", 1),
 			Tokenizer: "/models/gdn2_kla_1.3B/tokenizer.json", TokenizerDigest: "sha256:" + fmt.Sprintf("%064d", 2),
@@ -186,8 +188,9 @@ func manifest(out string, n int) *score.Manifest {
 		n -= len(cuts)
 		rel := fmt.Sprintf("CC-MAIN-2024-10/%03d_%05d.parquet", i/1000, i)
 		m.Files = append(m.Files, score.FilePlan{
-			Input: score.Input{Path: "/data/fineweb-edu/" + rel, Rel: rel, Size: 2 << 30, Version: "2147483648-1700000000000000000"},
-			Rows:  int64(len(cuts)) * rows, RowGroups: 4, Cuts: cuts, Tokens: int64(len(cuts)) * 4_000_000,
+			Input: score.Input{Path: "/data/fineweb-edu/" + rel, Rel: rel, Size: 2 << 30,
+				Version: "2147483648-1700000000000000000"},
+			Rows: int64(len(cuts)) * rows, RowGroups: 4, Cuts: cuts, Tokens: int64(len(cuts)) * 4_000_000,
 		})
 	}
 	return m

@@ -72,7 +72,8 @@ more of the run. Committed scores stay; the same submit again, or dispatcher res
 continues from there.`,
 		Example: "  dispatcher cancel --now 20261123-084512-k3f9ab",
 	}, func(client *jobs.Client, _ zerolog.Logger, run string) (any, string, error) {
-		return map[string]any{"run": run, "state": record.RunCancelled}, run + " is cancelled", dispatch.Cancel(a.Drain, client, run, now)
+		return map[string]any{"run": run, "state": record.RunCancelled}, run + " is cancelled", dispatch.Cancel(a.Drain,
+			client, run, now)
 	})
 	cmd.Flags().BoolVar(&now, "now", false, "make workers drop the jobs of the run that they have")
 	return cmd

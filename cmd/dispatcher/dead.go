@@ -135,7 +135,8 @@ func printLetters(out io.Writer, letters []record.DeadLetter) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "RUN\tJOB\tDIED\tATTEMPTS\tROWS\tREASON")
 	for _, d := range letters {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\n", d.Run, d.ID, cli.When(d.Time), d.Attempts, rowsOf(d), cli.OneLine(d.Reason))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\n", d.Run, d.ID, cli.When(d.Time), d.Attempts, rowsOf(d),
+			cli.OneLine(d.Reason))
 	}
 	return w.Flush()
 }

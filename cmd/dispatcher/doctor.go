@@ -46,7 +46,8 @@ Exit codes: 0 no FAIL; 1 a FAIL; 2 wrong usage.`,
 	f.BoolVar(&asJSON, "json", false, "print as JSON")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		req := req
-		for flag, name := range map[string]*string{"--out": &req.Out, "--model": &req.ModelDir, "--tokenizer": &req.Tokenizer} {
+		for flag, name := range map[string]*string{"--out": &req.Out, "--model": &req.ModelDir,
+			"--tokenizer": &req.Tokenizer} {
 			if err := cli.Resolve(flag, name); err != nil {
 				return err
 			}

@@ -142,7 +142,8 @@ func printJob(out io.Writer, d *monitor.JobDetail) error {
 	}
 	there := d.There
 	if d.Digest != "" {
-		there += fmt.Sprintf(": %s documents, %s tokens, %s failed rows", cli.Count(d.Documents), cli.Count(d.Tokens), cli.Count(d.Failed))
+		there += fmt.Sprintf(": %s documents, %s tokens, %s failed rows", cli.Count(d.Documents), cli.Count(d.Tokens),
+			cli.Count(d.Failed))
 	}
 	line("there", "%s", cli.OneLine(there))
 	if !d.Queued.IsZero() {

@@ -45,7 +45,8 @@ func (m *watch) Close() {
 
 // observe watches the queue until end. The state of runs comes from runs or, where
 // that is nil, through show.
-func (m *watch) observe(ctx context.Context, client *jobs.Client, runs func() (monitor.Overview, bool), log zerolog.Logger,
+func (m *watch) observe(ctx context.Context, client *jobs.Client, runs func() (monitor.Overview, bool),
+	log zerolog.Logger,
 ) (show func(monitor.Progress), end func()) {
 	if m == nil {
 		return func(monitor.Progress) {}, func() {}

@@ -41,7 +41,8 @@ fails their text has no colours and the report says why.`,
 	var o reportOptions
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.StringSliceVar(&o.By, "by", nil, "columns to group distributions by (default dump, language and source, if they exist)")
+	f.StringSliceVar(&o.By, "by", nil,
+		"columns to group distributions by (default dump, language and source, if they exist)")
 	f.StringVar(&o.to, "to", "", "the HTML file (default OUT/report.html)")
 	f.StringVar(&o.plots, "plots", "", "folder for the plots, each as an .svg and a .png file")
 	f.IntVar(&o.Documents, "documents", 4, "number of documents shown of the best, of the median and of the worst")
@@ -85,7 +86,8 @@ func (a *app) report(w io.Writer, o reportOptions, out string) error {
 		return err
 	}
 	dir, name := place.Split(o.to)
-	if err := writeInto(a.Abort, dir, func(d *outdir.Dest) error { return d.WriteFile(a.Abort, name, r.HTML) }); err != nil {
+	if err := writeInto(a.Abort, dir,
+		func(d *outdir.Dest) error { return d.WriteFile(a.Abort, name, r.HTML) }); err != nil {
 		return err
 	}
 	if o.plots != "" {

@@ -22,16 +22,19 @@ func newRequest(cmd *cobra.Command) *request {
 	o := &r.req.Options
 	f.StringVar(&r.req.ModelDir, "model", "",
 		"checkpoint folder, or hf://OWNER/NAME/PATH: model-ckpt.pth, training_metadata.json, tokenizer.json")
-	f.StringVar(&r.req.Out, "out", "", "folder or bucket URL for the scores; the same command again continues where it stopped")
+	f.StringVar(&r.req.Out, "out", "",
+		"folder or bucket URL for the scores; the same command again continues where it stopped")
 	f.StringVar(&r.req.Tokenizer, "tokenizer", "", "a tokenizer.json outside the model's folder")
-	f.StringVar(&o.TextColumn, "text-column", "text", "column with the documents' text; meta.text is a field of a struct or object")
+	f.StringVar(&o.TextColumn, "text-column", "text",
+		"column with the documents' text; meta.text is a field of a struct or object")
 	f.StringVar(&o.IDsColumn, "ids-column", "", "column of token IDs, list<int32|int64>, instead of text")
 	f.StringVar(&o.ContextColumn, "context-column", "",
 		"with --target-column: score the target's text given the context's, as lm-evaluation-harness's loglikelihood does")
 	f.StringVar(&o.TargetColumn, "target-column", "", "column with the text that follows the context")
 	f.StringSliceVar(&o.Keep, "keep", nil, "input columns to copy to the output, or all (default id, if there is one)")
 	f.BoolVar(&o.PerToken, "per-token", false, "write token_ids and token_nll too")
-	f.StringVar((*string)(&o.Long), "long", string(score.LongCarry), "documents longer than --max-length: carry, window or truncate")
+	f.StringVar((*string)(&o.Long), "long", string(score.LongCarry),
+		"documents longer than --max-length: carry, window or truncate")
 	f.IntVar(&o.MaxLength, "max-length", 0, "length L of window and truncate, in tokens (default the model's block_size)")
 	f.Float64Var(&o.QueryScale, "query-scale", 0,
 		"scale of the queries (default 1/sqrt(head width), as trained; 1 matches the model card's runtime)")

@@ -43,7 +43,8 @@ func newList(a *app) *cobra.Command {
 		fmt.Fprintln(t, "RUN\tSTATE\tJOBS\tDEAD\tDONE\tTOKENS/S\tLEFT\tROWS\tCREATED\tOUT")
 		for _, r := range runs {
 			p := r.Pace
-			fmt.Fprintf(t, "%s\t%s\t%s/%s\t%s\t%.0f %%\t%s\t%s\t%s\t%s\t%s\n", r.ID, r.State, cli.Count(p.Done), cli.Count(p.Total),
+			fmt.Fprintf(t, "%s\t%s\t%s/%s\t%s\t%.0f %%\t%s\t%s\t%s\t%s\t%s\n", r.ID, r.State, cli.Count(p.Done),
+				cli.Count(p.Total),
 				cli.Count(r.Dead), math.Floor(p.Percent), cli.Count(int64(p.TokensPerSec)), left(p), cli.Count(r.Rows), r.Created, r.Out)
 		}
 		return t.Flush()
@@ -98,7 +99,8 @@ func printStatus(w io.Writer, st *monitor.Status) error {
 		printRun(t, &st.Runs[i])
 	}
 	q := st.Queue
-	fmt.Fprintf(t, "queue\t%s jobs: %s waiting, %s in hand or delayed", cli.Count(int64(q.Messages)), cli.Count(int64(q.Pending)),
+	fmt.Fprintf(t, "queue\t%s jobs: %s waiting, %s in hand or delayed", cli.Count(int64(q.Messages)),
+		cli.Count(int64(q.Pending)),
 		cli.Count(int64(q.AckPending)))
 	if !q.Oldest.IsZero() {
 		fmt.Fprintf(t, "; oldest %s", time.Since(q.Oldest).Round(time.Second))
@@ -106,7 +108,8 @@ func printStatus(w io.Writer, st *monitor.Status) error {
 	fmt.Fprintln(t)
 	fmt.Fprintf(t, "workers\t%d\n", len(st.Workers))
 	for _, w := range st.Workers {
-		fmt.Fprintf(t, "  %s\t%s on %s, %s, %s tokens/s\n", w.ID, w.Engine, w.Host, workerState(w), cli.Count(int64(w.TokensPerSec)))
+		fmt.Fprintf(t, "  %s\t%s on %s, %s, %s tokens/s\n", w.ID, w.Engine, w.Host, workerState(w),
+			cli.Count(int64(w.TokensPerSec)))
 	}
 	return t.Flush()
 }

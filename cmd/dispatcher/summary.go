@@ -34,7 +34,8 @@ func printSummary(w io.Writer, s *dispatch.Summary, asJSON bool) error {
 		line("energy", "%s J per million tokens (%s kWh)", num(*s.JoulesPerMillionTokens), num(*s.Joules/3.6e6))
 	}
 	if s.GPUDaysPerBillionTokens != nil {
-		line("GPU time", "%s GPU-days per billion tokens (%s GPU-hours)", num(*s.GPUDaysPerBillionTokens), num(*s.GPUSeconds/3600))
+		line("GPU time", "%s GPU-days per billion tokens (%s GPU-hours)", num(*s.GPUDaysPerBillionTokens),
+			num(*s.GPUSeconds/3600))
 	}
 	if p := s.Perplexity; p != nil {
 		line("perplexity", "p5 %s   p25 %s   median %s   p75 %s   p95 %s",
@@ -78,7 +79,8 @@ func printSummary(w io.Writer, s *dispatch.Summary, asJSON bool) error {
 		_, err := fmt.Fprintf(w, "\ncomplete: every row has a score or an error (%s)\n", place.Join(s.Out, score.SuccessName))
 		return err
 	}
-	_, err := fmt.Fprintf(w, "\nNOT complete: no %s was written; the same command again retries what is missing\n", score.SuccessName)
+	_, err := fmt.Fprintf(w, "\nNOT complete: no %s was written; the same command again retries what is missing\n",
+		score.SuccessName)
 	return err
 }
 

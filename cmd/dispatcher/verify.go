@@ -52,7 +52,8 @@ Exit codes: 0 no findings; 1 findings, repaired or not; 2 wrong usage.`,
 	f.BoolVar(&o.req.Repair, "repair", false, "move damaged files aside, so that their rows are scored again")
 	f.IntVar(&o.req.Rescore, "rescore", 0, "number of rows to score again on this machine")
 	f.Uint64Var(&o.req.Seed, "seed", 0, "seed that selects the rows of --rescore (default random; it is printed)")
-	f.DurationVar(&o.req.StaleAfter, "stale-after", dispatch.StaleAfter, "minimum age of a temporary file of a dead worker")
+	f.DurationVar(&o.req.StaleAfter, "stale-after", dispatch.StaleAfter,
+		"minimum age of a temporary file of a dead worker")
 	f.StringVar(&o.workerBin, "worker-bin", "", workerBinUsage+", for --rescore")
 	f.IntVar(&o.threads, "threads", 0, "cores that --rescore uses (default all)")
 	f.BoolVar(&o.asJSON, "json", false, "print as JSON")

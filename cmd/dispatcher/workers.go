@@ -51,7 +51,8 @@ func printWorkers(out io.Writer, workers []record.Worker) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "WORKER\tHOST\tPID\tENGINE\tDEVICE\tSTATE\tTOKENS/S\tJOBS DONE\tUP\tSEEN\tVERSION")
 	for _, x := range workers {
-		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s ago\t%s\n", x.ID, x.Host, x.PID, x.Engine, x.Device, workerState(x),
+		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s ago\t%s\n", x.ID, x.Host, x.PID, x.Engine, x.Device,
+			workerState(x),
 			cli.Count(int64(x.TokensPerSec)), cli.Count(x.JobsDone), time.Since(x.Started).Round(time.Second),
 			time.Since(x.Updated).Round(time.Second), x.Version)
 	}

@@ -92,22 +92,30 @@ Exit codes: 0 drained; 1 failed; 2 wrong usage; 130 stopped by a second signal.`
 	f := cmd.Flags()
 	f.SortFlags = false
 	o.nats.Flags(f)
-	f.StringVar((*string)(&o.Engine), "engine", string(score.EngineAuto), "auto, cpu or cuda; jobs for another engine are left to other workers")
+	f.StringVar((*string)(&o.Engine), "engine", string(score.EngineAuto),
+		"auto, cpu or cuda; jobs for another engine are left to other workers")
 	f.IntVar(&o.GPU, "gpu", 0, "GPU to score on, among the visible ones (CUDA_VISIBLE_DEVICES)")
-	f.StringVar(&o.Tokenizer, "tokenizer", "", "tokenizer.json to use instead of the jobs' path; its bytes must be the same")
-	f.StringSliceVar(&o.AllowInput, "allow-input", nil, "folder or URL prefix that jobs may read; may be repeated (default any)")
-	f.StringSliceVar(&o.AllowOutput, "allow-output", nil, "folder or URL prefix that jobs may write; may be repeated (default any)")
-	f.StringSliceVar(&o.AllowModel, "allow-model", nil, "folder or URL prefix of models and tokenizers; may be repeated (default any)")
+	f.StringVar(&o.Tokenizer, "tokenizer", "",
+		"tokenizer.json to use instead of the jobs' path; its bytes must be the same")
+	f.StringSliceVar(&o.AllowInput, "allow-input", nil,
+		"folder or URL prefix that jobs may read; may be repeated (default any)")
+	f.StringSliceVar(&o.AllowOutput, "allow-output", nil,
+		"folder or URL prefix that jobs may write; may be repeated (default any)")
+	f.StringSliceVar(&o.AllowModel, "allow-model", nil,
+		"folder or URL prefix of models and tokenizers; may be repeated (default any)")
 	f.IntVar(&o.Threads, "threads", 0, "cores for tokenizing and the CPU engine (default all)")
 	f.IntVar(&o.BatchTokens, "batch-tokens", 0, "token budget of a batch (default the engine's)")
 	f.IntVar(&o.InFlight, "in-flight", 0, "maximum number of jobs at a time (default 4)")
-	f.DurationVar(&o.DrainTimeout, "drain-timeout", 0, "how long a drain may take before jobs are given back (default 20s)")
-	f.DurationVar(&o.StallAfter, "stall-after", 0, "exit, and give up the job, after this long without progress (default 10m)")
+	f.DurationVar(&o.DrainTimeout, "drain-timeout", 0,
+		"how long a drain may take before jobs are given back (default 20s)")
+	f.DurationVar(&o.StallAfter, "stall-after", 0,
+		"exit, and give up the job, after this long without progress (default 10m)")
 	f.StringVar(&o.ID, "id", "", "worker ID, unique in the cluster (default host, pid and a random part)")
 	cli.ConfigFlag(f)
 	o.log.Flags(f, "default info")
 	o.metrics.Flags(f)
-	f.BoolVar(&o.endWithStdin, "end-with-stdin", false, "exit when stdin is closed, as it is when the parent process exits")
+	f.BoolVar(&o.endWithStdin, "end-with-stdin", false,
+		"exit when stdin is closed, as it is when the parent process exits")
 	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error { return cli.Load(cmd, cli.DispatcherFlags()) }
 	cmd.RunE = func(*cobra.Command, []string) error { return o.serve(life) }
 	cmd.AddCommand(&cobra.Command{

@@ -118,7 +118,8 @@ func (c *Corpus) Bucket(ctx context.Context, o BucketOptions) (*Bucketed, error)
 }
 
 // bucketRows gives each bucket's rows of a file, and last those in none.
-func (c *Corpus) bucketRows(ctx context.Context, f *File, g *groups, names []string, kinds map[string]pq.Kind, thresholds [][]float64) ([]*pq.Bitmap, []Count, error) {
+func (c *Corpus) bucketRows(ctx context.Context, f *File, g *groups, names []string, kinds map[string]pq.Kind,
+	thresholds [][]float64) ([]*pq.Bitmap, []Count, error) {
 	rows := []*pq.Bitmap{{}, {}, {}, {}}
 	counts := make([]Count, len(rows))
 	r := g.grouper()

@@ -49,7 +49,8 @@ type Range struct {
 func Open(ctx context.Context, out string, partial bool) (*Corpus, error) {
 	m, err := outdir.ReadManifest(ctx, out)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, usage.Errorf("%s has no %s: name a folder that dispatcher run or submit wrote scores to", out, score.ManifestName)
+		return nil, usage.Errorf("%s has no %s: name a folder that dispatcher run or submit wrote scores to", out,
+			score.ManifestName)
 	}
 	if err != nil {
 		return nil, usage.Errorf("%s: %w", out, err)
@@ -228,7 +229,8 @@ func columnError(o *opened, name string, err error) error {
 	default:
 		return usage.Errorf("%w", err)
 	}
-	return usage.Errorf("there is no column %q: the scores have %s; the input has %s", name, o.scores[0].Table.Describe(), describe)
+	return usage.Errorf("there is no column %q: the scores have %s; the input has %s", name, o.scores[0].Table.Describe(),
+		describe)
 }
 
 // union lists names without repetition.

@@ -191,7 +191,8 @@ func (d *destination) made(b []byte, dest string) error {
 		return usage.Errorf("--to %s: its %s can't be read (%w): name another folder", dest, madeByName, err)
 	}
 	if there.digest() != d.digest {
-		return usage.Errorf("--to %s holds what another command made (see its %s): name another folder, or remove that one", dest, madeByName)
+		return usage.Errorf("--to %s holds what another command made (see its %s): name another folder, or remove that one",
+			dest, madeByName)
 	}
 	return nil
 }
@@ -241,6 +242,7 @@ func (d *destination) hasLines(ctx context.Context, name string) bool {
 // metadata says in each file what it was made from.
 func (d *destination) metadata() [][2]string {
 	return [][2]string{
-		{digestKey, d.digest}, {"surprisal.from_run", d.req.Run}, {"surprisal.command", d.req.Command}, {"surprisal.where", d.req.Where},
+		{digestKey, d.digest}, {"surprisal.from_run", d.req.Run}, {"surprisal.command", d.req.Command}, {"surprisal.where",
+			d.req.Where},
 	}
 }

@@ -85,11 +85,13 @@ func TestDestInBucket(t *testing.T) {
 	c := scored(t, demo, fakescores.Options{})
 	for name, do := range map[string]func(to string) error{
 		"lines": func(to string) error {
-			_, err := lines.Filter(t.Context(), FilterOptions{Where: "perplexity < p60", By: []string{"meta.dump"}, To: to, WithScores: true})
+			_, err := lines.Filter(t.Context(), FilterOptions{Where: "perplexity < p60", By: []string{"meta.dump"}, To: to,
+				WithScores: true})
 			return err
 		},
 		"filter": func(to string) error {
-			_, err := c.Filter(t.Context(), FilterOptions{Where: "perplexity < p60", By: []string{"dump"}, To: to, WithScores: true})
+			_, err := c.Filter(t.Context(), FilterOptions{Where: "perplexity < p60", By: []string{"dump"}, To: to,
+				WithScores: true})
 			return err
 		},
 		"column": func(to string) error {
@@ -175,7 +177,8 @@ func TestDestMistakes(t *testing.T) {
 		s.Put(t, "in/fw/"+name, body)
 	}
 	out := storetest.URL("scores/run")
-	if _, err := fakescores.Write(t.Context(), []string{storetest.URL("in/fw")}, out, fakescores.Options{JobTokens: 20_000}); err != nil {
+	if _, err := fakescores.Write(t.Context(), []string{storetest.URL("in/fw")}, out,
+		fakescores.Options{JobTokens: 20_000}); err != nil {
 		t.Fatal(err)
 	}
 	c, err := Open(t.Context(), out, false)
@@ -210,7 +213,8 @@ func TestDestMistakes(t *testing.T) {
 	if err := errors.Join(filter(storetest.URL("hidden")), filter(storetest.URL("in/fw/kept"))); err != nil {
 		t.Error(err)
 	}
-	if _, err := c.Filter(t.Context(), FilterOptions{Where: "perplexity < 31", To: storetest.URL("hidden")}); !isUsage(err) || !strings.Contains(err.Error(), "another command") {
+	if _, err := c.Filter(t.Context(), FilterOptions{Where: "perplexity < 31",
+		To: storetest.URL("hidden")}); !isUsage(err) || !strings.Contains(err.Error(), "another command") {
 		t.Errorf("another filter into the same place: %v", err)
 	}
 }

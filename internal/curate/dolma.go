@@ -44,7 +44,8 @@ func (c *Corpus) dolmaLines(ctx context.Context, f *File, w io.Writer) error {
 	prefix := "surprisal__" + attributeName(c.Manifest.Model.Name) + "__"
 	enc := json.NewEncoder(w)
 	enc.SetEscapeHTML(false)
-	return c.Scan(ctx, f, names, map[string]pq.Kind{"perplexity": pq.Float, "bits_per_byte": pq.Float}, func(first int64, n int, v []*pq.Values) error {
+	return c.Scan(ctx, f, names, map[string]pq.Kind{"perplexity": pq.Float, "bits_per_byte": pq.Float}, func(first int64,
+		n int, v []*pq.Values) error {
 		for i := range n {
 			line := dolmaLine{ID: fmt.Sprintf("%s:%d", f.Input.Rel, first+int64(i)), Attributes: map[string][]span{}}
 			if len(v) > 3 && !v[3].Null[i] {

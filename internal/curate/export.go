@@ -53,7 +53,8 @@ func (c *Corpus) Export(ctx context.Context, o ExportOptions) (*Exported, error)
 		return nil, err
 	}
 	defer dest.Close()
-	e := &Exported{Run: c.Manifest.Run, As: o.As, To: o.To, Files: len(c.Files), MissingRows: c.MissingRows, FailedFiles: c.FailedFiles}
+	e := &Exported{Run: c.Manifest.Run, As: o.As, To: o.To, Files: len(c.Files), MissingRows: c.MissingRows,
+		FailedFiles: c.FailedFiles}
 	for i := range c.Files {
 		for _, r := range c.Files[i].Scores {
 			e.Rows += r.Last - r.First + 1

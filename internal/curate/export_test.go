@@ -79,7 +79,8 @@ func TestExportPartial(t *testing.T) {
 			t.Errorf("%s: %+v %v", as, e, err)
 		}
 	}
-	if _, err := c.Export(t.Context(), ExportOptions{As: "dolma", To: t.TempDir()}); !isUsage(err) || !strings.Contains(err.Error(), "line up") {
+	if _, err := c.Export(t.Context(), ExportOptions{As: "dolma", To: t.TempDir()}); !isUsage(err) ||
+		!strings.Contains(err.Error(), "line up") {
 		t.Errorf("dolma: %v", err)
 	}
 }

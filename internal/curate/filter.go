@@ -155,7 +155,8 @@ func badWhere(err error) error {
 }
 
 // passing gives the rows of a file that pass, and counts them by group.
-func (c *Corpus) passing(ctx context.Context, f *File, cond *where.Condition, g *groups, kinds map[string]pq.Kind, thresholds [][]float64) (*pq.Bitmap, []Count, error) {
+func (c *Corpus) passing(ctx context.Context, f *File, cond *where.Condition, g *groups, kinds map[string]pq.Kind,
+	thresholds [][]float64) (*pq.Bitmap, []Count, error) {
 	rows, counts := &pq.Bitmap{}, []Count{}
 	names := union(g.by, cond.Columns, []string{"n_tokens", "perplexity"})
 	tokensAt, pplAt := indexOf(names, "n_tokens"), indexOf(names, "perplexity")
@@ -193,7 +194,8 @@ func (c *Corpus) passing(ctx context.Context, f *File, cond *where.Condition, g 
 }
 
 // copyRows writes rows of a file's input to DEST, unless an earlier attempt has.
-func (c *Corpus) copyRows(ctx context.Context, dest *destination, f *File, name string, rows *pq.Bitmap, scores bool, label string, value func(int64) string) error {
+func (c *Corpus) copyRows(ctx context.Context, dest *destination, f *File, name string, rows *pq.Bitmap, scores bool,
+	label string, value func(int64) string) error {
 	if dest.has(ctx, f, name) {
 		return nil
 	}

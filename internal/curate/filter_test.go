@@ -55,10 +55,12 @@ func TestFilterKeepsWhatNumPyKeeps(t *testing.T) {
 	py := python(t)
 	c := scored(t, demo, fakescores.Options{})
 	for _, tc := range []struct{ column, p, by string }{
-		{"perplexity", "60", "dump"}, {"perplexity", "60", ""}, {"bits_per_byte", "5", "language"}, {"sum_nll", "99.5", "dump"},
+		{"perplexity", "60", "dump"}, {"perplexity", "60", ""}, {"bits_per_byte", "5", "language"}, {"sum_nll", "99.5",
+			"dump"},
 		{"n_tokens", "50", ""}, {"perplexity", "0", ""}, {"perplexity", "100", "dump"},
 	} {
-		o := FilterOptions{Where: tc.column + " < p" + tc.p + " and perplexity is not null", To: filepath.Join(t.TempDir(), "kept"), WithScores: tc.p == "60"}
+		o := FilterOptions{Where: tc.column + " < p" + tc.p + " and perplexity is not null", To: filepath.Join(t.TempDir(),
+			"kept"), WithScores: tc.p == "60"}
 		args := []string{"testdata/filtered.py", c.Dir, demo, o.To, tc.column, tc.p}
 		if tc.by != "" {
 			o.By = []string{tc.by}
@@ -78,7 +80,8 @@ func TestFilterKeepsWhatNumPyKeeps(t *testing.T) {
 		if got := strings.TrimSpace(string(b)); err == nil && got != fmt.Sprint(r.Total.Kept) {
 			t.Errorf("%v: kept %d rows, NumPy %s", tc, r.Total.Kept, got)
 		}
-		if dry, err := c.Filter(t.Context(), FilterOptions{Where: o.Where, By: o.By, DryRun: true}); err != nil || dry.Total.Kept != r.Total.Kept || dry.Total.KeptTokens != r.Total.KeptTokens {
+		if dry, err := c.Filter(t.Context(), FilterOptions{Where: o.Where, By: o.By, DryRun: true}); err != nil ||
+			dry.Total.Kept != r.Total.Kept || dry.Total.KeptTokens != r.Total.KeptTokens {
 			t.Errorf("%v: a dry run gives %+v (%v), the run %+v", tc, dry, err, r.Total)
 		}
 	}
@@ -158,20 +161,23 @@ func TestMistakes(t *testing.T) {
 		"holds the input":   {Where: "perplexity < 3", To: input},
 		"other things":      {Where: "perplexity < 3", To: full},
 	} {
-		if _, err := c.Filter(t.Context(), o); !isUsage(err) || !strings.Contains(err.Error(), strings.TrimPrefix(what, "no column")) {
+		if _, err := c.Filter(t.Context(), o); !isUsage(err) || !strings.Contains(err.Error(), strings.TrimPrefix(what,
+			"no column")) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
 	if _, err := os.Stat(fresh); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a refused filter left a folder: %v", err)
 	}
-	if _, err := Open(t.Context(), t.TempDir(), false); !isUsage(err) || !strings.Contains(err.Error(), score.ManifestName) {
+	if _, err := Open(t.Context(), t.TempDir(), false); !isUsage(err) || !strings.Contains(err.Error(),
+		score.ManifestName) {
 		t.Errorf("no manifest: %v", err)
 	}
 	if _, err := c.Filter(t.Context(), FilterOptions{Where: "perplexity < 30", To: fresh}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Filter(t.Context(), FilterOptions{Where: "perplexity < 31", To: fresh}); !isUsage(err) || !strings.Contains(err.Error(), "another command") {
+	if _, err := c.Filter(t.Context(), FilterOptions{Where: "perplexity < 31", To: fresh}); !isUsage(err) ||
+		!strings.Contains(err.Error(), "another command") {
 		t.Errorf("another filter into the same folder: %v", err)
 	}
 }
@@ -180,7 +186,8 @@ func TestMistakes(t *testing.T) {
 func TestPartial(t *testing.T) {
 	skip := func(j score.Job) bool { return j.First > 0 && strings.HasPrefix(j.Input.Rel, "000") }
 	c := scored(t, demo, fakescores.Options{Skip: skip})
-	if _, err := Open(t.Context(), c.Dir, false); !isUsage(err) || !strings.Contains(err.Error(), fmt.Sprintf("%d rows", c.MissingRows)) || !strings.Contains(err.Error(), "--partial") {
+	if _, err := Open(t.Context(), c.Dir, false); !isUsage(err) || !strings.Contains(err.Error(), fmt.Sprintf("%d rows",
+		c.MissingRows)) || !strings.Contains(err.Error(), "--partial") {
 		t.Errorf("an incomplete run: %v", err)
 	}
 	to := filepath.Join(t.TempDir(), "kept")
@@ -195,7 +202,8 @@ func TestPartial(t *testing.T) {
 	if r.Total.Kept != all-c.MissingRows || r.Total.Rows != r.Total.Kept || c.MissingRows == 0 {
 		t.Errorf("kept %d of %d rows, %d are missing", r.Total.Kept, all, c.MissingRows)
 	}
-	if r, err = c.Filter(t.Context(), FilterOptions{Where: "perplexity > 0 or not perplexity > 0 or n_tokens > 1000000", DryRun: true}); err != nil || r.Total.Kept != r.Total.Rows-r.Total.Unscored || r.Total.Unscored == 0 {
+	if r, err = c.Filter(t.Context(), FilterOptions{Where: "perplexity > 0 or not perplexity > 0 or n_tokens > 1000000",
+		DryRun: true}); err != nil || r.Total.Kept != r.Total.Rows-r.Total.Unscored || r.Total.Unscored == 0 {
 		t.Errorf("rows without a score: %+v %v", r.Total, err)
 	}
 }
@@ -287,7 +295,8 @@ func TestFilterAgain(t *testing.T) {
 	}
 	again := scored(t, to, fakescores.Options{})
 	second := filepath.Join(t.TempDir(), "twice")
-	if r2, err := again.Filter(t.Context(), FilterOptions{Where: "n_tokens >= 0", To: second}); err != nil || r2.Total.Kept != r.Total.Kept {
+	if r2, err := again.Filter(t.Context(), FilterOptions{Where: "n_tokens >= 0", To: second}); err != nil ||
+		r2.Total.Kept != r.Total.Kept {
 		t.Fatalf("%+v %v", r2, err)
 	}
 	d, err := outdir.OpenDest(t.Context(), second)

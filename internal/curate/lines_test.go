@@ -62,7 +62,8 @@ func TestLinesAreKept(t *testing.T) {
 				if err != nil {
 					t.Fatal(b.Where, err)
 				}
-				if got.Total.Kept != want.Total.Kept || got.Total.KeptTokens != want.Total.KeptTokens || len(got.Groups) != len(want.Groups) {
+				if got.Total.Kept != want.Total.Kept || got.Total.KeptTokens != want.Total.KeptTokens ||
+					len(got.Groups) != len(want.Groups) {
 					t.Errorf("%s: kept %+v, of parquet %+v", b.Where, got.Total, want.Total)
 				}
 				args, counts = append(args, b.To, a.To), append(counts, fmt.Sprint(want.Total.Kept))
@@ -158,8 +159,9 @@ func TestBadLines(t *testing.T) {
 		}
 	}
 	long := `{"text": "` + strings.Repeat("x", 65<<20) + `"}`
-	write("a.jsonl", "\xef\xbb\xbf{\"text\": \"good\", \"n\": 1, \"lang\": \"en\"}\n\n{\"text\": \n[1]\n{\"text\": \"more\", \"n\": 2.5, \"lang\": null}\r\n{}\n{\"text\": \"\xff\"}\n"+
-		long+"\n{ \"text\" : \"last\" , \"n\": \"x\", \"lang\": 7 }  ")
+	write("a.jsonl",
+		"\xef\xbb\xbf{\"text\": \"good\", \"n\": 1, \"lang\": \"en\"}\n\n{\"text\": \n[1]\n{\"text\": \"more\", \"n\": 2.5, \"lang\": null}\r\n{}\n{\"text\": \"\xff\"}\n"+
+			long+"\n{ \"text\" : \"last\" , \"n\": \"x\", \"lang\": 7 }  ")
 	write("b.jsonl", "{\"text\": \"no n here\"}\n{\"text\": \"nor here\", \"n\": null}\n")
 	c := scored(t, dir, fakescores.Options{JobTokens: 3})
 	kept := func(o FilterOptions) string {
@@ -248,7 +250,8 @@ for p in "000_00000", "001_00000":
 		t.Errorf("kept %d by the field, %d by the column (%v)", all.Total.Kept, want.Total.Kept, err)
 	}
 	for _, name := range []string{"meta", "meta.nope", "meta.in", "nope.x"} {
-		if _, err := c.Filter(t.Context(), FilterOptions{Where: name + " is null", DryRun: true}); !isUsage(err) || !strings.Contains(err.Error(), name) {
+		if _, err := c.Filter(t.Context(), FilterOptions{Where: name + " is null", DryRun: true}); !isUsage(err) ||
+			!strings.Contains(err.Error(), name) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

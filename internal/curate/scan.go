@@ -19,7 +19,8 @@ const (
 
 // Scan reads columns of the rows of a file that have scores, in order; v is
 // valid during the call. Ranges are read as far as they are committed.
-func (c *Corpus) Scan(ctx context.Context, f *File, names []string, kinds map[string]pq.Kind, do func(first int64, n int, v []*pq.Values) error) error {
+func (c *Corpus) Scan(ctx context.Context, f *File, names []string, kinds map[string]pq.Kind, do func(first int64,
+	n int, v []*pq.Values) error) error {
 	input := &opened{} // stays open from range to range
 	for _, r := range f.Scores {
 		one := File{Input: f.Input, Rows: f.Rows, Scores: []Range{r}}
@@ -83,7 +84,8 @@ func (o *opened) start(ctx context.Context, f *File, names []string, kinds map[s
 			return nil, fmt.Errorf("scores of %s: %w: n_tokens is of type %s", f.Input.Path, pq.ErrCorrupt, got)
 		}
 		if want := kinds[name]; want != 0 && want != got && (!numeric(want) || !numeric(got)) {
-			return nil, fmt.Errorf("%s: %w: column %q is of type %s, in other files %s", f.Input.Path, pq.ErrColumn, name, got, want)
+			return nil, fmt.Errorf("%s: %w: column %q is of type %s, in other files %s", f.Input.Path, pq.ErrColumn, name, got,
+				want)
 		}
 		s.text = s.text || got == pq.Text
 	}
@@ -108,7 +110,8 @@ func (s *scanned) read(o *opened, f *File, row int64, n int) error {
 	return o.lines.Read(s.fields, s.kinds, row, n, s.into)
 }
 
-func (c *Corpus) scanRange(ctx context.Context, f *File, o *opened, names []string, kinds map[string]pq.Kind, do func(int64, int, []*pq.Values) error) error {
+func (c *Corpus) scanRange(ctx context.Context, f *File, o *opened, names []string, kinds map[string]pq.Kind,
+	do func(int64, int, []*pq.Values) error) error {
 	s, err := o.start(ctx, f, names, kinds)
 	if err != nil {
 		return err

@@ -33,7 +33,8 @@ func TestHit(t *testing.T) {
 		_ = Hit(BeforeAck)
 		return
 	}
-	for value, killed := range map[string]bool{"mid-write=error:EIO@2+": false, "mid-write=error:EIO@2+;before-ack=kill": true} {
+	for value, killed := range map[string]bool{"mid-write=error:EIO@2+": false,
+		"mid-write=error:EIO@2+;before-ack=kill": true} {
 		cmd := exec.Command(os.Args[0], "-test.run", "^TestHit$")
 		cmd.Env = append(os.Environ(), "SURPRISAL_FAILPOINT="+value)
 		out, err := cmd.CombinedOutput()

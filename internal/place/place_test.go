@@ -32,8 +32,10 @@ func TestParse(t *testing.T) {
 	const secret = "5ec7e7"
 	for _, s := range []string{
 		"", "a/b", "ftp://h/x", "http://h/x", "file:///etc/passwd", "s3://", "s3:///x", "s3://b", "s3://bucket/a/../b", "s3://bucket//a", "s3://bucket/./a",
-		"s3://k:" + secret + "@bucket/a", "https://u:" + secret + "@h/a", "https://h/a?X-Amz-Signature=" + secret, "https://h/a#" + secret,
-		"s3://bucket/a?X-Amz-Security-Token=" + secret, "s3://bucket/a?endpoint=http://u:" + secret + "@h", "s3://bucket/a?endpoint=file:///x",
+		"s3://k:" + secret + "@bucket/a", "https://u:" + secret +
+			"@h/a", "https://h/a?X-Amz-Signature=" + secret, "https://h/a#" + secret,
+		"s3://bucket/a?X-Amz-Security-Token=" + secret, "s3://bucket/a?endpoint=http://u:" + secret +
+			"@h", "s3://bucket/a?endpoint=file:///x",
 		"s3://bucket/a?region=eu&region=us", "s3://bucket/a\\b", "s3://bucket/a\nb", "s3://bucket/a\x00b", "gs://bucket/a?x=" + secret, "hf://datasets/O",
 		"hf://O/N@../x", "hf://datasets/../N/x", "hf://O/N@a?x=" + secret, "https://h:port/x", "https:///x", "s3://bucket/" + strings.Repeat("a", 5000),
 	} {
@@ -47,8 +49,10 @@ func TestParse(t *testing.T) {
 
 func TestPlacesOfJobs(t *testing.T) {
 	for s, ok := range map[string][3]bool{ // input, output, model
-		"/a": {true, true, true}, "s3://bucket/a": {true, true, false}, "gs://bucket/a": {true, true, false}, "az://bucket/a": {true, true, false},
-		"https://h/a": {true, false, false}, "hf://datasets/O/N/a": {true, false, true}, "hf://O/N/a": {true, false, true}, "a": {}, "ftp://h/a": {},
+		"/a": {true, true, true}, "s3://bucket/a": {true, true, false}, "gs://bucket/a": {true, true,
+			false}, "az://bucket/a": {true, true, false},
+		"https://h/a": {true, false, false}, "hf://datasets/O/N/a": {true, false, true}, "hf://O/N/a": {true, false,
+			true}, "a": {}, "ftp://h/a": {},
 		"s3://bucket": {false, true, false},
 	} {
 		if got := [3]bool{ValidInput(s) == nil, ValidOut(s) == nil, ValidModelDir(s) == nil}; got != ok {
@@ -63,7 +67,8 @@ func TestWithin(t *testing.T) {
 		want       bool
 	}{
 		{"/a/b", "/a", true}, {"/ab", "/a", false}, {"/a/../b", "/a", false}, {"/a", "/a/", true}, {"/x", "/", true},
-		{"s3://bucket/a/b", "s3://bucket/a", true}, {"s3://bucket/ab", "s3://bucket/a", false}, {"s3://bucket/a", "s3://bucket", true},
+		{"s3://bucket/a/b", "s3://bucket/a", true}, {"s3://bucket/ab", "s3://bucket/a", false}, {"s3://bucket/a",
+			"s3://bucket", true},
 		{"s3://bucket/a?endpoint=http://evil", "s3://bucket/a", false}, {"gs://bucket/a", "s3://bucket/a", false},
 		{"hf://O/N@abc/x", "hf://O/N", true}, {"hf://O/N@abc/x", "hf://O/N@def", false}, {"hf://O/Nx/x", "hf://O/N", false},
 	} {
@@ -77,7 +82,8 @@ func TestWithin(t *testing.T) {
 
 // FuzzParsePlace: what is taken is written in one way, and names nothing above.
 func FuzzParsePlace(f *testing.F) {
-	for _, s := range []string{"/a", "s3://bucket/a?region=x", "hf://datasets/O/N@refs/pr/1/x", "https://h/a", "gs://bucket/../x", "az://cc/a//b"} {
+	for _, s := range []string{"/a", "s3://bucket/a?region=x", "hf://datasets/O/N@refs/pr/1/x", "https://h/a",
+		"gs://bucket/../x", "az://cc/a//b"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

@@ -96,7 +96,8 @@ func (p *plot) outline(h *histogram, a logAxis, from, to, step int, base, height
 		y := float64(n) / float64(most) * height
 		if n > 0 {
 			y = max(y, 1)
-			p.rect(accent, x0, base-y, max(x1-x0-.8, .8), y, fmt.Sprintf("%s to %s %s: %s documents", number(lo), number(hi), what, count(n)))
+			p.rect(accent, x0, base-y, max(x1-x0-.8, .8), y, fmt.Sprintf("%s to %s %s: %s documents", number(lo), number(hi),
+				what, count(n)))
 		}
 	}
 }
@@ -203,10 +204,12 @@ func density(d *data) *plot {
 			}
 			x0, x1, y0, y1 := x.at(edge(t)), x.at(edge(t+1)), y.at(edge(q+1)), y.at(edge(q))
 			p.rect(heat(1+int(k*(heats-2))), x0, y0, x1-x0, y1-y0,
-				fmt.Sprintf("%s to %s tokens, perplexity %s to %s: %s documents", number(edge(t)), number(edge(t+1)), number(edge(q)), number(edge(q+1)), count(n)))
+				fmt.Sprintf("%s to %s tokens, perplexity %s to %s: %s documents", number(edge(t)), number(edge(t+1)),
+					number(edge(q)), number(edge(q+1)), count(n)))
 		}
 	}
-	p.desc = fmt.Sprintf("Documents by length and perplexity, both on logarithmic axes; the fullest cell has %s.", count(most))
+	p.desc = fmt.Sprintf("Documents by length and perplexity, both on logarithmic axes; the fullest cell has %s.",
+		count(most))
 	return p
 }
 
@@ -252,7 +255,8 @@ func throughput(d *data) *plot {
 	for _, c := range d.commits {
 		total += float64(c.tokens)
 	}
-	p.desc = fmt.Sprintf("%s tokens in %s, by the times at which score files were written.", short(int64(total)), d.commits[n-1].at.Sub(d.commits[0].at).Round(1e9))
+	p.desc = fmt.Sprintf("%s tokens in %s, by the times at which score files were written.", short(int64(total)),
+		d.commits[n-1].at.Sub(d.commits[0].at).Round(1e9))
 	x, y := p.timeAxes(left, height, span, total)
 	sum := 0.0
 	var curve []point

@@ -49,7 +49,10 @@ func (p *page) render() ([]byte, error) {
 		"Tiles":   each(p.Tiles, tile.markup),
 		"Partial": when(p.Partial != "", `<p class="note">`+escape(p.Partial)+"</p>"),
 		"Choice": when(len(p.Views) > 1, `<p><label>Show <select id="view">`+
-			each(p.Views, func(v view, _ int) markup { return "<option>" + escape(v.Name) + "</option>" })+"</select></label></p>"),
+			each(p.Views, func(v view, _ int) markup {
+				return "<option>" + escape(v.Name) +
+					"</option>"
+			})+"</select></label></p>"),
 		"Views": each(p.Views, view.markup), "Length": each(p.Length, card), "Kept": p.Kept,
 		"Table": each(p.Table, stepRow.markup), "Documents": p.documents(), "Reasons": p.reasons(),
 		"Timeline": when(len(p.Timeline) > 0, `<section aria-labelledby="h-time">`+"\n"+`<h2 id="h-time">Over time</h2>`+
@@ -122,7 +125,8 @@ func (d docView) markup(i int) markup {
 			return `<i class="` + escape(t.Class) + `" title="` + escape(t.Tip) + `">` + escape(t.Text) + "</i>"
 		})
 	}
-	return "<details" + when(i == 0, " open") + "><summary>" + escape(d.Title) + "<span>" + escape(d.Facts) + "</span></summary>" +
+	return "<details" + when(i == 0, " open") + "><summary>" + escape(d.Title) + "<span>" + escape(d.Facts) +
+		"</span></summary>" +
 		`<div class="doc" tabindex="0" role="region" aria-label="Text of ` + escape(d.Title) + `">` + text +
 		when(d.More != "", `<span class="muted"> … `+escape(d.More)+"</span>") + "</div></details>\n"
 }
@@ -133,6 +137,9 @@ func (p *page) reasons() markup {
 		return `<p class="muted">There are none.</p>`
 	}
 	return `<div class="card scroll"><table><thead><tr><th>reason</th><th>rows</th></tr></thead><tbody>` +
-		each(p.Reasons, func(r reasonRow, _ int) markup { return "<tr>" + each([]string{r.Reason, r.Rows}, column) + "</tr>" }) +
+		each(p.Reasons, func(r reasonRow, _ int) markup {
+			return "<tr>" + each([]string{r.Reason, r.Rows}, column) +
+				"</tr>"
+		}) +
 		"</tbody></table></div>"
 }

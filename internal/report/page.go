@@ -170,9 +170,11 @@ func (r *Report) layOut(c *curate.Corpus, d *data, o Options) {
 	if model == "" {
 		model = m.Model.Dir
 	}
-	p.Subtitle = fmt.Sprintf("%s documents of %s files, scored by %s", short(d.all.rows), count(int64(len(c.Files))), model)
+	p.Subtitle = fmt.Sprintf("%s documents of %s files, scored by %s", short(d.all.rows), count(int64(len(c.Files))),
+		model)
 	p.Facts = [][2]string{
-		{"Run", m.Run + ", planned " + m.Created + " by version " + m.Program}, {"Model", model}, {"Model digest", m.Model.Digest},
+		{"Run", m.Run + ", planned " + m.Created + " by version " + m.Program}, {"Model", model}, {"Model digest",
+			m.Model.Digest},
 		{"Tokenizer digest", m.Model.TokenizerDigest}, {"Options", options(c)}, {"Options digest", m.ConfigDigest},
 	}
 	for _, name := range slices.Sorted(maps.Keys(d.made)) {
@@ -180,11 +182,13 @@ func (r *Report) layOut(c *curate.Corpus, d *data, o Options) {
 	}
 	cost := m.Cost()
 	if v, ok := cost.JoulesPerMillionTokens(); ok {
-		p.Facts = append(p.Facts, [2]string{"Energy", number(v) + " J a million tokens, " + number(cost.Joules/3.6e6) + " kWh, by the GPUs' counters"})
+		p.Facts = append(p.Facts, [2]string{"Energy", number(v) + " J a million tokens, " + number(cost.Joules/3.6e6) +
+			" kWh, by the GPUs' counters"})
 		r.Totals.JoulesPerMillionTokens = &v
 	}
 	if v, ok := cost.GPUDaysPerBillionTokens(); ok {
-		p.Facts = append(p.Facts, [2]string{"GPU time", number(v) + " GPU-days a billion tokens, " + number(cost.GPUSeconds/3600) + " GPU-hours"})
+		p.Facts = append(p.Facts, [2]string{"GPU time", number(v) +
+			" GPU-days a billion tokens, " + number(cost.GPUSeconds/3600) + " GPU-hours"})
 		r.Totals.GPUDaysPerBillionTokens = &v
 	}
 	for i, in := range m.Inputs {
@@ -194,7 +198,8 @@ func (r *Report) layOut(c *curate.Corpus, d *data, o Options) {
 		}
 		p.Facts = append(p.Facts, [2]string{"Input", in})
 	}
-	p.Facts = append(p.Facts, [2]string{"Files", count(int64(len(c.Files))) + " with rows, " + count(int64(len(c.FailedFiles))) + " failed"}, [2]string{"Scores", c.Dir})
+	p.Facts = append(p.Facts, [2]string{"Files", count(int64(len(c.Files))) +
+		" with rows, " + count(int64(len(c.FailedFiles))) + " failed"}, [2]string{"Scores", c.Dir})
 	if c.MissingRows > 0 || len(c.FailedFiles) > 0 {
 		p.Partial = fmt.Sprintf("The run is not complete: %s rows have no score yet and %d input files failed. They are not in this report.", count(c.MissingRows), len(c.FailedFiles))
 	}
@@ -205,8 +210,10 @@ func (r *Report) layOut(c *curate.Corpus, d *data, o Options) {
 	for i, column := range d.by {
 		parts := d.parts[column]
 		v := view{Name: "by " + column, Figures: []markup{
-			r.figure(ridges(fmt.Sprintf("perplexity-by-%d", i), column, "Perplexity by "+column, "perplexity of a document", parts, func(p *part) *histogram { return p.ppl })),
-			r.figure(ridges(fmt.Sprintf("bits-by-%d", i), column, "Bits per byte by "+column, "bits per byte", parts, func(p *part) *histogram { return p.bpb })),
+			r.figure(ridges(fmt.Sprintf("perplexity-by-%d", i), column, "Perplexity by "+column, "perplexity of a document",
+				parts, func(p *part) *histogram { return p.ppl })),
+			r.figure(ridges(fmt.Sprintf("bits-by-%d", i), column, "Bits per byte by "+column, "bits per byte", parts,
+				func(p *part) *histogram { return p.bpb })),
 		}}
 		list := slices.SortedFunc(maps.Values(parts), func(a, b *part) int {
 			return cmp.Or(cmp.Compare(b.rows, a.rows), cmp.Compare(a.name, b.name))
@@ -216,18 +223,21 @@ func (r *Report) layOut(c *curate.Corpus, d *data, o Options) {
 				v.More = len(list) - k
 				break
 			}
-			v.Rows = append(v.Rows, []string{clip(q.name, 80), count(q.rows), count(q.tokens), number(q.perplexity()), count(q.failed)})
+			v.Rows = append(v.Rows, []string{clip(q.name, 80), count(q.rows), count(q.tokens), number(q.perplexity()),
+				count(q.failed)})
 		}
 		p.Views = append(p.Views, v)
 	}
-	p.Length = []markup{r.figure(density(d)), r.figure(distribution("tokens", "Document length", "tokens of a document", d.all.tok))}
+	p.Length = []markup{r.figure(density(d)),
+		r.figure(distribution("tokens", "Document length", "tokens of a document", d.all.tok))}
 	p.Kept = r.figure(keptCurve(d))
 	p.Steps = r.Steps
 	last := d.steps[len(d.steps)-1]
 	for i, s := range d.steps {
 		if i%10 == 0 && i > 0 || i == 5 || i == 95 || i == 99 {
 			p.Table = append(p.Table, stepRow{
-				fmt.Sprintf("p%g", s.P), number(s.PPL), count(s.Rows), share(s.Rows, last.Rows), count(s.Tokens), share(s.Tokens, last.Tokens), number(s.KeptPPL),
+				fmt.Sprintf("p%g", s.P), number(s.PPL), count(s.Rows), share(s.Rows, last.Rows), count(s.Tokens), share(s.Tokens,
+					last.Tokens), number(s.KeptPPL),
 			})
 		}
 	}
@@ -263,7 +273,8 @@ func options(c *curate.Corpus) string {
 	if o.IDsColumn != "" {
 		s = "ids in column " + o.IDsColumn
 	}
-	s += fmt.Sprintf(", long documents: %s, L = %s, special tokens: %s, engine: %s", o.Long, count(int64(o.MaxLength)), o.Special, o.Engine)
+	s += fmt.Sprintf(", long documents: %s, L = %s, special tokens: %s, engine: %s", o.Long, count(int64(o.MaxLength)),
+		o.Special, o.Engine)
 	if o.QueryScale != 0 {
 		s += fmt.Sprintf(", query scale %g", o.QueryScale)
 	}

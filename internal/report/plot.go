@@ -59,7 +59,8 @@ type plot struct {
 }
 
 func (p *plot) rect(r role, x, y, w, h float64, tooltip string) {
-	p.shapes = append(p.shapes, shape{role: r, closed: true, points: []point{{x, y}, {x + w, y}, {x + w, y + h}, {x, y + h}}, tooltip: tooltip})
+	p.shapes = append(p.shapes, shape{role: r, closed: true, points: []point{{x, y}, {x + w, y}, {x + w, y + h}, {x,
+		y + h}}, tooltip: tooltip})
 }
 
 func (p *plot) path(r role, width float64, points ...point) {
@@ -78,7 +79,8 @@ func (p *plot) svg(alone bool) string {
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %g %g" role="img" aria-labelledby="t-%s d-%s" class="plot" id="plot-%s">`, p.w, p.h, p.name, p.name, p.name)
 	fmt.Fprintf(&b, `<title id="t-%s">%s</title><desc id="d-%s">%s</desc>`, p.name, e(p.title), p.name, e(p.desc))
 	if alone {
-		fmt.Fprintf(&b, "<style>text{font:13px system-ui,sans-serif}%s@media (prefers-color-scheme:dark){%s}</style>", styles("", light), styles("", dark))
+		fmt.Fprintf(&b, "<style>text{font:13px system-ui,sans-serif}%s@media (prefers-color-scheme:dark){%s}</style>",
+			styles("", light), styles("", dark))
 		fmt.Fprintf(&b, `<rect width="%g" height="%g" class="f-paper"/>`, p.w, p.h)
 	}
 	for _, s := range p.shapes {
@@ -122,7 +124,8 @@ func d(points []point) string {
 // styles writes the rules that give roles their colours.
 func styles(prefix string, theme map[role]string) string {
 	var b strings.Builder
-	for _, r := range []role{ink, muted, grid, accent, line, marker, "paper", "h0", "h1", "h2", "h3", "h4", "h5", "h6", "h7", "h8"} {
+	for _, r := range []role{ink, muted, grid, accent, line, marker, "paper", "h0", "h1", "h2", "h3", "h4", "h5", "h6",
+		"h7", "h8"} {
 		fmt.Fprintf(&b, "%s.f-%s{fill:%s}%s.s-%s{stroke:%s}", prefix, r, theme[r], prefix, r, theme[r])
 	}
 	return b.String()

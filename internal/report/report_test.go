@@ -48,7 +48,8 @@ func hostileCorpus(t *testing.T) *curate.Corpus {
 		t.Fatal(err)
 	}
 	out := filepath.Join(dir, "out")
-	if _, err := fakescores.Write(t.Context(), []string{filepath.Join(dir, "in")}, out, fakescores.Options{JobTokens: 2000, PerToken: true}); err != nil {
+	if _, err := fakescores.Write(t.Context(), []string{filepath.Join(dir, "in")}, out,
+		fakescores.Options{JobTokens: 2000, PerToken: true}); err != nil {
 		t.Fatal(err)
 	}
 	c, err := curate.Open(t.Context(), out, false)
@@ -129,7 +130,8 @@ func TestCosts(t *testing.T) {
 		if err := r.HTML(&b); err != nil {
 			t.Fatal(err)
 		}
-		for _, words := range []string{"Power of the GPUs over time", "minutes since the first file", "800 J a million tokens", "0.05 GPU-days a billion tokens"} {
+		for _, words := range []string{"Power of the GPUs over time", "minutes since the first file",
+			"800 J a million tokens", "0.05 GPU-days a billion tokens"} {
 			if strings.Contains(b.String(), words) != known {
 				t.Errorf("known: %v, the page says %q: %v", known, words, !known)
 			}
@@ -223,7 +225,8 @@ func TestWithoutAnyScore(t *testing.T) {
 		t.Fatal(err)
 	}
 	out := filepath.Join(dir, "out")
-	if _, err := fakescores.Write(context.Background(), []string{filepath.Join(dir, "in")}, out, fakescores.Options{}); err != nil {
+	if _, err := fakescores.Write(context.Background(), []string{filepath.Join(dir, "in")}, out,
+		fakescores.Options{}); err != nil {
 		t.Fatal(err)
 	}
 	c, err := curate.Open(t.Context(), out, false)

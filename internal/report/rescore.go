@@ -81,7 +81,8 @@ func (r *Rescorer) Tokens(ctx context.Context, c *curate.Corpus, docs []*curate.
 }
 
 // text scores a text with a model. The request's inputs and OUT are set here.
-func (r *Rescorer) text(ctx context.Context, text string, req dispatch.Request) (doc *curate.Document, m *score.Manifest, err error) {
+func (r *Rescorer) text(ctx context.Context, text string, req dispatch.Request) (doc *curate.Document,
+	m *score.Manifest, err error) {
 	err = r.scratch(func(dir string) error {
 		d, err := outdir.OpenDest(ctx, filepath.Join(dir, "in"))
 		if err != nil {

@@ -28,7 +28,8 @@ var shades = [levels]struct {
 	black   bool // text
 }{
 	{}, {[3]uint8{70, 52, 40}, 236, false}, {[3]uint8{96, 62, 36}, 94, false}, {[3]uint8{124, 74, 30}, 130, false},
-	{[3]uint8{160, 88, 24}, 136, true}, {[3]uint8{196, 104, 20}, 172, true}, {[3]uint8{228, 122, 24}, 208, true}, {[3]uint8{255, 160, 70}, 214, true},
+	{[3]uint8{160, 88, 24}, 136, true}, {[3]uint8{196, 104, 20}, 172, true}, {[3]uint8{228, 122, 24}, 208,
+		true}, {[3]uint8{255, 160, 70}, 214, true},
 }
 
 func (c Colours) begin(level int) string {

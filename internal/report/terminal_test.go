@@ -10,7 +10,8 @@ import (
 // TestPrint: a document can't drive the terminal.
 func TestPrint(t *testing.T) {
 	tokens := []Token{
-		{ID: 1, Text: "<s>", Given: true}, {ID: 2, Text: "a\x1b]0;owned\x07", NLL: .1}, {ID: 3, Text: "b\nc\r\x9b31m", NLL: 7}, {ID: 4, Text: "\u202edlrow", NLL: 40},
+		{ID: 1, Text: "<s>", Given: true}, {ID: 2, Text: "a\x1b]0;owned\x07", NLL: .1}, {ID: 3, Text: "b\nc\r\x9b31m",
+			NLL: 7}, {ID: 4, Text: "\u202edlrow", NLL: 40},
 	}
 	s := score.Score{Tokens: 3, SumNLL: 47.1, Bytes: 12, Top1: 1}
 	for c, want := range map[Colours]string{
@@ -36,7 +37,8 @@ func TestPrint(t *testing.T) {
 		}
 	}
 	var b strings.Builder
-	if err := Print(&b, "x", score.Score{Error: "null text"}, nil, Plain); err != nil || !strings.Contains(b.String(), "no score: null text") {
+	if err := Print(&b, "x", score.Score{Error: "null text"}, nil, Plain); err != nil || !strings.Contains(b.String(),
+		"no score: null text") {
 		t.Errorf("%q %v", b.String(), err)
 	}
 }

@@ -91,7 +91,8 @@ func TestTimeline(t *testing.T) {
 	if err := r.HTML(&page); err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(page.String(), "Tokens committed over time") || !strings.Contains(page.String(), " since the first file") {
+	if !strings.Contains(page.String(), "Tokens committed over time") || !strings.Contains(page.String(),
+		" since the first file") {
 		t.Error("the page has no plot of throughput")
 	}
 	for _, f := range c.Files {

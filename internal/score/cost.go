@@ -140,7 +140,8 @@ func (m *Manifest) checkCosts() error {
 		return fmt.Errorf("manifest: costs of %d queues, at most %d are allowed", len(m.Costs), maxCosts+1)
 	}
 	for _, c := range m.Costs {
-		if c.Jobs < 0 || c.Tokens < 0 || c.GPUTokens < 0 || !(c.Joules >= 0) || !(c.GPUSeconds >= 0) || math.IsInf(c.Joules+c.GPUSeconds, 0) || len(c.Queue) > 64 {
+		if c.Jobs < 0 || c.Tokens < 0 || c.GPUTokens < 0 || !(c.Joules >= 0) || !(c.GPUSeconds >= 0) ||
+			math.IsInf(c.Joules+c.GPUSeconds, 0) || len(c.Queue) > 64 {
 			return fmt.Errorf("manifest: invalid cost %+v", c)
 		}
 		if err := c.checkSteps(); err != nil {

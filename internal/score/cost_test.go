@@ -14,7 +14,8 @@ import (
 func TestCharge(t *testing.T) {
 	m := planned(1, 1)
 	c := func(queue string, jobs int) Cost {
-		return Cost{Queue: queue, Jobs: jobs, Tokens: int64(jobs) * 1000, Joules: float64(jobs) * 50, GPUTokens: int64(jobs) * 2000, GPUSeconds: float64(jobs)}
+		return Cost{Queue: queue, Jobs: jobs, Tokens: int64(jobs) * 1000, Joules: float64(jobs) * 50,
+			GPUTokens: int64(jobs) * 2000, GPUSeconds: float64(jobs)}
 	}
 	if m.Charge(Cost{Queue: "a"}) || m.Costs != nil {
 		t.Error("a queue without GPUs is told of")
@@ -33,7 +34,8 @@ func TestCharge(t *testing.T) {
 		{c("a", 5), false, 11},
 	} {
 		if got := m.Charge(step.cost); got != step.changed || m.Cost().Jobs != step.jobs {
-			t.Errorf("step %d: changed %v, %d jobs, want %v and %d: %+v", i, got, m.Cost().Jobs, step.changed, step.jobs, m.Costs)
+			t.Errorf("step %d: changed %v, %d jobs, want %v and %d: %+v", i, got, m.Cost().Jobs, step.changed, step.jobs,
+				m.Costs)
 		}
 	}
 	for i := range 100 {
@@ -70,8 +72,10 @@ func TestManifestWithCosts(t *testing.T) {
 	if err := json.Unmarshal(b, &back); err != nil || !reflect.DeepEqual(back.Costs, m.Costs) {
 		t.Errorf("%+v, %v", back.Costs, err)
 	}
-	for _, bad := range []Cost{{Jobs: -1}, {Joules: -1}, {GPUSeconds: math.NaN()}, {Joules: math.Inf(1)}, {Queue: strings.Repeat("x", 65)},
-		{StepSeconds: 3}, {Steps: []CostStep{{}}}, {StepSeconds: 2, Steps: []CostStep{{At: 3}}}, {StepSeconds: 1, Steps: []CostStep{{At: 3}, {At: 3}}},
+	for _, bad := range []Cost{{Jobs: -1}, {Joules: -1}, {GPUSeconds: math.NaN()}, {Joules: math.Inf(1)},
+		{Queue: strings.Repeat("x", 65)},
+		{StepSeconds: 3}, {Steps: []CostStep{{}}}, {StepSeconds: 2, Steps: []CostStep{{At: 3}}}, {StepSeconds: 1,
+			Steps: []CostStep{{At: 3}, {At: 3}}},
 		{StepSeconds: 1, Steps: []CostStep{{Joules: -1}}}, {StepSeconds: 1, Steps: make([]CostStep, maxSteps+1)}} {
 		m.Costs = []Cost{bad}
 		if err := m.Validate(); err == nil || !strings.Contains(err.Error(), "cost") {
@@ -110,7 +114,8 @@ func TestSteps(t *testing.T) {
 		for _, s := range forth.Steps {
 			joules += s.Joules
 		}
-		if n := len(forth.Steps); joules != forth.Joules || forth.Joules != 4*float64(tc.jobs) || n > maxSteps || n < min(tc.jobs, maxSteps/2) {
+		if n := len(forth.Steps); joules != forth.Joules || forth.Joules != 4*float64(tc.jobs) || n > maxSteps ||
+			n < min(tc.jobs, maxSteps/2) {
 			t.Errorf("%d jobs: %d steps of %d s, %g J of %g", tc.jobs, n, forth.StepSeconds, joules, forth.Joules)
 		}
 	}

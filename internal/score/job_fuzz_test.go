@@ -12,7 +12,8 @@ func fuzzManifest() *Manifest {
 		Version: FormatVersion, Run: "run-1", Out: "/out",
 		Options: Options{TextColumn: "text", Long: LongCarry, MaxLength: 2048, Special: SpecialText, Engine: EngineAuto},
 		Model:   Model{Dir: "/model", Digest: "sha256:00"},
-		Files:   []FilePlan{{Input: Input{Path: "/in/a/b.parquet", Rel: "a/b.parquet", Size: 9, Version: "etag"}, Rows: 25, Cuts: []int64{0, 10, 20}}},
+		Files: []FilePlan{{Input: Input{Path: "/in/a/b.parquet", Rel: "a/b.parquet", Size: 9, Version: "etag"}, Rows: 25,
+			Cuts: []int64{0, 10, 20}}},
 	}
 	m.ConfigDigest = ConfigDigest(m.Options, m.Model)
 	return m

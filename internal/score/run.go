@@ -171,7 +171,8 @@ func (o *Outputs) Job(name string) (j Job, ok bool) {
 // other input.
 func (m *Manifest) Validate() error {
 	if m.Version != FormatVersion {
-		return fmt.Errorf("manifest version %d is not %d: written by another version of this program", m.Version, FormatVersion)
+		return fmt.Errorf("manifest version %d is not %d: written by another version of this program", m.Version,
+			FormatVersion)
 	}
 	if !ValidRunID(m.Run) {
 		return fmt.Errorf("manifest: run id %q is not valid", m.Run)

@@ -7,9 +7,11 @@ import (
 )
 
 func planned(files, cuts int) *Manifest {
-	m := &Manifest{Version: FormatVersion, Run: "run", Out: "/out", Options: Options{TextColumn: "text", Long: LongCarry, MaxLength: 64, Special: SpecialText, Engine: EngineCPU}}
+	m := &Manifest{Version: FormatVersion, Run: "run", Out: "/out", Options: Options{TextColumn: "text", Long: LongCarry,
+		MaxLength: 64, Special: SpecialText, Engine: EngineCPU}}
 	for i := range files {
-		f := FilePlan{Input: Input{Path: fmt.Sprintf("/in/%d.parquet", i), Rel: fmt.Sprintf("d/%d.parquet", i)}, Rows: int64(cuts) * 7}
+		f := FilePlan{Input: Input{Path: fmt.Sprintf("/in/%d.parquet", i), Rel: fmt.Sprintf("d/%d.parquet", i)},
+			Rows: int64(cuts) * 7}
 		for c := range cuts {
 			f.Cuts = append(f.Cuts, int64(c)*7)
 		}
@@ -22,7 +24,10 @@ func planned(files, cuts int) *Manifest {
 func TestJobs(t *testing.T) {
 	m := planned(3, 4)
 	jobs := m.Jobs()
-	if len(jobs) != 12 || m.JobCount() != 12 || !slices.EqualFunc(jobs, slices.Collect(m.AllJobs()), func(a, b Job) bool { return a.ID == b.ID && a.Output == b.Output }) {
+	if len(jobs) != 12 || m.JobCount() != 12 || !slices.EqualFunc(jobs, slices.Collect(m.AllJobs()), func(a,
+		b Job) bool {
+		return a.ID == b.ID && a.Output == b.Output
+	}) {
 		t.Fatalf("%d jobs, counted %d", len(jobs), m.JobCount())
 	}
 	for i, j := range jobs {
@@ -61,7 +66,8 @@ func TestKeyOf(t *testing.T) {
 			t.Fatalf("%s: %v %s", j.ID, ok, k)
 		}
 	}
-	for _, id := range []string{"", "a", "aaaaaaaaaaaaaaaaaaaaaaaaab", "AAAAAAAAAAAAAAAAAAAAAAAAAA", "aaaaaaaaaaaaaaaaaaaaaaaaa!", "aaaaaaaaaaaaaaaaaaaaaaaaaaa"} {
+	for _, id := range []string{"", "a", "aaaaaaaaaaaaaaaaaaaaaaaaab", "AAAAAAAAAAAAAAAAAAAAAAAAAA",
+		"aaaaaaaaaaaaaaaaaaaaaaaaa!", "aaaaaaaaaaaaaaaaaaaaaaaaaaa"} {
 		if _, ok := KeyOf(id); ok {
 			t.Errorf("%q is a job's id", id)
 		}

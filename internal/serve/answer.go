@@ -37,7 +37,8 @@ func newFile(name string) (file, error) {
 		return file{}, err
 	}
 	sum := sha256.Sum256(b)
-	return file{data: b, packed: packed.Bytes(), kind: mime.TypeByExtension(path.Ext(name)), tag: hex.EncodeToString(sum[:8])}, nil
+	return file{data: b, packed: packed.Bytes(), kind: mime.TypeByExtension(path.Ext(name)),
+		tag: hex.EncodeToString(sum[:8])}, nil
 }
 
 // asset sends an embedded file. Its name has its digest, so browsers may keep it.

@@ -125,13 +125,16 @@ func (s *Server) obey(ctx context.Context, o order) (said string, err error) {
 		case res.Unpaused:
 			return o.Name + " goes on", nil
 		}
-		return fmt.Sprintf("%s: %d of %d jobs are committed, %d are queued, %d are dead", o.Name, res.Committed, res.Jobs, res.Queued, res.Dead), nil
+		return fmt.Sprintf("%s: %d of %d jobs are committed, %d are queued, %d are dead", o.Name, res.Committed, res.Jobs,
+			res.Queued, res.Dead), nil
 	case "retry":
-		res, err := dispatch.Retry(ctx, client, o.Name, dispatch.RetryOptions{Dead: true, FailedFiles: true}, dispatch.QueueOptions{}, s.cfg.Log)
+		res, err := dispatch.Retry(ctx, client, o.Name, dispatch.RetryOptions{Dead: true, FailedFiles: true},
+			dispatch.QueueOptions{}, s.cfg.Log)
 		if err != nil {
 			return "", err
 		}
-		said = fmt.Sprintf("%s: %d dead jobs queued again, %d files mended (%d jobs)", o.Name, res.DeadJobs, res.MendedFiles, res.NewJobs)
+		said = fmt.Sprintf("%s: %d dead jobs queued again, %d files mended (%d jobs)", o.Name, res.DeadJobs, res.MendedFiles,
+			res.NewJobs)
 		if res.FailedFiles > 0 {
 			said += fmt.Sprintf(", %d files still fail", res.FailedFiles)
 		}

@@ -84,14 +84,16 @@ type jobsAnswer struct {
 // jobs lists a page of a run's jobs, as dispatcher jobs does, the newest first.
 func (s *Server) jobs(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
-	a := jobsAnswer{Run: q.Get("run"), State: q.Get("state"), Jobs: []monitor.JobLine{}, Page: pageOf(r, jobsPage), Size: jobsPage}
+	a := jobsAnswer{Run: q.Get("run"), State: q.Get("state"), Jobs: []monitor.JobLine{}, Page: pageOf(r, jobsPage),
+		Size: jobsPage}
 	began := time.Now()
 	err := s.scan(r.Context(), func(ctx context.Context, client *jobs.Client) error {
 		rec, err := client.Run(ctx, a.Run)
 		if err != nil {
 			return err
 		}
-		req := monitor.ListRequest{Out: rec.Out, Run: rec.ID, Client: client, Skip: a.Page * jobsPage, Limit: jobsPage, Newest: true}
+		req := monitor.ListRequest{Out: rec.Out, Run: rec.ID, Client: client, Skip: a.Page * jobsPage, Limit: jobsPage,
+			Newest: true}
 		if m := s.watch.Load(); m != nil {
 			req.Newer = m.Newest
 		}
@@ -146,7 +148,8 @@ type deadAnswer struct {
 
 // dead lists a page of dead letters, as dispatcher dead list does, the newest first.
 func (s *Server) dead(w http.ResponseWriter, r *http.Request) {
-	a := deadAnswer{Run: r.URL.Query().Get("run"), Letters: []record.DeadLetter{}, Page: pageOf(r, deadPage), Size: deadPage}
+	a := deadAnswer{Run: r.URL.Query().Get("run"), Letters: []record.DeadLetter{}, Page: pageOf(r, deadPage),
+		Size: deadPage}
 	letters, total, err := s.letters(r.Context(), a.Run, a.Page*deadPage, deadPage)
 	if err != nil {
 		fail(w, err)
@@ -158,7 +161,8 @@ func (s *Server) dead(w http.ResponseWriter, r *http.Request) {
 
 // letters reads dead letters, the newest first, without bytes that were no job, and
 // how many there are; run is empty for all runs.
-func (s *Server) letters(ctx context.Context, run string, skip, limit int) (list []record.DeadLetter, total int, err error) {
+func (s *Server) letters(ctx context.Context, run string, skip, limit int) (list []record.DeadLetter, total int,
+	err error) {
 	err = s.scan(ctx, func(ctx context.Context, client *jobs.Client) (err error) {
 		list, total, err = monitor.NewestDead(ctx, client, run, skip, limit)
 		return err

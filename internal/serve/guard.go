@@ -36,7 +36,8 @@ func newGuard(cfg Config, style []byte) *guard {
 // The style is in the page: one request less until it is drawn.
 func policy(style []byte) string {
 	sum := sha256.Sum256(style)
-	return "default-src 'none'; script-src 'self'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'; img-src 'self'; connect-src 'self'; " +
+	return "default-src 'none'; script-src 'self'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) +
+		"'; img-src 'self'; connect-src 'self'; " +
 		"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 }
 
@@ -54,7 +55,8 @@ func (g *guard) wrap(next http.Handler) http.Handler {
 		switch {
 		case !g.known(r.Host):
 			// A name that resolves to this address but isn't ours: DNS rebinding.
-			refuse(w, http.StatusMisdirectedRequest, "this server does not go by the name "+clip(r.Host, 80)+"; --allow-host adds one")
+			refuse(w, http.StatusMisdirectedRequest, "this server does not go by the name "+clip(r.Host,
+				80)+"; --allow-host adds one")
 		case g.origin.Check(r) != nil, foreign(r):
 			refuse(w, http.StatusForbidden, "another site asked for this")
 		default:
@@ -69,7 +71,8 @@ func foreign(r *http.Request) bool {
 	case "", "same-origin", "none":
 		return false
 	}
-	return r.Header.Get("Sec-Fetch-Mode") != "navigate" || r.Header.Get("Sec-Fetch-Dest") != "document" || r.URL.Path != "/"
+	return r.Header.Get("Sec-Fetch-Mode") != "navigate" || r.Header.Get("Sec-Fetch-Dest") != "document" ||
+		r.URL.Path != "/"
 }
 
 // known tells whether a Host header names this server. An address does: a site that

@@ -54,7 +54,8 @@ func TestManyLookOn(t *testing.T) {
 	g.Go(func() error { return s.Run(ctx, connect) })
 	put := func(i int) error {
 		id := fmt.Sprintf("run-%d", i%3)
-		m := &score.Manifest{Version: score.FormatVersion, Run: id, Created: "2026-01-02T03:04:05Z", Out: t.TempDir(), Files: []score.FilePlan{{Rows: 70, Cuts: []int64{0, 10, 20}}}}
+		m := &score.Manifest{Version: score.FormatVersion, Run: id, Created: "2026-01-02T03:04:05Z", Out: t.TempDir(),
+			Files: []score.FilePlan{{Rows: 70, Cuts: []int64{0, 10, 20}}}}
 		if i < 3 {
 			return client.PutRun(ctx, record.NewRun(m))
 		}
@@ -69,10 +70,12 @@ func TestManyLookOn(t *testing.T) {
 	const all = 33
 	g.Go(func() error {
 		// On a busy machine it takes longer until all have signed and are shown.
-		for i := 0; ctx.Err() == nil && (time.Since(began) < 6*time.Second || most.Load() < all && time.Since(began) < 2*time.Minute); i++ {
+		for i := 0; ctx.Err() == nil && (time.Since(began) < 6*time.Second || most.Load() < all &&
+			time.Since(began) < 2*time.Minute); i++ {
 			use := float64(i%100) / 100
 			err := client.PutWorker(ctx, record.Worker{
-				ID: fmt.Sprintf("w%d", i%30), Started: began, Progress: []record.Progress{{Run: "run-0", Job: "j", Documents: 1, Tokens: 9}},
+				ID: fmt.Sprintf("w%d", i%30), Started: began, Progress: []record.Progress{{Run: "run-0", Job: "j", Documents: 1,
+					Tokens: 9}},
 				TokensDone: int64(i) * 100, GPU: &record.GPU{Utilization: &use},
 			})
 			if err == nil {
@@ -96,7 +99,8 @@ func TestManyLookOn(t *testing.T) {
 	for k := range 6 {
 		g.Go(func() error {
 			for ctx.Err() == nil {
-				res, err := ask([]string{"/", "/api/state?find=w1&sort=fast", "/api/jobs?run=run-1", "/api/dead", "/api/events", "/api/events?page=1"}[k])
+				res, err := ask([]string{"/", "/api/state?find=w1&sort=fast", "/api/jobs?run=run-1", "/api/dead", "/api/events",
+					"/api/events?page=1"}[k])
 				if err != nil {
 					break // the end
 				}

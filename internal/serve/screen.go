@@ -74,7 +74,8 @@ func (c screen) lines(s shot) []string {
 		add(c.style(faint, "no workers"))
 	} else {
 		list := s.Workers.List
-		add(c.table(workerColumns, c.workerRows(list, at), func(i int) lipgloss.Style { return workerStyle(list[i].State) })...)
+		add(c.table(workerColumns, c.workerRows(list, at),
+			func(i int) lipgloss.Style { return workerStyle(list[i].State) })...)
 		if p := s.Workers; p.Found > len(list) {
 			add(c.style(faint, fmt.Sprintf("%d to %d of %d", p.Page*p.Size+1, p.Page*p.Size+len(list), p.Found)))
 		}
@@ -134,7 +135,8 @@ func (c screen) link(l link, at time.Time) string {
 	case l.Seen.IsZero():
 		return url + ", " + c.style(warn, "not connected: "+printable(l.Why))
 	}
-	return c.style(bad, fmt.Sprintf("NATS IS AWAY since %s: what is shown is of %s", l.Since.Local().Format(time.TimeOnly), l.Seen.Local().Format(time.TimeOnly))) +
+	return c.style(bad, fmt.Sprintf("NATS IS AWAY since %s: what is shown is of %s",
+		l.Since.Local().Format(time.TimeOnly), l.Seen.Local().Format(time.TimeOnly))) +
 		c.style(bad, fmt.Sprintf(", %s ago", short(at.Sub(l.Seen).Seconds()))) + " (" + printable(l.Why) + ")"
 }
 
@@ -164,7 +166,8 @@ func (c screen) summary(s *shot, at time.Time) []string {
 	if c.sparks {
 		rate += " " + f.Rates.spark(30)
 	}
-	queue := fmt.Sprintf("queue %s, %s in hand", thousands(int64(min(f.Queue, math.MaxInt64))), thousands(int64(f.InHand))) //nolint:gosec // bounded
+	queue := fmt.Sprintf("queue %s, %s in hand", thousands(int64(min(f.Queue, math.MaxInt64))),
+		thousands(int64(f.InHand))) //nolint:gosec // bounded
 	if !f.Oldest.IsZero() {
 		queue += ", oldest " + short(at.Sub(f.Oldest).Seconds())
 	}
@@ -180,7 +183,8 @@ func (c screen) summary(s *shot, at time.Time) []string {
 		left = c.style(bold, short(*f.Left)+" left")
 	}
 	return append(c.flow(workers, gpus, rate),
-		c.flow(fmt.Sprintf("runs %d, jobs %s/%s", f.Live, thousands(int64(f.Done)), thousands(int64(f.Jobs))), queue, dead, left)...)
+		c.flow(fmt.Sprintf("runs %d, jobs %s/%s", f.Live, thousands(int64(f.Done)), thousands(int64(f.Jobs))), queue, dead,
+			left)...)
 }
 
 // table draws one; style is of a row.
@@ -194,8 +198,10 @@ func (c screen) table(columns []column, rows [][]string, style func(row int) lip
 }
 
 var runColumns = []column{
-	{head: "RUN", most: 40}, {head: "STATE"}, {head: "", drop: 5}, {head: "DONE", right: true}, {head: "JOBS", right: true, drop: 3},
-	{head: "DEAD", right: true, drop: 1}, {head: "TOKENS/S", right: true, drop: 2}, {head: "LEFT", right: true}, {head: "WORKERS", right: true, drop: 4},
+	{head: "RUN", most: 40}, {head: "STATE"}, {head: "", drop: 5}, {head: "DONE", right: true}, {head: "JOBS",
+		right: true, drop: 3},
+	{head: "DEAD", right: true, drop: 1}, {head: "TOKENS/S", right: true, drop: 2}, {head: "LEFT",
+		right: true}, {head: "WORKERS", right: true, drop: 4},
 	{head: "NOTE", drop: 6, rest: true},
 }
 
@@ -218,7 +224,8 @@ func runRows(runs []run) [][]string {
 		full := int(max(0, min(12, r.Percent*12/100)))
 		rows = append(rows, []string{
 			printable(r.ID), printable(string(r.State)), "[" + strings.Repeat("#", full) + strings.Repeat(".", 12-full) + "]",
-			fmt.Sprintf("%.1f %%", r.Percent), fmt.Sprintf("%s/%s", thousands(int64(r.Counts[record.StateDone])), thousands(int64(r.Jobs))), dead,
+			fmt.Sprintf("%.1f %%", r.Percent), fmt.Sprintf("%s/%s", thousands(int64(r.Counts[record.StateDone])),
+				thousands(int64(r.Jobs))), dead,
 			rate, left, strconv.Itoa(r.Workers), printable(note),
 		})
 	}
@@ -226,9 +233,11 @@ func runRows(runs []run) [][]string {
 }
 
 var workerColumns = []column{
-	{head: "WORKER", most: 32}, {head: "STATE"}, {head: "TOKENS/S", right: true}, {head: "", drop: 6}, {head: "GPU", right: true, drop: 1},
+	{head: "WORKER", most: 32}, {head: "STATE"}, {head: "TOKENS/S", right: true}, {head: "", drop: 6}, {head: "GPU",
+		right: true, drop: 1},
 	{head: "POWER", right: true, drop: 2}, {head: "MEMORY", right: true, drop: 4}, {head: "HEAT", right: true, drop: 5},
-	{head: "JOBS", right: true, drop: 3}, {head: "SEEN", right: true, drop: 7}, {head: "HOST", drop: 8, most: 24}, {head: "DEVICE", drop: 9, rest: true},
+	{head: "JOBS", right: true, drop: 3}, {head: "SEEN", right: true, drop: 7}, {head: "HOST", drop: 8,
+		most: 24}, {head: "DEVICE", drop: 9, rest: true},
 }
 
 func (c screen) workerRows(list []worker, at time.Time) [][]string {
@@ -269,7 +278,8 @@ func (c screen) workerRows(list []worker, at time.Time) [][]string {
 }
 
 var letterColumns = []column{
-	{head: "DIED"}, {head: "RUN", drop: 2, most: 32}, {head: "ROWS", most: 30}, {head: "WORKER", drop: 1, most: 24}, {head: "DEAD BECAUSE", rest: true},
+	{head: "DIED"}, {head: "RUN", drop: 2, most: 32}, {head: "ROWS", most: 30}, {head: "WORKER", drop: 1,
+		most: 24}, {head: "DEAD BECAUSE", rest: true},
 }
 
 func letterRows(letters []record.DeadLetter) [][]string {
@@ -280,7 +290,8 @@ func letterRows(letters []record.DeadLetter) [][]string {
 		if d.Job != nil {
 			where = fmt.Sprintf("%s %d-%d", d.Job.Input.Rel, d.Job.First, d.Job.Last)
 		}
-		rows = append(rows, []string{d.Time.Local().Format(time.TimeOnly), printable(d.Run), printable(where), printable(d.Worker), printable(d.Reason)})
+		rows = append(rows, []string{d.Time.Local().Format(time.TimeOnly), printable(d.Run), printable(where),
+			printable(d.Worker), printable(d.Reason)})
 	}
 	return rows
 }

@@ -43,10 +43,14 @@ func TestHosts(t *testing.T) {
 		want bool
 	}{
 		{loop, "localhost", true}, {loop, "LocalHost:80", true}, {loop, "localhost.", true}, {loop, "127.0.0.1:8090", true},
-		{loop, "127.8.8.8", true}, {loop, "[::1]", true}, {loop, "[::1]:1", true}, {loop, "10.0.0.1", false}, {loop, "0.0.0.0:8090", false},
-		{loop, "", false}, {loop, "evil.example", false}, {loop, "localhost.evil.example", false}, {loop, "127.0.0.1.nip.io", false},
-		{loop, "2130706433", false}, {loop, "queue.example", true}, {loop, "QUEUE.example.:443", true}, {loop, "a.queue.example", false},
-		{all, "10.0.0.1:8090", true}, {all, "[fd00::1]:8090", true}, {all, "evil.example:8090", false}, {all, "queue.example", true},
+		{loop, "127.8.8.8", true}, {loop, "[::1]", true}, {loop, "[::1]:1", true}, {loop, "10.0.0.1", false}, {loop,
+			"0.0.0.0:8090", false},
+		{loop, "", false}, {loop, "evil.example", false}, {loop, "localhost.evil.example", false}, {loop, "127.0.0.1.nip.io",
+			false},
+		{loop, "2130706433", false}, {loop, "queue.example", true}, {loop, "QUEUE.example.:443", true}, {loop,
+			"a.queue.example", false},
+		{all, "10.0.0.1:8090", true}, {all, "[fd00::1]:8090", true}, {all, "evil.example:8090", false}, {all,
+			"queue.example", true},
 	} {
 		g := newGuard(Config{Address: x.at, Hosts: []string{"Queue.Example"}}, nil)
 		if got := g.known(x.host); got != x.want {
@@ -86,7 +90,8 @@ func TestWorkerStates(t *testing.T) {
 	h := newHistory()
 	at := time.Now()
 	rec := func(id string, signed time.Duration, hand int) record.Worker {
-		return record.Worker{ID: id, Started: at, Updated: at.Add(signed), TokensPerSec: 5, Progress: make([]record.Progress, hand)}
+		return record.Worker{ID: id, Started: at, Updated: at.Add(signed), TokensPerSec: 5, Progress: make([]record.Progress,
+			hand)}
 	}
 	states := func(now time.Duration, list ...record.Worker) map[string]int {
 		t.Helper()
@@ -136,7 +141,8 @@ func TestView(t *testing.T) {
 	}
 	q := func(s string) query { v, _ := url.ParseQuery(s); return parseQuery(v) } // the tests' own
 	v := s.view(st, q(""))
-	if v.Workers.List[0].ID != "w2222" || len(v.Workers.List) != workersPage || len(v.Workers.Cells) != cellsMost || v.Workers.Found != 3000 {
+	if v.Workers.List[0].ID != "w2222" || len(v.Workers.List) != workersPage || len(v.Workers.Cells) != cellsMost ||
+		v.Workers.Found != 3000 {
 		t.Errorf("%d workers, first %s", len(v.Workers.List), v.Workers.List[0].ID)
 	}
 	if len(v.Runs) != liveMost+finalMost || v.Fleet.MoreRuns != 500-liveMost-finalMost {
@@ -148,7 +154,8 @@ func TestView(t *testing.T) {
 	if v = s.view(st, q("page=99999&sort=name")); v.Workers.Page != 149 || v.Workers.List[19].ID != "w2999" {
 		t.Errorf("last page %d: %+v", v.Workers.Page, v.Workers.List)
 	}
-	if v = s.view(st, q("page=-5&find=W22&sort=fast")); v.Workers.Found != 100 || v.Workers.Page != 0 || v.Workers.List[0].Rate != 6 {
+	if v = s.view(st, q("page=-5&find=W22&sort=fast")); v.Workers.Found != 100 || v.Workers.Page != 0 ||
+		v.Workers.List[0].Rate != 6 {
 		t.Errorf("%d found, first %+v", v.Workers.Found, v.Workers.List[0])
 	}
 	if v = s.view(st, q("find=nobody")); v.Workers.Found != 0 || v.Workers.List == nil {
@@ -204,7 +211,8 @@ func TestStreams(t *testing.T) {
 	for range streamsAtMost {
 		res := open(ctx)
 		defer res.Body.Close()
-		if line, err := bufio.NewReader(res.Body).ReadString('\n'); err != nil || res.Header.Get("Content-Type") != "text/event-stream" || line == "" {
+		if line, err := bufio.NewReader(res.Body).ReadString('\n'); err != nil ||
+			res.Header.Get("Content-Type") != "text/event-stream" || line == "" {
 			t.Fatalf("%v %q", err, line)
 		}
 	}
@@ -244,11 +252,13 @@ func TestComposeRuns(t *testing.T) {
 	}
 	left := 30.0
 	over := monitor.Overview{Status: monitor.Status{Runs: []monitor.RunStatus{
-		{Run: rec("running", record.RunRunning), Jobs: map[record.State]int{record.StateDone: 3, record.StateDead: 1}, Documents: 30, Pace: monitor.Pace{Left: &left}},
+		{Run: rec("running", record.RunRunning), Jobs: map[record.State]int{record.StateDone: 3, record.StateDead: 1},
+			Documents: 30, Pace: monitor.Pace{Left: &left}},
 		{Run: rec("paused", record.RunPaused), Jobs: map[record.State]int{}},
 		{Run: rec("complete", record.RunComplete), Jobs: map[record.State]int{}},
 	}}, More: make([]monitor.RunMore, 3)}
-	st := state{fleet: fleet{States: map[string]int{}}, workers: []worker{{State: "busy", Hand: []inHand{{Run: "running", Documents: 4, Tokens: 9}, {Run: "running"}}}}}
+	st := state{fleet: fleet{States: map[string]int{}},
+		workers: []worker{{State: "busy", Hand: []inHand{{Run: "running", Documents: 4, Tokens: 9}, {Run: "running"}}}}}
 	composeRuns(&st, newHistory(), over, true)
 	var order []string
 	for _, r := range st.runs {

@@ -43,7 +43,8 @@ const MinToken = 16
 
 func (c Config) validate() error {
 	if c.Token != "" && len(c.Token) < MinToken {
-		return fmt.Errorf("the token has %d characters, want %d or more: head -c 24 /dev/urandom | base64 makes one", len(c.Token), MinToken)
+		return fmt.Errorf("the token has %d characters, want %d or more: head -c 24 /dev/urandom | base64 makes one",
+			len(c.Token), MinToken)
 	}
 	return nil
 }

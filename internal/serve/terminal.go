@@ -31,7 +31,8 @@ func (t *Top) Terminal(ctx context.Context, in io.Reader, out io.Writer, every t
 	ctx, end := context.WithCancel(ctx)
 	m := terminal{top: t, q: query{sort: sorts[0]}, screen: screen{width: 80, height: 24, colours: true, sparks: true}}
 	m.st, _ = t.s.current()
-	p := tea.NewProgram(m, tea.WithContext(ctx), tea.WithInput(in), tea.WithOutput(out), tea.WithAltScreen(), tea.WithoutSignalHandler())
+	p := tea.NewProgram(m, tea.WithContext(ctx), tea.WithInput(in), tea.WithOutput(out), tea.WithAltScreen(),
+		tea.WithoutSignalHandler())
 	fed := make(chan struct{})
 	go func() { // ends with ctx
 		defer close(fed)

@@ -55,7 +55,8 @@ func (t *Top) shot(st state, q query) shot {
 
 // Run connects, has show called until ctx or show ends, and ends then itself. An
 // error of connect ends it too.
-func (t *Top) Run(ctx context.Context, connect func(context.Context) (*jobs.Client, error), show func(context.Context) error) error {
+func (t *Top) Run(ctx context.Context, connect func(context.Context) (*jobs.Client, error),
+	show func(context.Context) error) error {
 	ctx, end := context.WithCancel(ctx)
 	defer end()
 	g, ctx := errgroup.WithContext(ctx)

@@ -237,7 +237,8 @@ func composeRuns(st *state, h *history, over monitor.Overview, sampled bool) {
 			ID: rec.ID, State: rec.State, Over: rec.State.Final(), Model: modelName(rec), Out: rec.Out, Inputs: rec.Inputs[:min(len(rec.Inputs), 4)],
 			InputCount: rec.InputCount, Created: rec.Created, Program: rec.Program, Options: options(rec), Priority: rec.Priority, Jobs: rec.Jobs,
 			Counts: maps.Clone(rs.Jobs), Rows: rec.Rows, Documents: rs.Documents, FailedRows: more.Failed, Tokens: rs.Tokens, Estimated: rec.Tokens,
-			Percent: math.Floor(rs.Pace.Percent*10) / 10, Rate: rs.Pace.TokensPerSec, Left: rs.Pace.Left, Error: clip(rec.Error, 300),
+			Percent: math.Floor(rs.Pace.Percent*10) / 10, Rate: rs.Pace.TokensPerSec, Left: rs.Pace.Left, Error: clip(rec.Error,
+				300),
 			LastDone: more.LastDone, LastError: clip(more.LastError, 300), Counting: more.Counting,
 		}
 		if d := rs.Dispatcher; d != nil {
@@ -340,7 +341,8 @@ type query struct {
 
 func parseQuery(v url.Values) query {
 	n, _ := strconv.Atoi(v.Get("page")) // none is the first
-	return query{page: max(0, min(n, 10_000)), sort: v.Get("sort"), find: strings.ToLower(clip(v.Get("find"), 80)), run: v.Get("run")}
+	return query{page: max(0, min(n, 10_000)), sort: v.Get("sort"), find: strings.ToLower(clip(v.Get("find"), 80)),
+		run: v.Get("run")}
 }
 
 // view is what a browser is sent.
@@ -362,7 +364,8 @@ type view struct {
 }
 
 func (s *Server) view(st state, q query) view {
-	v := view{At: st.at.UnixMilli(), Program: s.cfg.Program, Controls: s.guard.open, Link: st.link, Fleet: st.fleet, Runs: []run{}}
+	v := view{At: st.at.UnixMilli(), Program: s.cfg.Program, Controls: s.guard.open, Link: st.link, Fleet: st.fleet,
+		Runs: []run{}}
 	live, final := 0, 0
 	for _, r := range st.runs {
 		if r.Over {

@@ -121,7 +121,8 @@ func (b *binding) bind(n node) (node, error) {
 		return n, err
 	case boolNode:
 		if n.a.column, err = b.column(n.a); err == nil && b.kinds[n.a.text] != pq.Bool {
-			err = &Error{b.src, n.a.at, fmt.Sprintf("column %s is of type %s: compare it with something", n.a.text, b.kinds[n.a.text])}
+			err = &Error{b.src, n.a.at, fmt.Sprintf("column %s is of type %s: compare it with something", n.a.text,
+				b.kinds[n.a.text])}
 		}
 		return n, err
 	case cmpNode:
@@ -178,7 +179,8 @@ func (b *binding) comparison(n cmpNode) (node, error) {
 		case oText:
 			with = fmt.Sprintf("a text (for a column, write `%s`)", n.b.text)
 		}
-		return nil, &Error{b.src, n.b.at, fmt.Sprintf("column %s is of type %s and can't be compared with %s", n.a.text, kind, with)}
+		return nil, &Error{b.src, n.b.at, fmt.Sprintf("column %s is of type %s and can't be compared with %s", n.a.text,
+			kind, with)}
 	}
 	return n, nil
 }
@@ -273,7 +275,8 @@ func (n boolNode) eval(_ *binding, batch *Batch, out []truth) {
 
 // outcomes are what an operator makes of less, equal and more.
 var outcomes = map[string][3]truth{
-	"<": {yes, no, no}, "<=": {yes, yes, no}, "==": {no, yes, no}, "!=": {yes, no, yes}, ">=": {no, yes, yes}, ">": {no, no, yes},
+	"<": {yes, no, no}, "<=": {yes, yes, no}, "==": {no, yes, no}, "!=": {yes, no, yes}, ">=": {no, yes, yes}, ">": {no,
+		no, yes},
 }
 
 func (n cmpNode) eval(_ *binding, batch *Batch, out []truth) {

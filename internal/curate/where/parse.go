@@ -272,7 +272,8 @@ func (p *parser) compare(op string, a, b operand) (node, error) {
 	return cmpNode{op, a, b}, nil
 }
 
-var keywords = map[string]bool{"and": true, "or": true, "not": true, "between": true, "in": true, "is": true, "null": true}
+var keywords = map[string]bool{"and": true, "or": true, "not": true, "between": true, "in": true, "is": true,
+	"null": true}
 
 func (p *parser) operand() (operand, error) {
 	t := p.peek()

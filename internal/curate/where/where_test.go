@@ -9,7 +9,8 @@ import (
 	"surprisal/internal/shard/pq"
 )
 
-var kinds = map[string]pq.Kind{"x": pq.Float, "n": pq.Int, "lang": pq.Text, "ok": pq.Bool, "a b": pq.Int, "p60": pq.Int, "big": pq.Int, "m.x_1.y": pq.Int}
+var kinds = map[string]pq.Kind{"x": pq.Float, "n": pq.Int, "lang": pq.Text, "ok": pq.Bool, "a b": pq.Int,
+	"p60": pq.Int, "big": pq.Int, "m.x_1.y": pq.Int}
 
 // batch has five rows; x is null in the third, everything in the last.
 func batch(c *Condition) *Batch {
@@ -154,7 +155,8 @@ func FuzzWhere(f *testing.F) {
 			e.Caret()
 			return
 		}
-		if others, err := pass("not (" + src + ")"); err == nil && strings.ContainsAny(rows, "_"+others) && others != "" && rows != "" && strings.ContainsAny(rows, others) {
+		if others, err := pass("not (" + src + ")"); err == nil && strings.ContainsAny(rows, "_"+others) && others != "" &&
+			rows != "" && strings.ContainsAny(rows, others) {
 			t.Fatalf("%q passes %s and its opposite %s", src, rows, others)
 		}
 	})

@@ -48,7 +48,8 @@ func New(t testing.TB, allowed ...string) *Page {
 	if path == "" {
 		t.Skip("SKIPPED: needs chromium (or SURPRISAL_TEST_CHROMIUM)")
 	}
-	opts := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.Flag("disable-gpu", true),
+	opts := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox,
+		chromedp.Flag("disable-gpu", true),
 		chromedp.WSURLReadTimeout(2*time.Minute)) // it may start slowly
 	ctx, cancel := chromedp.NewExecAllocator(t.Context(), opts...)
 	t.Cleanup(cancel)
@@ -105,7 +106,8 @@ func (p *Page) ok(err error) {
 // dark.
 func (p *Page) Look(width int64, theme string) {
 	p.t.Helper()
-	p.ok(call(p.Ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: theme}}}))
+	p.ok(call(p.Ctx, emulation.SetEmulatedMedia,
+		emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: theme}}}))
 	p.ok(chromedp.Do(p.Ctx, chromedp.EmulateViewport(width, 900)))
 }
 

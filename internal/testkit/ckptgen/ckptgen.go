@@ -76,7 +76,8 @@ func Encode(w io.Writer, cfg model.Config, o Options) error {
 		name string
 		data []byte
 	}{
-		{"data.pkl", statePickle(shapes, o.DType)}, {".format_version", []byte("1")}, {".storage_alignment", []byte("64")}, {"byteorder", []byte("little")},
+		{"data.pkl", statePickle(shapes, o.DType)}, {".format_version", []byte("1")}, {".storage_alignment",
+			[]byte("64")}, {"byteorder", []byte("little")},
 	}
 	for _, s := range small {
 		ew, err := e.create(s.name)

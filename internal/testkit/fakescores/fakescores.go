@@ -118,7 +118,8 @@ func job(ctx context.Context, j score.Job) error {
 		return err
 	}
 	defer r.Close()
-	w, err := outdir.Create(ctx, j, r.Columns(), shard.Metadata{Precision: "fp32", Engine: "cpu", Device: "none", Program: "fakescores"})
+	w, err := outdir.Create(ctx, j, r.Columns(), shard.Metadata{Precision: "fp32", Engine: "cpu", Device: "none",
+		Program: "fakescores"})
 	if err != nil {
 		return err
 	}

@@ -64,7 +64,8 @@ func (b *Bench) Stop() {
 // Connect is a client of the server, closed when the test ends.
 func (b *Bench) Connect() *jobs.Client {
 	b.T.Helper()
-	c, err := jobs.Connect(b.Ctx, conn.Config{URLs: []string{b.Server.URL()}, Token: b.Server.Token(), Timeout: 20 * time.Second})
+	c, err := jobs.Connect(b.Ctx, conn.Config{URLs: []string{b.Server.URL()}, Token: b.Server.Token(),
+		Timeout: 20 * time.Second})
 	if err != nil {
 		b.T.Fatal(err)
 	}
@@ -76,13 +77,15 @@ func (b *Bench) Connect() *jobs.Client {
 func MadeUp(out string, files, jobsEach int) *score.Manifest {
 	m := &score.Manifest{
 		Version: score.FormatVersion, Run: "run-1", Created: "2026-01-02T03:04:05Z", Program: "test", Out: out, Inputs: []string{"/in"},
-		Options: score.Options{TextColumn: "text", Long: score.LongCarry, MaxLength: 2048, Special: score.SpecialText, Engine: score.EngineCPU},
-		Model:   score.Model{Dir: "/m", Digest: "sha256:aa", Tokenizer: "/t.json", TokenizerDigest: "sha256:bb"},
+		Options: score.Options{TextColumn: "text", Long: score.LongCarry, MaxLength: 2048, Special: score.SpecialText,
+			Engine: score.EngineCPU},
+		Model: score.Model{Dir: "/m", Digest: "sha256:aa", Tokenizer: "/t.json", TokenizerDigest: "sha256:bb"},
 	}
 	m.ConfigDigest = score.ConfigDigest(m.Options, m.Model)
 	for i := range files {
 		rel := fmt.Sprintf("%06d.parquet", i)
-		f := score.FilePlan{Input: score.Input{Path: "/in/" + rel, Rel: rel, Size: 1, Version: "v"}, Rows: int64(jobsEach), RowGroups: 1, Tokens: int64(jobsEach)}
+		f := score.FilePlan{Input: score.Input{Path: "/in/" + rel, Rel: rel, Size: 1, Version: "v"}, Rows: int64(jobsEach),
+			RowGroups: 1, Tokens: int64(jobsEach)}
 		for c := range jobsEach {
 			f.Cuts = append(f.Cuts, int64(c))
 		}
@@ -93,7 +96,8 @@ func MadeUp(out string, files, jobsEach int) *score.Manifest {
 
 // Commit writes a job's score file as a worker does.
 func Commit(ctx context.Context, j score.Job) (shard.Totals, error) {
-	w, err := outdir.Create(ctx, j, nil, shard.Metadata{Engine: "cpu", Device: "test", Program: "test", Precision: "float32"})
+	w, err := outdir.Create(ctx, j, nil, shard.Metadata{Engine: "cpu", Device: "test", Program: "test",
+		Precision: "float32"})
 	if err != nil {
 		return shard.Totals{}, err
 	}
@@ -110,7 +114,8 @@ func Commit(ctx context.Context, j score.Job) (shard.Totals, error) {
 // Consumer is a worker on a connection of its own.
 func (b *Bench) Consumer(id string) *jobs.Consumer {
 	b.T.Helper()
-	k, err := b.Connect().NewConsumer(b.Ctx, jobs.ConsumerConfig{Worker: id, FetchWait: 2 * time.Second, BackDelay: 20 * time.Millisecond})
+	k, err := b.Connect().NewConsumer(b.Ctx, jobs.ConsumerConfig{Worker: id, FetchWait: 2 * time.Second,
+		BackDelay: 20 * time.Millisecond})
 	if err != nil {
 		b.T.Fatal(err)
 	}

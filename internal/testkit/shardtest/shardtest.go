@@ -47,7 +47,8 @@ func Input(t testing.TB, path string) score.Input {
 }
 
 func TextOptions() score.Options {
-	return score.Options{TextColumn: "text", Long: score.LongCarry, MaxLength: 2048, Special: score.SpecialText, Engine: score.EngineCPU}
+	return score.Options{TextColumn: "text", Long: score.LongCarry, MaxLength: 2048, Special: score.SpecialText,
+		Engine: score.EngineCPU}
 }
 
 func IDsOptions(column string) score.Options {

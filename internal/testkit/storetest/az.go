@@ -19,9 +19,11 @@ func AZ(t testing.TB) {
 	}
 	key := base64.StdEncoding.EncodeToString([]byte(SecretKey))
 	args := func(host, port string) []string {
-		return []string{"--blobHost", host, "--blobPort", port, "--silent", "--disableTelemetry", "--skipApiVersionCheck", "--location", t.TempDir()}
+		return []string{"--blobHost", host, "--blobPort", port, "--silent", "--disableTelemetry", "--skipApiVersionCheck",
+			"--location", t.TempDir()}
 	}
-	addr := launch(t, bin, []string{"AZURITE_ACCOUNTS=surprisaltest:" + key}, args, func(ctx context.Context, addr string) error {
+	addr := launch(t, bin, []string{"AZURITE_ACCOUNTS=surprisaltest:" + key}, args, func(ctx context.Context,
+		addr string) error {
 		cred, err := azblob.NewSharedKeyCredential("surprisaltest", key)
 		if err != nil {
 			return err

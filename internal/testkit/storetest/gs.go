@@ -14,7 +14,8 @@ import (
 func GS(t testing.TB) {
 	t.Helper()
 	args := func(host, port string) []string {
-		return []string{"-scheme", "http", "-host", host, "-port", port, "-backend", "memory", "-public-host", net.JoinHostPort(host, port)}
+		return []string{"-scheme", "http", "-host", host, "-port", port, "-backend", "memory", "-public-host",
+			net.JoinHostPort(host, port)}
 	}
 	addr := launch(t, binary(t, "fake-gcs-server"), nil, args, func(ctx context.Context, addr string) error {
 		req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+addr+"/storage/v1/b?project=test", strings.NewReader(`{"name":"`+Bucket+`"}`))

@@ -13,7 +13,8 @@ import (
 // launch starts a server at an address of this machine that nobody uses, waits until
 // it is ready, and ends it with the test. Somebody else may be quicker to take the
 // address: then the server ends, and another address is tried.
-func launch(t testing.TB, bin string, env []string, args func(host, port string) []string, ready func(ctx context.Context, addr string) error) (addr string) {
+func launch(t testing.TB, bin string, env []string, args func(host, port string) []string,
+	ready func(ctx context.Context, addr string) error) (addr string) {
 	t.Helper()
 	for try := 1; ; try++ {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -58,7 +59,8 @@ func launch(t testing.TB, bin string, env []string, args func(host, port string)
 }
 
 // waitReady asks until the server is ready, has ended, or a minute is over.
-func waitReady(ctx context.Context, addr string, ended <-chan struct{}, ready func(ctx context.Context, addr string) error) error {
+func waitReady(ctx context.Context, addr string, ended <-chan struct{}, ready func(ctx context.Context,
+	addr string) error) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	for {

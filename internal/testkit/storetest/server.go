@@ -80,16 +80,17 @@ func S3(t testing.TB) *Server {
 	args := func(host, port string) []string {
 		return []string{"--port", net.JoinHostPort(host, port), "--quiet", "posix", "--sidecar", side, root}
 	}
-	launch(t, binary(t, "versitygw"), []string{"ROOT_ACCESS_KEY=" + AccessKey, "ROOT_SECRET_KEY=" + SecretKey}, args, func(ctx context.Context, addr string) error {
-		s.URL = "http://" + addr
-		s.client = s3.New(s3.Options{
-			BaseEndpoint: aws.String(s.URL), Region: "us-east-1", UsePathStyle: true,
-			Credentials:                credentials.NewStaticCredentialsProvider(AccessKey, SecretKey, ""),
-			RequestChecksumCalculation: aws.RequestChecksumCalculationWhenRequired,
+	launch(t, binary(t, "versitygw"), []string{"ROOT_ACCESS_KEY=" + AccessKey, "ROOT_SECRET_KEY=" + SecretKey}, args,
+		func(ctx context.Context, addr string) error {
+			s.URL = "http://" + addr
+			s.client = s3.New(s3.Options{
+				BaseEndpoint: aws.String(s.URL), Region: "us-east-1", UsePathStyle: true,
+				Credentials:                credentials.NewStaticCredentialsProvider(AccessKey, SecretKey, ""),
+				RequestChecksumCalculation: aws.RequestChecksumCalculationWhenRequired,
+			})
+			_, err := s.client.CreateBucket(ctx, &s3.CreateBucketInput{Bucket: aws.String(Bucket)})
+			return err
 		})
-		_, err := s.client.CreateBucket(ctx, &s3.CreateBucketInput{Bucket: aws.String(Bucket)})
-		return err
-	})
 	Setenv(t, s.Env())
 	return s
 }
@@ -115,7 +116,8 @@ func (s *Server) Env() map[string]string {
 // Put puts a file into Bucket.
 func (s *Server) Put(t testing.TB, key string, body []byte) {
 	t.Helper()
-	_, err := s.client.PutObject(context.Background(), &s3.PutObjectInput{Bucket: aws.String(Bucket), Key: aws.String(key), Body: bytes.NewReader(body)})
+	_, err := s.client.PutObject(context.Background(), &s3.PutObjectInput{Bucket: aws.String(Bucket),
+		Key: aws.String(key), Body: bytes.NewReader(body)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +126,8 @@ func (s *Server) Put(t testing.TB, key string, body []byte) {
 // Get gives a file of Bucket; nil when there is none.
 func (s *Server) Get(t testing.TB, key string) []byte {
 	t.Helper()
-	out, err := s.client.GetObject(context.Background(), &s3.GetObjectInput{Bucket: aws.String(Bucket), Key: aws.String(key)})
+	out, err := s.client.GetObject(context.Background(), &s3.GetObjectInput{Bucket: aws.String(Bucket),
+		Key: aws.String(key)})
 	if err != nil {
 		if strings.Contains(err.Error(), "NoSuchKey") {
 			return nil
@@ -142,7 +145,8 @@ func (s *Server) Get(t testing.TB, key string) []byte {
 // Keys are the keys in Bucket that begin with prefix.
 func (s *Server) Keys(t testing.TB, prefix string) (keys []string) {
 	t.Helper()
-	pages := s3.NewListObjectsV2Paginator(s.client, &s3.ListObjectsV2Input{Bucket: aws.String(Bucket), Prefix: aws.String(prefix)})
+	pages := s3.NewListObjectsV2Paginator(s.client, &s3.ListObjectsV2Input{Bucket: aws.String(Bucket),
+		Prefix: aws.String(prefix)})
 	for pages.HasMorePages() {
 		page, err := pages.NextPage(context.Background())
 		if err != nil {
@@ -158,7 +162,8 @@ func (s *Server) Keys(t testing.TB, prefix string) (keys []string) {
 // Uploads are the multipart uploads that were begun and not ended.
 func (s *Server) Uploads(t testing.TB) int {
 	t.Helper()
-	out, err := s.client.ListMultipartUploads(context.Background(), &s3.ListMultipartUploadsInput{Bucket: aws.String(Bucket)})
+	out, err := s.client.ListMultipartUploads(context.Background(),
+		&s3.ListMultipartUploadsInput{Bucket: aws.String(Bucket)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +173,8 @@ func (s *Server) Uploads(t testing.TB) int {
 // Begin begins a multipart upload, as an attempt that is killed then leaves it.
 func (s *Server) Begin(t testing.TB, key string) {
 	t.Helper()
-	if _, err := s.client.CreateMultipartUpload(context.Background(), &s3.CreateMultipartUploadInput{Bucket: aws.String(Bucket), Key: aws.String(key)}); err != nil {
+	if _, err := s.client.CreateMultipartUpload(context.Background(),
+		&s3.CreateMultipartUploadInput{Bucket: aws.String(Bucket), Key: aws.String(key)}); err != nil {
 		t.Fatal(err)
 	}
 }

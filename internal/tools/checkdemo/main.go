@@ -53,7 +53,8 @@ func main() {
 	for _, d := range report.differ[:min(len(report.differ), maxPrinted)] {
 		fmt.Println(d)
 	}
-	fmt.Printf("demo: %d of %d rows agree with the reference; largest difference %.2g nats a token\n", report.rows-len(report.differ), report.rows, report.worst)
+	fmt.Printf("demo: %d of %d rows agree with the reference; largest difference %.2g nats a token\n",
+		report.rows-len(report.differ), report.rows, report.worst)
 	if len(report.differ) > 0 {
 		os.Exit(1)
 	}

@@ -141,7 +141,8 @@ func (c *checker) file(i int, list []job) {
 }
 
 // own are the columns that a score file has of its own.
-var own = []string{"row", "n_tokens", "n_bytes", "sum_nll", "perplexity", "bits_per_byte", "n_top1", "truncated", "error"}
+var own = []string{"row", "n_tokens", "n_bytes", "sum_nll", "perplexity", "bits_per_byte", "n_top1", "truncated",
+	"error"}
 
 // own are the columns that a score file of this run has of its own.
 func (m *manifest) own() []string {
@@ -303,7 +304,8 @@ func (c *checker) success(complete bool) error {
 	if err := json.Unmarshal(b, &s); err != nil {
 		c.end.breaks("_SUCCESS: %v", err)
 	} else if s.Run != c.m.Run || s.Config != c.m.ConfigDigest || s.Documents != c.documents || s.Tokens != c.tokens {
-		c.end.breaks("_SUCCESS says run %s, %d documents, %d tokens; the files say run %s, %d and %d", s.Run, s.Documents, s.Tokens,
+		c.end.breaks("_SUCCESS says run %s, %d documents, %d tokens; the files say run %s, %d and %d", s.Run, s.Documents,
+			s.Tokens,
 			c.m.Run, c.documents, c.tokens)
 	}
 	return nil

@@ -37,9 +37,11 @@ func makeRun(t *testing.T, in, run string) (out string, files []string) {
 	}
 	m := &score.Manifest{
 		Version: score.FormatVersion, Run: run, Created: "2026-01-02T03:04:05Z", Program: "test", Out: out, Inputs: []string{in},
-		Options: score.Options{TextColumn: "text", Long: score.LongCarry, MaxLength: 64, Special: score.SpecialText, Engine: score.EngineCPU, PerToken: true},
-		Model:   score.Model{Dir: "/m", Digest: "sha256:aa"},
-		Files:   []score.FilePlan{{Input: inputs[0], Rows: 30, RowGroups: 3, Cuts: []int64{0, 10, 23}, Offsets: offsets(t, in)}},
+		Options: score.Options{TextColumn: "text", Long: score.LongCarry, MaxLength: 64, Special: score.SpecialText,
+			Engine: score.EngineCPU, PerToken: true},
+		Model: score.Model{Dir: "/m", Digest: "sha256:aa"},
+		Files: []score.FilePlan{{Input: inputs[0], Rows: 30, RowGroups: 3, Cuts: []int64{0, 10, 23}, Offsets: offsets(t,
+			in)}},
 	}
 	if isLines(in) {
 		m.Options.Keep = []string{"id", "n", "x", "ok", "m"}
@@ -66,7 +68,8 @@ func makeRun(t *testing.T, in, run string) (out string, files []string) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			s := score.Score{Row: row.Index, Bytes: int64(len(row.Text)), Tokens: row.Index % 4, SumNLL: 1.25 * float64(row.Index%4)}
+			s := score.Score{Row: row.Index, Bytes: int64(len(row.Text)), Tokens: row.Index % 4,
+				SumNLL: 1.25 * float64(row.Index%4)}
 			if row.Index%7 == 3 {
 				s = score.Score{Row: row.Index, Bytes: -1, Error: "null text"}
 			}
@@ -192,7 +195,8 @@ func TestLines(t *testing.T) {
 		}
 		for what, change := range map[string][2]string{"text": {`"id-3"`, `"id-4"`}, "integer": {`"n": 4`, `"n": 9`}, "number": {"6.75", "6.25"}, "boolean": {`"ok": true`, `"ok": null`}, "object": {`[5, "b"]`, `[5, "c"]`}} {
 			lie := bytes.Replace(b, []byte(change[0]), []byte(change[1]), 1)
-			if err := errors.Join(os.WriteFile(in, lie, 0o600), os.Chtimes(in, st.ModTime(), st.ModTime())); err != nil || bytes.Equal(lie, b) {
+			if err := errors.Join(os.WriteFile(in, lie, 0o600), os.Chtimes(in, st.ModTime(), st.ModTime())); err != nil ||
+				bytes.Equal(lie, b) {
 				t.Fatal(what, err)
 			}
 			if code, r := report(t, out); code != 1 || r.Violations == 0 {
@@ -265,9 +269,18 @@ func TestViolations(t *testing.T) {
 			must(t, os.Rename(f[1], filepath.Join(out, "a", "rows-000000000001-000000000013.parquet")))
 		}},
 		{"swapped", "metadata", "rows.first", func(t *testing.T, _ string, f []string) { must(t, os.Rename(f[0], f[1])) }},
-		{"truncated", "every row once", "rows-000000000000", func(t *testing.T, _ string, f []string) { must(t, os.Truncate(f[0], 700)) }},
-		{"no success", "_SUCCESS", "no _SUCCESS", func(t *testing.T, out string, _ []string) { must(t, os.Remove(filepath.Join(out, "_SUCCESS"))) }},
-		{"early success", "_SUCCESS", "not everything", func(t *testing.T, _ string, f []string) { must(t, os.Remove(f[2])) }},
+		{"truncated", "every row once", "rows-000000000000", func(t *testing.T, _ string, f []string) {
+			must(t,
+				os.Truncate(f[0], 700))
+		}},
+		{"no success", "_SUCCESS", "no _SUCCESS", func(t *testing.T, out string, _ []string) {
+			must(t,
+				os.Remove(filepath.Join(out, "_SUCCESS")))
+		}},
+		{"early success", "_SUCCESS", "not everything", func(t *testing.T, _ string, f []string) {
+			must(t,
+				os.Remove(f[2]))
+		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			out, files := makeRun(t, in, "run-a")

@@ -31,7 +31,8 @@ func (c *checker) sameAs(other string, list []job) error {
 			continue // said already, or dead
 		}
 		p.Checked++
-		if what := differ(c.path(j.output), filepath.Join(other, filepath.FromSlash(j.output)), m.Run == c.m.Run); what != "" {
+		if what := differ(c.path(j.output), filepath.Join(other, filepath.FromSlash(j.output)),
+			m.Run == c.m.Run); what != "" {
 			p.breaks("%s: %s", j.output, what)
 		}
 	}

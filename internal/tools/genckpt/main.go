@@ -36,7 +36,8 @@ func run() error {
 	cfg, ok := model.Named(*config)
 	if !ok {
 		if filepath.Base(*config) != model.MetadataName {
-			return fmt.Errorf("--config %q is neither gdn2_kla_1.3B, gdn2_1.3B nor the path of a %s", *config, model.MetadataName)
+			return fmt.Errorf("--config %q is neither gdn2_kla_1.3B, gdn2_1.3B nor the path of a %s", *config,
+				model.MetadataName)
 		}
 		var err error
 		if cfg, err = model.LoadConfig(filepath.Dir(*config)); err != nil {
