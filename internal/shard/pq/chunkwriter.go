@@ -35,11 +35,20 @@ type chunkWriter struct {
 	nulls        int
 
 	// The dictionary being made: of the values that are used, in order of use.
-	dict  []byte
-	dictN int
+	dict    []byte
+	dictN   int
+	dictEnd []uint32 // where its values end, if they are of any length
 	// Or the source's dictionary, copied as it is in front of the other pages.
 	rawDict      bool
 	rawDictBytes int64
+
+	order  valueOrder
+	pages  []pageNote
+	source bounds // of the input's chunk, and
+	whole  bool   // all rows of it are copied
+	// rowsUnknown: a page may begin inside a row, so that there is no index.
+	rowsUnknown bool
+	firstRow    int64 // of the next page
 
 	encodings    []format.Encoding
 	values       int64
@@ -61,7 +70,7 @@ type pageBuffers struct {
 	newOf []int32
 	// The page in its parts.
 	body, packed, levels, indices []byte
-	source                        columnBuffers
+	memory                        columnBuffers
 }
 
 var pageBuffersPool = sync.Pool{New: func() any { return new(pageBuffers) }}
@@ -69,7 +78,7 @@ var pageBuffersPool = sync.Pool{New: func() any { return new(pageBuffers) }}
 // give lets the next user have the buffers, unless one has become huge.
 func (b *pageBuffers) give() {
 	const most = 16 << 20
-	if cap(b.plain)+cap(b.body)+cap(b.packed)+4*cap(b.newOf)+cap(b.source.raw)+cap(b.source.page) < most {
+	if cap(b.plain)+cap(b.body)+cap(b.packed)+4*cap(b.newOf)+cap(b.memory.raw)+cap(b.memory.page) < most {
 		pageBuffersPool.Put(b)
 	}
 }
@@ -92,14 +101,27 @@ func (w *chunkWriter) uses(e format.Encoding) {
 	}
 }
 
-// copyPage writes a page as it was.
-func (w *chunkWriter) copyPage(h pageHeader, header, body []byte) error {
+// copyPage writes a page as it was; rows is -1 when nobody knows how many it has.
+func (w *chunkWriter) copyPage(h pageHeader, header, body []byte, rows int64, known bounds) error {
 	if err := w.flush(); err != nil {
 		return err
 	}
+	if w.leaf.MaxDef == 0 {
+		known.nulls = 0
+	}
+	w.note(len(header)+len(body), rows, known)
 	w.uses(h.enc)
 	w.values += int64(h.values)
 	return w.write(header, body, int64(h.uncompressed))
+}
+
+// note adds the next page, of size bytes, to the indexes.
+func (w *chunkWriter) note(size int, rows int64, b bounds) {
+	if rows <= 0 {
+		w.rowsUnknown = true
+	}
+	w.pages = append(w.pages, pageNote{off: w.size - w.rawDictBytes, size: int32(size), firstRow: w.firstRow, bounds: b})
+	w.firstRow += rows
 }
 
 func (w *chunkWriter) write(header, body []byte, uncompressed int64) error {
@@ -121,6 +143,9 @@ func (w *chunkWriter) take(c *Column, h pageHeader, a, b, valA int) (valB int, e
 		if err := w.flush(); err != nil {
 			return 0, err
 		}
+	}
+	if w.entries == 0 && b > a && c.rep != nil && c.rep[a] != 0 {
+		w.rowsUnknown = true
 	}
 	w.v2 = v2
 	w.entries += b - a
@@ -180,6 +205,7 @@ func (w *chunkWriter) takeIndices(v *vector, from, to int) {
 				w.dict = binary.LittleEndian.AppendUint32(w.dict, uint32(len(b)))
 			}
 			w.dict = append(w.dict, b...)
+			w.dictEnd = append(w.dictEnd, uint32(len(w.dict)))
 		}
 		w.index = append(w.index, i-1)
 	}
@@ -273,13 +299,60 @@ func (w *chunkWriter) flush() error {
 		return fmt.Errorf("compress a page: %w", err)
 	}
 	w.uses(enc)
+	known, rows, from := w.madeBounds(), int64(w.rows), w.size
 	if err := w.page(&h, w.packed, w.out); err != nil {
 		return err
 	}
+	size := w.size - from
+	w.size = from
+	w.note(int(size), rows, known)
+	w.size += size
 	w.values += int64(w.entries)
 	w.rep, w.def, w.plain, w.index = w.rep[:0], w.def[:0], w.plain[:0], w.index[:0]
 	w.entries, w.rows, w.nulls = 0, 0, 0
 	return nil
+}
+
+// madeBounds finds the bounds of the page being made.
+func (w *chunkWriter) madeBounds() bounds {
+	m := boundsMaker{order: w.order}
+	values := len(w.index)
+	switch width := kindWidth(w.leaf); {
+	case values > 0:
+		w.addUsed(&m)
+	case w.leaf.Kind == parquet.ByteArray:
+		for at := 0; at < len(w.plain); values++ {
+			n := int(binary.LittleEndian.Uint32(w.plain[at:]))
+			m.add(w.plain[at+4 : at+4+n])
+			at += 4 + n
+		}
+	case width > 0:
+		for at := 0; at < len(w.plain); at += width {
+			m.add(w.plain[at : at+width])
+			values++
+		}
+	}
+	return m.bounds(values, int64(w.nulls))
+}
+
+// addUsed shows m the values of the new dictionary that the page has, each once.
+func (w *chunkWriter) addUsed(m *boundsMaker) {
+	seen := make([]uint64, (w.dictN+63)/64)
+	prefix := 0
+	if w.leaf.Kind == parquet.ByteArray {
+		prefix = 4
+	}
+	for _, i := range w.index {
+		if seen[i>>6]>>(i&63)&1 == 1 {
+			continue
+		}
+		seen[i>>6] |= 1 << (i & 63)
+		from := uint32(0)
+		if i > 0 {
+			from = w.dictEnd[i-1]
+		}
+		m.add(w.dict[from+uint32(prefix) : w.dictEnd[i]])
+	}
 }
 
 // appendLevels appends levels to the body and says how many bytes they take.

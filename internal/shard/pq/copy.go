@@ -13,8 +13,9 @@ import (
 // All columns are copied, of whatever type, without their values being looked
 // at: a page whose rows are all kept goes over as it is, compressed; of others
 // the values kept are encoded anew, in the input's codec. Row groups keep their
-// borders; those without rows are left out. Minima, maxima and page indexes are
-// not carried over.
+// borders; those without rows are left out. Statistics and page indexes are those of
+// the input where whole pages are copied, and made anew for others; what is not certain
+// is left out (stats.go).
 type Copy struct {
 	In   *Table
 	Rows *Bitmap // nil: all
@@ -36,6 +37,8 @@ type Copy struct {
 	// Slots bounds the row groups that are in memory, over all Copies at work;
 	// each takes one. They are also what runs at once.
 	Slots chan struct{}
+
+	footer []byte // the input's, as it is in the file
 }
 
 // Range is a file that has rows First to Last of another, as its own from 0 on.
@@ -52,6 +55,7 @@ type columnSource struct {
 	in     *Leaf  // of the input, or
 	beside string // of the files beside it: its top-level column
 	nth    int    // and which leaf of it
+	order  valueOrder
 }
 
 // plan lists the output's schema and columns.
@@ -65,8 +69,8 @@ func (c *Copy) plan() (root *Element, cols []columnSource, err error) {
 	if len(foot.groups) > 0 && len(foot.groups[0].chunks) > 0 {
 		codec = writable(codecOf(&foot.groups[0].chunks[0]))
 	}
-	eachLeaf(top, nil, func(l *Leaf, path []string) {
-		cols = append(cols, columnSource{leaf: l, path: path, in: l})
+	eachLeaf(top, nil, func(e *Element, path []string) {
+		cols = append(cols, columnSource{leaf: e.Leaf, path: path, in: e.Leaf, order: e.order()})
 	})
 	add := func(e *Element) error {
 		if foot.Has(e.se.Name) && !c.BesideOnly {
@@ -74,8 +78,10 @@ func (c *Copy) plan() (root *Element, cols []columnSource, err error) {
 		}
 		top.children = append(top.children, e)
 		nth := 0
-		eachLeaf(e, []string{e.se.Name}, func(l *Leaf, path []string) {
-			cols = append(cols, columnSource{leaf: l, path: path, codec: codec, beside: e.se.Name, nth: nth})
+		eachLeaf(e, []string{e.se.Name}, func(l *Element, path []string) {
+			cols = append(cols, columnSource{
+				leaf: l.Leaf, path: path, codec: codec, beside: e.se.Name, nth: nth, order: l.order(),
+			})
 			nth++
 		})
 		return nil
@@ -104,9 +110,9 @@ func writable(codec format.CompressionCodec) format.CompressionCodec {
 }
 
 // eachLeaf calls do for the leaves below e, in order, with their paths.
-func eachLeaf(e *Element, at []string, do func(*Leaf, []string)) {
+func eachLeaf(e *Element, at []string, do func(*Element, []string)) {
 	if e.Leaf != nil {
-		do(e.Leaf, slices.Clone(at))
+		do(e, slices.Clone(at))
 		return
 	}
 	for _, k := range e.children {

@@ -45,6 +45,9 @@ func (c *Copy) writeTo(ctx context.Context, w io.Writer, scratch func() (*os.Fil
 	if err != nil {
 		return err
 	}
+	if c.footer, err = c.In.footerBytes(); err != nil {
+		return err
+	}
 	out := &copyFile{w: w, cols: cols}
 	if err := out.bytes([]byte("PAR1")); err != nil {
 		return err
@@ -111,7 +114,9 @@ func (c *Copy) group(ctx context.Context, i int, cols []columnSource, to *copied
 	buffers := pageBuffersPool.Get().(*pageBuffers)
 	defer buffers.give()
 	for _, s := range cols {
-		w := &chunkWriter{leaf: s.leaf, codec: s.codec, out: &to.spool, pageBuffers: buffers.begin()}
+		w := &chunkWriter{
+			leaf: s.leaf, order: s.order, codec: s.codec, out: &to.spool, source: unknown, pageBuffers: buffers.begin(),
+		}
 		from := to.spool.n
 		var err error
 		switch {
@@ -141,198 +146,6 @@ func (c *Copy) keeps(from, to int64) (start, end int64) {
 		return from, to
 	}
 	return c.Rows.Run(from, to)
-}
-
-// copyChunk copies one leaf of a row group, page by page. all says that every
-// row of the group is copied: its dictionary can then stay as it is.
-func (c *Copy) copyChunk(ctx context.Context, group int, l *Leaf, w *chunkWriter, all bool) error {
-	g := &c.In.foot.groups[group]
-	col := NewColumn(ctx, c.In.file, c.In.foot, l, g.first)
-	col.borrow(&w.source)
-	defer col.giveBack(&w.source)
-	if err := col.nextGroup(); err != nil {
-		return err
-	}
-	for col.group < group { // groups without rows before it begin at the same row
-		if err := col.nextGroup(); err != nil {
-			return err
-		}
-	}
-	same := w.codec == codecOf(col.chunk)
-	row := g.first // of the next entry whose repetition level is 0
-	for {
-		at := col.off
-		h, body, err := col.header()
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			return err
-		}
-		switch h.typ {
-		case pageIndex:
-			col.off = body + int64(h.compressed)
-			continue
-		case pageDictionary:
-			if err := c.dictionary(col, h, body, w, all && same); err != nil {
-				return err
-			}
-			continue
-		}
-		rows := int64(-1) // unknown
-		switch {
-		case l.MaxRep == 0:
-			rows = int64(h.values)
-		case h.typ == pageDataV2:
-			rows = int64(h.rows)
-		}
-		kept := int64(-1)
-		if rows >= 0 && c.Rows != nil {
-			kept = c.Rows.Count(row, row+rows)
-		}
-		switch {
-		case same && (all || (kept == rows && rows >= 0 && !isDict(h.enc))):
-			if err := c.wholePage(col, h, at, body, w); err != nil {
-				return err
-			}
-		case kept == 0:
-			col.off = body + int64(h.compressed)
-		default:
-			if err := col.dataPage(h, body); err != nil {
-				return fmt.Errorf("page at %d: %w", at, err)
-			}
-			if row == g.first && col.rep != nil && h.values > 0 && col.rep[0] != 0 {
-				return Corruptf("page at %d: the row group begins inside a row", at)
-			}
-			next, err := c.partOfPage(col, h, row, g.first+g.rows, w)
-			if err != nil {
-				return fmt.Errorf("page at %d: %w", at, err)
-			}
-			if rows >= 0 && next-row != rows {
-				return Corruptf("page at %d: %d rows, its header claims %d", at, next-row, rows)
-			}
-			rows = next - row
-		}
-		if rows > 0 {
-			row += rows
-			col.left -= rows
-		}
-		col.entries, col.at = 0, 0
-	}
-	if row != g.first+g.rows && !(all && same && l.MaxRep > 0) {
-		return Corruptf("its pages have %d rows, the row group %d", row-g.first, g.rows)
-	}
-	if all && same && w.values != col.chunk.values {
-		return Corruptf("its pages have %d values, the footer claims %d", w.values, col.chunk.values)
-	}
-	return nil
-}
-
-// dictionary copies a dictionary page, or takes it in to pick from it.
-func (c *Copy) dictionary(col *Column, h pageHeader, body int64, w *chunkWriter, whole bool) error {
-	if whole {
-		at := col.off
-		if err := col.body(h, body); err != nil {
-			return err
-		}
-		header, err := col.win.view(at, int(body-at))
-		if err != nil {
-			return err
-		}
-		if w.size > 0 {
-			return Corruptf("page at %d: a dictionary behind other pages", at)
-		}
-		w.uses(format.Plain)
-		w.rawDict, w.rawDictBytes = true, body-at+int64(h.compressed)
-		return w.write(header, col.raw, int64(h.uncompressed))
-	}
-	if col.dict != nil {
-		return Corruptf("page at %d: a second dictionary", col.off)
-	}
-	return col.dictionaryPage(h, body)
-}
-
-// wholePage copies a page as it is.
-func (c *Copy) wholePage(col *Column, h pageHeader, at, body int64, w *chunkWriter) error {
-	if err := col.body(h, body); err != nil {
-		return err
-	}
-	header, err := col.win.view(at, int(body-at))
-	if err != nil {
-		return err
-	}
-	return w.copyPage(h, header, col.raw)
-}
-
-// partOfPage takes the entries of rows that are copied from the page that col
-// holds. row is that of the first entry that begins one, or, when the page
-// begins inside a row, of the next; the result is the next page's.
-func (c *Copy) partOfPage(col *Column, h pageHeader, row, end int64, w *chunkWriter) (int64, error) {
-	n := col.entries
-	if col.rep == nil {
-		last := row + int64(n)
-		if last > end {
-			return 0, Corruptf("more rows than the row group has")
-		}
-		at, val := 0, 0
-		for from := row; from < last; {
-			a, b := c.keeps(from, last)
-			if a == b {
-				break
-			}
-			// Values of rows passed over.
-			val += present(col, at, int(a-row))
-			var err error
-			if val, err = w.take(col, h, int(a-row), int(b-row), val); err != nil {
-				return 0, err
-			}
-			at, from = int(b-row), b
-		}
-		return last, nil
-	}
-	at, val := 0, 0
-	for at < n {
-		keep := c.Rows == nil || (row > 0 && c.Rows.Has(row-1)) // of the row that goes on
-		to := at
-		for to < n {
-			if col.rep[to] == 0 {
-				if row >= end {
-					return 0, Corruptf("more rows than the row group has")
-				}
-				k := c.Rows == nil || c.Rows.Has(row)
-				if k != keep && to > at {
-					break
-				}
-				keep = k
-				row++
-			}
-			to++
-		}
-		if keep {
-			var err error
-			if val, err = w.take(col, h, at, to, val); err != nil {
-				return 0, err
-			}
-		} else {
-			val += present(col, at, to)
-		}
-		at = to
-	}
-	return row, nil
-}
-
-// present counts the values among entries [a, b).
-func present(col *Column, a, b int) int {
-	if col.def == nil {
-		return b - a
-	}
-	n := 0
-	for _, d := range col.def[a:b] {
-		if d == col.Leaf.MaxDef {
-			n++
-		}
-	}
-	return n
 }
 
 // besideChunk copies the same rows of a column of the files beside the input.
@@ -409,11 +222,12 @@ func (c *Copy) labelChunk(g *rowGroup, w *chunkWriter) error {
 
 // copyFile writes row groups one after another, and the footer.
 type copyFile struct {
-	w      io.Writer
-	at     int64
-	cols   []columnSource
-	groups []format.RowGroup
-	rows   int64
+	w       io.Writer
+	at      int64
+	cols    []columnSource
+	groups  []wireGroup
+	indexes [][]chunkIndexes // of the groups's chunks
+	rows    int64
 }
 
 func (f *copyFile) bytes(b []byte) error {
@@ -422,17 +236,24 @@ func (f *copyFile) bytes(b []byte) error {
 	return err
 }
 
+// chunkIndexes are written behind all row groups.
+type chunkIndexes struct {
+	column *wireColumnIndex
+	offset *format.OffsetIndex
+}
+
 type offsetWriter struct{ f *copyFile }
 
 func (o offsetWriter) Write(b []byte) (int, error) { return len(b), o.f.bytes(b) }
 
 func (f *copyFile) group(g *copiedGroup) error {
-	rg := format.RowGroup{NumRows: g.rows, FileOffset: f.at}
+	var indexes []chunkIndexes
+	rg := wireGroup{NumRows: g.rows, FileOffset: f.at}
 	if len(f.groups) < 1<<15 {
 		rg.Ordinal = int16(len(f.groups))
 	}
 	for i, c := range g.chunks {
-		m := format.ColumnMetaData{
+		m := wireMeta{
 			Type: format.Type(c.w.leaf.Kind), PathInSchema: f.cols[i].path, Codec: c.w.codec, NumValues: c.w.values,
 		}
 		start := f.at
@@ -455,21 +276,61 @@ func (f *copyFile) group(g *copiedGroup) error {
 		m.TotalCompressedSize, m.TotalUncompressedSize = f.at-start, c.w.uncompressed
 		rg.TotalByteSize += m.TotalUncompressedSize
 		rg.TotalCompressedSize += m.TotalCompressedSize
-		// The metadata lies in the footer alone, so there is no offset of it.
-		rg.Columns = append(rg.Columns, format.ColumnChunk{MetaData: m})
+		known := c.w.statistics()
+		m.Statistics = known.wire()
+		rg.Columns = append(rg.Columns, wireChunk{MetaData: m})
+		indexes = append(indexes, chunkIndexes{c.w.columnIndex(), c.w.offsetIndex(m.DataPageOffset)})
 	}
+	f.indexes = append(f.indexes, indexes)
 	f.groups = append(f.groups, rg)
 	f.rows += g.rows
 	return nil
 }
 
+// writeIndexes writes the column indexes, then the offset indexes.
+func (f *copyFile) writeIndexes() error {
+	put := func(index any, off *int64, length *int32) error {
+		b, err := thrift.Marshal(new(thrift.CompactProtocol), index)
+		if err != nil {
+			return fmt.Errorf("page index: %w", err)
+		}
+		*off, *length = f.at, int32(len(b))
+		return f.bytes(b)
+	}
+	for i, group := range f.indexes {
+		for k, x := range group {
+			if c := &f.groups[i].Columns[k]; x.column != nil {
+				if err := put(x.column, &c.ColumnIndexOffset, &c.ColumnIndexLength); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	for i, group := range f.indexes {
+		for k, x := range group {
+			if c := &f.groups[i].Columns[k]; x.offset != nil {
+				if err := put(x.offset, &c.OffsetIndexOffset, &c.OffsetIndexLength); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
 func (f *copyFile) close(c *Copy, root *Element) error {
+	if err := f.writeIndexes(); err != nil {
+		return err
+	}
 	foot := c.In.foot
-	meta := format.FileMetaData{
+	meta := wireFooter{
 		Version: 1, Schema: root.appendTo(nil), NumRows: f.rows, RowGroups: f.groups, CreatedBy: "surprisal",
 	}
 	if meta.RowGroups == nil {
-		meta.RowGroups = []format.RowGroup{}
+		meta.RowGroups = []wireGroup{}
+	}
+	for range f.cols {
+		meta.ColumnOrders = append(meta.ColumnOrders, format.ColumnOrder{Value: &format.TypeDefinedOrder{}})
 	}
 	kvs := foot.kv
 	if c.BesideOnly {

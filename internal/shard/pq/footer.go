@@ -23,11 +23,13 @@ const (
 
 // footer is what we use of a parquet file's metadata.
 type Footer struct {
-	schema *Element
-	leaves []*Leaf
-	Rows   int64
-	groups []rowGroup
-	kv     []keyValue
+	schema  *Element
+	leaves  []*Leaf
+	Rows    int64
+	groups  []rowGroup
+	kv      []keyValue
+	ordered []bool // bounds of column i are by the order of its type
+	size    int64  // of the footer
 	// dataEnd is where the footer starts; no page reaches past it.
 	DataEnd int64
 }
@@ -112,6 +114,9 @@ type chunk struct {
 	start, end             int64 // byte range of its pages, dictionary included
 	indexOffset            int64 // offset index, 0 when there is none
 	indexLength            int32
+	columnIndexOffset      int64 // 0 when there is none
+	columnIndexLength      int32
+	statsAt                int32 // of its statistics in the footer, 0 when there are none
 	encrypted, elsewhere   bool
 	dataOffset, dictOffset int64
 	compressed             int64
@@ -166,7 +171,7 @@ func ReadFooter(r io.ReaderAt, size int64) (*Footer, error) {
 	if err != nil {
 		return nil, err
 	}
-	f.DataEnd = size - tail - n
+	f.DataEnd, f.size = size-tail-n, n
 	if err := f.check(); err != nil {
 		return nil, err
 	}
@@ -194,6 +199,8 @@ func parseFooter(b []byte) (*Footer, error) {
 			f.parseGroups(r, typ)
 		case 5:
 			f.parseKV(r, typ)
+		case 7:
+			f.parseOrders(r, typ)
 		case 8: // encryption_algorithm: a plain footer over encrypted columns
 			encrypted = true
 			return false
@@ -305,6 +312,12 @@ func parseChunks(r *thriftReader, typ byte) []chunk {
 			case 5:
 				r.want(typ, tI32)
 				c.indexLength = r.int32()
+			case 6:
+				r.want(typ, tI64)
+				c.columnIndexOffset = r.int64()
+			case 7:
+				r.want(typ, tI32)
+				c.columnIndexLength = r.int32()
 			case 8, 9:
 				c.encrypted = true
 				return false
@@ -345,11 +358,30 @@ func (c *chunk) parseMeta(r *thriftReader) {
 			case 11:
 				c.dictOffset = v
 			}
+		case 12:
+			c.statsAt = int32(r.i)
+			return false
 		default:
 			return false
 		}
 		return true
 	})
+}
+
+// parseOrders reads for each column whether its bounds are by the order of its type.
+func (f *Footer) parseOrders(r *thriftReader, typ byte) {
+	if !r.want(typ, tList) {
+		return
+	}
+	n, et := r.list()
+	for k := 0; k < n && r.err == nil && r.want(et, tStruct); k++ {
+		byType := false
+		r.structs(func(id int16, typ byte) bool {
+			byType = id == 1
+			return false
+		})
+		f.ordered = append(f.ordered, byType)
+	}
 }
 
 func (f *Footer) parseKV(r *thriftReader, typ byte) {
@@ -438,6 +470,9 @@ func (c *chunk) check(l *Leaf, rows, dataEnd int64) error {
 	if c.indexOffset < 0 || c.indexLength < 0 || c.indexOffset > math.MaxInt64-int64(c.indexLength) ||
 		c.indexOffset+int64(c.indexLength) > dataEnd {
 		c.indexOffset = 0 // an index only helps to seek
+	}
+	if c.columnIndexOffset < 0 || c.columnIndexLength < 0 || c.columnIndexOffset > dataEnd-int64(c.columnIndexLength) {
+		c.columnIndexOffset = 0
 	}
 	return nil
 }

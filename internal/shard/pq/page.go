@@ -32,6 +32,7 @@ type pageHeader struct {
 	hasCRC                   bool
 	values                   int32
 	rows                     int32 // v2 only
+	nulls                    int32 // v2 only, else -1
 	enc                      format.Encoding
 	defEnc, repEnc           format.Encoding // v1 only
 	defBytes, repBytes       int32           // v2 only
@@ -40,81 +41,90 @@ type pageHeader struct {
 }
 
 func parsePageHeader(b []byte) (h pageHeader, n int, err error) {
-	h.typ = -1
+	h.typ, h.nulls = -1, -1
 	r := &thriftReader{b: b}
-	i32 := func(typ byte) int32 {
-		r.want(typ, tI32)
-		return r.int32()
-	}
-	sub := func(want int32, do func(id int16, typ byte) bool) bool {
-		h.seen = h.seen || h.typ == want
-		r.structs(do)
-		return true
-	}
 	r.structs(func(id int16, typ byte) bool {
 		switch id {
 		case 1:
-			h.typ = i32(typ)
+			h.typ = r.i32(typ)
 		case 2:
-			h.uncompressed = i32(typ)
+			h.uncompressed = r.i32(typ)
 		case 3:
-			h.compressed = i32(typ)
+			h.compressed = r.i32(typ)
 		case 4:
-			h.crc, h.hasCRC = uint32(i32(typ)), true
+			h.crc, h.hasCRC = uint32(r.i32(typ)), true
 		case 5:
-			return typ == tStruct && sub(pageData, func(id int16, typ byte) bool {
-				switch id {
-				case 1:
-					h.values = i32(typ)
-				case 2:
-					h.enc = format.Encoding(i32(typ))
-				case 3:
-					h.defEnc = format.Encoding(i32(typ))
-				case 4:
-					h.repEnc = format.Encoding(i32(typ))
-				default:
-					return false
-				}
-				return true
-			})
+			return h.part(r, typ, pageData, h.parseData)
 		case 7:
-			return typ == tStruct && sub(pageDictionary, func(id int16, typ byte) bool {
-				switch id {
-				case 1:
-					h.values = i32(typ)
-				case 2:
-					h.enc = format.Encoding(i32(typ))
-				default:
-					return false
-				}
-				return true
-			})
+			return h.part(r, typ, pageDictionary, h.parseDictionary)
 		case 8:
-			return typ == tStruct && sub(pageDataV2, func(id int16, typ byte) bool {
-				switch id {
-				case 1:
-					h.values = i32(typ)
-				case 3:
-					h.rows = i32(typ)
-				case 4:
-					h.enc = format.Encoding(i32(typ))
-				case 5:
-					h.defBytes = i32(typ)
-				case 6:
-					h.repBytes = i32(typ)
-				case 7:
-					h.plainData = typ == tFalse
-				default:
-					return false
-				}
-				return true
-			})
+			return h.part(r, typ, pageDataV2, h.parseDataV2)
 		default:
 			return false
 		}
 		return true
 	})
 	return h, r.i, r.err
+}
+
+// part reads the header of one type of page.
+func (h *pageHeader) part(r *thriftReader, typ byte, of int32, field func(*thriftReader, int16, byte) bool) bool {
+	if typ != tStruct {
+		return false
+	}
+	h.seen = h.seen || h.typ == of
+	r.structs(func(id int16, typ byte) bool { return field(r, id, typ) })
+	return true
+}
+
+func (h *pageHeader) parseData(r *thriftReader, id int16, typ byte) bool {
+	switch id {
+	case 1:
+		h.values = r.i32(typ)
+	case 2:
+		h.enc = format.Encoding(r.i32(typ))
+	case 3:
+		h.defEnc = format.Encoding(r.i32(typ))
+	case 4:
+		h.repEnc = format.Encoding(r.i32(typ))
+	default:
+		return false
+	}
+	return true
+}
+
+func (h *pageHeader) parseDictionary(r *thriftReader, id int16, typ byte) bool {
+	switch id {
+	case 1:
+		h.values = r.i32(typ)
+	case 2:
+		h.enc = format.Encoding(r.i32(typ))
+	default:
+		return false
+	}
+	return true
+}
+
+func (h *pageHeader) parseDataV2(r *thriftReader, id int16, typ byte) bool {
+	switch id {
+	case 1:
+		h.values = r.i32(typ)
+	case 2:
+		h.nulls = r.i32(typ)
+	case 3:
+		h.rows = r.i32(typ)
+	case 4:
+		h.enc = format.Encoding(r.i32(typ))
+	case 5:
+		h.defBytes = r.i32(typ)
+	case 6:
+		h.repBytes = r.i32(typ)
+	case 7:
+		h.plainData = typ == tFalse
+	default:
+		return false
+	}
+	return true
 }
 
 // window reads a byte range of a file through a small buffer, so that tiny
@@ -210,6 +220,9 @@ func (h *pageHeader) check(codec format.CompressionCodec, left int64) error {
 		}
 		if h.rows < 0 || h.rows > h.values {
 			return Corruptf("%d rows of %d values", h.rows, h.values)
+		}
+		if h.nulls > h.values {
+			h.nulls = -1 // it helps readers only
 		}
 		if h.plainData {
 			codec = format.Uncompressed

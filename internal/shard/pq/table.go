@@ -58,6 +58,15 @@ func (t *Table) Path() string { return t.path }
 // Footer is what the file says of itself.
 func (t *Table) Footer() *Footer { return t.foot }
 
+// footerBytes reads the footer again, for those who look for more in it.
+func (t *Table) footerBytes() ([]byte, error) {
+	if t.file == nil || t.foot.size == 0 {
+		return nil, nil
+	}
+	b := make([]byte, t.foot.size)
+	return b, ReadFull(t.file, b, t.foot.DataEnd)
+}
+
 // Column starts to read a column at a row.
 func (t *Table) Column(ctx context.Context, l *Leaf, row int64) *Column {
 	return NewColumn(ctx, t.file, t.foot, l, row)

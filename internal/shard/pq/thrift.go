@@ -86,6 +86,12 @@ func (r *thriftReader) int32() int32 {
 	return int32(v)
 }
 
+// i32 reads a field that is to be an i32.
+func (r *thriftReader) i32(typ byte) int32 {
+	r.want(typ, tI32)
+	return r.int32()
+}
+
 // bytes gives a view of the input.
 func (r *thriftReader) bytes() []byte {
 	n := r.uvarint()
