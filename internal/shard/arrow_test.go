@@ -4,10 +4,11 @@ import (
 	"bytes"
 	"encoding/base64"
 	"slices"
+	"testing"
+
 	"surprisal/internal/score"
 	"surprisal/internal/shard/pq"
 	"surprisal/internal/testkit/shardtest"
-	"testing"
 )
 
 // TestHostileArrowSchema flips every byte of an Arrow schema.

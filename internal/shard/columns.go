@@ -7,6 +7,7 @@ import (
 
 	"surprisal/internal/score"
 	"surprisal/internal/shard/pq"
+	"surprisal/internal/shard/pq/arrow"
 )
 
 // Kept are one row's values of the kept columns.
@@ -37,7 +38,7 @@ func newColumns(foot *pq.Footer, o score.Options) (*Columns, error) {
 	for _, e := range c.elements {
 		c.leaves = e.AppendLeaves(c.leaves)
 	}
-	c.arrow, _ = foot.Lookup(pq.ArrowSchemaKey)
+	c.arrow, _ = foot.Lookup(arrow.SchemaKey)
 	for _, e := range foot.Columns() {
 		c.names = append(c.names, e.Name())
 	}

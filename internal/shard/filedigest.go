@@ -8,6 +8,7 @@ import (
 	"hash"
 	"io"
 	"os"
+
 	"surprisal/internal/shard/pq"
 )
 

@@ -10,13 +10,14 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
-	"surprisal/internal/shard/pq"
-	"surprisal/internal/testkit/shardtest"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/parquet-go/parquet-go"
+
+	"surprisal/internal/shard/pq"
+	"surprisal/internal/testkit/shardtest"
 )
 
 // TestReadLargeRowGroup reads a row group that is far larger than the heap may

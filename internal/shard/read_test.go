@@ -8,9 +8,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"testing"
+
 	"surprisal/internal/shard/pq"
 	"surprisal/internal/testkit/shardtest"
-	"testing"
 )
 
 func TestReadText(t *testing.T) {

@@ -4,8 +4,9 @@ import (
 	"context"
 	"errors"
 	"io"
-	"surprisal/internal/score"
 	"testing"
+
+	"surprisal/internal/score"
 )
 
 // readAll reads a job's rows.

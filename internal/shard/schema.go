@@ -8,6 +8,7 @@ import (
 
 	"surprisal/internal/score"
 	"surprisal/internal/shard/pq"
+	"surprisal/internal/shard/pq/arrow"
 )
 
 // ownArrowSchema has our own columns, those of score.OutputColumns and
@@ -20,7 +21,11 @@ var ownArrowSchema []byte
 // arrowSchema is the output's, base64 as Arrow stores it; empty when the input
 // has none, or one that does not fit its columns.
 func arrowSchema(c *Columns, o score.Options) string {
-	return pq.JoinArrowSchema(c.arrow, c.names, c.elements, ownArrowSchema, o.Columns())
+	var kept []string
+	for _, e := range c.elements {
+		kept = append(kept, e.Name())
+	}
+	return arrow.Join(c.arrow, c.names, kept, ownArrowSchema, o.Columns())
 }
 
 // ownNodes are the score file's own columns, in the order of Options.Columns.

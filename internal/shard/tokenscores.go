@@ -5,9 +5,10 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
-	"surprisal/internal/shard/pq"
 
 	"github.com/parquet-go/parquet-go"
+
+	"surprisal/internal/shard/pq"
 )
 
 // TokenScores reads token_ids and token_nll of one row of a score file, nil

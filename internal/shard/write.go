@@ -15,6 +15,7 @@ import (
 	"surprisal/internal/failpoint"
 	"surprisal/internal/score"
 	"surprisal/internal/shard/pq"
+	"surprisal/internal/shard/pq/arrow"
 )
 
 // A row group ends at whichever comes first, so that the writer's memory is
@@ -107,7 +108,7 @@ func NewWriter(place Place, job score.Job, kept *Columns, meta Metadata) (*Write
 		return nil, err
 	}
 	if a := arrowSchema(kept, job.Options); a != "" {
-		w.pq.SetKeyValueMetadata(pq.ArrowSchemaKey, a)
+		w.pq.SetKeyValueMetadata(arrow.SchemaKey, a)
 	}
 	return w, nil
 }

@@ -2,8 +2,9 @@ package discover
 
 import (
 	"strings"
-	"surprisal/internal/testkit/storetest"
 	"testing"
+
+	"surprisal/internal/testkit/storetest"
 )
 
 func TestBucketDiscover(t *testing.T) {

@@ -26,7 +26,7 @@ type Problem struct {
 	Err  error
 }
 
-// Discover lists the files that args name, in order of Rel. An argument is
+// Inputs lists the files that args name, in order of Rel. An argument is
 //
 //   - a file, whatever its suffix; Rel is its base name;
 //   - a folder: every *.parquet below it, Rel relative to it; in a folder without

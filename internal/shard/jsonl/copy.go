@@ -9,14 +9,15 @@ import (
 	"math"
 	"strconv"
 	"strings"
-	"surprisal/internal/shard/pq"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"github.com/parquet-go/parquet-go"
+
+	"surprisal/internal/shard/pq"
 )
 
-// LineCopy says which lines of an input are copied to a file of their own, byte
+// Copy says which lines of an input are copied to a file of their own, byte
 // for byte unless fields are added.
 type Copy struct {
 	In   *File
@@ -32,7 +33,7 @@ type Copy struct {
 	Value func(row int64) string
 }
 
-// CompressLines compresses what is written to w as the file's name says.
+// Compress compresses what is written to w as the file's name says.
 func Compress(w io.Writer, name string) (io.WriteCloser, error) {
 	switch {
 	case strings.HasSuffix(name, ".gz"):

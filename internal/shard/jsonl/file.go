@@ -16,7 +16,7 @@ import (
 // maxReadText bounds the text that one Read holds.
 const maxReadText = 1 << 30
 
-// Lines is an input of JSON lines that is opened to have fields read by row
+// File is an input of JSON lines that is opened to have fields read by row
 // (Read) or lines copied (LineCopy), until its context ends. It is for one
 // goroutine.
 type File struct {
@@ -34,7 +34,7 @@ type fieldKind struct {
 	known bool
 }
 
-// NewLines reads an input's file, which it has closed.
+// NewFile reads an input's file, which it has closed.
 func NewFile(ctx context.Context, in score.Input, file pq.File) *File {
 	return &File{ctx: ctx, in: in, file: file}
 }

@@ -8,10 +8,11 @@ import (
 	"math"
 	"strconv"
 	"strings"
-	"surprisal/internal/shard/pq"
 	"unicode/utf8"
 
 	"github.com/parquet-go/parquet-go"
+
+	"surprisal/internal/shard/pq"
 )
 
 // What of a file's beginning decides which columns it has and of what type.
@@ -21,7 +22,7 @@ const (
 	maxFields       = 1 << 16
 )
 
-// jsonObject is the fields of a line.
+// Object is the fields of a line.
 type Object map[string]json.RawMessage
 
 // parseObject reads a line; problem says in words for people why it is no object.
@@ -140,7 +141,7 @@ func (o Object) IDs(name string) (ids []int32, null bool, problem string) {
 	return ids, false, ""
 }
 
-// sampleFooter stands for a file of lines where parquet has a footer: its columns
+// Fields stands for a file of lines where parquet has a footer: its columns
 // are the fields of its first rows. A field whose values there are all booleans,
 // all integers of 64 bits or all numbers gets that type, any other is text.
 func Fields(l *Scanner) (*pq.Footer, error) {

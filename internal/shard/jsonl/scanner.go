@@ -7,10 +7,11 @@ import (
 	"errors"
 	"io"
 	"strings"
-	"surprisal/internal/shard/pq"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+
+	"surprisal/internal/shard/pq"
 )
 
 const (
@@ -20,7 +21,7 @@ const (
 	remoteBuffer  = 8 << 20 // of a file that each read is a request to
 )
 
-// lineScanner gives the lines of a file that are not blank, one after another,
+// Scanner gives the lines of a file that are not blank, one after another,
 // in the memory of the longest.
 type Scanner struct {
 	ctx   context.Context
@@ -37,7 +38,7 @@ type Scanner struct {
 	spilled bool
 }
 
-// newScanner reads a file of the given name and size from a byte offset on, which
+// NewScanner reads a file of the given name and size from a byte offset on, which
 // compressed files don't have. The caller must close it.
 func NewScanner(ctx context.Context, file io.ReaderAt, name string, size, off int64) (*Scanner, error) {
 	buffer := linesBuffer

@@ -7,12 +7,13 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
+	"testing"
+
 	"surprisal/internal/place"
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
 	"surprisal/internal/testkit/shardtest"
 	"surprisal/internal/testkit/storetest"
-	"testing"
 )
 
 // TestBucketCommit publishes into a bucket: once, the same again, and others' scores.

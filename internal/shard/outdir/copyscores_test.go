@@ -9,11 +9,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"testing"
+
 	"surprisal/internal/shard"
 	"surprisal/internal/shard/pq"
 	"surprisal/internal/testkit/pythontest"
 	"surprisal/internal/testkit/shardtest"
-	"testing"
 )
 
 // TestCopyWithScores adds score columns from two files and a label.

@@ -48,7 +48,7 @@ func openOut(ctx context.Context, dir string) (*outDir, error) {
 func (o *outDir) Close() error            { return o.root.Close() }
 func (o *outDir) Path(name string) string { return filepath.Join(o.dir, filepath.FromSlash(name)) }
 
-// remove removes a file; that it is gone already is no error.
+// Remove removes a file; that it is gone already is no error.
 func (o *outDir) Remove(name string) error {
 	if err := o.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -56,7 +56,7 @@ func (o *outDir) Remove(name string) error {
 	return nil
 }
 
-// temporary makes the hidden file that becomes job.Output.
+// Temporary makes the hidden file that becomes job.Output.
 func (o *outDir) Temporary(job score.Job) (*os.File, string, error) {
 	dir := path.Dir(job.Output)
 	if err := o.mkdirAll(dir); err != nil {
@@ -103,7 +103,7 @@ func (o *outDir) syncDir(dir string) error {
 	return nil
 }
 
-// publish links the temporary to its name.
+// Publish links the temporary to its name.
 func (o *outDir) Publish(_ context.Context, f *os.File, temp, name string, c shard.Committed) (shard.Committed, error) {
 	if err := f.Close(); err != nil {
 		return c, err

@@ -9,11 +9,12 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+
+	"golang.org/x/sync/errgroup"
+
 	"surprisal/internal/place"
 	"surprisal/internal/shard"
 	"surprisal/internal/store"
-
-	"golang.org/x/sync/errgroup"
 )
 
 var outputName = regexp.MustCompile(`^rows-[0-9]{12}-[0-9]{12}\.parquet$`)

@@ -2,10 +2,11 @@ package outdir
 
 import (
 	"strings"
+	"testing"
+
 	"surprisal/internal/score"
 	"surprisal/internal/shard"
 	"surprisal/internal/testkit/shardtest"
-	"testing"
 )
 
 // TestPlanOfOutputs scores a score file: all of it can't be kept.

@@ -16,7 +16,7 @@ import (
 	"surprisal/internal/store"
 )
 
-// OutHealth is what a look at an output folder showed.
+// Health is what a look at an output folder showed.
 type Health struct {
 	At string // the folder tried: out, or the nearest one above it that is there
 	// Links: files are published by a hard link, which never overwrites. Otherwise
@@ -28,7 +28,7 @@ type Health struct {
 	Free, Total uint64
 }
 
-// ProbeOut does in out what publishing a score file does: write, sync, link or
+// Probe does in out what publishing a score file does: write, sync, link or
 // rename, sync the folder; in a bucket, put a file twice, of which the second must
 // be refused. Nothing is left behind.
 func Probe(ctx context.Context, out string) (h Health, err error) {

@@ -63,7 +63,7 @@ type Remote interface {
 	Reader(ctx context.Context) io.ReaderAt
 }
 
-// readAhead gives a reader of the leaves' chunks for rows first to last, and what
+// ReadAhead gives a reader of the leaves' chunks for rows first to last, and what
 // ends it. For a file that is not Remote, or local, it is the file.
 func (f *Footer) ReadAhead(ctx context.Context, file io.ReaderAt, leaves []*Leaf, first, last int64) (io.ReaderAt, func()) {
 	r, ok := file.(Remote)

@@ -13,6 +13,9 @@ import (
 	"github.com/parquet-go/parquet-go/encoding/rle"
 	"github.com/parquet-go/parquet-go/encoding/thrift"
 	"github.com/parquet-go/parquet-go/format"
+
+	"surprisal/internal/shard/pq/compress"
+	"surprisal/internal/shard/pq/decode"
 )
 
 // A page that is made anew ends at whichever comes first.
@@ -139,7 +142,7 @@ func (w *chunkWriter) write(header, body []byte, uncompressed int64) error {
 func (w *chunkWriter) take(c *Column, h pageHeader, a, b, valA int) (valB int, err error) {
 	dict, v2 := isDict(h.enc), h.typ == pageDataV2
 	if w.entries > 0 && (w.v2 != v2 || (len(w.index) > 0 && !dict) || (len(w.plain) > 0 && dict) || w.full() ||
-		len(w.plain)+len(c.vals.data) > maxPageBytes/2) {
+		len(w.plain)+len(c.vals.Data) > decode.MaxBytes/2) {
 		if err := w.flush(); err != nil {
 			return 0, err
 		}
@@ -175,33 +178,33 @@ func (w *chunkWriter) take(c *Column, h pageHeader, a, b, valA int) (valB int, e
 	case valA == valB:
 	case dict:
 		w.takeIndices(v, valA, valB)
-	case v.spans == nil:
-		w.plain = append(w.plain, v.data[valA*v.width:valB*v.width]...)
+	case v.Spans == nil:
+		w.plain = append(w.plain, v.Data[valA*v.Width:valB*v.Width]...)
 	case h.enc == format.Plain: // their lengths lie between them already
-		last := v.spans[valB-1]
-		w.plain = append(w.plain, v.data[v.spans[valA].off-4:last.off+last.len]...)
+		last := v.Spans[valB-1]
+		w.plain = append(w.plain, v.Data[v.Spans[valA].Off-4:last.Off+last.Len]...)
 	default:
-		for _, s := range v.spans[valA:valB] {
-			w.plain = binary.LittleEndian.AppendUint32(w.plain, s.len)
-			w.plain = append(w.plain, v.data[s.off:s.off+s.len]...)
+		for _, s := range v.Spans[valA:valB] {
+			w.plain = binary.LittleEndian.AppendUint32(w.plain, s.Len)
+			w.plain = append(w.plain, v.Data[s.Off:s.Off+s.Len]...)
 		}
 	}
 	return valB, nil
 }
 
-func (w *chunkWriter) takeIndices(v *vector, from, to int) {
+func (w *chunkWriter) takeIndices(v *decode.Vector, from, to int) {
 	if len(w.newOf) == 0 { // a chunk has one dictionary
-		w.newOf = slices.Grow(w.newOf, v.dict.n)[:v.dict.n]
+		w.newOf = slices.Grow(w.newOf, v.Dict.N)[:v.Dict.N]
 		clear(w.newOf)
 	}
-	for _, old := range v.index[from:to] {
+	for _, old := range v.Index[from:to] {
 		i := w.newOf[old]
 		if i == 0 {
 			w.dictN++
 			i = int32(w.dictN)
 			w.newOf[old] = i
-			b := v.dict.at(int(old))
-			if v.dict.spans != nil {
+			b := v.Dict.At(int(old))
+			if v.Dict.Spans != nil {
 				w.dict = binary.LittleEndian.AppendUint32(w.dict, uint32(len(b)))
 			}
 			w.dict = append(w.dict, b...)
@@ -280,7 +283,7 @@ func (w *chunkWriter) flush() error {
 	h := format.PageHeader{UncompressedPageSize: int32(len(w.body))}
 	if w.v2 {
 		w.packed = append(w.packed[:0], w.body[:levels]...)
-		w.packed, err = compressPage(w.codec, w.packed, w.body[levels:])
+		w.packed, err = compress.Append(w.codec, w.packed, w.body[levels:])
 		v2 := format.DataPageHeaderV2{
 			NumValues: int32(w.entries), NumNulls: int32(w.nulls), NumRows: int32(w.rows), Encoding: enc,
 			RepetitionLevelsByteLength: int32(repBytes), DefinitionLevelsByteLength: int32(defBytes),
@@ -289,7 +292,7 @@ func (w *chunkWriter) flush() error {
 		h.Type = format.DataPageV2
 		h.DataPageHeaderV2.Set(v2)
 	} else {
-		w.packed, err = compressPage(w.codec, w.packed[:0], w.body)
+		w.packed, err = compress.Append(w.codec, w.packed[:0], w.body)
 		h.Type = format.DataPage
 		h.DataPageHeader.Set(format.DataPageHeader{
 			NumValues: int32(w.entries), Encoding: enc, DefinitionLevelEncoding: format.RLE, RepetitionLevelEncoding: format.RLE,
@@ -360,7 +363,7 @@ func (w *chunkWriter) appendLevels(l []uint8, highest uint8) (int, error) {
 	if highest == 0 {
 		return 0, nil
 	}
-	w.rleEnc.BitWidth = int(levelWidth(highest))
+	w.rleEnc.BitWidth = int(decode.LevelWidth(highest))
 	var err error
 	if w.levels, err = w.rleEnc.EncodeLevels(w.levels[:0], l); err != nil {
 		return 0, fmt.Errorf("encode levels: %w", err)
@@ -392,7 +395,7 @@ func (w *chunkWriter) dictionaryTo(out io.Writer) error {
 	if w.dictN == 0 {
 		return nil
 	}
-	body, err := compressPage(w.codec, nil, w.dict)
+	body, err := compress.Append(w.codec, nil, w.dict)
 	if err != nil {
 		return fmt.Errorf("compress a dictionary: %w", err)
 	}

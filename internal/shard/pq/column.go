@@ -7,9 +7,12 @@ import (
 	"io"
 
 	"github.com/parquet-go/parquet-go/format"
+
+	"surprisal/internal/shard/pq/compress"
+	"surprisal/internal/shard/pq/decode"
 )
 
-// column reads one leaf's values from a row on, page by page across row
+// Column reads one leaf's values from a row on, page by page across row
 // groups, and holds one page at a time.
 type Column struct {
 	ctx  context.Context
@@ -24,11 +27,11 @@ type Column struct {
 	chunk *chunk
 	win   window
 	off   int64 // the next page's header
-	dict  *vector
+	dict  *decode.Vector
 
 	// The page: levels (nil when the leaf has none), values, and positions.
 	rep, def       []uint8
-	vals           vector
+	vals           decode.Vector
 	entries        int
 	at, valAt      int
 	raw, page      []byte // its bytes, compressed and not; used again
@@ -38,7 +41,7 @@ type Column struct {
 	dead   error // what ended the reading
 }
 
-// entry is one value of a row, or one null.
+// Entry is one value of a row, or one null.
 type Entry struct {
 	Rep, Def uint8
 	Val      []byte // nil unless def is the leaf's highest; valid until the next entry
@@ -61,21 +64,21 @@ func NewColumn(ctx context.Context, file io.ReaderAt, foot *Footer, l *Leaf, row
 type columnBuffers struct {
 	raw, page      []byte
 	repBuf, defBuf []uint8
-	spans          []span
+	spans          []decode.Span
 	index          []uint32
 	head           []byte
 }
 
 func (c *Column) borrow(b *columnBuffers) {
 	c.raw, c.page, c.repBuf, c.defBuf, c.win.buf = b.raw, b.page, b.repBuf, b.defBuf, b.head
-	c.vals.spans, c.vals.index = b.spans, b.index
+	c.vals.Spans, c.vals.Index = b.spans, b.index
 }
 
 // giveBack ends the use of c.
 func (c *Column) giveBack(b *columnBuffers) {
 	b.raw, b.page, b.repBuf, b.defBuf, b.head = c.raw, c.page, c.repBuf, c.defBuf, c.win.buf
-	if b.index = c.vals.index; c.vals.spans != nil { // only texts have some
-		b.spans = c.vals.spans
+	if b.index = c.vals.Index; c.vals.Spans != nil { // only texts have some
+		b.spans = c.vals.Spans
 	}
 }
 
@@ -84,7 +87,7 @@ func (c *Column) wrap(err error) error {
 	return fmt.Errorf("row group %d: column %s: %w", c.group, c.Leaf.Path, err)
 }
 
-// row calls do for each entry of the next row; io.EOF past the last.
+// Row calls do for each entry of the next row; io.EOF past the last.
 func (c *Column) Row(do func(Entry) error) error {
 	if c.dead != nil {
 		return c.dead
@@ -169,7 +172,7 @@ func (c *Column) entry() (Entry, error) {
 	}
 	c.at++
 	if e.Def == c.Leaf.MaxDef {
-		e.Val = c.vals.at(c.valAt)
+		e.Val = c.vals.At(c.valAt)
 		c.valAt++
 	}
 	return e, nil
@@ -362,7 +365,7 @@ func (c *Column) dictionaryPage(h pageHeader, body int64) error {
 	}
 	codec := format.CompressionCodec(c.chunk.codec)
 	data := make([]byte, h.uncompressed)
-	if err := decompress(codec, data, c.raw); err != nil {
+	if err := compress.Expand(codec, data, c.raw); err != nil {
 		return Corruptf("dictionary page at %d: %w", at, err)
 	}
 	enc := h.enc
@@ -370,8 +373,8 @@ func (c *Column) dictionaryPage(h pageHeader, body int64) error {
 	if enc == format.PlainDictionary {
 		enc = format.Plain
 	}
-	d := &vector{}
-	if err := decodeValues(d, c.Leaf, enc, data, int(h.values), nil); err != nil {
+	d := &decode.Vector{}
+	if err := decode.Values(d, c.Leaf.Kind, kindWidth(c.Leaf), enc, data, int(h.values), nil); err != nil {
 		return Corruptf("dictionary page at %d: %w", at, err)
 	}
 	c.dict = d
@@ -422,7 +425,7 @@ func (c *Column) dataPage(h pageHeader, body int64) error {
 			}
 		}
 	}
-	if err := decodeValues(&c.vals, c.Leaf, h.enc, data, present, c.dict); err != nil {
+	if err := decode.Values(&c.vals, c.Leaf.Kind, kindWidth(c.Leaf), h.enc, data, present, c.dict); err != nil {
 		return Corruptf("%s: %w", h.enc, err)
 	}
 	c.values += int64(n)
@@ -444,7 +447,7 @@ func (c *Column) inflate(codec format.CompressionCodec, plain bool, src []byte, 
 	if size == 0 && len(src) == 0 {
 		return c.page, nil // a v2 page of nulls alone has nothing to compress
 	}
-	return c.page, decompress(codec, c.page, src)
+	return c.page, compress.Expand(codec, c.page, src)
 }
 
 func (c *Column) levelsV1(buf *[]uint8, enc format.Encoding, data []byte, n int, highest uint8) ([]uint8, []byte, error) {
@@ -454,20 +457,20 @@ func (c *Column) levelsV1(buf *[]uint8, enc format.Encoding, data []byte, n int,
 	switch enc {
 	case format.RLE:
 		if len(data) < 4 {
-			return nil, nil, errShort(len(data), n)
+			return nil, nil, decode.ErrShort(len(data), n)
 		}
 		size := binary.LittleEndian.Uint32(data)
 		data = data[4:]
 		if uint64(size) > uint64(len(data)) {
-			return nil, nil, errShort(len(data), n)
+			return nil, nil, decode.ErrShort(len(data), n)
 		}
 		l, err := levels8(buf, data[:size], n, highest)
 		return l, data[size:], err
 	case format.BitPacked: // deprecated: most significant bit first, no length
-		width := int(levelWidth(highest))
+		width := int(decode.LevelWidth(highest))
 		size := (n*width + 7) / 8
 		if size > len(data) {
-			return nil, nil, errShort(len(data), n)
+			return nil, nil, decode.ErrShort(len(data), n)
 		}
 		l := sized(*buf, n)
 		*buf = l
@@ -486,7 +489,7 @@ func (c *Column) levelsV1(buf *[]uint8, enc format.Encoding, data []byte, n int,
 func levels8(buf *[]uint8, data []byte, n int, highest uint8) ([]uint8, error) {
 	l := sized(*buf, n)
 	*buf = l
-	if err := hybrid(l, data, levelWidth(highest)); err != nil {
+	if err := decode.Hybrid(l, data, decode.LevelWidth(highest)); err != nil {
 		return nil, err
 	}
 	return l, checkLevels(l, highest)

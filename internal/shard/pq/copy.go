@@ -6,6 +6,8 @@ import (
 
 	"github.com/parquet-go/parquet-go"
 	"github.com/parquet-go/parquet-go/format"
+
+	"surprisal/internal/shard/pq/compress"
 )
 
 // Copy says which rows of an input are copied to a file of their own.
@@ -103,7 +105,7 @@ func (c *Copy) plan() (root *Element, cols []columnSource, err error) {
 
 // writable is the codec that pages in this one are written anew in.
 func writable(codec format.CompressionCodec) format.CompressionCodec {
-	if codec == codecLz4Hadoop {
+	if codec == compress.Lz4Hadoop {
 		return format.Lz4Raw
 	}
 	return codec

@@ -12,6 +12,8 @@ import (
 	"github.com/parquet-go/parquet-go/encoding/thrift"
 	"github.com/parquet-go/parquet-go/format"
 	"golang.org/x/sync/errgroup"
+
+	"surprisal/internal/shard/pq/arrow"
 )
 
 // copiedGroup is a row group on its way: its pages, and what the footer says of
@@ -335,15 +337,15 @@ func (f *copyFile) close(c *Copy, root *Element) error {
 	kvs := foot.kv
 	if c.BesideOnly {
 		kvs = nil
-		if a, ok := c.Beside[0].Table.foot.Lookup(ArrowSchemaKey); ok && c.Label == "" {
-			meta.KeyValueMetadata = append(meta.KeyValueMetadata, format.KeyValue{Key: ArrowSchemaKey, Value: a})
+		if a, ok := c.Beside[0].Table.foot.Lookup(arrow.SchemaKey); ok && c.Label == "" {
+			meta.KeyValueMetadata = append(meta.KeyValueMetadata, format.KeyValue{Key: arrow.SchemaKey, Value: a})
 		}
 	}
 	for _, kv := range kvs {
 		if slices.ContainsFunc(c.Metadata, func(ours [2]string) bool { return ours[0] == kv.key }) {
 			continue // the input was made so too
 		}
-		if kv.key == ArrowSchemaKey && len(root.children) != len(foot.schema.children) {
+		if kv.key == arrow.SchemaKey && len(root.children) != len(foot.schema.children) {
 			if kv.value = c.arrowSchema(kv.value); kv.value == "" {
 				continue
 			}
@@ -375,5 +377,5 @@ func (c *Copy) arrowSchema(in string) string {
 	if c.Label != "" {
 		added = append(added, c.Label)
 	}
-	return JoinArrowSchema(in, names, foot.schema.children, c.Arrow, added)
+	return arrow.Join(in, names, names, c.Arrow, added)
 }

@@ -15,7 +15,7 @@ const (
 	maxColumnsListed = 30
 )
 
-// element is a node of a file's schema.
+// Element is a node of a file's schema.
 type Element struct {
 	se       format.SchemaElement
 	children []*Element
@@ -24,7 +24,7 @@ type Element struct {
 	maxRep   uint8
 }
 
-// leaf is a column of values.
+// Leaf is a column of values.
 type Leaf struct {
 	Path           string // dotted, for messages
 	Index          int    // among the file's leaves
@@ -132,7 +132,7 @@ func (b *schemaBuilder) leaf(e *Element) error {
 	return nil
 }
 
-// top finds a top-level column.
+// Top finds a top-level column.
 func (f *Footer) Top(name string) (*Element, error) {
 	var found *Element
 	for _, c := range f.schema.children {
@@ -153,7 +153,7 @@ func (f *Footer) Top(name string) (*Element, error) {
 	return found, nil
 }
 
-// field finds a column: a top-level one of that name, else a field of structs.
+// Field finds a column: a top-level one of that name, else a field of structs.
 func (f *Footer) Field(name string) (*Element, error) {
 	if !f.Has(name) {
 		if e := f.schema.inner(name); e != nil {
@@ -196,7 +196,7 @@ func (f *Footer) ColumnErr(form string, a ...any) error {
 	return fmt.Errorf("%w: %s; the file has %s", ErrColumn, fmt.Sprintf(form, a...), f.Describe())
 }
 
-// describe lists the top-level columns with their types.
+// Describe lists the top-level columns with their types.
 func (f *Footer) Describe() string {
 	var s []string
 	for i, c := range f.schema.children {
@@ -212,7 +212,7 @@ func (f *Footer) Describe() string {
 	return strings.Join(s, ", ")
 }
 
-// typeName says an element's type in words for people.
+// TypeName says an element's type in words for people.
 func (e *Element) TypeName(depth int) string {
 	if e.Leaf == nil {
 		if depth > 3 {
@@ -258,7 +258,7 @@ func (e *Element) annotated(ct deprecated.ConvertedType, is func(any) bool) bool
 	return is(e.se.LogicalType.Value) || (e.se.ConvertedType.Valid && e.se.ConvertedType.V == ct)
 }
 
-// listElement gives the element of a LIST column, in the standard three-level
+// ListElement gives the element of a LIST column, in the standard three-level
 // form, in the legacy two-level one and as a bare repeated field; nil if e is
 // no list.
 func (e *Element) ListElement() *Element {
@@ -279,7 +279,7 @@ func (e *Element) ListElement() *Element {
 	return rep.children[0]
 }
 
-// appendLeaves lists the leaves below e, in order.
+// AppendLeaves lists the leaves below e, in order.
 func (e *Element) AppendLeaves(l []*Leaf) []*Leaf {
 	if e.Leaf != nil {
 		return append(l, e.Leaf)
@@ -290,10 +290,10 @@ func (e *Element) AppendLeaves(l []*Leaf) []*Leaf {
 	return l
 }
 
-// name is the element's own.
+// Name is the element's own.
 func (e *Element) Name() string { return e.se.Name }
 
-// isText tells whether a column holds strings, JSON or bytes that nothing is said of.
+// IsText tells whether a column holds strings, JSON or bytes that nothing is said of.
 func (e *Element) IsText() bool {
 	if e.Leaf == nil || e.maxRep > 0 || e.Leaf.Kind != parquet.ByteArray {
 		return false
@@ -308,7 +308,7 @@ func (e *Element) IsText() bool {
 	return false
 }
 
-// isInteger tells whether values are integers of 32 or 64 bits, and whether they
+// IsInteger tells whether values are integers of 32 or 64 bits, and whether they
 // are unsigned.
 func (e *Element) IsInteger() (unsigned, ok bool) {
 	if e.Leaf == nil || e.Leaf.Kind != parquet.Int32 && e.Leaf.Kind != parquet.Int64 {
@@ -331,7 +331,7 @@ func (e *Element) IsInteger() (unsigned, ok bool) {
 	return false, false
 }
 
-// newElement is an optional column of plain values, and of text if they are bytes.
+// NewElement is an optional column of plain values, and of text if they are bytes.
 func NewElement(name string, kind parquet.Kind) *Element {
 	e := &Element{MaxDef: 1, Leaf: &Leaf{Path: name, Kind: kind, MaxDef: 1}}
 	e.se.Name = name
@@ -342,4 +342,21 @@ func NewElement(name string, kind parquet.Kind) *Element {
 		e.se.ConvertedType.Set(deprecated.UTF8)
 	}
 	return e
+}
+
+// kindWidth is the bytes of a value, PLAIN but for a bool, which has one; 0 for BYTE_ARRAY.
+func kindWidth(l *Leaf) int {
+	switch l.Kind {
+	case parquet.Boolean:
+		return 1
+	case parquet.Int32, parquet.Float:
+		return 4
+	case parquet.Int64, parquet.Double:
+		return 8
+	case parquet.Int96:
+		return 12
+	case parquet.FixedLenByteArray:
+		return l.fixedLen
+	}
+	return 0
 }

@@ -15,12 +15,12 @@ var (
 	ErrColumn = errors.New("unusable column")
 )
 
-// corruptf makes an error that wraps ErrCorrupt.
+// Corruptf makes an error that wraps ErrCorrupt.
 func Corruptf(form string, a ...any) error {
 	return fmt.Errorf("%w: %w", ErrCorrupt, fmt.Errorf(form, a...))
 }
 
-// readFull fills b from off. A file that ends before is ErrCorrupt.
+// ReadFull fills b from off. A file that ends before is ErrCorrupt.
 func ReadFull(r io.ReaderAt, b []byte, off int64) error {
 	if n, err := r.ReadAt(b, off); n < len(b) {
 		if err == nil || err == io.EOF {
@@ -31,7 +31,7 @@ func ReadFull(r io.ReaderAt, b []byte, off int64) error {
 	return nil
 }
 
-// recovered runs do and turns a panic into an error that wraps ErrCorrupt: the
+// Recovered runs do and turns a panic into an error that wraps ErrCorrupt: the
 // parquet library panics on schemas that it does not expect, decompressors have
 // panicked on bytes that they did not, and one bad file must not end a run.
 func Recovered(do func() error) (err error) {

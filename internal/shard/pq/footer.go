@@ -8,6 +8,9 @@ import (
 
 	"github.com/parquet-go/parquet-go/encoding/thrift"
 	"github.com/parquet-go/parquet-go/format"
+
+	"surprisal/internal/shard/pq/compact"
+	"surprisal/internal/shard/pq/compress"
 )
 
 // Limits on what a footer may make us hold.
@@ -21,7 +24,7 @@ const (
 	tailBytes                                      = 32 << 10 // read at once from a file's end; most footers fit
 )
 
-// footer is what we use of a parquet file's metadata.
+// Footer is what we use of a parquet file's metadata.
 type Footer struct {
 	schema  *Element
 	leaves  []*Leaf
@@ -30,7 +33,7 @@ type Footer struct {
 	kv      []keyValue
 	ordered []bool // bounds of column i are by the order of its type
 	size    int64  // of the footer
-	// dataEnd is where the footer starts; no page reaches past it.
+	// DataEnd is where the footer starts; no page reaches past it.
 	DataEnd int64
 }
 
@@ -45,29 +48,29 @@ func (f *Footer) Lookup(key string) (string, bool) {
 	return "", false
 }
 
-// columns are the top-level ones.
+// Columns are the top-level ones.
 func (f *Footer) Columns() []*Element { return f.schema.children }
 
-// newFooter stands for a file without row groups that has these columns.
+// NewFooter stands for a file without row groups that has these columns.
 func NewFooter(columns []*Element, rows int64) *Footer {
 	f := &Footer{schema: &Element{children: columns}, Rows: rows}
 	f.schema.se.Name = "schema"
 	return f
 }
 
-// rowGroups is the number of row groups.
+// RowGroups is the number of row groups.
 func (f *Footer) RowGroups() int { return len(f.groups) }
 
-// groupRows is the number of rows of row group i.
+// GroupRows is the number of rows of row group i.
 func (f *Footer) GroupRows(i int) int64 { return f.groups[i].rows }
 
-// groupValues is the number of values that row group i has of a column, nulls among them.
+// GroupValues is the number of values that row group i has of a column, nulls among them.
 func (f *Footer) GroupValues(i int, l *Leaf) int64 { return f.groups[i].chunks[l.Index].values }
 
-// groupSize is the size in bytes of a column's pages in row group i, uncompressed.
+// GroupSize is the size in bytes of a column's pages in row group i, uncompressed.
 func (f *Footer) GroupSize(i int, l *Leaf) int64 { return f.groups[i].chunks[l.Index].size() }
 
-// storedSize is the size in bytes that a column's pages take in the file.
+// StoredSize is the size in bytes that a column's pages take in the file.
 func (f *Footer) StoredSize(l *Leaf) int64 {
 	size := int64(0)
 	for i := range f.groups {
@@ -76,10 +79,10 @@ func (f *Footer) StoredSize(l *Leaf) int64 {
 	return size
 }
 
-// chunks is the number of column chunks.
+// Chunks is the number of column chunks.
 func (f *Footer) Chunks() int { return len(f.groups) * len(f.leaves) }
 
-// readable tells whether the pages of these columns can be read, so far as the
+// Readable tells whether the pages of these columns can be read, so far as the
 // footer says.
 func (f *Footer) Readable(leaves []*Leaf) error {
 	for i := range f.groups {
@@ -88,11 +91,11 @@ func (f *Footer) Readable(leaves []*Leaf) error {
 			if c.encrypted {
 				return Corruptf("column %s is encrypted, which is not supported", l.Path)
 			}
-			if _, ok := maxRatio[codecOf(c)]; !ok {
+			if _, ok := compress.MaxRatio[codecOf(c)]; !ok {
 				return Corruptf("column %s: compression codec %s is not supported", l.Path, codecOf(c))
 			}
 			// Compression can't have made more of what the file holds.
-			if c.size() > maxRatio[codecOf(c)]*(c.compressed+64) {
+			if c.size() > compress.MaxRatio[codecOf(c)]*(c.compressed+64) {
 				return Corruptf("row group %d: column %s: %d bytes are said to expand to %d", i, l.Path, c.compressed, c.uncompressed)
 			}
 		}
@@ -124,7 +127,7 @@ type chunk struct {
 	physical               int32
 }
 
-// readFooter reads and checks the footer of a file of the given size. Errors
+// ReadFooter reads and checks the footer of a file of the given size. Errors
 // of the bytes wrap ErrCorrupt, those of reading them do not.
 func ReadFooter(r io.ReaderAt, size int64) (*Footer, error) {
 	const magic, tail = "PAR1", 8
@@ -180,20 +183,20 @@ func ReadFooter(r io.ReaderAt, size int64) (*Footer, error) {
 
 func parseFooter(b []byte) (*Footer, error) {
 	f := &Footer{}
-	r := &thriftReader{b: b}
+	r := &compact.Reader{B: b}
 	var elems []format.SchemaElement
 	var err error
 	encrypted := false
-	r.structs(func(id int16, typ byte) bool {
+	r.Struct(func(id int16, typ byte) bool {
 		switch id {
 		case 2:
 			elems, err = parseSchemaElements(r, typ)
 			if err != nil {
-				r.fail(err)
+				r.Fail(err)
 			}
 		case 3:
-			if r.want(typ, tI64) {
-				f.Rows = r.int64()
+			if r.Want(typ, compact.I64) {
+				f.Rows = r.Int64()
 			}
 		case 4:
 			f.parseGroups(r, typ)
@@ -209,8 +212,8 @@ func parseFooter(b []byte) (*Footer, error) {
 		}
 		return true
 	})
-	if r.err != nil {
-		return nil, Corruptf("footer: %w", r.err)
+	if r.Err != nil {
+		return nil, Corruptf("footer: %w", r.Err)
 	}
 	if f.schema, f.leaves, err = buildSchema(elems); err != nil {
 		return nil, err
@@ -229,19 +232,19 @@ func parseFooter(b []byte) (*Footer, error) {
 
 // parseSchemaElements finds each element's bytes and has the library's decoder
 // read that alone: skip has then checked its depth, and it holds no lists.
-func parseSchemaElements(r *thriftReader, typ byte) ([]format.SchemaElement, error) {
-	if !r.want(typ, tList) {
-		return nil, r.err
+func parseSchemaElements(r *compact.Reader, typ byte) ([]format.SchemaElement, error) {
+	if !r.Want(typ, compact.List) {
+		return nil, r.Err
 	}
-	n, et := r.list()
+	n, et := r.List()
 	if n > 0 {
-		r.want(et, tStruct)
+		r.Want(et, compact.Struct)
 	}
 	var elems []format.SchemaElement
-	for k := 0; k < n && r.err == nil; k++ {
-		from := r.i
-		r.skip(tStruct, 0)
-		if r.err != nil {
+	for k := 0; k < n && r.Err == nil; k++ {
+		from := r.At
+		r.Skip(compact.Struct, 0)
+		if r.Err != nil {
 			break
 		}
 		if len(elems) > 2*maxSchemaLeaves {
@@ -249,75 +252,75 @@ func parseSchemaElements(r *thriftReader, typ byte) ([]format.SchemaElement, err
 		}
 		var e format.SchemaElement
 		if err := Recovered(func() error {
-			return thrift.Unmarshal(new(thrift.CompactProtocol), r.b[from:r.i], &e)
+			return thrift.Unmarshal(new(thrift.CompactProtocol), r.B[from:r.At], &e)
 		}); err != nil {
 			return nil, fmt.Errorf("schema element %d: %w", k, err)
 		}
 		elems = append(elems, e)
 	}
-	return elems, r.err
+	return elems, r.Err
 }
 
-func (f *Footer) parseGroups(r *thriftReader, typ byte) {
-	if !r.want(typ, tList) {
+func (f *Footer) parseGroups(r *compact.Reader, typ byte) {
+	if !r.Want(typ, compact.List) {
 		return
 	}
-	n, et := r.list()
-	if n > 0 && !r.want(et, tStruct) {
+	n, et := r.List()
+	if n > 0 && !r.Want(et, compact.Struct) {
 		return
 	}
-	for k := 0; k < n && r.err == nil; k++ {
-		g, from := rowGroup{}, r.i
-		r.structs(func(id int16, typ byte) bool {
+	for k := 0; k < n && r.Err == nil; k++ {
+		g, from := rowGroup{}, r.At
+		r.Struct(func(id int16, typ byte) bool {
 			switch id {
 			case 1:
 				g.chunks = parseChunks(r, typ)
 			case 3:
-				if r.want(typ, tI64) {
-					g.rows = r.int64()
+				if r.Want(typ, compact.I64) {
+					g.rows = r.Int64()
 				}
 			default:
 				return false
 			}
 			return true
 		})
-		r.atLeast(minGroupBytes, from)
+		r.AtLeast(minGroupBytes, from)
 		f.groups = append(f.groups, g)
 	}
 }
 
-func parseChunks(r *thriftReader, typ byte) []chunk {
-	if !r.want(typ, tList) {
+func parseChunks(r *compact.Reader, typ byte) []chunk {
+	if !r.Want(typ, compact.List) {
 		return nil
 	}
-	n, et := r.list()
-	if n > 0 && !r.want(et, tStruct) {
+	n, et := r.List()
+	if n > 0 && !r.Want(et, compact.Struct) {
 		return nil
 	}
 	var chunks []chunk
-	for k := 0; k < n && r.err == nil; k++ {
-		c, from := chunk{}, r.i
-		r.structs(func(id int16, typ byte) bool {
+	for k := 0; k < n && r.Err == nil; k++ {
+		c, from := chunk{}, r.At
+		r.Struct(func(id int16, typ byte) bool {
 			switch id {
 			case 1: // file_path: the pages are in another file
-				r.want(typ, tBinary)
-				c.elsewhere = len(r.bytes()) > 0
+				r.Want(typ, compact.Binary)
+				c.elsewhere = len(r.Bytes()) > 0
 			case 3:
-				if r.want(typ, tStruct) {
+				if r.Want(typ, compact.Struct) {
 					c.parseMeta(r)
 				}
 			case 4:
-				r.want(typ, tI64)
-				c.indexOffset = r.int64()
+				r.Want(typ, compact.I64)
+				c.indexOffset = r.Int64()
 			case 5:
-				r.want(typ, tI32)
-				c.indexLength = r.int32()
+				r.Want(typ, compact.I32)
+				c.indexLength = r.Int32()
 			case 6:
-				r.want(typ, tI64)
-				c.columnIndexOffset = r.int64()
+				r.Want(typ, compact.I64)
+				c.columnIndexOffset = r.Int64()
 			case 7:
-				r.want(typ, tI32)
-				c.columnIndexLength = r.int32()
+				r.Want(typ, compact.I32)
+				c.columnIndexLength = r.Int32()
 			case 8, 9:
 				c.encrypted = true
 				return false
@@ -326,26 +329,26 @@ func parseChunks(r *thriftReader, typ byte) []chunk {
 			}
 			return true
 		})
-		r.atLeast(minChunkBytes, from)
+		r.AtLeast(minChunkBytes, from)
 		chunks = append(chunks, c)
 	}
 	return chunks
 }
 
-func (c *chunk) parseMeta(r *thriftReader) {
+func (c *chunk) parseMeta(r *compact.Reader) {
 	c.hasMeta = true
-	r.structs(func(id int16, typ byte) bool {
+	r.Struct(func(id int16, typ byte) bool {
 		switch id {
 		case 1, 4:
-			r.want(typ, tI32)
-			if v := r.int32(); id == 1 {
+			r.Want(typ, compact.I32)
+			if v := r.Int32(); id == 1 {
 				c.physical = v
 			} else {
 				c.codec = v
 			}
 		case 5, 6, 7, 9, 11:
-			r.want(typ, tI64)
-			v := r.int64()
+			r.Want(typ, compact.I64)
+			v := r.Int64()
 			switch id {
 			case 5:
 				c.values = v
@@ -359,7 +362,7 @@ func (c *chunk) parseMeta(r *thriftReader) {
 				c.dictOffset = v
 			}
 		case 12:
-			c.statsAt = int32(r.i)
+			c.statsAt = int32(r.At)
 			return false
 		default:
 			return false
@@ -369,14 +372,14 @@ func (c *chunk) parseMeta(r *thriftReader) {
 }
 
 // parseOrders reads for each column whether its bounds are by the order of its type.
-func (f *Footer) parseOrders(r *thriftReader, typ byte) {
-	if !r.want(typ, tList) {
+func (f *Footer) parseOrders(r *compact.Reader, typ byte) {
+	if !r.Want(typ, compact.List) {
 		return
 	}
-	n, et := r.list()
-	for k := 0; k < n && r.err == nil && r.want(et, tStruct); k++ {
+	n, et := r.List()
+	for k := 0; k < n && r.Err == nil && r.Want(et, compact.Struct); k++ {
 		byType := false
-		r.structs(func(id int16, typ byte) bool {
+		r.Struct(func(id int16, typ byte) bool {
 			byType = id == 1
 			return false
 		})
@@ -384,28 +387,28 @@ func (f *Footer) parseOrders(r *thriftReader, typ byte) {
 	}
 }
 
-func (f *Footer) parseKV(r *thriftReader, typ byte) {
-	if !r.want(typ, tList) {
+func (f *Footer) parseKV(r *compact.Reader, typ byte) {
+	if !r.Want(typ, compact.List) {
 		return
 	}
-	n, et := r.list()
-	if n > 0 && !r.want(et, tStruct) {
+	n, et := r.List()
+	if n > 0 && !r.Want(et, compact.Struct) {
 		return
 	}
-	for k := 0; k < n && r.err == nil; k++ {
-		kv, from := keyValue{}, r.i
-		r.structs(func(id int16, typ byte) bool {
-			if (id != 1 && id != 2) || typ != tBinary {
+	for k := 0; k < n && r.Err == nil; k++ {
+		kv, from := keyValue{}, r.At
+		r.Struct(func(id int16, typ byte) bool {
+			if (id != 1 && id != 2) || typ != compact.Binary {
 				return false
 			}
 			if id == 1 {
-				kv.key = r.string()
+				kv.key = r.String()
 			} else {
-				kv.value = r.string()
+				kv.value = r.String()
 			}
 			return true
 		})
-		r.atLeast(minKeyValueBytes, from)
+		r.AtLeast(minKeyValueBytes, from)
 		f.kv = append(f.kv, kv)
 	}
 }

@@ -6,8 +6,10 @@ import (
 	"encoding/binary"
 	"os"
 	"slices"
-	"surprisal/internal/testkit/shardtest"
 	"testing"
+
+	"surprisal/internal/shard/pq/compress"
+	"surprisal/internal/testkit/shardtest"
 )
 
 // TestReadMixedCodecs reads a file whose row groups are compressed differently,
@@ -71,10 +73,10 @@ func TestLz4Hadoop(t *testing.T) {
 		return append(binary.BigEndian.AppendUint32(h, uint32(len(b))), b...)
 	}
 	dst := make([]byte, 10)
-	if err := decompress(codecLz4Hadoop, dst, append(frame("hello"), frame("world")...)); err != nil || string(dst) != "helloworld" {
+	if err := compress.Expand(compress.Lz4Hadoop, dst, append(frame("hello"), frame("world")...)); err != nil || string(dst) != "helloworld" {
 		t.Fatalf("%q (%v)", dst, err)
 	}
-	if err := decompress(codecLz4Hadoop, dst[:5], frame("hello")[8:]); err != nil || string(dst[:5]) != "hello" {
+	if err := compress.Expand(compress.Lz4Hadoop, dst[:5], frame("hello")[8:]); err != nil || string(dst[:5]) != "hello" {
 		t.Fatalf("unframed: %q (%v)", dst[:5], err)
 	}
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/parquet-go/parquet-go/format"
 )
 
-// node is a field of a score file's schema. The library's own groups sort their
+// Node is a field of a score file's schema. The library's own groups sort their
 // fields by name; these keep the order they are given in.
 type Node struct {
 	name   string
@@ -47,14 +47,14 @@ func LeafNode(name string, t parquet.Type, rep format.FieldRepetitionType) *Node
 	return &Node{name: name, typ: t, rep: rep, leaf: true}
 }
 
-// listNode is a three-level list that may be null, as Arrow writes it.
+// ListNode is a three-level list that may be null, as Arrow writes it.
 func ListNode(name string, t parquet.Type) *Node {
 	el := LeafNode("element", t, format.Optional)
 	rep := &Node{name: "list", typ: groupType, rep: format.Repeated, fields: []parquet.Field{el}}
 	return &Node{name: name, typ: parquet.List(parquet.Leaf(t)).Type(), rep: format.Optional, fields: []parquet.Field{rep}}
 }
 
-// newSchema is the root of what the elements describe, and these nodes behind them.
+// NewSchema is the root of what the elements describe, and these nodes behind them.
 func NewSchema(elements []*Element, own ...*Node) (*Node, error) {
 	root := &Node{name: "schema", typ: groupType}
 	kept, err := keptNodes(elements)
@@ -176,7 +176,7 @@ func (t exactType) ConvertedType() *deprecated.ConvertedType {
 	return &t.se.ConvertedType.V
 }
 
-// unordered lists the leaves below n whose values have an order that we do not
+// Unordered lists the leaves below n whose values have an order that we do not
 // know: they get no minimum and maximum.
 func (n *Node) Unordered() [][]string { return n.exactPaths(nil) }
 

@@ -1,5 +1,9 @@
 package pq
 
+import (
+	"surprisal/internal/shard/pq/compact"
+)
+
 // lookup finds, by the chunk's offset index, the last page that starts at or
 // before row (of the row group). ok is false when there is no index or it makes
 // no sense; the pages are then walked one by one.
@@ -13,25 +17,25 @@ func (c *Column) lookup(row int64) (off, first int64, ok bool) {
 	if ReadFull(c.file, b, ch.indexOffset) != nil {
 		return 0, 0, false
 	}
-	r := &thriftReader{b: b}
+	r := &compact.Reader{B: b}
 	last, found := int64(-1), false
 	valid := true
-	r.structs(func(id int16, typ byte) bool {
-		if id != 1 || typ != tList {
+	r.Struct(func(id int16, typ byte) bool {
+		if id != 1 || typ != compact.List {
 			return false
 		}
-		n, et := r.list()
+		n, et := r.List()
 		if n > 0 {
-			r.want(et, tStruct)
+			r.Want(et, compact.Struct)
 		}
-		for k := 0; k < n && r.err == nil; k++ {
+		for k := 0; k < n && r.Err == nil; k++ {
 			var pageOff, pageFirst int64
-			r.structs(func(id int16, typ byte) bool {
+			r.Struct(func(id int16, typ byte) bool {
 				switch {
-				case id == 1 && typ == tI64:
-					pageOff = r.int64()
-				case id == 3 && typ == tI64:
-					pageFirst = r.int64()
+				case id == 1 && typ == compact.I64:
+					pageOff = r.Int64()
+				case id == 3 && typ == compact.I64:
+					pageFirst = r.Int64()
 				default:
 					return false
 				}
@@ -47,5 +51,5 @@ func (c *Column) lookup(row int64) (off, first int64, ok bool) {
 		}
 		return true
 	})
-	return off, first, found && valid && r.err == nil && first > 0
+	return off, first, found && valid && r.Err == nil && first > 0
 }

@@ -7,6 +7,10 @@ import (
 	"io"
 
 	"github.com/parquet-go/parquet-go/format"
+
+	"surprisal/internal/shard/pq/compact"
+	"surprisal/internal/shard/pq/compress"
+	"surprisal/internal/shard/pq/decode"
 )
 
 // maxPageValues bounds what a page's header may claim to hold; runs can stand
@@ -42,17 +46,17 @@ type pageHeader struct {
 
 func parsePageHeader(b []byte) (h pageHeader, n int, err error) {
 	h.typ, h.nulls = -1, -1
-	r := &thriftReader{b: b}
-	r.structs(func(id int16, typ byte) bool {
+	r := &compact.Reader{B: b}
+	r.Struct(func(id int16, typ byte) bool {
 		switch id {
 		case 1:
-			h.typ = r.i32(typ)
+			h.typ = r.I32(typ)
 		case 2:
-			h.uncompressed = r.i32(typ)
+			h.uncompressed = r.I32(typ)
 		case 3:
-			h.compressed = r.i32(typ)
+			h.compressed = r.I32(typ)
 		case 4:
-			h.crc, h.hasCRC = uint32(r.i32(typ)), true
+			h.crc, h.hasCRC = uint32(r.I32(typ)), true
 		case 5:
 			return h.part(r, typ, pageData, h.parseData)
 		case 7:
@@ -64,63 +68,63 @@ func parsePageHeader(b []byte) (h pageHeader, n int, err error) {
 		}
 		return true
 	})
-	return h, r.i, r.err
+	return h, r.At, r.Err
 }
 
 // part reads the header of one type of page.
-func (h *pageHeader) part(r *thriftReader, typ byte, of int32, field func(*thriftReader, int16, byte) bool) bool {
-	if typ != tStruct {
+func (h *pageHeader) part(r *compact.Reader, typ byte, of int32, field func(*compact.Reader, int16, byte) bool) bool {
+	if typ != compact.Struct {
 		return false
 	}
 	h.seen = h.seen || h.typ == of
-	r.structs(func(id int16, typ byte) bool { return field(r, id, typ) })
+	r.Struct(func(id int16, typ byte) bool { return field(r, id, typ) })
 	return true
 }
 
-func (h *pageHeader) parseData(r *thriftReader, id int16, typ byte) bool {
+func (h *pageHeader) parseData(r *compact.Reader, id int16, typ byte) bool {
 	switch id {
 	case 1:
-		h.values = r.i32(typ)
+		h.values = r.I32(typ)
 	case 2:
-		h.enc = format.Encoding(r.i32(typ))
+		h.enc = format.Encoding(r.I32(typ))
 	case 3:
-		h.defEnc = format.Encoding(r.i32(typ))
+		h.defEnc = format.Encoding(r.I32(typ))
 	case 4:
-		h.repEnc = format.Encoding(r.i32(typ))
+		h.repEnc = format.Encoding(r.I32(typ))
 	default:
 		return false
 	}
 	return true
 }
 
-func (h *pageHeader) parseDictionary(r *thriftReader, id int16, typ byte) bool {
+func (h *pageHeader) parseDictionary(r *compact.Reader, id int16, typ byte) bool {
 	switch id {
 	case 1:
-		h.values = r.i32(typ)
+		h.values = r.I32(typ)
 	case 2:
-		h.enc = format.Encoding(r.i32(typ))
+		h.enc = format.Encoding(r.I32(typ))
 	default:
 		return false
 	}
 	return true
 }
 
-func (h *pageHeader) parseDataV2(r *thriftReader, id int16, typ byte) bool {
+func (h *pageHeader) parseDataV2(r *compact.Reader, id int16, typ byte) bool {
 	switch id {
 	case 1:
-		h.values = r.i32(typ)
+		h.values = r.I32(typ)
 	case 2:
-		h.nulls = r.i32(typ)
+		h.nulls = r.I32(typ)
 	case 3:
-		h.rows = r.i32(typ)
+		h.rows = r.I32(typ)
 	case 4:
-		h.enc = format.Encoding(r.i32(typ))
+		h.enc = format.Encoding(r.I32(typ))
 	case 5:
-		h.defBytes = r.i32(typ)
+		h.defBytes = r.I32(typ)
 	case 6:
-		h.repBytes = r.i32(typ)
+		h.repBytes = r.I32(typ)
 	case 7:
-		h.plainData = typ == tFalse
+		h.plainData = typ == compact.False
 	default:
 		return false
 	}
@@ -188,7 +192,7 @@ func (w *window) header(off int64, codec format.CompressionCodec) (pageHeader, i
 			return pageHeader{}, 0, err
 		}
 		h, used, err := parsePageHeader(b)
-		if errors.Is(err, errThriftShort) && len(b) == n && n < maxHeaderBytes {
+		if errors.Is(err, compact.ErrShort) && len(b) == n && n < maxHeaderBytes {
 			continue // the header is longer
 		}
 		if err != nil {
@@ -240,4 +244,28 @@ func (h *pageHeader) checkCRC(b []byte) error {
 		return Corruptf("checksum mismatch")
 	}
 	return nil
+}
+
+// checkPageSize tells whether the sizes that a page's header claims can be.
+func checkPageSize(codec format.CompressionCodec, compressed, uncompressed int64) error {
+	ratio, ok := compress.MaxRatio[codec]
+	if !ok {
+		return Corruptf("compression codec %s is not supported", codec)
+	}
+	if compressed < 0 || uncompressed < 0 || compressed > decode.MaxBytes || uncompressed > decode.MaxBytes ||
+		uncompressed > ratio*(compressed+64) {
+		return Corruptf("page sizes: %d bytes compressed, %d uncompressed", compressed, uncompressed)
+	}
+	return nil
+}
+
+func codecOf(c *chunk) format.CompressionCodec { return format.CompressionCodec(c.codec) }
+
+// size is the chunk's size uncompressed; without compression, what it takes in
+// the file, whatever the footer says.
+func (c *chunk) size() int64 {
+	if codecOf(c) == format.Uncompressed {
+		return c.compressed
+	}
+	return c.uncompressed
 }

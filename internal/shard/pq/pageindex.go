@@ -5,6 +5,8 @@ import (
 
 	"github.com/parquet-go/parquet-go/encoding/thrift"
 	"github.com/parquet-go/parquet-go/format"
+
+	"surprisal/internal/shard/pq/compact"
 )
 
 // pageNote is what the indexes of a copy say of one of its pages.
@@ -28,8 +30,8 @@ func (f *Footer) claims(file io.ReaderAt, c *chunk, l *Leaf, o valueOrder, foote
 	out := claims{chunk: unknown}
 	ordered := l.Index < len(f.ordered) && f.ordered[l.Index]
 	if c.statsAt > 0 && int(c.statsAt) < len(footer) {
-		r := &thriftReader{b: footer, i: int(c.statsAt)}
-		if b := parseStatistics(r); r.err == nil {
+		r := &compact.Reader{B: footer, At: int(c.statsAt)}
+		if b := parseStatistics(r); r.Err == nil {
 			out.chunk = b
 		}
 		if out.chunk.nulls > c.values {
@@ -79,15 +81,15 @@ func covers(pages []bounds, chunk bounds, l *Leaf, o valueOrder) bool {
 
 const maxIndexBytes = 16 << 20
 
-func readIndex(file io.ReaderAt, off int64, n int32) (*thriftReader, error) {
+func readIndex(file io.ReaderAt, off int64, n int32) (*compact.Reader, error) {
 	if off <= 0 || n <= 0 || n > maxIndexBytes {
-		return &thriftReader{}, nil
+		return &compact.Reader{}, nil
 	}
 	b := make([]byte, n)
 	if err := ReadFull(file, b, off); err != nil {
 		return nil, err
 	}
-	return &thriftReader{b: b}, nil
+	return &compact.Reader{B: b}, nil
 }
 
 // readPageOffsets gives where the data pages of a chunk begin, by its offset index.
@@ -97,26 +99,26 @@ func readPageOffsets(file io.ReaderAt, c *chunk) ([]int64, error) {
 		return nil, err
 	}
 	var offsets []int64
-	r.structs(func(id int16, typ byte) bool {
-		if id != 1 || typ != tList {
+	r.Struct(func(id int16, typ byte) bool {
+		if id != 1 || typ != compact.List {
 			return false
 		}
-		n, et := r.list()
-		for k := 0; k < n && r.err == nil && r.want(et, tStruct); k++ {
-			off, from := int64(0), r.i
-			r.structs(func(id int16, typ byte) bool {
-				if id != 1 || typ != tI64 {
+		n, et := r.List()
+		for k := 0; k < n && r.Err == nil && r.Want(et, compact.Struct); k++ {
+			off, from := int64(0), r.At
+			r.Struct(func(id int16, typ byte) bool {
+				if id != 1 || typ != compact.I64 {
 					return false
 				}
-				off = r.int64()
+				off = r.Int64()
 				return true
 			})
-			r.atLeast(3, from)
+			r.AtLeast(3, from)
 			offsets = append(offsets, off)
 		}
 		return true
 	})
-	if r.err != nil {
+	if r.Err != nil {
 		return nil, nil // the pages are then unknown
 	}
 	return offsets, nil
@@ -130,11 +132,11 @@ func readColumnIndex(file io.ReaderAt, c *chunk) ([]bounds, error) {
 	}
 	var pages []bounds
 	list := func(elem byte, set func(b *bounds)) bool {
-		n, et := r.list()
-		if n > 0 && et != elem && !(elem == tTrue && et == tFalse) {
-			r.fail(errThriftBad)
+		n, et := r.List()
+		if n > 0 && et != elem && !(elem == compact.True && et == compact.False) {
+			r.Fail(compact.ErrBad)
 		}
-		for k := 0; k < n && r.err == nil; k++ {
+		for k := 0; k < n && r.Err == nil; k++ {
 			if k == len(pages) {
 				pages = append(pages, unknown)
 			}
@@ -142,20 +144,20 @@ func readColumnIndex(file io.ReaderAt, c *chunk) ([]bounds, error) {
 		}
 		return true
 	}
-	r.structs(func(id int16, typ byte) bool {
+	r.Struct(func(id int16, typ byte) bool {
 		switch {
-		case id == 1 && typ == tList:
-			return list(tTrue, func(b *bounds) { b.empty = r.byte() == tTrue })
-		case id == 2 && typ == tList:
-			return list(tBinary, func(b *bounds) { b.min = append([]byte{}, r.bytes()...) })
-		case id == 3 && typ == tList:
-			return list(tBinary, func(b *bounds) { b.max = append([]byte{}, r.bytes()...) })
-		case id == 5 && typ == tList:
-			return list(tI64, func(b *bounds) { b.nulls = max(r.int64(), -1) })
+		case id == 1 && typ == compact.List:
+			return list(compact.True, func(b *bounds) { b.empty = r.Byte() == compact.True })
+		case id == 2 && typ == compact.List:
+			return list(compact.Binary, func(b *bounds) { b.min = append([]byte{}, r.Bytes()...) })
+		case id == 3 && typ == compact.List:
+			return list(compact.Binary, func(b *bounds) { b.max = append([]byte{}, r.Bytes()...) })
+		case id == 5 && typ == compact.List:
+			return list(compact.I64, func(b *bounds) { b.nulls = max(r.Int64(), -1) })
 		}
 		return false
 	})
-	if r.err != nil {
+	if r.Err != nil {
 		return nil, nil
 	}
 	for i := range pages {

@@ -18,7 +18,7 @@ func (e *Element) scalarKind() (k Kind, unsigned bool) {
 	return e.ValueKind()
 }
 
-// valueKind is scalarKind, also of a list's element.
+// ValueKind is scalarKind, also of a list's element.
 func (e *Element) ValueKind() (k Kind, unsigned bool) {
 	if e.Leaf == nil {
 		return 0, false

@@ -12,6 +12,8 @@ import (
 	"github.com/parquet-go/parquet-go/deprecated"
 	"github.com/parquet-go/parquet-go/encoding/thrift"
 	"github.com/parquet-go/parquet-go/format"
+
+	"surprisal/internal/shard/pq/compact"
 )
 
 // maxBound is the most bytes of a minimum or maximum; longer ones are cut.
@@ -278,20 +280,20 @@ func (b *bounds) wire() (w thrift.Null[wireStatistics]) {
 
 // parseStatistics reads a chunk's Statistics. The deprecated minimum and maximum, whose
 // order is not defined, are passed over.
-func parseStatistics(r *thriftReader) bounds {
+func parseStatistics(r *compact.Reader) bounds {
 	b := unknown
-	r.structs(func(id int16, typ byte) bool {
+	r.Struct(func(id int16, typ byte) bool {
 		switch {
-		case id == 3 && typ == tI64:
-			b.nulls = max(r.int64(), -1)
-		case id == 5 && typ == tBinary:
-			b.max = append([]byte{}, r.bytes()...)
-		case id == 6 && typ == tBinary:
-			b.min = append([]byte{}, r.bytes()...)
-		case id == 7 && (typ == tTrue || typ == tFalse):
-			b.maxExact = typ == tTrue
-		case id == 8 && (typ == tTrue || typ == tFalse):
-			b.minExact = typ == tTrue
+		case id == 3 && typ == compact.I64:
+			b.nulls = max(r.Int64(), -1)
+		case id == 5 && typ == compact.Binary:
+			b.max = append([]byte{}, r.Bytes()...)
+		case id == 6 && typ == compact.Binary:
+			b.min = append([]byte{}, r.Bytes()...)
+		case id == 7 && (typ == compact.True || typ == compact.False):
+			b.maxExact = typ == compact.True
+		case id == 8 && (typ == compact.True || typ == compact.False):
+			b.minExact = typ == compact.True
 		default:
 			return false
 		}

@@ -230,7 +230,7 @@ func (s *Scalar) some(v *Values, n int) error {
 	case Text:
 		for _, null := range null {
 			if !null {
-				v.text = append(v.text, vals.at(val)...)
+				v.text = append(v.text, vals.At(val)...)
 				val++
 			}
 			s.ends = append(s.ends, len(v.text))
@@ -242,7 +242,7 @@ func (s *Scalar) some(v *Values, n int) error {
 		for _, null := range null {
 			x := 0.0
 			if !null {
-				x = floatValue(vals.at(val))
+				x = floatValue(vals.At(val))
 				val++
 			}
 			v.Floats = append(v.Floats, x)
@@ -251,7 +251,7 @@ func (s *Scalar) some(v *Values, n int) error {
 		for _, null := range null {
 			x := int64(0)
 			if !null {
-				x = intValue(vals.at(val), s.unsigned)
+				x = intValue(vals.At(val), s.unsigned)
 				val++
 			}
 			v.Ints = append(v.Ints, x)

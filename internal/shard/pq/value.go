@@ -9,7 +9,7 @@ import (
 	"github.com/parquet-go/parquet-go/deprecated"
 )
 
-// value makes the value that the parquet writer takes for an entry of the
+// Value makes the value that the parquet writer takes for an entry of the
 // output's column i. Bytes are copied: they outlive their page.
 func (l *Leaf) Value(e Entry, i int) parquet.Value {
 	var v parquet.Value

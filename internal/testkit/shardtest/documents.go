@@ -11,14 +11,14 @@ import (
 	"github.com/parquet-go/parquet-go"
 )
 
-// document is a row of the files that these tests write.
+// Document is a row of the files that these tests write.
 type Document struct {
 	ID   string  `parquet:"id"`
 	Text string  `parquet:"text"`
 	IDs  []int32 `parquet:"ids"` // a bare repeated field: the oldest form of a list
 }
 
-// writeDocuments writes n documents of about size bytes into one row group.
+// WriteDocuments writes n documents of about size bytes into one row group.
 func WriteDocuments(t testing.TB, n, size int, options ...parquet.WriterOption) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "documents.parquet")

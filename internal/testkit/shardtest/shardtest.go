@@ -32,7 +32,7 @@ func IDs(i int64) []int32 {
 	return ids
 }
 
-// inputOf makes the Input of a file.
+// Input makes the Input of a file.
 func Input(t testing.TB, path string) score.Input {
 	t.Helper()
 	abs, err := filepath.Abs(path)
@@ -71,7 +71,7 @@ func Job(t testing.TB, path, out string, o score.Options, first, last int64) sco
 	return score.NewJob(Manifest(out, o), Input(t, path), first, last)
 }
 
-// testdata is the folder of fixtures, seen from the tests of package shard and of
+// Testdata is the folder of fixtures, seen from the tests of package shard and of
 // those below it.
 func Testdata() string {
 	if _, err := os.Stat("testdata/kinds.parquet"); err == nil {
@@ -80,7 +80,7 @@ func Testdata() string {
 	return filepath.Join("..", "testdata")
 }
 
-// fixtures gives the paths of files that pyarrow wrote.
+// Fixtures gives the paths of files that pyarrow wrote.
 func Fixtures(t testing.TB, pattern string) []string {
 	t.Helper()
 	paths, err := filepath.Glob(filepath.Join(Testdata(), pattern+".parquet"))
@@ -90,11 +90,11 @@ func Fixtures(t testing.TB, pattern string) []string {
 	return paths
 }
 
-// ranges are row ranges that begin and end at and beside the boundaries of the
+// Ranges are row ranges that begin and end at and beside the boundaries of the
 // fixtures' row groups.
 var Ranges = [][2]int64{{0, 249}, {0, 0}, {249, 249}, {99, 100}, {100, 199}, {57, 203}, {1, 98}, {150, 249}}
 
-// remoteJob is job with its input at a URL.
+// RemoteJob is job with its input at a URL.
 func RemoteJob(t testing.TB, job score.Job, url string) score.Job {
 	t.Helper()
 	info, err := store.Stat(t.Context(), url)
@@ -114,7 +114,7 @@ func Read(t testing.TB, path string) []byte {
 	return b
 }
 
-// oneInTwenty fails with one after another of all faults but a wait of seconds.
+// OneInTwenty fails with one after another of all faults but a wait of seconds.
 func OneInTwenty() func(int, *http.Request) storetest.Fault {
 	rng := rand.New(rand.NewPCG(5, 5)) // the proxy calls one at a time
 	faults := []storetest.Fault{storetest.Busy, storetest.Reset, storetest.Short, storetest.Slow, storetest.Lost}
@@ -132,7 +132,7 @@ func PerToken() score.Options {
 	return o
 }
 
-// selections of fixtureRows rows.
+// Selections of fixtureRows rows.
 var Selections = map[string]func(row int64) bool{
 	"all":   func(int64) bool { return true },
 	"none":  func(int64) bool { return false },

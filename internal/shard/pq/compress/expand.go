@@ -1,4 +1,4 @@
-package pq
+package compress
 
 import (
 	"bytes"
@@ -16,38 +16,21 @@ import (
 	"github.com/pierrec/lz4/v4"
 )
 
-// maxPageBytes bounds a page, compressed or not. A document lies in one page
-// whole, so it bounds documents as well.
-const maxPageBytes = 1 << 30
-
-// maxRatio is the most that a codec can expand by, so that a page of a few
+// MaxRatio is the most that a codec can expand by, so that a page of a few
 // bytes can't make us allocate what it claims. Zstandard's and brotli's own
 // bounds are far higher; this is past anything seen in a page of 64 KiB or more.
-var maxRatio = map[format.CompressionCodec]int64{
+var MaxRatio = map[format.CompressionCodec]int64{
 	format.Uncompressed: 1,
 	format.Snappy:       64,
 	format.Gzip:         1100,
 	format.Lz4Raw:       300,
-	codecLz4Hadoop:      300,
+	Lz4Hadoop:           300,
 	format.Zstd:         1 << 16,
 	format.Brotli:       1 << 16,
 }
 
-// codecLz4Hadoop is the deprecated LZ4: raw blocks in Hadoop's framing.
-const codecLz4Hadoop format.CompressionCodec = 5
-
-// checkPageSize tells whether the sizes that a page's header claims can be.
-func checkPageSize(codec format.CompressionCodec, compressed, uncompressed int64) error {
-	ratio, ok := maxRatio[codec]
-	if !ok {
-		return Corruptf("compression codec %s is not supported", codec)
-	}
-	if compressed < 0 || uncompressed < 0 || compressed > maxPageBytes || uncompressed > maxPageBytes ||
-		uncompressed > ratio*(compressed+64) {
-		return Corruptf("page sizes: %d bytes compressed, %d uncompressed", compressed, uncompressed)
-	}
-	return nil
-}
+// Lz4Hadoop is the deprecated LZ4: raw blocks in Hadoop's framing.
+const Lz4Hadoop format.CompressionCodec = 5
 
 var (
 	zstdPool = sync.Pool{New: func() any {
@@ -63,8 +46,8 @@ var (
 	brotliPool = sync.Pool{New: func() any { return new(brotli.Reader) }}
 )
 
-// decompress fills dst, whose length is the size that src must expand to.
-func decompress(codec format.CompressionCodec, dst, src []byte) error {
+// Expand fills dst, whose length is the size that src must expand to.
+func Expand(codec format.CompressionCodec, dst, src []byte) error {
 	switch codec {
 	case format.Uncompressed:
 		if len(src) != len(dst) {
@@ -102,7 +85,7 @@ func decompress(codec format.CompressionCodec, dst, src []byte) error {
 		return err
 	case format.Lz4Raw:
 		return lz4Block(dst, src)
-	case codecLz4Hadoop:
+	case Lz4Hadoop:
 		if lz4Hadoop(dst, src) == nil {
 			return nil
 		}
@@ -148,15 +131,4 @@ func lz4Hadoop(dst, src []byte) error {
 		return errors.New("lz4: bad frame")
 	}
 	return nil
-}
-
-func codecOf(c *chunk) format.CompressionCodec { return format.CompressionCodec(c.codec) }
-
-// size is the chunk's size uncompressed; without compression, what it takes in
-// the file, whatever the footer says.
-func (c *chunk) size() int64 {
-	if codecOf(c) == format.Uncompressed {
-		return c.compressed
-	}
-	return c.uncompressed
 }

@@ -1,4 +1,4 @@
-package pq
+package arrow
 
 import (
 	"encoding/base64"
@@ -6,19 +6,13 @@ import (
 	"slices"
 )
 
-// Arrow writers store their own schema beside parquet's, because parquet has no
-// large strings, dictionaries, durations or time zones. To keep what a kept
-// column means, the output gets such a schema too: the input's fields of the
-// kept columns and ours. Fields are copied without being understood: everything
-// in a FlatBuffer points forward by distance, so a new head in front of whole
-// old buffers can point at the fields inside them.
+// SchemaKey is the key of the metadata that holds the schema.
+const SchemaKey = "ARROW:schema"
 
-const ArrowSchemaKey = "ARROW:schema"
-
-// joinArrowSchema gives a schema, base64 as Arrow stores it: the fields of the kept
+// Join gives a schema, base64 as Arrow stores it: the fields of the kept
 // columns as in has them, whose top-level columns are names, and behind them those
 // of own that are named in added. It is empty when in is, or does not fit its columns.
-func JoinArrowSchema(in string, names []string, kept []*Element, own []byte, added []string) string {
+func Join(in string, names []string, kept []string, own []byte, added []string) string {
 	if in == "" || len(kept) == 0 {
 		return ""
 	}
@@ -35,9 +29,9 @@ func JoinArrowSchema(in string, names []string, kept []*Element, own []byte, add
 		return ""
 	}
 	var first, second []uint32
-	for _, e := range kept {
-		i := slices.Index(names, e.se.Name)
-		if i < 0 || theirs.name(i) != e.se.Name {
+	for _, name := range kept {
+		i := slices.Index(names, name)
+		if i < 0 || theirs.name(i) != name {
 			return ""
 		}
 		first = append(first, theirs.fields[i])

@@ -1,4 +1,4 @@
-package pq
+package compress
 
 import (
 	"bytes"
@@ -23,8 +23,8 @@ var zstdEncoders = sync.Pool{New: func() any {
 	return e
 }}
 
-// compressPage appends src's compressed bytes to dst.
-func compressPage(codec format.CompressionCodec, dst, src []byte) ([]byte, error) {
+// Append appends src's compressed bytes to dst.
+func Append(codec format.CompressionCodec, dst, src []byte) ([]byte, error) {
 	var err error
 	switch codec {
 	case format.Uncompressed:

@@ -1,4 +1,4 @@
-package pq
+package decode
 
 import (
 	"encoding/binary"
@@ -9,62 +9,47 @@ import (
 	"github.com/parquet-go/parquet-go/format"
 )
 
-// vector is a page's values (or a dictionary's), each a run of bytes: of a
+// Vector is a page's values (or a dictionary's), each a run of bytes: of a
 // fixed width, little-endian as PLAIN has it (a bool is one byte), or of its
 // own length. Decoding checks every bound, so that at can't fail.
-type vector struct {
-	n     int
-	width int // 0: spans are used
-	data  []byte
-	spans []span
-	index []uint32 // into dict, when dict is set
-	dict  *vector
+type Vector struct {
+	N     int
+	Width int // 0: spans are used
+	Data  []byte
+	Spans []Span
+	Index []uint32 // into dict, when dict is set
+	Dict  *Vector
 }
 
-type span struct{ off, len uint32 }
+type Span struct{ Off, Len uint32 }
 
-func (v *vector) at(i int) []byte {
-	if v.dict != nil {
-		return v.dict.at(int(v.index[i]))
+func (v *Vector) At(i int) []byte {
+	if v.Dict != nil {
+		return v.Dict.At(int(v.Index[i]))
 	}
-	if v.spans != nil {
-		s := v.spans[i]
-		return v.data[s.off : s.off+s.len : s.off+s.len]
+	if v.Spans != nil {
+		s := v.Spans[i]
+		return v.Data[s.Off : s.Off+s.Len : s.Off+s.Len]
 	}
-	return v.data[i*v.width : (i+1)*v.width : (i+1)*v.width]
+	return v.Data[i*v.Width : (i+1)*v.Width : (i+1)*v.Width]
 }
 
-func kindWidth(l *Leaf) int {
-	switch l.Kind {
-	case parquet.Boolean:
-		return 1
-	case parquet.Int32, parquet.Float:
-		return 4
-	case parquet.Int64, parquet.Double:
-		return 8
-	case parquet.Int96:
-		return 12
-	case parquet.FixedLenByteArray:
-		return l.fixedLen
-	}
-	return 0
-}
-
-// decodeValues reads n values of a page's data into v, whose memory is used
+// Values reads n values of a page's data into v, whose memory is used
 // again. v may point into src.
-func decodeValues(v *vector, l *Leaf, enc format.Encoding, src []byte, n int, dict *vector) error {
-	v.n, v.width, v.dict = n, kindWidth(l), nil
-	v.spans, v.index = v.spans[:0], v.index[:0]
-	isBytes := l.Kind == parquet.ByteArray
-	if isBytes && v.spans == nil {
-		v.spans = make([]span, 0, 16) // not nil: at tells by it
+// width is of a value in bytes, 0 for BYTE_ARRAY.
+func Values(v *Vector, kind parquet.Kind, width int, enc format.Encoding, src []byte, n int, dict *Vector) error {
+	v.N, v.Width, v.Dict = n, width, nil
+	v.Spans, v.Index = v.Spans[:0], v.Index[:0]
+	isBytes := kind == parquet.ByteArray
+	if isBytes && v.Spans == nil {
+		v.Spans = make([]Span, 0, 16) // not nil: at tells by it
 	}
 	if !isBytes {
-		v.spans = nil
+		v.Spans = nil
 	}
 	switch enc {
 	case format.Plain:
-		return v.plain(l, src)
+		return v.plain(kind, src)
 	//lint:ignore SA1019 older writers name it, so files have it
 	case format.PlainDictionary, format.RLEDictionary:
 		if dict == nil {
@@ -72,11 +57,11 @@ func decodeValues(v *vector, l *Leaf, enc format.Encoding, src []byte, n int, di
 		}
 		return v.dictionary(src, dict)
 	case format.RLE:
-		if l.Kind == parquet.Boolean {
+		if kind == parquet.Boolean {
 			return v.rleBool(src)
 		}
 	case format.DeltaBinaryPacked:
-		if l.Kind == parquet.Int32 || l.Kind == parquet.Int64 {
+		if kind == parquet.Int32 || kind == parquet.Int64 {
 			return v.delta(src)
 		}
 	case format.DeltaLengthByteArray:
@@ -84,182 +69,182 @@ func decodeValues(v *vector, l *Leaf, enc format.Encoding, src []byte, n int, di
 			return v.deltaLength(src)
 		}
 	case format.DeltaByteArray:
-		if isBytes || l.Kind == parquet.FixedLenByteArray {
+		if isBytes || kind == parquet.FixedLenByteArray {
 			return v.deltaByteArray(src)
 		}
 	case format.ByteStreamSplit:
-		if !isBytes && l.Kind != parquet.Boolean && l.Kind != parquet.Int96 {
+		if !isBytes && kind != parquet.Boolean && kind != parquet.Int96 {
 			return v.byteStreamSplit(src)
 		}
 	}
-	return fmt.Errorf("encoding %s is not supported for %s", enc, l.Kind)
+	return fmt.Errorf("encoding %s is not supported for %s", enc, kind)
 }
 
-func (v *vector) plain(l *Leaf, src []byte) error {
-	if l.Kind == parquet.Boolean {
-		if len(src) < (v.n+7)/8 {
-			return errShort(len(src), v.n)
+func (v *Vector) plain(kind parquet.Kind, src []byte) error {
+	if kind == parquet.Boolean {
+		if len(src) < (v.N+7)/8 {
+			return ErrShort(len(src), v.N)
 		}
-		v.data = make([]byte, v.n)
-		for i := range v.n {
-			v.data[i] = src[i/8] >> (i % 8) & 1
+		v.Data = make([]byte, v.N)
+		for i := range v.N {
+			v.Data[i] = src[i/8] >> (i % 8) & 1
 		}
 		return nil
 	}
-	if l.Kind != parquet.ByteArray {
-		if v.width > 0 && len(src)/v.width < v.n {
-			return errShort(len(src), v.n)
+	if kind != parquet.ByteArray {
+		if v.Width > 0 && len(src)/v.Width < v.N {
+			return ErrShort(len(src), v.N)
 		}
-		v.data = src[:v.n*v.width]
+		v.Data = src[:v.N*v.Width]
 		return nil
 	}
-	if len(src)/4 < v.n {
-		return errShort(len(src), v.n)
+	if len(src)/4 < v.N {
+		return ErrShort(len(src), v.N)
 	}
-	v.data = src
+	v.Data = src
 	at := 0
-	for range v.n {
+	for range v.N {
 		if len(src)-at < 4 {
-			return errShort(len(src), v.n)
+			return ErrShort(len(src), v.N)
 		}
 		size := binary.LittleEndian.Uint32(src[at:])
 		at += 4
 		if uint64(size) > uint64(len(src)-at) {
-			return errShort(len(src), v.n)
+			return ErrShort(len(src), v.N)
 		}
-		v.spans = append(v.spans, span{uint32(at), size})
+		v.Spans = append(v.Spans, Span{uint32(at), size})
 		at += int(size)
 	}
 	return nil
 }
 
-func errShort(have, n int) error { return fmt.Errorf("%d bytes end before its %d values do", have, n) }
+func ErrShort(have, n int) error { return fmt.Errorf("%d bytes end before its %d values do", have, n) }
 
-func (v *vector) dictionary(src []byte, dict *vector) error {
-	v.dict = dict
-	if cap(v.index) < v.n {
-		v.index = make([]uint32, v.n)
+func (v *Vector) dictionary(src []byte, dict *Vector) error {
+	v.Dict = dict
+	if cap(v.Index) < v.N {
+		v.Index = make([]uint32, v.N)
 	}
-	v.index = v.index[:v.n]
-	if v.n == 0 {
+	v.Index = v.Index[:v.N]
+	if v.N == 0 {
 		return nil
 	}
 	if len(src) == 0 {
-		return errShort(0, v.n)
+		return ErrShort(0, v.N)
 	}
-	if err := hybrid(v.index, src[1:], uint(src[0])); err != nil {
+	if err := Hybrid(v.Index, src[1:], uint(src[0])); err != nil {
 		return err
 	}
-	for _, i := range v.index {
-		if int64(i) >= int64(dict.n) {
-			return fmt.Errorf("dictionary index %d of %d", i, dict.n)
+	for _, i := range v.Index {
+		if int64(i) >= int64(dict.N) {
+			return fmt.Errorf("dictionary index %d of %d", i, dict.N)
 		}
 	}
 	return nil
 }
 
-func (v *vector) rleBool(src []byte) error {
+func (v *Vector) rleBool(src []byte) error {
 	if len(src) < 4 || uint64(binary.LittleEndian.Uint32(src)) > uint64(len(src)-4) {
-		return errShort(len(src), v.n)
+		return ErrShort(len(src), v.N)
 	}
-	v.data = make([]byte, v.n)
-	return hybrid(v.data, src[4:4+binary.LittleEndian.Uint32(src)], 1)
+	v.Data = make([]byte, v.N)
+	return Hybrid(v.Data, src[4:4+binary.LittleEndian.Uint32(src)], 1)
 }
 
-func (v *vector) delta(src []byte) error {
-	vals, _, err := deltaInts(src, v.n)
+func (v *Vector) delta(src []byte) error {
+	vals, _, err := deltaInts(src, v.N)
 	if err != nil {
 		return err
 	}
-	v.data = make([]byte, 0, len(vals)*v.width)
+	v.Data = make([]byte, 0, len(vals)*v.Width)
 	for _, x := range vals {
-		if v.width == 4 { // deltas of int32 wrap in 32 bits
-			v.data = binary.LittleEndian.AppendUint32(v.data, uint32(x))
+		if v.Width == 4 { // deltas of int32 wrap in 32 bits
+			v.Data = binary.LittleEndian.AppendUint32(v.Data, uint32(x))
 		} else {
-			v.data = binary.LittleEndian.AppendUint64(v.data, uint64(x))
+			v.Data = binary.LittleEndian.AppendUint64(v.Data, uint64(x))
 		}
 	}
 	return nil
 }
 
-func (v *vector) deltaLength(src []byte) error {
-	lens, rest, err := deltaInts(src, v.n)
+func (v *Vector) deltaLength(src []byte) error {
+	lens, rest, err := deltaInts(src, v.N)
 	if err != nil {
 		return err
 	}
-	v.data = rest
+	v.Data = rest
 	at := int64(0)
 	for _, n := range lens {
 		if n < 0 || n > int64(len(rest))-at {
 			return fmt.Errorf("a value of %d bytes in a page with %d left", n, int64(len(rest))-at)
 		}
-		v.spans = append(v.spans, span{uint32(at), uint32(n)})
+		v.Spans = append(v.Spans, Span{uint32(at), uint32(n)})
 		at += n
 	}
 	return nil
 }
 
-func (v *vector) deltaByteArray(src []byte) error {
-	prefix, rest, err := deltaInts(src, v.n)
+func (v *Vector) deltaByteArray(src []byte) error {
+	prefix, rest, err := deltaInts(src, v.N)
 	if err != nil {
 		return err
 	}
-	suffix, rest, err := deltaInts(rest, v.n)
+	suffix, rest, err := deltaInts(rest, v.N)
 	if err != nil {
 		return err
 	}
 	// Sum first: prefixes can claim far more than the page's bytes.
 	total, prev := int64(0), int64(0)
 	for i := range prefix {
-		if prefix[i] < 0 || prefix[i] > prev || suffix[i] < 0 || suffix[i] > maxPageBytes {
+		if prefix[i] < 0 || prefix[i] > prev || suffix[i] < 0 || suffix[i] > MaxBytes {
 			return fmt.Errorf("a prefix of %d bytes of a value of %d", prefix[i], prev)
 		}
 		prev = prefix[i] + suffix[i]
-		if total += prev; total > maxPageBytes {
-			return fmt.Errorf("values expand to more than %d bytes", maxPageBytes)
+		if total += prev; total > MaxBytes {
+			return fmt.Errorf("values expand to more than %d bytes", MaxBytes)
 		}
-		if v.width > 0 && prev != int64(v.width) {
-			return fmt.Errorf("a value of %d bytes, not %d", prev, v.width)
+		if v.Width > 0 && prev != int64(v.Width) {
+			return fmt.Errorf("a value of %d bytes, not %d", prev, v.Width)
 		}
 	}
 	out := make([]byte, 0, total)
 	last := 0
 	for i := range prefix {
 		if suffix[i] > int64(len(rest)) {
-			return errShort(len(src), v.n)
+			return ErrShort(len(src), v.N)
 		}
 		from := len(out)
 		out = append(out, out[last:last+int(prefix[i])]...)
 		out = append(out, rest[:suffix[i]]...)
 		rest = rest[suffix[i]:]
 		last = from
-		if v.width == 0 {
-			v.spans = append(v.spans, span{uint32(from), uint32(len(out) - from)})
+		if v.Width == 0 {
+			v.Spans = append(v.Spans, Span{uint32(from), uint32(len(out) - from)})
 		}
 	}
-	v.data = out
+	v.Data = out
 	return nil
 }
 
-func (v *vector) byteStreamSplit(src []byte) error {
-	if v.width > 0 && len(src)/v.width < v.n {
-		return errShort(len(src), v.n)
+func (v *Vector) byteStreamSplit(src []byte) error {
+	if v.Width > 0 && len(src)/v.Width < v.N {
+		return ErrShort(len(src), v.N)
 	}
-	v.data = make([]byte, v.n*v.width)
+	v.Data = make([]byte, v.N*v.Width)
 	stride := 0
-	if v.width > 0 {
-		stride = len(src) / v.width
+	if v.Width > 0 {
+		stride = len(src) / v.Width
 	}
-	for i := range v.n {
-		for k := range v.width {
-			v.data[i*v.width+k] = src[k*stride+i]
+	for i := range v.N {
+		for k := range v.Width {
+			v.Data[i*v.Width+k] = src[k*stride+i]
 		}
 	}
 	return nil
 }
 
-// hybrid fills dst from the RLE/bit-packed hybrid.
-func hybrid[T uint8 | uint32](dst []T, src []byte, width uint) error {
+// Hybrid fills dst from the RLE/bit-packed hybrid.
+func Hybrid[T uint8 | uint32](dst []T, src []byte, width uint) error {
 	if width > 32 {
 		return fmt.Errorf("bit width %d", width)
 	}
@@ -402,5 +387,9 @@ func unpackDeltas(vals []int64, src []byte, width uint, n int, minDelta int64) [
 	return vals
 }
 
-// levelWidth is the bits that levels up to max take.
-func levelWidth(max uint8) uint { return uint(bits.Len8(max)) }
+// LevelWidth is the bits that levels up to max take.
+func LevelWidth(max uint8) uint { return uint(bits.Len8(max)) }
+
+// MaxBytes bounds a page, compressed or not. A document lies in one page
+// whole, so it bounds documents as well.
+const MaxBytes = 1 << 30
