@@ -111,7 +111,7 @@ func TestKilledWorkerIsReplaced(t *testing.T) {
 	if !sum.Complete || len(scores(t, out)) != 400 {
 		t.Errorf("%+v", sum)
 	}
-	says(t, r.stderr, "a worker died")
+	says(t, r.stderr, "worker died")
 }
 
 // TestInterruptDrains: the first interrupt keeps what is in hand, and the same

@@ -43,20 +43,36 @@ func (m *watch) Close() {
 	}
 }
 
-// observe watches the queue until end. The state of runs comes from runs or, where
-// that is nil, through show.
-func (m *watch) observe(ctx context.Context, client *jobs.Client, runs func() (monitor.Overview, bool),
-	log zerolog.Logger,
+// observe keeps metrics of the queue current until end, and of a run through show.
+func (m *watch) observe(
+	ctx context.Context, client *jobs.Client, log zerolog.Logger,
 ) (show func(monitor.Progress), end func()) {
 	if m == nil {
 		return func(monitor.Progress) {}, func() {}
 	}
-	o := monitor.NewObserver(client, m.meter, runs, log)
+	o := monitor.NewObserver(client, m.meter, log)
 	m.observer.Store(o)
+	return o.Show, start(ctx, o)
+}
+
+// observeRuns keeps metrics of the queue and of all runs current until end.
+func (m *watch) observeRuns(
+	ctx context.Context, client *jobs.Client, runs func() (monitor.Overview, bool), log zerolog.Logger,
+) (end func()) {
+	if m == nil {
+		return func() {}
+	}
+	o := monitor.NewRunsObserver(client, m.meter, runs, log)
+	m.observer.Store(&o.Observer)
+	return start(ctx, o)
+}
+
+// start runs an observer until end.
+func start(ctx context.Context, o interface{ Run(context.Context) error }) (end func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan error, 1)
 	go func() { done <- o.Run(ctx) }()
-	return o.Show, func() { cancel(); <-done }
+	return func() { cancel(); <-done }
 }
 
 // workerMetrics are the flags that make each worker of a run serve its metrics on

@@ -108,7 +108,7 @@ func (o *serveOptions) serve(out io.Writer) (err error) {
 		return s.Run(ctx, func(ctx context.Context) (*jobs.Client, error) {
 			client, err := jobs.Connect(ctx, patient)
 			if err == nil {
-				_, end = mon.observe(ctx, client, s.Overview, log)
+				end = mon.observeRuns(ctx, client, s.Overview, log)
 			}
 			return client, err
 		})

@@ -54,7 +54,7 @@ func (w *waiting) wait(out io.Writer, run string) error {
 		return err
 	}
 	defer client.Close()
-	show, end := mon.observe(a.Drain, client, nil, log)
+	show, end := mon.observe(a.Drain, client, log)
 	defer end()
 	sum, err := dispatch.Wait(a.Drain, client, run, func(p monitor.Progress) { show(p); meter.Show(p, log) }, log)
 	meter.Close()

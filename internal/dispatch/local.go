@@ -2,22 +2,10 @@ package dispatch
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"runtime"
-	"strconv"
-	"strings"
-	"syscall"
-	"time"
-
-	"github.com/rs/zerolog"
-	"golang.org/x/sync/errgroup"
-
 	"surprisal/internal/jobs"
 	"surprisal/internal/jobs/conn"
 	"surprisal/internal/jobs/embedded"
@@ -26,34 +14,38 @@ import (
 	"surprisal/internal/monitor"
 	"surprisal/internal/score"
 	"surprisal/internal/usage"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
 )
 
-// Local runs a whole run on this machine: a NATS server in this process, worker
-// processes beside it, all gone when it ends.
+// Local scores a whole run on this machine, with a NATS server in this process and
+// worker processes that end with it.
 type Local struct {
-	Workers   int      // processes; default one a GPU, or one for the CPU
+	Workers   int      // processes; default one for each GPU, or one for the CPU
 	WorkerBin string   // the worker program; default beside this one, else on PATH
-	Threads   int      // cores of each; default all, shared
+	Threads   int      // cores for each worker; default all, shared
 	Args      []string // further arguments for each worker
 	WorkerLog io.Writer
-	// ArgsOf are those of one of them, 0, 1 …, beside Args.
+	// ArgsOf are arguments for one worker, numbered from 0, in addition to Args.
 	ArgsOf func(slot int) []string
-	// Observe is told of an observer of the run's queue, which runs with it, on
-	// Metrics; nil without.
+	// Metrics, if set, are kept current by an observer of the run's queue, which
+	// Observe gets.
 	Metrics  *metrics.Dispatcher
 	Observe  func(*monitor.Observer)
 	Report   func(monitor.Progress)
-	Draining func() // told when a drain begins
+	Draining func() // called when a drain begins
 	Log      zerolog.Logger
 }
 
-// ErrInterrupted: a drain was asked for and the run is not complete. What is
-// committed stays; the same request goes on from there.
+// ErrInterrupted: the run was drained before it was complete. Committed scores
+// stay; the same request continues from there.
 var ErrInterrupted = errors.New("interrupted")
 
-// Run plans req, scores what OUT does not hold and adds up. When drain ends,
-// workers finish what they have in hand and Run returns ErrInterrupted; when ctx
-// ends, everything stops at once.
+// Run plans req, scores what OUT lacks and summarizes. When drain ends, workers
+// finish the jobs in hand and Run returns ErrInterrupted; when ctx ends, everything
+// stops at once.
 func (l *Local) Run(drain, ctx context.Context, req Request) (*Summary, error) {
 	started := time.Now()
 	bin, err := FindWorker(l.WorkerBin)
@@ -69,13 +61,13 @@ func (l *Local) Run(drain, ctx context.Context, req Request) (*Summary, error) {
 		if e == score.EngineAuto {
 			e = have.best()
 		}
-		if !have.Has(e) { // before OUT is pinned to it
-			return "", 0, usage.Errorf("--engine %s: the worker program has only %v on this machine", e, have.Engines)
+		if !have.Has(e) { // checked before OUT is bound to the engine
+			return "", 0, usage.Errorf("--engine %s: the worker program supports only %v on this machine", e, have.Engines)
 		}
 		workers, err = l.workers(e, have)
 		return e, workers, err
 	}
-	// Workers here end with their dispatcher, so every temporary is a dead one's.
+	// Workers end with their dispatcher, so every temporary file is stale.
 	s, err := Begin(ctx, req, 0, l.Log, nil)
 	if err != nil {
 		return nil, err
@@ -83,27 +75,26 @@ func (l *Local) Run(drain, ctx context.Context, req Request) (*Summary, error) {
 	defer s.Release()
 	before := s.Committed.Totals
 	m := s.Manifest
-	committed, dead := s.Committed, []DeadJob(nil)
-	var cost score.Cost
+	end := ending{committed: s.Committed}
 	if countPending(m, s.Committed) > 0 {
 		l.Log.Info().Str("run", m.Run).Str("engine", string(m.Options.Engine)).Int("files", len(m.Files)).
-			Int("jobs", m.JobCount()).Int("committed", len(s.Committed.Jobs)).Msg("run begins")
-		committed, dead, cost, err = l.score(drain, ctx, bin, workers, s)
+			Int("jobs", m.JobCount()).Int("committed", len(s.Committed.Jobs)).Msg("run started")
+		end, err = l.score(drain, ctx, bin, workers, s)
 		if err != nil && !errors.Is(err, ErrInterrupted) {
 			return nil, err
 		}
 	}
 	interrupted := errors.Is(err, ErrInterrupted)
 	if interrupted {
-		if committed, err = Reconcile(ctx, m); err != nil {
+		if end.committed, err = Reconcile(ctx, m); err != nil {
 			return nil, err
 		}
 	}
-	sum, err := Summarize(ctx, m, committed, dead, before, time.Since(started))
+	sum, err := Summarize(ctx, m, end.committed, end.dead, before, time.Since(started))
 	if err != nil {
 		return nil, err
 	}
-	bill(ctx, alone{}, m, sum, cost, l.Log)
+	bill(ctx, alone{}, m, sum, end.cost, l.Log)
 	if err := Finish(ctx, m, sum); err != nil {
 		return nil, err
 	}
@@ -113,86 +104,124 @@ func (l *Local) Run(drain, ctx context.Context, req Request) (*Summary, error) {
 	return sum, nil
 }
 
-// workers is how many processes to run: one a GPU, or one for the CPU.
+// workers is how many processes to run: one for each GPU, or one for the CPU.
 func (l *Local) workers(e score.EngineKind, have Engines) (int, error) {
 	switch n := len(have.GPUs); {
 	case e != score.EngineCUDA:
 		return max(l.Workers, 1), nil
 	case l.Workers > n:
-		return 0, usage.Errorf("--workers %d: one a GPU, and this machine shows %d", l.Workers, n)
+		return 0, usage.Errorf("--workers %d: one worker for each GPU, and only %d GPUs are visible", l.Workers, n)
 	case l.Workers == 0:
 		return n, nil
 	}
 	return l.Workers, nil
 }
 
-// localAckWait is short: no network lies between worker and queue, and a killed
-// worker's job should not wait for long.
+// localAckWait is short: there is no network between workers and the queue, and a
+// killed worker's job should be retried soon.
 const localAckWait = 15 * time.Second
 
-// score runs server, workers and watch until every job is committed or dead. The
-// cost is what its queue's records tell, which go with it.
-func (l *Local) score(drain, ctx context.Context, bin string, workers int, s *Submitted) (_ *Committed, _ []DeadJob, cost score.Cost, _ error) {
-	// The queue is disposable: a run that is cut off is taken up from its
-	// manifest and its files.
-	dir, err := os.MkdirTemp("", "surprisal-queue-")
+// ending is how the jobs of a run ended.
+type ending struct {
+	committed *Committed
+	dead      []DeadJob
+	cost      score.Cost // as the queue's records have it, which are lost with the queue
+}
+
+// score runs server, workers and watch until every job is committed or dead.
+func (l *Local) score(drain, ctx context.Context, bin string, workers int, s *Submitted) (end ending, err error) {
+	q, err := l.startQueue(ctx)
 	if err != nil {
-		return nil, nil, cost, fmt.Errorf("make the queue's folder: %w", err)
+		return end, err
 	}
-	defer func() { _ = os.RemoveAll(dir) }()
-	server, err := embedded.Start(ctx, embedded.Config{StoreDir: dir, Log: l.Log.Level(zerolog.WarnLevel)})
+	defer q.close()
+	if err := s.Queue(ctx, q.client, QueueOptions{Run: record.RunConfig{AckWait: localAckWait}}); err != nil {
+		return end, err
+	}
+	workers = min(workers, s.Queued)
+	c := command{bin: bin, engine: s.Manifest.Options.Engine, threads: l.threads(workers), env: q.at.Environ()}
+	end.committed, end.dead, err = l.follow(drain, ctx, q.client, c, workers, s)
+	end.cost = costOf(ctx, q.client, s.Manifest.Run, l.Log)
+	switch {
+	case end.committed != nil && err == nil:
+		return end, nil
+	case drain.Err() != nil && (err == nil || errors.Is(err, ErrInterrupted) || errors.Is(err, context.Canceled)):
+		err = ErrInterrupted
+	case err == nil:
+		err = errors.New("the workers exited before the run was complete")
+	}
+	end.committed, end.dead = nil, nil
+	return end, err
+}
+
+// localQueue is a NATS server in this process. It is disposable: an interrupted run
+// continues from its manifest and its score files.
+type localQueue struct {
+	dir    string
+	server *embedded.Server
+	client *jobs.Client
+	at     conn.Config
+}
+
+func (l *Local) startQueue(ctx context.Context) (q *localQueue, err error) {
+	q = &localQueue{}
+	defer func() {
+		if err != nil {
+			q.close()
+		}
+	}()
+	if q.dir, err = os.MkdirTemp("", "surprisal-queue-"); err != nil {
+		return nil, fmt.Errorf("create the queue's folder: %w", err)
+	}
+	q.server, err = embedded.Start(ctx, embedded.Config{StoreDir: q.dir, Log: l.Log.Level(zerolog.WarnLevel)})
 	if err != nil {
-		return nil, nil, cost, err
+		return nil, err
 	}
-	defer server.Shutdown()
-	at := conn.Config{URLs: []string{server.URL()}, Token: server.Token(), Name: "surprisal dispatcher", Log: l.Log}
-	client, err := jobs.Connect(ctx, at)
-	if err != nil {
-		return nil, nil, cost, err
+	q.at = conn.Config{URLs: []string{q.server.URL()}, Token: q.server.Token(), Name: "surprisal dispatcher", Log: l.Log}
+	q.client, err = jobs.Connect(ctx, q.at)
+	return q, err
+}
+
+func (q *localQueue) close() {
+	if q.client != nil {
+		q.client.Close()
 	}
-	defer client.Close()
-	if err := s.Queue(ctx, client, QueueOptions{Run: record.RunConfig{AckWait: localAckWait}}); err != nil {
-		return nil, nil, cost, err
+	if q.server != nil {
+		q.server.Shutdown()
 	}
-	if n := s.Queued; workers > n {
-		workers = n
+	if q.dir != "" {
+		_ = os.RemoveAll(q.dir)
 	}
-	asked := ctx
+}
+
+// follow runs workers and watches the run until its end. When drain ends it stops the
+// workers and returns ErrInterrupted once they have exited.
+func (l *Local) follow(
+	drain, ctx context.Context, client *jobs.Client, c command, workers int, s *Submitted,
+) (committed *Committed, dead []DeadJob, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stop, stopWorkers := context.WithCancel(drain)
 	defer stopWorkers()
 	g, gctx := errgroup.WithContext(ctx)
-	observed, endObserver := context.WithCancel(gctx)
+	report, endObserver := l.observe(gctx, g, client)
 	defer endObserver()
-	report := l.Report
-	if l.Metrics != nil {
-		o := monitor.NewObserver(client, l.Metrics, nil, l.Log)
-		l.Observe(o)
-		report = func(p monitor.Progress) { o.Show(p); l.Report(p) }
-		g.Go(func() error { return o.Run(observed) })
-	}
-	var committed *Committed
-	var dead []DeadJob
-	drained := make(chan struct{}) // closed when all workers have ended after a drain
+	exited := make(chan struct{}) // closed when all workers have exited
 	crew, cctx := errgroup.WithContext(gctx)
 	for i := range workers {
-		crew.Go(func() error {
-			return l.supervise(stop, cctx, command{bin, s.Manifest.Options.Engine, i, l.threads(workers), at.Environ()})
-		})
+		c.slot = i
+		crew.Go(func() error { return l.supervise(stop, cctx, c) })
 	}
 	g.Go(func() error {
-		defer close(drained)
+		defer close(exited)
 		return crew.Wait()
 	})
 	watchCtx, endWatch := context.WithCancelCause(gctx)
 	defer endWatch(nil)
-	g.Go(func() error {
+	g.Go(func() (err error) {
 		defer stopWorkers()
 		defer endObserver()
-		w := newWatch(client, s.Manifest, s.Committed, report, l.Log, alone{})
-		var err error
-		committed, dead, err = w.run(watchCtx)
+		committed, dead, err = newWatch(client, s.Manifest, s.Committed, report, l.Log, alone{}).run(watchCtx)
 		return err
 	})
 	g.Go(func() error {
@@ -200,181 +229,30 @@ func (l *Local) score(drain, ctx context.Context, bin string, workers int, s *Su
 		case <-drain.Done():
 		case <-watchCtx.Done():
 			return nil
-		case <-drained:
+		case <-exited:
 			return nil
 		}
 		l.Draining()
 		select {
-		case <-drained:
+		case <-exited:
 		case <-gctx.Done():
 		}
 		endWatch(ErrInterrupted)
 		return nil
 	})
 	err = g.Wait()
-	cost = costOf(asked, client, s.Manifest.Run, l.Log)
-	if committed != nil && err == nil {
-		return committed, dead, cost, nil
-	}
-	if drain.Err() != nil && (err == nil || errors.Is(err, ErrInterrupted) || errors.Is(err, context.Canceled)) {
-		return nil, nil, cost, ErrInterrupted
-	}
-	if err == nil {
-		err = errors.New("the workers ended before the run did")
-	}
-	return nil, nil, cost, err
+	return committed, dead, err
 }
 
-// command is one worker process to run.
-type command struct {
-	bin     string
-	engine  score.EngineKind
-	slot    int // the GPU's ordinal, on GPUs
-	threads int
-	env     []string // how to reach the queue; a command line would show the token
-}
-
-// A worker that ends by itself this often without having lived for a while is
-// not started again.
-const (
-	maxDeaths  = 5
-	shortLived = 30 * time.Second
-)
-
-// supervise keeps one worker process alive until stop ends, then waits for it.
-func (l *Local) supervise(stop, ctx context.Context, c command) error {
-	deaths := 0
-	for {
-		started := time.Now()
-		err := l.worker(stop, ctx, c)
-		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case stop.Err() != nil:
-			if err != nil {
-				l.Log.Warn().Err(err).Int("slot", c.slot).Msg("a worker ended badly while it drained")
-			}
-			return nil
-		case err == nil:
-			err = errors.New("it ended without being told to")
-		}
-		var exit *exec.ExitError
-		if errors.As(err, &exit) && exit.ExitCode() == 2 {
-			return fmt.Errorf("worker: wrong usage or environment, see its message above")
-		}
-		if time.Since(started) > shortLived {
-			deaths = 0
-		}
-		if deaths++; deaths >= maxDeaths {
-			return fmt.Errorf("worker %d died %d times in a row: %w", c.slot, deaths, err)
-		}
-		l.Log.Error().Err(err).Int("slot", c.slot).Int("deaths", deaths).Msg("a worker died: starting another")
-		select {
-		case <-time.After(time.Duration(deaths) * 200 * time.Millisecond):
-		case <-stop.Done():
-		case <-ctx.Done():
-		}
+// observe starts an observer of the queue in g, if metrics are wanted. report is
+// Report, with the observer in between.
+func (l *Local) observe(ctx context.Context, g *errgroup.Group, client *jobs.Client) (report func(monitor.Progress), end func()) {
+	if l.Metrics == nil {
+		return l.Report, func() {}
 	}
-}
-
-// threads is how many cores each of so many workers uses.
-func (l *Local) threads(workers int) int {
-	if l.Threads > 0 {
-		return l.Threads
-	}
-	return max(1, runtime.NumCPU()/workers)
-}
-
-// worker runs one worker process. It is its own process group, so that a Ctrl-C
-// at the terminal reaches it through stop alone; it watches its stdin, which
-// closes when this process ends in whatever way, and ends then.
-func (l *Local) worker(stop, ctx context.Context, c command) error {
-	args := []string{"--end-with-stdin", "--engine", string(c.engine), "--threads", strconv.Itoa(c.threads)}
-	if c.engine == score.EngineCUDA {
-		args = append(args, "--gpu", strconv.Itoa(c.slot))
-	}
-	args = append(args, l.Args...)
-	if l.ArgsOf != nil {
-		args = append(args, l.ArgsOf(c.slot)...)
-	}
-	cmd := exec.Command(c.bin, args...)
-	// A config file and a server that are named for the dispatcher are not its workers'..
-	cmd.Env = append(append(os.Environ(), "SURPRISAL_CONFIG=", "SURPRISAL_NATS="), c.env...)
-	cmd.Stdout, cmd.Stderr = l.WorkerLog, l.WorkerLog
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		return fmt.Errorf("start worker: %w", err)
-	}
-	defer func() { _ = stdin.Close() }()
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("start worker: %w", err)
-	}
-	// Signals to a process that has ended fail, which is what was wanted.
-	defer context.AfterFunc(stop, func() { _ = cmd.Process.Signal(syscall.SIGTERM) })()
-	defer context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() })()
-	return cmd.Wait()
-}
-
-// FindWorker finds the worker program.
-func FindWorker(bin string) (string, error) {
-	if bin != "" {
-		if _, err := exec.LookPath(bin); err != nil {
-			return "", usage.Errorf("--worker-bin: %w", err)
-		}
-		return bin, nil
-	}
-	if self, err := os.Executable(); err == nil {
-		beside := filepath.Join(filepath.Dir(self), "worker")
-		if st, err := os.Stat(beside); err == nil && st.Mode().IsRegular() {
-			return beside, nil
-		}
-	}
-	if p, err := exec.LookPath("surprisal-worker"); err == nil {
-		return p, nil
-	}
-	return "", usage.Errorf("no worker program beside this one nor surprisal-worker on PATH: build it with make build, or name it with --worker-bin")
-}
-
-// Engines is what `worker engines` prints.
-type Engines struct {
-	Engines []score.EngineKind `json:"engines"` // best first
-	GPUs    []struct {
-		Name string `json:"name"`
-	} `json:"gpus"`
-}
-
-func (e Engines) Has(k score.EngineKind) bool {
-	for _, h := range e.Engines {
-		if h == k {
-			return true
-		}
-	}
-	return false
-}
-
-func (e Engines) best() score.EngineKind {
-	if len(e.Engines) == 0 {
-		return score.EngineCPU
-	}
-	return e.Engines[0]
-}
-
-// AskEngines asks the worker program what it and this machine have.
-func AskEngines(ctx context.Context, bin string) (Engines, error) {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	out, err := exec.CommandContext(ctx, bin, "engines").Output()
-	if err != nil {
-		var exit *exec.ExitError
-		if errors.As(err, &exit) && len(exit.Stderr) > 0 {
-			err = fmt.Errorf("%w: %s", err, strings.TrimSpace(string(exit.Stderr)))
-		}
-		return Engines{}, usage.Errorf("%s does not run: %w", bin, err)
-	}
-	var e Engines
-	if err := json.Unmarshal(out, &e); err != nil || len(e.Engines) == 0 {
-		return e, usage.Errorf("%s is not a worker of this program: it printed %.80q", bin, out)
-	}
-	return e, nil
+	ctx, end = context.WithCancel(ctx)
+	o := monitor.NewObserver(client, l.Metrics, l.Log)
+	l.Observe(o)
+	g.Go(func() error { return o.Run(ctx) })
+	return func(p monitor.Progress) { o.Show(p); l.Report(p) }, end
 }

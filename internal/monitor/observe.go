@@ -11,8 +11,8 @@ import (
 	"surprisal/internal/metrics"
 )
 
-// Observer tells metrics how the queue and its workers stand, and how the runs
-// stand that it is told of.
+// Observer keeps metrics of the queue, its workers and its dead letters current,
+// and those of the run that Show is given.
 type Observer struct {
 	client  *jobs.Client
 	meter   *metrics.Dispatcher
@@ -20,40 +20,40 @@ type Observer struct {
 	workers map[string]*sighting
 	ackWait time.Duration // the shortest of the runs in the queue
 	letters string        // the dead letters' state when they were last counted
-	counted time.Time     // not before: counting took its time
-	runs    func() (Overview, bool)
-	told    map[string]time.Time // runs of these, since when
+	counted time.Time     // no earlier than this: counting took long
 }
 
-// sighting is a worker as last seen. Its clock is compared with nobody's.
+// sighting is a worker as last seen. Its clock is not compared with any other.
 type sighting struct {
 	record record.Worker
 	moved  time.Time // when its record was last seen to change
 	gone   time.Time // when it was found to have vanished with jobs in hand; zero: it has not
 }
 
-// NewObserver makes the meter's observer on a connected client; Run it. Where runs
-// is given, it tells of those too, and not of what Show is given.
-func NewObserver(client *jobs.Client, meter *metrics.Dispatcher, runs func() (Overview, bool), log zerolog.Logger) *Observer {
+// NewObserver makes an observer; Run it.
+func NewObserver(client *jobs.Client, meter *metrics.Dispatcher, log zerolog.Logger) *Observer {
 	meter.Connected(client.Connected)
-	return &Observer{client: client, meter: meter, log: log, runs: runs, workers: map[string]*sighting{}, told: map[string]time.Time{}}
+	return &Observer{client: client, meter: meter, log: log, workers: map[string]*sighting{}}
 }
 
 // observeEvery is how often an observer looks, which costs the server a few small
 // requests.
 const observeEvery = 2 * time.Second
 
-// Run looks until ctx ends. What can't be asked for now is asked again.
-func (o *Observer) Run(ctx context.Context) error {
+// Run keeps the metrics current until ctx ends. A request that fails is repeated at
+// the next look.
+func (o *Observer) Run(ctx context.Context) error { return o.run(ctx, func() {}) }
+
+func (o *Observer) run(ctx context.Context, also func()) error {
 	ticker := time.NewTicker(observeEvery)
 	defer ticker.Stop()
 	for {
 		for _, look := range []func(context.Context) error{o.queue, o.crew, o.dead, o.store} {
 			if err := look(ctx); err != nil && ctx.Err() == nil {
-				o.log.Debug().Err(err).Msg("metrics not brought up to date; trying again")
+				o.log.Debug().Err(err).Msg("metrics not updated; retrying")
 			}
 		}
-		o.overview()
+		also()
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
@@ -62,36 +62,69 @@ func (o *Observer) Run(ctx context.Context) error {
 	}
 }
 
-// toldFor is for how long a run that is over is told of still.
-const toldFor = time.Hour
+// Show updates the metrics of a run.
+func (o *Observer) Show(p Progress) {
+	o.meter.SetRun(metrics.Run{
+		ID: p.Run, Jobs: p.States, Rows: p.Rows, Documents: p.Documents, Tokens: p.Tokens, TokensPerSec: p.Rate,
+		Left: p.Left, LastCommit: p.LastCommit, Paused: p.Paused,
+	})
+}
 
-// overview tells of the runs that a monitor follows.
-func (o *Observer) overview() {
-	if o.runs == nil {
-		return
+// Unready says why the metrics may be out of date, one line for each reason.
+func (o *Observer) Unready() []string {
+	if !o.client.Connected() {
+		return []string{"no NATS server answers"}
 	}
+	return nil
+}
+
+// RunsObserver is an Observer that also keeps the metrics of all of a Monitor's runs
+// current.
+type RunsObserver struct {
+	Observer
+	runs  func() (Overview, bool)
+	shown map[string]time.Time // runs with metrics, and since when
+}
+
+// NewRunsObserver makes an observer; Run it. runs is what a Monitor knows, once there
+// is one.
+func NewRunsObserver(
+	client *jobs.Client, meter *metrics.Dispatcher, runs func() (Overview, bool), log zerolog.Logger,
+) *RunsObserver {
+	return &RunsObserver{Observer: *NewObserver(client, meter, log), runs: runs, shown: map[string]time.Time{}}
+}
+
+// Run keeps the metrics current until ctx ends.
+func (o *RunsObserver) Run(ctx context.Context) error { return o.run(ctx, o.overview) }
+
+// shownFor is how long the metrics of a run remain after its end.
+const shownFor = time.Hour
+
+func (o *RunsObserver) overview() {
 	over, ok := o.runs()
 	if !ok || over.Seen.IsZero() {
 		return
 	}
-	there := map[string]bool{}
+	present := map[string]bool{}
 	for i, r := range over.Runs {
 		id, more := r.Run.ID, over.More[i]
-		if since, told := o.told[id]; r.Run.State.Final() && (!told || time.Since(r.Run.Updated) > toldFor && time.Since(since) > toldFor) {
+		since, shown := o.shown[id]
+		expired := time.Since(r.Run.Updated) > shownFor && time.Since(since) > shownFor
+		if r.Run.State.Final() && (!shown || expired) {
 			continue
 		}
-		there[id] = true
+		present[id] = true
 		if more.Counting {
 			continue
 		}
-		if _, told := o.told[id]; !told {
-			o.told[id] = time.Now()
+		if !shown {
+			o.shown[id] = time.Now()
 		}
-		o.meter.SetRun(runMetrics(r, more, over.Workers, o.told[id]))
+		o.meter.SetRun(runMetrics(r, more, over.Workers, o.shown[id]))
 	}
-	for id := range o.told {
-		if !there[id] {
-			delete(o.told, id)
+	for id := range o.shown {
+		if !present[id] {
+			delete(o.shown, id)
 			o.meter.DropRun(id)
 		}
 	}
@@ -128,22 +161,6 @@ func runMetrics(r RunStatus, more RunMore, workers []record.Worker, since time.T
 		}
 	}
 	return m
-}
-
-// Unready says why what is told may be old, a line each; nothing when it is not.
-func (o *Observer) Unready() []string {
-	if !o.client.Connected() {
-		return []string{"no NATS server answers"}
-	}
-	return nil
-}
-
-// Show tells how a run stands.
-func (o *Observer) Show(p Progress) {
-	o.meter.SetRun(metrics.Run{
-		ID: p.Run, Jobs: p.States, Rows: p.Rows, Documents: p.Documents, Tokens: p.Tokens, TokensPerSec: p.Rate,
-		Left: p.Left, LastCommit: p.LastCommit, Paused: p.Paused,
-	})
 }
 
 func (o *Observer) queue(ctx context.Context) error {

@@ -67,7 +67,7 @@ func TestObserver(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = server.Close() }()
-	o := NewObserver(b.Client, meter, nil, zerolog.Nop())
+	o := NewObserver(b.Client, meter, zerolog.Nop())
 	look := func() string {
 		t.Helper()
 		for _, f := range []func() error{
