@@ -70,7 +70,7 @@ func ways(t *testing.T) []way {
 			flags: []string{"--nats-nkey", file("seed", seed)}, env: map[string]string{"NKEY": file("seed2", seed+"\n")},
 			wrong: map[string]refusal{
 				"other key": {flags: []string{"--nats-nkey", file("other", otherSeed)}, says: "NKey of"},
-				"no seed":   {flags: []string{"--nats-nkey", file("noseed", "hello")}, says: "not the seed"},
+				"no seed":   {flags: []string{"--nats-nkey", file("noseed", "hello")}, says: "not a user NKey seed"},
 			},
 		}, {
 			name: "jwt", conf: jwtConf,

@@ -118,7 +118,7 @@ func testDeployed(t *testing.T, d *deployment, flags ...string) {
 	// Nobody but the dispatcher sets a queue up; a worker waits for it.
 	elsewhere := append([]string{"submit", "--model", demoModel, "--out", out + "2", filepath.Join(in, "a.parquet")}, flags...)
 	for _, user := range []string{"worker", "reader"} {
-		d.run(user, elsewhere...).oneLine(t, 2, "lacks a permission", "SURPRISAL_JOBS", "use an account that may")
+		d.run(user, elsewhere...).oneLine(t, 2, "lacks a permission", "SURPRISAL_JOBS", "use an account with this permission")
 	}
 	worker, wr := start(t, d.as("worker"), "worker", "--log-format", "json")
 	run := strings.TrimSpace(d.run("dispatcher", submit...).want(t, 0).stdout)

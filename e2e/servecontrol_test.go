@@ -135,7 +135,7 @@ func TestServeBeforeNATS(t *testing.T) {
 	defer server.Shutdown()
 	waitFor(t, "NATS is reached", func() bool { return s.state().Link.OK })
 	setenv(t, "SURPRISAL_NATS_TOKEN", "another-token-of-16-characters")
-	says(t, dispatcher(t, "serve", "--addr", "127.0.0.1:0").want(t, 2).stderr, "refuses the credentials")
+	says(t, dispatcher(t, "serve", "--addr", "127.0.0.1:0").want(t, 2).stderr, "rejects the credentials")
 }
 
 // TestServeARealRun: a person watches real workers from a browser, sees why a job

@@ -349,7 +349,7 @@ func TestVerifyInputs(t *testing.T) {
 	must(t, os.Rename(path+".away", path))
 	must(t, os.Chtimes(path, time.Now(), st.ModTime()))
 	verify(t, 0, out)
-	says(t, dispatcher(t, "verify", dir).want(t, 2).stderr, "no run's output folder")
+	says(t, dispatcher(t, "verify", dir).want(t, 2).stderr, "not an output folder of a run")
 	says(t, dispatcher(t, "verify", filepath.Join(dir, "nowhere")).want(t, 2).stderr, "neither a folder nor a run ID")
 }
 

@@ -102,10 +102,10 @@ func (d *doctor) nats(ctx context.Context) {
 		d.fail("nats", "set SURPRISAL_NATS_TOKEN, or _USER and _PASSWORD, or give --nats-creds FILE", err)
 		return
 	case errors.Is(err, conn.ErrUnreachable):
-		d.fail("nats", "start nats-server --jetstream there, or mend the URL, the port or the firewall", err)
+		d.fail("nats", "start nats-server --jetstream there, or correct the URL, the port or the firewall", err)
 		return
 	case err != nil:
-		d.fail("nats", "mend the URL, or the files that --nats-ca, --nats-cert, --nats-key and --nats-creds name", err)
+		d.fail("nats", "correct the URL, or the files given with --nats-ca, --nats-cert, --nats-key and --nats-creds", err)
 		return
 	}
 	defer client.Close()
@@ -120,28 +120,28 @@ func (d *doctor) nats(ctx context.Context) {
 		d.fail("jetstream", "start the server with --jetstream --store_dir DIR, and enable it for the account", err)
 		return
 	case err != nil:
-		d.fail("jetstream", "give the account room and the right to make streams in files", err)
+		d.fail("jetstream", "give the account storage and the permission to create file streams", err)
 		return
 	case h.StoreLimit >= 0 && h.StoreLimit-h.StoreUsed < noDisk:
 		d.fail("jetstream", "raise max_file_store of the account, or run dispatcher gc --nats URL",
-			fmt.Errorf("%s of %s bytes of storage are used", group(h.StoreUsed), group(h.StoreLimit)))
+			fmt.Errorf("%s of %s bytes of storage used", group(h.StoreUsed), group(h.StoreLimit)))
 	case h.StoreLimit >= 0:
-		d.ok("jetstream", "streams in files; %s of %s bytes of storage are used", group(h.StoreUsed), group(h.StoreLimit))
+		d.ok("jetstream", "streams in files; %s of %s bytes of storage used", group(h.StoreUsed), group(h.StoreLimit))
 	default:
-		d.ok("jetstream", "streams in files; %s bytes of storage are used, the account sets no limit", group(h.StoreUsed))
+		d.ok("jetstream", "streams in files; %s bytes of storage used, no account limit", group(h.StoreUsed))
 	}
 	if h.Publish > slowServer {
-		d.warn("publish", "put the server's store_dir on a local SSD", "a message takes %s to be kept", h.Publish.Round(time.Millisecond))
+		d.warn("publish", "put the server's store_dir on a local SSD", "storing a message takes %s", h.Publish.Round(time.Millisecond))
 	} else {
-		d.ok("publish", "a message takes %s to be kept", h.Publish.Round(10*time.Microsecond))
+		d.ok("publish", "storing a message takes %s", h.Publish.Round(10*time.Microsecond))
 	}
 	if d.req.Monitor == "" {
-		d.warn("sync_interval", "see that nats.conf has jetstream { sync_interval: always }, or give --monitor http://HOST:8222",
-			"the server tells it on its monitoring port only")
+		d.warn("sync_interval", "make sure that nats.conf has jetstream { sync_interval: always }, or give --monitor http://HOST:8222",
+			"not checked: only the server's monitoring port shows it")
 	}
 	d.queue(ctx, client)
 	if off := h.ClockAhead; off.Abs() > clockApart {
-		d.warn("clock", "run an NTP client on both machines: ages and times are wrong meanwhile", "the server's clock is %s ahead", off.Round(time.Millisecond))
+		d.warn("clock", "run an NTP client on both machines: ages and times are wrong until then", "the server's clock is %s ahead", off.Round(time.Millisecond))
 	} else {
 		d.ok("clock", "%s apart from the server's", off.Abs().Round(time.Millisecond))
 	}
@@ -151,15 +151,17 @@ func (d *doctor) nats(ctx context.Context) {
 func (d *doctor) queue(ctx context.Context, client *jobs.Client) {
 	switch t, err := client.Check(ctx); {
 	case errors.Is(err, jobs.ErrNotSetUp):
-		d.warn("queue", "the first dispatcher submit sets it up", "it is not set up yet")
+		d.warn("queue", "the first dispatcher submit sets it up", "not set up yet")
 	case errors.Is(err, jobs.ErrDrift):
-		d.fail("queue", "workers live on these settings: undo the change, or delete what differs while no run is live and submit again", err)
+		d.fail("queue", "workers depend on these settings: undo the change, or delete what differs while no run is active and submit again", err)
 	case err != nil:
 		d.fail("queue", "see the server's log", err)
-	case t.Replicas > 0:
-		d.ok("queue", "set up as this program does it, %d replicas", t.Replicas)
+	case t.Replicas == 1:
+		d.ok("queue", "set up as expected, 1 replica")
+	case t.Replicas > 1:
+		d.ok("queue", "set up as expected, %d replicas", t.Replicas)
 	default:
-		d.ok("queue", "set up as this program does it")
+		d.ok("queue", "set up as expected")
 	}
 }
 
@@ -180,17 +182,17 @@ func (d *doctor) workers(ctx context.Context, client *jobs.Client) {
 	}
 	switch {
 	case len(list) == 0:
-		d.warn("workers", "start worker --nats URL on a machine that sees model, inputs and OUT", "none is there")
+		d.warn("workers", "start worker --nats URL on a machine that can read model and inputs and write OUT", "none running")
 	case len(others) > 0:
-		d.warn("workers", "use one version everywhere", "%d there; versions other than this one's (%s): %v", len(list), d.req.Program, others)
+		d.warn("workers", "use one version everywhere", "%d running; versions other than %s: %v", len(list), d.req.Program, others)
 	default:
-		d.ok("workers", "%d there, of this version", len(list))
+		d.ok("workers", "%d running, all of this version", len(list))
 	}
 }
 
 // monitor asks the server's monitoring port what clients are not told.
 func (d *doctor) monitor(ctx context.Context) {
-	const remedy = "start the server with --http_port 8222, and name that port with --monitor"
+	const remedy = "start the server with --http_port 8222, and give that port with --monitor"
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(d.req.Monitor, "/")+"/jsz?config=1", nil)
@@ -220,16 +222,16 @@ func (d *doctor) monitor(ctx context.Context) {
 		d.fail("sync_interval", remedy, fmt.Errorf("%s: %s: no JetStream configuration", d.req.Monitor, resp.Status))
 		return
 	case js.Config.SyncAlways:
-		d.ok("sync_interval", "always: each message is on the disk when it is acked")
+		d.ok("sync_interval", "always: each message is on disk when it is acked")
 	default:
-		d.warn("sync_interval", "a power cut loses the newest messages, and their jobs are queued again by the same submit; set jetstream { sync_interval: always }",
-			"%s: messages are on the disk that long after they are acked", js.Config.SyncInterval)
+		d.warn("sync_interval", "a power failure loses the newest messages, and the same submit requeues their jobs; set jetstream { sync_interval: always }",
+			"%s: messages are on disk that long after they are acked", js.Config.SyncInterval)
 	}
 	free := js.Config.MaxStore - js.Store
 	if free < noDisk {
-		d.fail("store", "raise max_file_store, or free the disk of "+js.Config.StoreDir, fmt.Errorf("%s bytes are free for streams", group(free)))
+		d.fail("store", "raise max_file_store, or free space on the disk of "+js.Config.StoreDir, fmt.Errorf("%s bytes free for streams", group(free)))
 	} else {
-		d.ok("store", "%s: %s bytes are free for streams", js.Config.StoreDir, group(free))
+		d.ok("store", "%s: %s bytes free for streams", js.Config.StoreDir, group(free))
 	}
 }
 
@@ -237,7 +239,7 @@ func (d *doctor) monitor(ctx context.Context) {
 func (d *doctor) worker(ctx context.Context) {
 	bin, err := dispatch.FindWorker(d.req.Local.WorkerBin)
 	if err != nil {
-		d.fail("worker", "make build, or name it with --worker-bin", err)
+		d.fail("worker", "run make build, or give --worker-bin", err)
 		return
 	}
 	have, err := dispatch.AskEngines(ctx, bin)
@@ -248,7 +250,7 @@ func (d *doctor) worker(ctx context.Context) {
 	what := fmt.Sprintf("%s, engines %v", bin, have.Engines)
 	gpus, _ := filepath.Glob("/dev/nvidia[0-9]*") // the pattern is a good one
 	if len(gpus) > 0 && !have.Has(score.EngineCUDA) {
-		d.warn("engines", "use a worker built for GPUs, and see that the driver is there", "%s; this machine has %d NVIDIA GPUs and this worker can't use them", what, len(gpus))
+		d.warn("engines", "use a worker built for GPUs, and make sure that the driver is installed", "%s; this machine has %d NVIDIA GPUs, which this worker cannot use", what, len(gpus))
 	} else {
 		d.ok("engines", "%s", what)
 	}
@@ -266,14 +268,14 @@ func (d *doctor) model(ctx context.Context) {
 	}
 	dir, err := os.MkdirTemp("", "surprisal-doctor-")
 	if err != nil {
-		d.fail("model", "make room in the folder for temporary files", err)
+		d.fail("model", "free space in the folder for temporary files", err)
 		return
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	in := filepath.Join(dir, "line.parquet")
 	o := score.Options{TextColumn: "text", Long: score.LongCarry, Special: score.SpecialText, Engine: score.EngineAuto}
-	if err := shard.WriteRows(in, o, []shard.Row{{Text: "One line to see that model and tokenizer load."}}); err != nil {
-		d.fail("model", "make room in the folder for temporary files", err)
+	if err := shard.WriteRows(in, o, []shard.Row{{Text: "One line to check that model and tokenizer load."}}); err != nil {
+		d.fail("model", "free space in the folder for temporary files", err)
 		return
 	}
 	began := time.Now()
@@ -286,14 +288,14 @@ func (d *doctor) model(ctx context.Context) {
 	case len(sum.DeadJobs) > 0:
 		d.fail("model", remedy, errors.New(sum.DeadJobs[0].Reason))
 	case sum.FailedRows > 0 || sum.Tokens == 0:
-		d.fail("model", remedy, fmt.Errorf("a line could not be scored: %+v", sum.RowErrors))
+		d.fail("model", remedy, fmt.Errorf("scoring a line failed: %+v", sum.RowErrors))
 	default:
-		d.ok("model", "%s loads, its tokenizer too: a line of %d tokens scored in %s, loading included", cfg.Name, sum.Tokens, time.Since(began).Round(10*time.Millisecond))
+		d.ok("model", "%s and its tokenizer load: a line of %d tokens scored in %s, loading included", cfg.Name, sum.Tokens, time.Since(began).Round(10*time.Millisecond))
 	}
 }
 
 func (d *doctor) out(ctx context.Context) {
-	const remedy = "name a folder that this user may write, on every worker's machine"
+	const remedy = "choose a folder that this user may write, on every worker's machine"
 	out := d.req.Out
 	switch m, err := outdir.VerifyManifest(ctx, out); {
 	case err == nil:
@@ -301,7 +303,7 @@ func (d *doctor) out(ctx context.Context) {
 	case errors.Is(err, outdir.ErrManifestChanged), errors.Is(err, outdir.ErrNoCopy):
 		d.warn("out", "dispatcher verify --repair "+out, "%s", err)
 	case !errors.Is(err, fs.ErrNotExist):
-		d.fail("out", "restore the manifest from a backup, or name another --out", err)
+		d.fail("out", "restore the manifest from a backup, or choose another --out", err)
 	}
 	h, err := outdir.Probe(ctx, out)
 	if err != nil {
@@ -310,23 +312,23 @@ func (d *doctor) out(ctx context.Context) {
 	}
 	switch {
 	case place.IsURL(out):
-		d.ok("publish files", "a file was put in %s, and a second one of its name refused", out)
+		d.ok("publish files", "put a file in %s; a second one of the same name was refused", out)
 		return
 	case !h.Links:
-		d.warn("publish files", "nothing is lost by it; a file system with hard links never overwrites", "written, synced, renamed: %s has no hard links", h.At)
+		d.warn("publish files", "no data is lost; a file system with hard links would also rule out overwriting", "written, synced, renamed: %s has no hard links", h.At)
 	case !h.SyncedFolders:
-		d.warn("publish files", "see that the file system keeps names over a crash by itself", "written, synced, linked; folders can't be synced in %s", h.At)
+		d.warn("publish files", "make sure that the file system keeps names over a crash by itself", "written, synced, linked; folders cannot be synced in %s", h.At)
 	default:
 		d.ok("publish files", "written, synced, linked and the folder synced in %s", h.At)
 	}
 	free := int64(min(h.Free, 1<<62))
 	switch {
 	case free < noDisk:
-		d.fail("disk", "free the disk of "+out, fmt.Errorf("%s bytes are free", group(free)))
+		d.fail("disk", "free space on the disk of "+out, fmt.Errorf("%s bytes free", group(free)))
 	case free < lowDisk:
-		d.warn("disk", "see that it is enough for the scores, or name another --out", "%s bytes are free", group(free))
+		d.warn("disk", "make sure that this is enough for the scores, or choose another --out", "%s bytes free", group(free))
 	default:
-		d.ok("disk", "%s bytes are free", group(free))
+		d.ok("disk", "%s bytes free", group(free))
 	}
 }
 

@@ -67,7 +67,7 @@ func (req GarbageRequest) files(ctx context.Context, do func(Garbage) error) (ru
 	out := req.Out
 	m, err := outdir.ReadManifest(ctx, out)
 	if err != nil {
-		return "", usage.Errorf("%s is no run's output folder: %w", out, err)
+		return "", usage.Errorf("%s is not an output folder of a run: %w", out, err)
 	}
 	if !req.DryRun {
 		unlock, err := dispatch.LockOut(ctx, out, zerolog.Nop())
@@ -86,12 +86,12 @@ func (req GarbageRequest) files(ctx context.Context, do func(Garbage) error) (ru
 		g := Garbage{Name: e.Path, Bytes: e.Size, Age: now.Sub(e.Modified).Seconds()}
 		switch {
 		case e.Kind == outdir.EntryTemporary && e.Modified.Before(before):
-			g.Kind, g.Why = "temporary", "no worker writes it any more"
+			g.Kind, g.Why = "temporary", "no worker is writing it"
 			if e.Run != m.Run && score.ValidRunID(e.Run) {
-				g.Why = "of run " + e.Run + ", which is not this folder's"
+				g.Why = "of run " + e.Run + ", not of this folder's run"
 			}
 		case e.Kind == outdir.EntryQuarantined && req.Quarantine:
-			g.Kind, g.Why = "quarantined", "moved aside by verify"
+			g.Kind, g.Why = "quarantined", "quarantined by verify"
 		default:
 			return nil
 		}
@@ -158,7 +158,7 @@ func (req GarbageRequest) runs(ctx context.Context, do func(Garbage) error) erro
 		}
 		g := Garbage{
 			Kind: "run", Name: r.ID, Age: age.Seconds(),
-			Why: fmt.Sprintf("%s; its jobs, records and dead letters go, %s stays", r.State, r.Out),
+			Why: fmt.Sprintf("%s; its jobs, records and dead letters are deleted, %s is kept", r.State, r.Out),
 		}
 		if !req.DryRun {
 			switch err := req.forget(ctx, r.ID); {

@@ -70,7 +70,7 @@ func (v *verification) rescore(ctx context.Context) error {
 		c := v.good[p.job.ID]
 		v.add(Finding{
 			Kind: FindScore, File: p.job.Output, Job: p.job.ID, What: fmt.Sprintf("row %d: %s", p.row, what),
-			Remedy: fmt.Sprintf("if %s (%s) is not the kind of machine this is, verify there; else --repair moves the file aside", c.Metadata.Device, c.Metadata.Engine),
+			Remedy: fmt.Sprintf("if %s (%s) is a different kind of machine, verify there; otherwise --repair quarantines the file", c.Metadata.Device, c.Metadata.Engine),
 		})
 		v.bad[p.job.Output] = true
 	}
@@ -132,7 +132,7 @@ func oldScores(ctx context.Context, picks []drawn) error {
 func (v *verification) scoreAgain(ctx context.Context, rows []shard.Row) ([]score.Score, error) {
 	dir, err := os.MkdirTemp("", "surprisal-rescore-")
 	if err != nil {
-		return nil, fmt.Errorf("make a folder: %w", err)
+		return nil, fmt.Errorf("create a folder: %w", err)
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	in, out := filepath.Join(dir, "sample.parquet"), filepath.Join(dir, "out")
@@ -149,14 +149,14 @@ func (v *verification) scoreAgain(ctx context.Context, rows []shard.Row) ([]scor
 		return nil, err
 	}
 	if m.Model.Digest != v.m.Model.Digest || m.Model.TokenizerDigest != v.m.Model.TokenizerDigest {
-		return nil, usage.Errorf("%s or its tokenizer is not the one that the run used: rows can't be scored again", v.m.Model.Dir)
+		return nil, usage.Errorf("%s or its tokenizer is not the one that the run used: rows cannot be rescored", v.m.Model.Dir)
 	}
 	sum, err := v.req.Local.Run(ctx, ctx, req)
 	if err != nil {
 		return nil, err
 	}
 	if !sum.Complete {
-		return nil, fmt.Errorf("%d of %d jobs of the sample died: %s", len(sum.DeadJobs), sum.Jobs, sum.DeadJobs[0].Reason)
+		return nil, fmt.Errorf("%d of %d jobs of the sample are dead: %s", len(sum.DeadJobs), sum.Jobs, sum.DeadJobs[0].Reason)
 	}
 	var fresh []score.Score
 	for path, err := range outdir.ListOutputs(ctx, out) {
@@ -171,7 +171,7 @@ func (v *verification) scoreAgain(ctx context.Context, rows []shard.Row) ([]scor
 		}
 	}
 	if len(fresh) != len(rows) {
-		return nil, fmt.Errorf("%d rows came back of %d: %w", len(fresh), len(rows), io.ErrUnexpectedEOF)
+		return nil, fmt.Errorf("got %d of %d rows back: %w", len(fresh), len(rows), io.ErrUnexpectedEOF)
 	}
 	return fresh, nil
 }
@@ -180,17 +180,17 @@ func (v *verification) scoreAgain(ctx context.Context, rows []shard.Row) ([]scor
 func differs(old, now score.Score) string {
 	switch {
 	case old.Error != now.Error:
-		return fmt.Sprintf("error %q, scored again %q", old.Error, now.Error)
+		return fmt.Sprintf("error %q, rescored %q", old.Error, now.Error)
 	case old.Tokens != now.Tokens:
-		return fmt.Sprintf("n_tokens %d, scored again %d", old.Tokens, now.Tokens)
+		return fmt.Sprintf("n_tokens %d, rescored %d", old.Tokens, now.Tokens)
 	case math.Float64bits(old.SumNLL) != math.Float64bits(now.SumNLL):
-		return fmt.Sprintf("sum_nll %v, scored again %v", old.SumNLL, now.SumNLL)
+		return fmt.Sprintf("sum_nll %v, rescored %v", old.SumNLL, now.SumNLL)
 	case old.Top1 != now.Top1:
-		return fmt.Sprintf("n_top1 %d, scored again %d", old.Top1, now.Top1)
+		return fmt.Sprintf("n_top1 %d, rescored %d", old.Top1, now.Top1)
 	case old.ContextTokens != now.ContextTokens:
-		return fmt.Sprintf("n_context_tokens %d, scored again %d", old.ContextTokens, now.ContextTokens)
+		return fmt.Sprintf("n_context_tokens %d, rescored %d", old.ContextTokens, now.ContextTokens)
 	case old.Bytes != now.Bytes || old.Truncated != now.Truncated:
-		return fmt.Sprintf("%d bytes, truncated %t, scored again %d, %t", old.Bytes, old.Truncated, now.Bytes, now.Truncated)
+		return fmt.Sprintf("%d bytes, truncated %t, rescored %d, %t", old.Bytes, old.Truncated, now.Bytes, now.Truncated)
 	}
 	return ""
 }

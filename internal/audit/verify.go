@@ -134,7 +134,7 @@ func Verify(ctx context.Context, req VerifyRequest) (*Verification, error) {
 	}
 	if req.Rescore > 0 {
 		if err := v.rescore(ctx); err != nil {
-			return nil, fmt.Errorf("score rows again: %w", err)
+			return nil, fmt.Errorf("rescore rows: %w", err)
 		}
 	}
 	if req.Repair {
@@ -150,7 +150,7 @@ func (v *verification) add(f Finding) {
 }
 
 // sameCommand is the remedy of whatever the run's own command does again.
-const sameCommand = "give the run's command again: it scores what is missing"
+const sameCommand = "repeat the run's command: it scores what is missing"
 
 func (v *verification) manifest(ctx context.Context, out string) error {
 	m, err := outdir.VerifyManifest(ctx, out)
@@ -161,12 +161,12 @@ func (v *verification) manifest(ctx context.Context, out string) error {
 		f.What, f.Remedy = err.Error(), "--repair restores it from its second copy"
 		v.add(f)
 	case errors.Is(err, outdir.ErrNoCopy):
-		f.What, f.Remedy = err.Error(), "--repair writes the copy again"
+		f.What, f.Remedy = err.Error(), "--repair rewrites the copy"
 		v.add(f)
 	case errors.Is(err, fs.ErrNotExist):
-		return usage.Errorf("%s is no run's output folder: it has no %s", out, score.ManifestName)
+		return usage.Errorf("%s is not an output folder of a run: it has no %s", out, score.ManifestName)
 	default:
-		return usage.Errorf("%s: %w, and there is no whole copy of it: name another --out, or restore it from a backup", out, err)
+		return usage.Errorf("%s: %w, and there is no intact copy of it: choose another --out, or restore it from a backup", out, err)
 	}
 	m.Out = out
 	v.m, v.v.Run = m, m.Run
@@ -199,7 +199,7 @@ func (v *verification) files(ctx context.Context) error {
 		if f.Error != "" {
 			v.add(Finding{
 				Kind: FindInput, File: f.Input.Path, What: "could not be planned: " + f.Error,
-				Remedy: "mend the file and give the run's command again, or leave it",
+				Remedy: "repair the file and repeat the run's command, or leave it",
 			})
 			continue
 		}
@@ -208,7 +208,7 @@ func (v *verification) files(ctx context.Context) error {
 			input = false
 			v.add(Finding{
 				Kind: FindInput, File: f.Input.Path, What: err.Error(),
-				Remedy: "restore the file with its modification time; scores of the changed one belong to another --out",
+				Remedy: "restore the file with its modification time; scores of the changed file belong in another --out",
 			})
 		}
 		for _, j := range v.m.FileJobs(i) {
@@ -236,7 +236,7 @@ func (v *verification) file(ctx context.Context, j score.Job, input bool) error 
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	f := Finding{File: j.Output, Job: j.ID}
-	aside := "--repair moves it aside; then " + sameCommand
+	aside := "--repair quarantines it; then " + sameCommand
 	switch {
 	case err == nil:
 		v.good[j.ID] = c
@@ -244,9 +244,9 @@ func (v *verification) file(ctx context.Context, j score.Job, input bool) error 
 		v.v.Rows += j.Rows()
 		return nil
 	case errors.Is(err, fs.ErrNotExist):
-		f.Kind, f.What, f.Remedy = FindMissing, "there is no score file", sameCommand
+		f.Kind, f.What, f.Remedy = FindMissing, "no score file", sameCommand
 		if reason, dead := v.dead[j.ID]; dead {
-			f.Kind, f.What = FindDead, "there is no score file, and its job is dead: "+reason
+			f.Kind, f.What = FindDead, "no score file, and its job is dead: "+reason
 		}
 	case errors.Is(err, shard.ErrInputChanged):
 		// Between the look at the input and now.
@@ -283,22 +283,22 @@ func (v *verification) strays(ctx context.Context) error {
 		switch {
 		case e.Kind == outdir.EntryTemporary && (e.Modified.Before(before) || v.v.Verified == v.v.Jobs):
 			v.add(Finding{
-				Kind: FindTemporary, File: e.Rel, What: "what a worker left that is gone",
-				Remedy: "--repair or dispatcher gc removes it",
+				Kind: FindTemporary, File: e.Rel, What: "left by a worker that is gone",
+				Remedy: "--repair or dispatcher gc deletes it",
 			})
 		case e.Kind == outdir.EntryParquet:
 			v.add(Finding{
-				Kind: FindForeign, File: e.Rel, What: "a parquet file that no job of the run made: readers of the folder take it for scores",
-				Remedy: "move it elsewhere; --repair moves it aside",
+				Kind: FindForeign, File: e.Rel, What: "a parquet file of no job of the run: readers of the folder would take it for scores",
+				Remedy: "move it elsewhere; --repair quarantines it",
 			})
 			v.bad[e.Rel] = true
 		case e.Kind == outdir.EntryScores && !planned[e.Rel]:
 			f := Finding{
-				Kind: FindForeign, File: e.Rel, What: "a score file that is not of this run",
-				Remedy: "move it elsewhere; --repair moves it aside",
+				Kind: FindForeign, File: e.Rel, What: "a score file of another run",
+				Remedy: "move it elsewhere; --repair quarantines it",
 			}
 			if c, err := shard.Inspect(ctx, e.Path); err == nil && ids[c.Job] != "" {
-				f.Kind, f.Job, f.What = FindDuplicate, c.Job, "a second file of the job of "+ids[c.Job]
+				f.Kind, f.Job, f.What = FindDuplicate, c.Job, "a second file of the job that wrote "+ids[c.Job]
 			}
 			v.add(f)
 			v.bad[e.Rel] = true
@@ -339,11 +339,11 @@ func (v *verification) success(ctx context.Context) error {
 	f := Finding{Kind: FindSuccess, File: score.SuccessName}
 	switch {
 	case s.Complete && err != nil:
-		f.What, f.Remedy = "every job is committed and whole, and it is not there", "--repair writes it, and so does the run's command, or dispatcher wait "+v.m.Run
+		f.What, f.Remedy = "missing, although every job is committed and intact", "--repair writes it, as does the run's command or dispatcher wait "+v.m.Run
 	case s.Complete && !sameJSON(have, want):
-		f.What, f.Remedy = "it does not say what the files add up to", "--repair writes it again"
+		f.What, f.Remedy = "its totals are not those of the score files", "--repair rewrites it"
 	case !s.Complete && err == nil:
-		f.What, f.Remedy = "it is there, and not every row has its score", "--repair removes it"
+		f.What, f.Remedy = "present, although not every row has a score", "--repair deletes it"
 	default:
 		return nil
 	}

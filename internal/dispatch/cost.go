@@ -25,7 +25,7 @@ func costOf(ctx context.Context, client *jobs.Client, run string, log zerolog.Lo
 	}
 	if err != nil {
 		if ctx.Err() == nil {
-			log.Warn().Err(err).Msg("what the run's jobs took on GPUs is not known")
+			log.Warn().Err(err).Msg("GPU time and energy of the run's jobs are unknown")
 		}
 		return score.Cost{}
 	}
@@ -72,7 +72,7 @@ func keepCost(ctx context.Context, t tenure, m *score.Manifest, cost score.Cost)
 func bill(ctx context.Context, t tenure, m *score.Manifest, sum *Summary, cost score.Cost, log zerolog.Logger) {
 	if m.Charge(cost) && t.Held() {
 		if err := keepCost(ctx, t, m, cost); err != nil {
-			log.Warn().Err(err).Msg("what the run's jobs took on GPUs is not in the manifest")
+			log.Warn().Err(err).Msg("GPU time and energy of the run's jobs were not added to the manifest")
 		}
 	}
 	sum.price(m.Cost())

@@ -86,7 +86,7 @@ func leaseOut(ctx context.Context, out string, log zerolog.Logger) (unlock func(
 		// Only if it is still ours; between look and removal nobody takes over one so young.
 		if _, there, err := readLease(ctx, name); err == nil && there.Version == info.Version {
 			if err := store.Remove(ctx, name); err != nil {
-				log.Warn().Err(err).Msg("the lock file in the output bucket was not removed: it runs out by itself")
+				log.Warn().Err(err).Msg("lock file in the output bucket not removed; it expires by itself")
 			}
 		}
 	}, nil
@@ -115,10 +115,10 @@ func hold(ctx context.Context, name string, mine lease, info *store.Info, log ze
 		case ctx.Err() != nil:
 			return
 		case errors.Is(err, store.ErrChanged) || errors.Is(err, fs.ErrNotExist):
-			log.Error().Err(err).Msg("another dispatcher has taken over the output bucket: both may queue the same jobs, whose scores are the same")
+			log.Error().Err(err).Msg("another dispatcher has taken over the output bucket; both may queue the same jobs, with the same scores")
 			return
 		default:
-			log.Warn().Err(err).Msg("the lock in the output bucket was not renewed")
+			log.Warn().Err(err).Msg("lock in the output bucket not renewed; retrying")
 		}
 	}
 }
@@ -134,7 +134,7 @@ func takeOver(ctx context.Context, out, name string, mine lease, log zerolog.Log
 	}
 	if !l.dead(mine) {
 		log.Warn().Str("host", l.Host).Int("pid", l.PID).Str("renewed", l.Time).Dur("wait", leaseLasts).
-			Msg("another dispatcher holds the output bucket: waiting to see whether it still lives")
+			Msg("another dispatcher holds the output bucket; waiting to see whether it is still running")
 		for deadline := time.Now().Add(leaseLasts); time.Now().Before(deadline); {
 			select {
 			case <-time.After(time.Second):
@@ -148,13 +148,13 @@ func takeOver(ctx context.Context, out, name string, mine lease, log zerolog.Log
 			case err != nil:
 				return first, err
 			case there.Version != first.Version:
-				return first, usage.Errorf("--out %s: another dispatcher is working on it (pid %d on %s): wait for it, or stop it", out, l.PID, l.Host)
+				return first, usage.Errorf("--out %s: another dispatcher is using it (pid %d on %s): wait until it ends, or stop it", out, l.PID, l.Host)
 			}
 		}
 	}
 	info, err := mine.put(ctx, name, store.Condition{Version: first.Version})
 	if errors.Is(err, store.ErrChanged) {
-		return info, usage.Errorf("--out %s: another dispatcher is working on it: wait for it, or stop it", out)
+		return info, usage.Errorf("--out %s: another dispatcher is using it: wait until it ends, or stop it", out)
 	}
 	return info, err
 }
@@ -170,7 +170,7 @@ func readLease(ctx context.Context, name string) (l lease, info store.Info, err 
 		return l, o.Info, err
 	}
 	if err := json.Unmarshal(b, &l); err != nil {
-		return l, o.Info, fmt.Errorf("%s is no lock of a dispatcher: %w", name, err)
+		return l, o.Info, fmt.Errorf("%s is not a dispatcher's lock file: %w", name, err)
 	}
 	return l, o.Info, nil
 }

@@ -34,7 +34,7 @@ func LockOut(ctx context.Context, out string, log zerolog.Logger) (unlock func()
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		_ = f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, usage.Errorf("--out %s: another dispatcher is working on it: wait for it, or stop it", out)
+			return nil, usage.Errorf("--out %s: another dispatcher is using it: wait until it ends, or stop it", out)
 		}
 		return nil, fmt.Errorf("lock %s: %w", out, err)
 	}

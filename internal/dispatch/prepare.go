@@ -238,7 +238,7 @@ func resolveModel(ctx context.Context, req Request, m *score.Manifest) (modelFil
 	}
 	if _, err := os.Stat(tok); err != nil {
 		if req.Tokenizer == "" {
-			return modelFiles{}, usage.Errorf("--model %s has no tokenizer.json: name one with --tokenizer FILE, or score ready-made ids with --ids-column", req.ModelDir)
+			return modelFiles{}, usage.Errorf("--model %s has no tokenizer.json: give --tokenizer FILE, or score token IDs with --ids-column", req.ModelDir)
 		}
 		return modelFiles{}, usage.Errorf("--tokenizer %s: %w", req.Tokenizer, err)
 	}
@@ -268,7 +268,7 @@ func sameRun(known, m *score.Manifest) error {
 	default:
 		return nil
 	}
-	return usage.Errorf("--out %s holds run %s, made with %s: name another --out, or remove that folder", m.Out, known.Run, what)
+	return usage.Errorf("--out %s holds run %s, which used %s: choose another --out, or delete that folder", m.Out, known.Run, what)
 }
 
 // planFiles plans inputs, several at a time, keeping what known has.
@@ -288,7 +288,7 @@ func planFiles(ctx context.Context, inputs []score.Input, m, known *score.Manife
 				k.Input = in // a later commit of a hub repository that holds the same file
 			}
 			if k.Input != in {
-				return nil, usage.Errorf("input %s has changed since run %s began (%s holds scores of what it was): name another --out", in.Path, known.Run, m.Out)
+				return nil, usage.Errorf("input %s has changed since run %s began (%s holds scores of the old version): choose another --out", in.Path, known.Run, m.Out)
 			}
 			files[i] = *k
 			delete(before, in.Rel)

@@ -42,7 +42,7 @@ func Reconcile(ctx context.Context, m *score.Manifest) (*Committed, error) {
 		case err != nil:
 			return err
 		case got.Job != j.ID || got.ConfigDigest != j.ConfigDigest:
-			return usage.Errorf("%s holds scores of job %s of run %s, not of this run: name another --out", path, got.Job, got.Run)
+			return usage.Errorf("%s holds scores of job %s of run %s, not of this run: choose another --out", path, got.Job, got.Run)
 		default:
 			c.Jobs[j.ID] = true
 			c.Totals.Add(got.Totals)
@@ -53,7 +53,7 @@ func Reconcile(ctx context.Context, m *score.Manifest) (*Committed, error) {
 		return c, nil // no such folder yet
 	}
 	if err != nil {
-		return nil, fmt.Errorf("look through %s: %w", m.Out, err)
+		return nil, fmt.Errorf("list %s: %w", m.Out, err)
 	}
 	return c, nil
 }

@@ -88,7 +88,7 @@ const StaleAfter = time.Hour
 // tells what OUT holds already. It takes OUT's lock, and what own takes; Release it.
 func Begin(ctx context.Context, req Request, stale time.Duration, log zerolog.Logger, own func(run string) (func(), error)) (*Submitted, error) {
 	if req.Out == "" {
-		return nil, usage.Errorf("no output folder is named: give --out DIR")
+		return nil, usage.Errorf("no output folder: give --out DIR")
 	}
 	m, known, err := Plan(ctx, req)
 	if err != nil {
@@ -127,7 +127,7 @@ func begin(ctx context.Context, m, known *score.Manifest, stale time.Duration, l
 	switch {
 	case known == nil:
 		if err := outdir.WriteManifest(ctx, m.Out, m); errors.Is(err, fs.ErrExist) {
-			return nil, usage.Errorf("--out %s: another dispatcher has just begun a run there: the same command again goes on with it", m.Out)
+			return nil, usage.Errorf("--out %s: another dispatcher has just started a run there: repeat the command to continue it", m.Out)
 		} else if err != nil {
 			return nil, usage.Errorf("--out: %w", err)
 		}
@@ -138,7 +138,7 @@ func begin(ctx context.Context, m, known *score.Manifest, stale time.Duration, l
 		if err := outdir.ReplaceManifest(ctx, m.Out, m); err != nil {
 			return nil, usage.Errorf("--out: %w", err)
 		}
-		log.Info().Msg("input files were added or mended since the run began: the manifest has them now")
+		log.Info().Msg("input files were added or repaired since the run began; manifest updated")
 	}
 	return takeStock(ctx, m, stale, log)
 }
@@ -146,16 +146,16 @@ func begin(ctx context.Context, m, known *score.Manifest, stale time.Duration, l
 // takeStock removes old temporaries and looks at what OUT holds.
 func takeStock(ctx context.Context, m *score.Manifest, stale time.Duration, log zerolog.Logger) (*Submitted, error) {
 	if n, err := outdir.RemoveTemporaries(ctx, m.Out, m.Run, stale); err != nil {
-		log.Warn().Err(err).Msg("old temporary files were not all removed")
+		log.Warn().Err(err).Msg("not all old temporary files were deleted")
 	} else if n > 0 {
-		log.Info().Int("files", n).Msg("temporary files of killed workers removed")
+		log.Info().Int("files", n).Msg("deleted temporary files of killed workers")
 	}
 	c, err := Reconcile(ctx, m)
 	if err != nil {
 		return nil, err
 	}
 	for _, f := range c.Foreign {
-		log.Warn().Str("file", f).Msg("a score file that is not of this run is in the output folder")
+		log.Warn().Str("file", f).Msg("the output folder has a score file of another run")
 	}
 	return &Submitted{Manifest: m, Committed: c}, nil
 }

@@ -103,7 +103,7 @@ func sameOut(out string, m *score.Manifest) error {
 	if aerr == nil && berr == nil && os.SameFile(a, b) {
 		return nil
 	}
-	return usage.Errorf("%s holds run %s, whose workers write to %s: move it back there, or make that name lead to it", out, m.Run, m.Out)
+	return usage.Errorf("%s holds run %s, whose workers write to %s: move it back, or make that path lead to it", out, m.Run, m.Out)
 }
 
 // Pause has the run's workers finish what they hold and take no more of it, until
@@ -111,7 +111,7 @@ func sameOut(out string, m *score.Manifest) error {
 func Pause(ctx context.Context, client *jobs.Client, run string) error {
 	_, err := client.UpdateRun(ctx, run, func(r *record.Run) error {
 		if r.State.Final() {
-			return usage.Errorf("run %s is %s: there is nothing to pause", run, r.State)
+			return usage.Errorf("run %s is %s: nothing to pause", run, r.State)
 		}
 		r.State = record.RunPaused
 		return nil
@@ -155,7 +155,7 @@ func Cancel(ctx context.Context, client *jobs.Client, run string, now bool) erro
 	defer release()
 	_, err = client.UpdateRun(ctx, run, func(r *record.Run) error {
 		if r.State == record.RunComplete {
-			return usage.Errorf("run %s is complete: there is nothing to cancel", run)
+			return usage.Errorf("run %s is complete: nothing to cancel", run)
 		}
 		r.State, r.Drop, r.Error = record.RunCancelled, r.Drop || now, ""
 		return nil
@@ -189,7 +189,7 @@ func Retry(ctx context.Context, client *jobs.Client, run string, what RetryOptio
 		return nil, err
 	}
 	if r.State == record.RunCancelled {
-		return nil, usage.Errorf("run %s was cancelled: dispatcher resume %s takes it up again", run, run)
+		return nil, usage.Errorf("run %s was cancelled: resume it with dispatcher resume %s", run, run)
 	}
 	own := func(run string) (func(), error) { return Acquire(ctx, client, run, "retry") }
 	res := &Retried{Run: run}
@@ -251,7 +251,7 @@ func (res *Retried) replan(ctx context.Context, m *score.Manifest) error {
 		return nil
 	}
 	if err := outdir.ReplaceManifest(ctx, m.Out, m); err != nil {
-		return fmt.Errorf("plan failed files again: %w", err)
+		return fmt.Errorf("retry failed files: %w", err)
 	}
 	return nil
 }

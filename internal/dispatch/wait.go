@@ -58,7 +58,7 @@ func Wait(ctx context.Context, client *jobs.Client, run string, report func(moni
 			w := newWatch(client, m, c, report, log, &keep)
 			w.epoch = r.Epoch
 			if c, dead, err = w.run(ctx); errors.Is(err, errAnew) {
-				log.Info().Str("run", run).Msg("jobs were submitted since: watching those too")
+				log.Info().Str("run", run).Msg("more jobs were submitted; watching them too")
 				continue
 			} else if err != nil {
 				return nil, err
@@ -66,7 +66,7 @@ func Wait(ctx context.Context, client *jobs.Client, run string, report func(moni
 			epoch = w.epoch
 		}
 		if err := redeem(ctx, client, run, c); err != nil {
-			log.Warn().Err(err).Msg("jobs that are committed may be on record as dead")
+			log.Warn().Err(err).Msg("committed jobs may still be recorded as dead")
 		}
 		sum, err := Summarize(ctx, m, c, dead, *before, time.Since(started))
 		if err != nil {
@@ -87,10 +87,10 @@ func open(ctx context.Context, client *jobs.Client, run string) (record.Run, *sc
 	}
 	m, err := outdir.ReadManifest(ctx, r.Out)
 	if err != nil {
-		return r, nil, usage.Errorf("run %s: its output folder %s is not to be read here: %w", run, r.Out, err)
+		return r, nil, usage.Errorf("run %s: cannot read its output folder %s on this machine: %w", run, r.Out, err)
 	}
 	if m.Run != run {
-		return r, nil, usage.Errorf("%s belongs to run %s now, not to %s", r.Out, m.Run, run)
+		return r, nil, usage.Errorf("%s now belongs to run %s, not to %s", r.Out, m.Run, run)
 	}
 	return r, m, nil
 }

@@ -167,10 +167,10 @@ func (w *watch) follow(ctx context.Context, states <-chan record.Job) (*Committe
 		}
 		if w.resent++; w.resent > maxResend {
 			j := w.jobs.Job(lost[0])
-			return nil, nil, fmt.Errorf("%d jobs of run %s are neither committed, dead nor queued, after %d tries (one is rows %d-%d of %s)",
+			return nil, nil, fmt.Errorf("%d jobs of run %s are neither committed, dead nor queued after %d attempts to requeue them (one is rows %d-%d of %s)",
 				len(lost), w.m.Run, maxResend, j.First, j.Last, j.Input.Rel)
 		}
-		w.log.Warn().Int("jobs", len(lost)).Msg("jobs were lost by the queue, or their files are gone: queued again")
+		w.log.Warn().Int("jobs", len(lost)).Msg("jobs lost by the queue, or score files deleted; requeuing")
 		if err := w.resubmit(ctx, lost); err != nil {
 			return nil, nil, err
 		}
@@ -225,7 +225,7 @@ var (
 	// ErrCancelled: a person cancelled the run. What is committed stays.
 	ErrCancelled = errors.New("the run was cancelled")
 	// errAnew: jobs were submitted by another dispatcher since the watch began.
-	errAnew = errors.New("jobs were submitted since")
+	errAnew = errors.New("jobs were submitted meanwhile")
 )
 
 // checkEvery is how often the run's record is looked at.
@@ -258,7 +258,7 @@ func (w *watch) check(ctx context.Context) error {
 }
 
 func wiped(m *score.Manifest) error {
-	return fmt.Errorf("the queue no longer knows run %s: it was wiped or made anew; `dispatcher resume %s` goes on with it", m.Run, m.Out)
+	return fmt.Errorf("the queue no longer knows run %s: its store was lost; continue with `dispatcher resume %s`", m.Run, m.Out)
 }
 
 // take notes a job's newest state.

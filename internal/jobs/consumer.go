@@ -79,17 +79,17 @@ func (c ConsumerConfig) withDefaults() ConsumerConfig {
 func (c ConsumerConfig) validate() error {
 	switch {
 	case !record.ValidToken(c.Worker):
-		return fmt.Errorf("worker id %q: want 1 to 64 of a-z, A-Z, 0-9, - and _", c.Worker)
+		return fmt.Errorf("worker ID %q: must be 1 to 64 of a-z, A-Z, 0-9, - and _", c.Worker)
 	case c.Heartbeat < 0 || c.StallAfter <= 0:
-		return fmt.Errorf("heartbeat %s, stall after %s: want more than 0", c.Heartbeat, c.StallAfter)
+		return fmt.Errorf("heartbeat %s, stall after %s: must be positive", c.Heartbeat, c.StallAfter)
 	case c.FetchWait < 100*time.Millisecond:
-		return fmt.Errorf("fetch wait %s: want 100ms or more", c.FetchWait)
+		return fmt.Errorf("fetch wait %s: must be at least 100ms", c.FetchWait)
 	case c.RetryDelay < 10*time.Millisecond || c.RetryMax < c.RetryDelay:
-		return fmt.Errorf("retry delay %s to %s: want 10ms or more, rising", c.RetryDelay, c.RetryMax)
+		return fmt.Errorf("retry delay %s to %s: must be at least 10ms and not fall", c.RetryDelay, c.RetryMax)
 	case c.BackDelay < 10*time.Millisecond:
-		return fmt.Errorf("back delay %s: want 10ms or more", c.BackDelay)
+		return fmt.Errorf("back delay %s: must be at least 10ms", c.BackDelay)
 	case c.IdleAfter <= 0 || c.SettleTime <= 0:
-		return fmt.Errorf("idle after %s, settle time %s: want more than 0", c.IdleAfter, c.SettleTime)
+		return fmt.Errorf("idle after %s, settle time %s: must be positive", c.IdleAfter, c.SettleTime)
 	}
 	return nil
 }
@@ -124,13 +124,13 @@ type Consumer struct {
 func (c *Client) NewConsumer(ctx context.Context, cfg ConsumerConfig) (*Consumer, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
-		return nil, fmt.Errorf("make a consumer: %w", err)
+		return nil, fmt.Errorf("create a consumer: %w", err)
 	}
 	k := &Consumer{c: c, cfg: cfg, log: cfg.Log, roster: newRoster(c, cfg.Log), leases: map[*Lease]struct{}{}}
 	k.fetch = k.pull
 	unhear, err := c.onNotice(k.roster.hear) // first, so that nothing is missed
 	if err != nil {
-		return nil, c.fail("make a consumer", err)
+		return nil, c.fail("create a consumer", err)
 	}
 	for said := false; ; {
 		_, err := c.Check(ctx)
@@ -189,7 +189,7 @@ func (k *Consumer) follow() {
 		}
 		next = time.Now().Add(conn.Jitter(lookEvery))
 		if err != nil && ctx.Err() == nil {
-			k.log.Debug().Err(err).Msg("runs not looked at; trying again")
+			k.log.Debug().Err(err).Msg("runs not read; retrying")
 			next = time.Now().Add(time.Second)
 		}
 	}
@@ -218,7 +218,7 @@ func (k *Consumer) dropCancelled(ctx context.Context) error {
 			continue
 		}
 		for _, l := range leases {
-			l.log.Warn().Msg("the run was cancelled: dropping the job in hand")
+			l.log.Warn().Msg("run cancelled; dropping the job in hand")
 			l.cancel(ErrCancelled)
 		}
 	}
@@ -361,7 +361,7 @@ func (k *Consumer) begin(work context.Context, msg jetstream.Msg, asked time.Tim
 	if !ok {
 		// Its run went just now.
 		k.log.Warn().Str("run", record.Clean(run, 64)).Str("job", record.Clean(id, 64)).Dur("held", time.Since(asked)).
-			Msg("the run was over before this worker read the job: letting it go")
+			Msg("run ended before this worker received the job; giving the job back")
 		return nil, msg.NakWithDelay(k.cfg.BackDelay)
 	}
 	l.run, l.made, l.reconnects = queue.Config, queue.created, k.c.nc.Stats().Reconnects
@@ -393,7 +393,7 @@ func (k *Consumer) begin(work context.Context, msg jetstream.Msg, asked time.Tim
 	switch {
 	case errors.Is(err, ErrSuperseded):
 		l.log.Warn().Dur("held", time.Since(asked)).
-			Msg("this worker was frozen or cut off before it read the job, and the job was delivered again: letting it go")
+			Msg("worker was frozen or disconnected before it received the job, which was delivered again; giving it up")
 		l.stop()
 		return nil, nil
 	case err != nil:

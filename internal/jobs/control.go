@@ -61,7 +61,7 @@ func (c *Client) onNotice(f func(run string, n notice)) (end func(), err error) 
 // client is closed.
 func (c *Client) ListenDrain(worker string, drain func()) error {
 	if !record.ValidToken(worker) {
-		return fmt.Errorf("listen for drain: %q is not a worker's id", record.Clean(worker, 80))
+		return fmt.Errorf("listen for drain: %q is not a worker ID", record.Clean(worker, 80))
 	}
 	nc, ok := c.nc.NATS.(messenger)
 	if !ok {
@@ -70,7 +70,7 @@ func (c *Client) ListenDrain(worker string, drain func()) error {
 	_, err := nc.Subscribe(drainSubject+worker, func(m *nats.Msg) {
 		drain()
 		if err := m.Respond([]byte("draining")); err != nil {
-			c.log.Warn().Err(err).Msg("asked to drain; the answer was not sent")
+			c.log.Warn().Err(err).Msg("drain requested; reply not sent")
 		}
 	})
 	return c.fail("listen for drain", err)
@@ -80,11 +80,11 @@ func (c *Client) ListenDrain(worker string, drain func()) error {
 // worker has said that it will; ErrNoWorker where none of that id answers.
 func (c *Client) Drain(ctx context.Context, worker string) error {
 	if !record.ValidToken(worker) {
-		return fmt.Errorf("drain: %w: %q is not a worker's id", ErrNoWorker, record.Clean(worker, 80))
+		return fmt.Errorf("drain: %w: %q is not a worker ID", ErrNoWorker, record.Clean(worker, 80))
 	}
 	nc, ok := c.nc.NATS.(messenger)
 	if !ok {
-		return fmt.Errorf("drain: %w: this connection has no plain messages", ErrNoWorker)
+		return fmt.Errorf("drain: %w: this connection cannot send requests", ErrNoWorker)
 	}
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
@@ -94,7 +94,7 @@ func (c *Client) Drain(ctx context.Context, worker string) error {
 	case errors.Is(err, nats.ErrNoResponders):
 		return fmt.Errorf("drain: %w: %s is not connected", ErrNoWorker, worker)
 	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("drain: %w: %s is connected and did not answer within %s: is it frozen?", ErrNoWorker, worker,
+		return fmt.Errorf("drain: %w: %s is connected but did not answer within %s: is it frozen?", ErrNoWorker, worker,
 			time.Since(start).Round(time.Second))
 	}
 	return c.fail("drain worker "+worker, err)

@@ -80,7 +80,7 @@ func (c *Client) DeadEach(ctx context.Context, run string, letter func(record.De
 	filter := deadSubjects
 	if run != "" {
 		if !score.ValidRunID(run) {
-			return fmt.Errorf("list dead letters: %q is not a run id", run)
+			return fmt.Errorf("list dead letters: %q is not a run ID", run)
 		}
 		filter = deadSubject(run, "*")
 	}

@@ -29,7 +29,7 @@ type HeldError struct {
 
 // Error says who, in one line.
 func (e *HeldError) Error() string {
-	return fmt.Sprintf("run %s is worked on by another %s: wait for it, or stop it", e.Run, e.By)
+	return fmt.Sprintf("run %s is in use by another %s: wait until it ends, or stop it", e.Run, e.By)
 }
 
 // Is makes errors.Is(err, ErrHeld) true.
@@ -67,7 +67,7 @@ type AcquireOptions struct {
 // this process's own clock.
 func (c *Client) AcquireRun(ctx context.Context, run string, opt AcquireOptions) (*DispatcherLease, error) {
 	if !score.ValidRunID(run) {
-		return nil, fmt.Errorf("take run: %q is not a run id", run)
+		return nil, fmt.Errorf("take run: %q is not a run ID", run)
 	}
 	host, _ := os.Hostname() // for people; the owner's name is what counts
 	me := record.Dispatcher{
@@ -189,13 +189,13 @@ func (l *DispatcherLease) renew(ctx context.Context, value []byte) {
 		case ctx.Err() != nil:
 			return
 		case lostRace(err):
-			l.lose(errors.New("another dispatcher has taken the run over"))
+			l.lose(errors.New("another dispatcher has taken over the run"))
 			return
 		case err != nil && !l.Held():
 			l.lose(fmt.Errorf("it could not be renewed: %w", err))
 			return
 		case err != nil:
-			l.c.log.Debug().Err(err).Str("run", l.run).Msg("lease not renewed; trying again")
+			l.c.log.Debug().Err(err).Str("run", l.run).Msg("lease not renewed; retrying")
 		}
 	}
 }
@@ -228,7 +228,7 @@ func (l *DispatcherLease) update(ctx context.Context, kv jetstream.KeyValue, val
 
 func (l *DispatcherLease) lose(why error) {
 	l.once.Do(func() {
-		l.c.log.Warn().Err(why).Str("run", l.run).Msg("this dispatcher no longer has the run")
+		l.c.log.Warn().Err(why).Str("run", l.run).Msg("this dispatcher has lost the run")
 		close(l.lost)
 	})
 }
@@ -273,14 +273,14 @@ func (l *DispatcherLease) Release() {
 		err = kv.Delete(ctx, l.run, jetstream.LastRevision(rev))
 	}
 	if err != nil {
-		l.c.log.Debug().Err(err).Str("run", l.run).Msg("lease not released: it runs out by itself")
+		l.c.log.Debug().Err(err).Str("run", l.run).Msg("lease not released; it expires by itself")
 	}
 }
 
 // Dispatcher says which dispatcher works on the run; ok is false where none does.
 func (c *Client) Dispatcher(ctx context.Context, run string) (d record.Dispatcher, ok bool, err error) {
 	if !score.ValidRunID(run) {
-		return d, false, fmt.Errorf("%w: %q is not a run id", ErrNoRun, record.Clean(run, 80))
+		return d, false, fmt.Errorf("%w: %q is not a run ID", ErrNoRun, record.Clean(run, 80))
 	}
 	err = read(ctx, func(ctx context.Context) error {
 		e, err := c.lookUp(ctx, leaseBucket, run)

@@ -30,7 +30,7 @@ var (
 	ErrSettled = errors.New("lease is already settled")
 	// ErrSuperseded: the job was delivered again, to this or to another worker,
 	// so this lease may no longer decide what becomes of it.
-	ErrSuperseded = errors.New("job was delivered again since")
+	ErrSuperseded = errors.New("job has been delivered again")
 	// ErrNotAcked: the job is recorded as done and its message could not be
 	// acked. Harmless: it is delivered again and found done.
 	ErrNotAcked = errors.New("done, but the message is not acked")
@@ -40,11 +40,11 @@ var (
 	// ErrNoJob: nobody has had the job, or there is none of that id.
 	ErrNoJob = errors.New("no record of the job")
 	// ErrHeld: another dispatcher works on the run. The error is a *HeldError.
-	ErrHeld = errors.New("run is worked on by another dispatcher")
+	ErrHeld = errors.New("run is in use by another dispatcher")
 	// ErrNoWorker: no worker of that id answers.
 	ErrNoWorker = errors.New("no such worker")
 	// ErrRunExists: there is a record of the run already.
-	ErrRunExists = errors.New("run exists already")
+	ErrRunExists = errors.New("run already exists")
 )
 
 // DriftError says in what an existing stream, bucket or consumer differs from
@@ -57,7 +57,7 @@ type DriftError struct {
 // Error gives the differences and the remedy in one line.
 func (e *DriftError) Error() string {
 	return e.What + " is set up differently: " + strings.Join(e.Diffs, "; ") +
-		": drop the option, or delete it while no run is live"
+		": omit the option, or delete it while no run is active"
 }
 
 // OldConsumerError: a consumer that is no run's takes the jobs of all runs. It
@@ -66,7 +66,7 @@ type OldConsumerError struct{ Stream, Consumer string }
 
 // Error says in one line what to do.
 func (e *OldConsumerError) Error() string {
-	return fmt.Sprintf("consumer %s of stream %s, as earlier versions made it, takes the jobs of all runs: once no worker of that version runs, remove it with `nats consumer rm %s %s`, then try again",
+	return fmt.Sprintf("consumer %s of stream %s, made by an earlier version, takes the jobs of all runs: once no worker of that version is running, delete it with `nats consumer rm %s %s`, then retry",
 		e.Consumer, e.Stream, e.Stream, e.Consumer)
 }
 

@@ -84,7 +84,7 @@ func (f *follower) run(ctx context.Context) error {
 			wait = 100 * time.Millisecond
 			continue
 		}
-		f.c.log.Debug().Err(err).Str("stream", f.stream).Msg("reading interrupted; going on from where it was")
+		f.c.log.Debug().Err(err).Str("stream", f.stream).Msg("reading interrupted; resuming")
 		conn.Sleep(ctx, conn.Jitter(wait))
 		wait = min(2*wait, 5*time.Second)
 	}

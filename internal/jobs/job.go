@@ -15,7 +15,7 @@ import (
 // Job is a job's newest record; ErrNoJob where no worker has had it.
 func (c *Client) Job(ctx context.Context, run, job string) (record.Job, error) {
 	if !score.ValidRunID(run) || !record.ValidToken(job) {
-		return record.Job{}, fmt.Errorf("%w: %q of run %q is no job's id", ErrNoJob, record.Clean(job, 80), record.Clean(run, 80))
+		return record.Job{}, fmt.Errorf("%w: %q of run %q is not a job ID", ErrNoJob, record.Clean(job, 80), record.Clean(run, 80))
 	}
 	var s record.Job
 	err := read(ctx, func(ctx context.Context) (err error) {
@@ -40,7 +40,7 @@ func (c *Client) jobState(ctx context.Context, run, job string) (record.Job, err
 func (c *Client) Letter(ctx context.Context, run, job string) (record.DeadLetter, error) {
 	var d record.DeadLetter
 	if !score.ValidRunID(run) || !record.ValidToken(job) {
-		return d, fmt.Errorf("%w: %q of run %q is no job's id", ErrNoJob, record.Clean(job, 80), record.Clean(run, 80))
+		return d, fmt.Errorf("%w: %q of run %q is not a job ID", ErrNoJob, record.Clean(job, 80), record.Clean(run, 80))
 	}
 	var raw *jetstream.RawStreamMsg
 	err := read(ctx, func(ctx context.Context) error {
@@ -62,7 +62,7 @@ func (c *Client) Letter(ctx context.Context, run, job string) (record.DeadLetter
 // Queued is when a job's message was put into the queue; zero where none is there.
 func (c *Client) Queued(ctx context.Context, run, job string) (time.Time, error) {
 	if !score.ValidRunID(run) || !record.ValidToken(job) {
-		return time.Time{}, fmt.Errorf("%w: %q of run %q is no job's id", ErrNoJob, record.Clean(job, 80), record.Clean(run, 80))
+		return time.Time{}, fmt.Errorf("%w: %q of run %q is not a job ID", ErrNoJob, record.Clean(job, 80), record.Clean(run, 80))
 	}
 	var at time.Time
 	err := read(ctx, func(ctx context.Context) error {

@@ -106,7 +106,7 @@ func (l *Lease) beat() {
 		// heartbeat would keep a job for ever that nobody does.
 		if still := time.Since(l.received) - time.Duration(l.moved.Load()); still > l.k.cfg.StallAfter {
 			err := fmt.Errorf("%w for %s", ErrStalled, still.Round(time.Millisecond))
-			l.log.Error().Dur("without_progress", still).Msg("job stalled; letting it go")
+			l.log.Error().Dur("without_progress", still).Msg("job stalled; giving it up")
 			l.reportStall(err)
 			l.cancel(err)
 			return
@@ -152,7 +152,7 @@ func (l *Lease) record(ctx context.Context) (verdict string, err error) {
 				next.Lost++
 				next.History = cur.HistoryWithLost()
 				if next.Lost >= l.run.MaxLost {
-					verdict = fmt.Sprintf("%d workers vanished with it, the last was %s", next.Lost, cur.Worker)
+					verdict = fmt.Sprintf("%d workers vanished while working on it, most recently %s", next.Lost, cur.Worker)
 				}
 			case record.StateDead:
 				verdict = cur.Error // the letter was written and the Term got lost
@@ -170,7 +170,7 @@ func (l *Lease) record(ctx context.Context) (verdict string, err error) {
 	}
 	if p := l.Prior; p.State != "" && p.SameMessage(l.state) && p.Delivery > l.state.Delivery {
 		l.log.Warn().Str("holder", p.Worker).Str("state", string(p.State)).
-			Msg("this worker was frozen or cut off before it read the job, and the job was delivered again")
+			Msg("worker was frozen or disconnected before it received the job, which was delivered again")
 	}
 	return verdict, nil
 }
@@ -187,7 +187,7 @@ func (l *Lease) superseded() bool {
 		return false // nothing says that it was: the heartbeats go on
 	}
 	l.log.Warn().Str("holder", cur.Worker).Str("state", string(cur.State)).Dur("held", time.Since(l.received)).
-		Msg("this worker was frozen or cut off for longer than its ack wait, and the job was delivered again: letting it go")
+		Msg("worker was frozen or disconnected for longer than the ack wait, and the job was delivered again; giving it up")
 	l.cancel(ErrSuperseded)
 	return true
 }

@@ -102,7 +102,7 @@ func (c *Client) Store(ctx context.Context) (used, limit int64, err error) {
 // off can be made again. What is in OUT stays.
 func (c *Client) ForgetRun(ctx context.Context, run string) error {
 	if !score.ValidRunID(run) {
-		return fmt.Errorf("forget run: %q is not a run id", run)
+		return fmt.Errorf("forget run: %q is not a run ID", run)
 	}
 	if err := c.CloseRun(ctx, run); err != nil {
 		return err

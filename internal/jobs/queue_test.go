@@ -365,7 +365,7 @@ func TestConnectionLostIsLogged(t *testing.T) {
 	r.srv.Shutdown()
 	r.startServer()
 	r.until("both are logged", func() bool {
-		return r.log.has("connection to NATS lost") && r.log.has("connected to NATS again")
+		return r.log.has("connection to NATS lost") && r.log.has("reconnected to NATS")
 	})
 }
 

@@ -49,7 +49,7 @@ func (c *Client) Reap(ctx context.Context) error {
 			wait = 100 * time.Millisecond
 			continue
 		}
-		c.log.Debug().Err(err).Msg("reaping interrupted")
+		c.log.Debug().Err(err).Msg("reading MaxDeliver advisories interrupted; retrying")
 		conn.Sleep(ctx, conn.Jitter(wait))
 		wait = min(2*wait, 10*time.Second)
 	}
@@ -73,9 +73,9 @@ func (c *Client) reapSome(ctx context.Context) error {
 	for msg := range batch.Messages() {
 		var a advisory
 		if err := json.Unmarshal(msg.Data(), &a); err != nil || a.Stream != jobStream {
-			c.log.Warn().Err(err).Msg("advisory that is none")
+			c.log.Warn().Err(err).Msg("malformed advisory")
 		} else if err := c.bury(ctx, a.Seq, a.Deliveries); err != nil {
-			c.log.Warn().Err(err).Uint64("seq", a.Seq).Msg("job that hit MaxDeliver not buried; trying again")
+			c.log.Warn().Err(err).Uint64("seq", a.Seq).Msg("job that reached MaxDeliver not moved to the dead letters; retrying")
 			if err := msg.NakWithDelay(conn.Jitter(2 * time.Second)); err != nil {
 				return err
 			}
@@ -252,11 +252,11 @@ func (c *Client) buryStray(ctx context.Context, subject string) error {
 	if r.State == record.RunComplete || r.State == record.RunCancelled {
 		// Queued by one whose publish took its time while another closed the run: what
 		// CloseRun would have removed.
-		c.log.Info().Str("run", run).Str("subject", record.Clean(subject, 128)).Msg("job of a run that is over removed")
+		c.log.Info().Str("run", run).Str("subject", record.Clean(subject, 128)).Msg("deleted a job of a run that has ended")
 		if err := s.DeleteMsg(ctx, raw.Sequence); err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
 			return err
 		}
 		return nil
 	}
-	return c.buryMessage(ctx, s, raw, 0, "it belongs to no run that goes on")
+	return c.buryMessage(ctx, s, raw, 0, "it belongs to no active run")
 }

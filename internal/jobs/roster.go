@@ -119,7 +119,7 @@ func (r *roster) refresh(ctx context.Context) error {
 		if l == nil {
 			l = &liveRun{served: r.turn, heard: asked} // its jobs may have been queued just now
 			r.runs[q.Run] = l
-			r.log.Debug().Str("run", q.Run).Int("priority", q.Priority).Msg("run to take jobs of")
+			r.log.Debug().Str("run", q.Run).Int("priority", q.Priority).Msg("serving run")
 		}
 		if l.heard.After(asked.Add(-countLag)) { // the answer may be from before the notice
 			q.Pending = max(q.Pending, 1)
@@ -130,7 +130,7 @@ func (r *roster) refresh(ctx context.Context) error {
 			l.told = false
 		} else if !l.told {
 			l.told = true
-			r.log.Error().Err(q.drift).Str("run", q.Run).Msg("no jobs are taken of this run")
+			r.log.Error().Err(q.drift).Str("run", q.Run).Msg("taking no jobs of this run")
 		}
 	}
 	for run := range r.runs {

@@ -42,7 +42,7 @@ func (c *Client) Run(ctx context.Context, id string) (record.Run, error) {
 
 func (c *Client) run(ctx context.Context, id string) (record.Run, uint64, error) {
 	if !score.ValidRunID(id) {
-		return record.Run{}, 0, fmt.Errorf("%w: %q is not a run id", ErrNoRun, id)
+		return record.Run{}, 0, fmt.Errorf("%w: %q is not a run ID", ErrNoRun, id)
 	}
 	var e jetstream.KeyValueEntry
 	var err error

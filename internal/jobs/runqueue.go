@@ -107,7 +107,7 @@ func runQueueInfo(info *jetstream.ConsumerInfo) (q RunQueueInfo, ok bool) {
 func (c *Client) OpenRun(ctx context.Context, run string, priority int, asked, kept record.RunConfig) error {
 	op := "open run " + run
 	if !score.ValidRunID(run) {
-		return fmt.Errorf("open run: %q is not a run id", run)
+		return fmt.Errorf("open run: %q is not a run ID", run)
 	}
 	var k jetstream.Consumer
 	err := read(ctx, func(ctx context.Context) (err error) {
@@ -226,7 +226,7 @@ func (c *Client) runQueues(ctx context.Context) ([]RunQueueInfo, error) {
 // never queued, or is over.
 func (c *Client) RunQueue(ctx context.Context, run string) (RunQueueInfo, error) {
 	if !score.ValidRunID(run) {
-		return RunQueueInfo{}, fmt.Errorf("%w: %q is not a run id", ErrNoRun, record.Clean(run, 80))
+		return RunQueueInfo{}, fmt.Errorf("%w: %q is not a run ID", ErrNoRun, record.Clean(run, 80))
 	}
 	var q RunQueueInfo
 	err := read(ctx, func(ctx context.Context) error {
@@ -245,7 +245,7 @@ func (c *Client) RunQueue(ctx context.Context, run string) (RunQueueInfo, error)
 // Holds reports whether the queue has any message of the run, in whatever state.
 func (c *Client) Holds(ctx context.Context, run string) (bool, error) {
 	if !score.ValidRunID(run) {
-		return false, fmt.Errorf("look for run: %q is not a run id", run)
+		return false, fmt.Errorf("look for run: %q is not a run ID", run)
 	}
 	var held bool
 	err := read(ctx, func(ctx context.Context) error {

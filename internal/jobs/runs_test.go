@@ -315,7 +315,7 @@ func TestFrozenWorker(t *testing.T) {
 		t.Fatal("a worker that was frozen is not told")
 	}
 	r.is(context.Cause(l.Context()), ErrSuperseded)
-	if !r.log.has("delivered again: letting it go") || !r.log.has(js[0].ID) || !r.log.has(`"file":"a.parquet"`) {
+	if !r.log.has("delivered again; giving it up") || !r.log.has(js[0].ID) || !r.log.has(`"file":"a.parquet"`) {
 		t.Fatalf("log:\n%s", &r.log)
 	}
 	r.is(l.Retry(r.ctx, errBoom), ErrSuperseded)
@@ -332,9 +332,9 @@ func TestFrozenBeforeTheStart(t *testing.T) {
 		takes     bool // the job is found done, or is to be done again
 		says      string
 	}{
-		"running":  {func(*rig, *Lease) {}, false, "delivered again: letting it go"},
-		"done":     {func(r *rig, l *Lease) { r.ok(l.Done(r.ctx, record.Totals{})) }, true, "and the job was delivered again"},
-		"run over": {func(r *rig, l *Lease) { r.ok(l.Done(r.ctx, record.Totals{})); r.ok(r.c.CloseRun(r.ctx, "run")) }, false, "letting it go"},
+		"running":  {func(*rig, *Lease) {}, false, "delivered again; giving it up"},
+		"done":     {func(r *rig, l *Lease) { r.ok(l.Done(r.ctx, record.Totals{})) }, true, "which was delivered again"},
+		"run over": {func(r *rig, l *Lease) { r.ok(l.Done(r.ctx, record.Totals{})); r.ok(r.c.CloseRun(r.ctx, "run")) }, false, "giving the job back"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			// b must keep the job meanwhile: a busy machine may hold its heartbeats up.

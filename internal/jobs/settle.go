@@ -41,7 +41,7 @@ func (l *Lease) Done(ctx context.Context, t record.Totals) error {
 			letter = exists && (cur.Letter || cur.State == record.StateDead)
 			if exists && cur.Lease != l.id && cur.SameMessage(l.state) {
 				l.log.Warn().Str("holder", cur.Worker).Str("state", string(cur.State)).
-					Msg("the job was delivered again since; its output is the same, so it is done")
+					Msg("the job has been delivered again; its output is the same, so it is done")
 			}
 			if exists && cur.State == record.StateDone && cur.SameMessage(l.state) && cur.Lease != l.id {
 				return cur, errKeep
@@ -56,7 +56,7 @@ func (l *Lease) Done(ctx context.Context, t record.Totals) error {
 		})
 		if letter {
 			if err := l.k.c.dropLetter(ctx, l.state.Run, l.state.Job); err != nil {
-				l.log.Warn().Err(err).Msg("dead letter of a job now done not removed")
+				l.log.Warn().Err(err).Msg("dead letter of a completed job not deleted")
 			}
 		}
 		if err := failpoint.Hit(failpoint.BeforeAck); err != nil {
@@ -115,7 +115,7 @@ func (l *Lease) Retry(ctx context.Context, cause error) error {
 		}
 		l.k.cfg.Meter.Settled(string(record.StateFailed))
 		delay := backoff(l.k.cfg.RetryDelay, l.k.cfg.RetryMax, l.state.Failed-1)
-		l.log.Warn().Err(cause).Int("attempt", l.Attempt).Dur("delay", delay).Msg("attempt failed; the job is tried again")
+		l.log.Warn().Err(cause).Int("attempt", l.Attempt).Dur("delay", delay).Msg("attempt failed; job will be retried")
 		return l.nak(ctx, delay)
 	})
 }
@@ -290,7 +290,7 @@ func (l *Lease) nak(ctx context.Context, delay time.Duration) error {
 }
 
 // errOrphaned: the queue was made anew since the delivery.
-var errOrphaned = errors.New("the queue that delivered it is gone")
+var errOrphaned = errors.New("the queue that delivered it no longer exists")
 
 // orphaned reports whether the queue was made anew since the delivery. What this
 // message's reply subject names there is no job or another's: an ack would never

@@ -57,11 +57,11 @@ func (c *Client) Submit(ctx context.Context, jobs iter.Seq[score.Job], epoch uin
 	s := &submission{c: c, epoch: epoch, runs: map[string]time.Time{}, parent: traces.Parent(ctx)}
 	err = s.run(perRequest{ctx}, jobs)
 	if err == nil && s.used > 0 {
-		err = fmt.Errorf("%w: %d jobs were queued under epoch %d a moment ago and are gone: submit under a new one", ErrEpochUsed, s.used, epoch)
+		err = fmt.Errorf("%w: %d jobs were recently queued under epoch %d and have left the queue: submit under a new epoch", ErrEpochUsed, s.used, epoch)
 	}
 	for run := range s.runs {
 		if aerr := c.announce(run, noticeQueued); aerr != nil {
-			c.log.Debug().Err(aerr).Str("run", run).Msg("workers not told at once")
+			c.log.Debug().Err(aerr).Str("run", run).Msg("workers not notified; they find the jobs later")
 		}
 	}
 	if err != nil {
@@ -129,7 +129,7 @@ func (s *submission) settleOldest(ctx context.Context) error {
 		case !worthAgain(err) || p.tries >= submitTries:
 			return fmt.Errorf("job %s of run %s, try %d: %w", p.job, p.run, p.tries, err)
 		}
-		s.c.log.Warn().Err(err).Str("job", p.job).Int("try", p.tries).Msg("job not queued; trying again")
+		s.c.log.Warn().Err(err).Str("job", p.job).Int("try", p.tries).Msg("job not queued; retrying")
 		conn.Sleep(ctx, conn.Jitter(wait))
 		// A broken connection fails all that is in flight: one wait is enough for
 		// them. The message ids stay, so a lost ack does not queue a job twice.
@@ -222,7 +222,7 @@ func (s *submission) count(ctx context.Context, p *publish) error {
 // (they finish, and their acks mean nothing). Records and dead letters stay.
 func (c *Client) PurgeRun(ctx context.Context, run string) error {
 	if !score.ValidRunID(run) {
-		return fmt.Errorf("purge run: %q is not a run id", run)
+		return fmt.Errorf("purge run: %q is not a run ID", run)
 	}
 	err := read(ctx, func(ctx context.Context) error {
 		s, err := c.js.Stream(ctx, jobStream)

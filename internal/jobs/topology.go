@@ -69,7 +69,7 @@ func (t Topology) withDefaults() Topology {
 func (t Topology) validate() error {
 	switch {
 	case t.Replicas < 1 || t.Replicas > 5 || t.Replicas%2 == 0:
-		return fmt.Errorf("%d replicas: want 1, 3 or 5", t.Replicas)
+		return fmt.Errorf("%d replicas: must be 1, 3 or 5", t.Replicas)
 	case t.Duplicates < 100*time.Millisecond:
 		return fmt.Errorf("duplicate window %s is less than 100ms", t.Duplicates)
 	}

@@ -418,7 +418,7 @@ func TestTrapUpdateRewritesALiveDurable(t *testing.T) {
 	drifts(open(record.RunConfig{}))
 	b, _ := r.worker(quick("b"))
 	r.none(b, time.Second)
-	if !r.log.has("no jobs are taken of this run") {
+	if !r.log.has("taking no jobs of this run") {
 		t.Fatalf("the worker does not say why it idles:\n%s", &r.log)
 	}
 }
@@ -441,7 +441,7 @@ func TestTrapSilenceWithMessagesPending(t *testing.T) {
 		return k.pull(ctx, run, wait)
 	}
 	r.ok(r.next(k).Done(r.ctx, record.Totals{}))
-	if !r.log.has("taking new handles") || !r.log.has("reconnecting") {
+	if !r.log.has("renewing the consumers' handles") || !r.log.has("reconnecting") {
 		t.Fatalf("log:\n%s", &r.log)
 	}
 }

@@ -17,7 +17,7 @@ import (
 // most, goes on through reconnects, and waits for state, which may take its time.
 func (c *Client) WatchRun(ctx context.Context, run string, state func(record.Job), current func()) error {
 	if !score.ValidRunID(run) {
-		return fmt.Errorf("watch run: %q is not a run id", run)
+		return fmt.Errorf("watch run: %q is not a run ID", run)
 	}
 	f := &follower{
 		c: c, stream: "KV_" + JobBucket, filter: "$KV." + JobBucket + "." + run + ".*",
@@ -61,7 +61,7 @@ func (c *Client) RecordsSince(ctx context.Context) (time.Time, error) {
 // job that no worker has taken has none.
 func (c *Client) JobStates(ctx context.Context, run string, state func(record.Job)) error {
 	if !score.ValidRunID(run) {
-		return fmt.Errorf("list jobs: %q is not a run id", run)
+		return fmt.Errorf("list jobs: %q is not a run ID", run)
 	}
 	return c.fail("list jobs of run "+run, list(ctx, c, "KV_"+JobBucket, "$KV."+JobBucket+"."+run+".*", record.DecodeJob, state))
 }

@@ -24,7 +24,7 @@ func (w *watchdog) look(ctx context.Context) {
 	w.since = time.Now()
 	if err := k.roster.refresh(ctx); err != nil {
 		if ctx.Err() == nil {
-			k.log.Warn().Err(err).Msg("no job, and the queue does not answer")
+			k.log.Warn().Err(err).Msg("no job arrives, and the queue does not answer")
 		}
 		return
 	}
@@ -35,7 +35,7 @@ func (w *watchdog) look(ctx context.Context) {
 		case q.Paused:
 		case q.AckPending >= q.Config.MaxAckPending:
 			k.log.Warn().Str("run", q.Run).Int("ack_pending", q.AckPending).
-				Msg("no job: as many as MaxAckPending allows are in workers' hands or delayed")
+				Msg("no job: MaxAckPending jobs are in hand or delayed")
 		default:
 			stuck, pending = q.Run, pending+q.Pending
 		}
@@ -47,11 +47,11 @@ func (w *watchdog) look(ctx context.Context) {
 	w.steps++
 	log := k.log.Warn().Uint64("pending", pending).Str("run", stuck).Int("step", w.steps)
 	if w.steps%2 == 1 {
-		log.Msg("no job though jobs are pending: taking new handles of the consumers")
+		log.Msg("no job arrives although jobs are pending; renewing the consumers' handles")
 		k.roster.rouse()
 		return
 	}
-	log.Msg("still no job though jobs are pending: reconnecting")
+	log.Msg("no job arrives although jobs are pending; reconnecting")
 	if err := k.c.nc.ForceReconnect(); err != nil {
 		k.log.Warn().Err(err).Msg("reconnect")
 	}

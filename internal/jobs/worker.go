@@ -20,7 +20,7 @@ const WorkerTTL = 30 * time.Second
 // PutWorker records a worker's sign of life.
 func (c *Client) PutWorker(ctx context.Context, w record.Worker) error {
 	if !record.ValidToken(w.ID) {
-		return fmt.Errorf("record worker: id %q: want 1 to 64 of a-z, A-Z, 0-9, - and _", record.Clean(w.ID, 80))
+		return fmt.Errorf("record worker: ID %q: must be 1 to 64 of a-z, A-Z, 0-9, - and _", record.Clean(w.ID, 80))
 	}
 	b, err := w.Encode()
 	if err != nil {

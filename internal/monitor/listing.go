@@ -115,7 +115,7 @@ func (l *lister) manifest(ctx context.Context) error {
 		l.req.Out, l.req.Run = out, m.Run
 		l.m, l.tracked = m, Track(m)
 	case l.req.Client == nil || l.req.Run == "":
-		return usage.Errorf("%s is no run's output folder: %w", out, err)
+		return usage.Errorf("%s is not an output folder of a run: %w", out, err)
 	case ctx.Err() != nil:
 		return ctx.Err()
 	}
@@ -324,7 +324,7 @@ type JobDetail struct {
 // GetJob asks for one job of a run, by its id or an unmistakable beginning of it.
 // client may be nil: OUT alone tells then.
 func GetJob(ctx context.Context, client *jobs.Client, out, run, id string) (*JobDetail, error) {
-	d := &JobDetail{Run: run, Job: id, There: "unknown: the output folder is not to be read here", Last: -1}
+	d := &JobDetail{Run: run, Job: id, There: "unknown: cannot read the output folder on this machine", Last: -1}
 	m, err := outdir.ReadManifest(ctx, out)
 	seen := err == nil && (run == "" || m.Run == run)
 	switch {
@@ -335,13 +335,13 @@ func GetJob(ctx context.Context, client *jobs.Client, out, run, id string) (*Job
 		case len(found) == 0:
 			return nil, usage.Errorf("run %s has no job %s", m.Run, id)
 		case len(found) > 1:
-			return nil, usage.Errorf("%s is the beginning of several jobs' ids: give more of it", id)
+			return nil, usage.Errorf("several job IDs begin with %s: give more of it", id)
 		}
 		if err := d.output(ctx, found[0]); err != nil {
 			return nil, err
 		}
 	case client == nil:
-		return nil, usage.Errorf("%s is no run's output folder: %w", out, err)
+		return nil, usage.Errorf("%s is not an output folder of a run: %w", out, err)
 	}
 	if client == nil {
 		d.State = StateQueued
@@ -362,13 +362,13 @@ func (d *JobDetail) output(ctx context.Context, j score.Job) error {
 		d.There = "committed"
 		d.Documents, d.Tokens, d.Failed, d.Digest = c.Totals.Documents, c.Totals.Tokens, c.Totals.Failed, c.Digest
 	case err == nil:
-		d.There = fmt.Sprintf("taken by a file of job %s of run %s", c.Job, c.Run)
+		d.There = fmt.Sprintf("a file of job %s of run %s is there instead", c.Job, c.Run)
 	case errors.Is(err, fs.ErrNotExist):
 		d.There = "missing"
 	case ctx.Err() != nil:
 		return ctx.Err()
 	default:
-		d.There = "not to be read: " + err.Error()
+		d.There = "unreadable: " + err.Error()
 	}
 	return nil
 }
@@ -401,7 +401,7 @@ func (d *JobDetail) ask(ctx context.Context, client *jobs.Client, known bool) er
 		return err
 	}
 	if !known && d.Record == nil && d.Letter == nil && d.Queued.IsZero() {
-		return usage.Errorf("run %s has no job %s that the queue knows of; give the whole id, or run this where the output folder can be read", d.Run, d.Job)
+		return usage.Errorf("the queue knows no job %s of run %s: give the whole ID, or run this where the output folder can be read", d.Run, d.Job)
 	}
 	return nil
 }

@@ -254,7 +254,7 @@ func (m *Monitor) follow(ctx context.Context, r record.Run, inHand bool) *follow
 				}
 			})
 			if err != nil && watch.Err() == nil {
-				m.log.Debug().Err(err).Str("run", r.ID).Msg("run not followed; tried again")
+				m.log.Debug().Err(err).Str("run", r.ID).Msg("run not followed; retrying")
 			}
 			return nil
 		})

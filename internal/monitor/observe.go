@@ -244,7 +244,7 @@ func (o *Observer) silent(ctx context.Context, s *sighting, now time.Time) (bool
 		s.gone = now
 		o.meter.Vanished()
 		o.log.Warn().Str("worker", s.record.ID).Str("host", s.record.Host).Int("jobs", len(s.record.Progress)).
-			Msg("a worker shows no sign of life, and had jobs in hand")
+			Msg("worker vanished with jobs in hand")
 	}
 	return held || now.Sub(s.gone) < o.ackWait+goneFor, ctx.Err()
 }

@@ -59,7 +59,7 @@ func (c Config) takeUserInfo() (Config, error) {
 		u, err := url.Parse(raw)
 		if err != nil || u.Host == "" {
 			// The parser's error repeats the URL.
-			return c, errors.New("a NATS URL is not of the form nats://host:port")
+			return c, errors.New("a NATS URL must have the form nats://host:port")
 		}
 		if !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme) {
 			return c, fmt.Errorf("NATS URL scheme %q is not one of nats, tls, ws, wss", u.Scheme)
@@ -72,7 +72,7 @@ func (c Config) takeUserInfo() (Config, error) {
 				user, token = "", user
 			}
 			if (c.Token != "" && c.Token != token) || (c.User != "" && (c.User != user || c.Password != pass)) {
-				return c, fmt.Errorf("NATS URL %s has other credentials than those given beside it", u.Host)
+				return c, fmt.Errorf("NATS URL %s has different credentials from those given elsewhere", u.Host)
 			}
 			c.Token, c.User, c.Password, u.User = token, user, pass, nil
 		}
@@ -96,7 +96,7 @@ func (c Config) readSecrets() (Config, error) {
 			return c, err
 		}
 		if *f.secret != "" && *f.secret != s {
-			return c, fmt.Errorf("a %s is given and a file with another, %s", f.name, f.path)
+			return c, fmt.Errorf("both a %s and a file with a different one are given: %s", f.name, f.path)
 		}
 		*f.secret = s
 	}
@@ -114,13 +114,13 @@ func (c Config) validate() error {
 	case len(c.URLs) == 0:
 		return errors.New("no NATS URL")
 	case ways > 1:
-		return errors.New("token, user, NKey and credentials file exclude each other: give one")
+		return errors.New("token, user, NKey and credentials file exclude each other: give only one")
 	case c.User != "" && c.Password == "":
-		return errors.New("a user is named without a password: set SURPRISAL_NATS_PASSWORD or give --nats-password-file")
+		return errors.New("user without a password: set SURPRISAL_NATS_PASSWORD or give --nats-password-file")
 	case c.User == "" && c.Password != "":
-		return errors.New("a password is given without a user: set SURPRISAL_NATS_USER or give --nats-user")
+		return errors.New("password without a user: set SURPRISAL_NATS_USER or give --nats-user")
 	case (c.CertFile == "") != (c.KeyFile == ""):
-		return errors.New("a client certificate needs both its certificate file and its key file")
+		return errors.New("a client certificate needs both --nats-cert and --nats-key")
 	case c.Timeout < 0:
 		return fmt.Errorf("timeout %s is negative", c.Timeout)
 	}
@@ -150,5 +150,5 @@ func (c Config) identity() string {
 	case c.CredsFile != "":
 		return "the credentials of " + c.CredsFile
 	}
-	return "what this server wants: no token, user, NKey or credentials are given"
+	return "the server's authentication: no token, user, NKey or credentials were given"
 }

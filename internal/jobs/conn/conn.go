@@ -84,9 +84,9 @@ func (c *Conn) closedForGood(err error) {
 	}
 	switch {
 	case isAuthError(err):
-		c.err = fmt.Errorf("%w after a reconnect: the server was started anew with others", ErrAuth)
+		c.err = fmt.Errorf("%w after a reconnect: the server was restarted with different ones", ErrAuth)
 	case errors.Is(err, nats.ErrPermissionViolation):
-		c.err = fmt.Errorf("%w: %s: use an account that may", ErrDenied, denied(err))
+		c.err = fmt.Errorf("%w: %s: use an account with this permission", ErrDenied, denied(err))
 	case err != nil:
 		c.err = fmt.Errorf("%w: %w", ErrClosed, err)
 	default:

@@ -70,7 +70,7 @@ func (c *Conn) dial(ctx context.Context, cfg Config) (*nats.Conn, error) {
 		hungUp = 0
 		if time.Since(lastSaid) > 30*time.Second {
 			lastSaid = time.Now()
-			c.log.Warn().Err(err).Str("url", at).Msg("cannot reach NATS; trying on")
+			c.log.Warn().Err(err).Str("url", at).Msg("cannot reach NATS; retrying")
 		}
 		Sleep(ctx, Jitter(wait))
 	}
@@ -95,7 +95,7 @@ func (c *Conn) options(ctx context.Context, cfg Config) ([]nats.Option, error) {
 		}),
 		nats.ReconnectHandler(func(nc *nats.Conn) {
 			c.link(true)
-			c.log.Info().Str("url", nc.ConnectedUrlRedacted()).Msg("connected to NATS again")
+			c.log.Info().Str("url", nc.ConnectedUrlRedacted()).Msg("reconnected to NATS")
 		}),
 		nats.ErrorHandler(func(nc *nats.Conn, _ *nats.Subscription, err error) {
 			if errors.Is(err, nats.ErrPermissionViolation) {
@@ -105,7 +105,7 @@ func (c *Conn) options(ctx context.Context, cfg Config) ([]nats.Option, error) {
 				nc.Close()
 				return
 			}
-			c.log.Warn().Err(err).Msg("NATS reports an error")
+			c.log.Warn().Err(err).Msg("NATS error")
 		}),
 		nats.ClosedHandler(func(nc *nats.Conn) { c.closedForGood(nc.LastError()) }),
 	}
@@ -117,7 +117,7 @@ func (c *Conn) options(ctx context.Context, cfg Config) ([]nats.Option, error) {
 	case cfg.NKeyFile != "":
 		nkey, err := nats.NkeyOptionFromSeed(cfg.NKeyFile)
 		if err != nil {
-			return nil, fmt.Errorf("%s is not the seed of a user's NKey: %w", cfg.NKeyFile, err)
+			return nil, fmt.Errorf("%s is not a user NKey seed: %w", cfg.NKeyFile, err)
 		}
 		o = append(o, nkey)
 	case cfg.CredsFile != "":
@@ -144,9 +144,9 @@ func tlsRemedy(err error) string {
 		errors.Is(err, nats.ErrTLS): // closed right after the handshake
 		return "check --nats-cert and --nats-key"
 	case errors.As(err, &record), errors.Is(err, nats.ErrSecureConnWanted):
-		return "does that server have TLS?"
+		return "does the server use TLS?"
 	case errors.Is(err, nats.ErrSecureConnRequired):
-		return "this server wants TLS: use a tls:// URL"
+		return "the server requires TLS: use a tls:// URL"
 	}
 	return ""
 }

@@ -19,7 +19,7 @@ func lockFile(path string) (unlock func(), err error) {
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		err = errors.Join(err, f.Close())
 		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, fmt.Errorf("%w: another dispatcher runs on it", ErrStoreInUse)
+			return nil, fmt.Errorf("%w: another dispatcher is using it", ErrStoreInUse)
 		}
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}

@@ -35,7 +35,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Token == "" {
 		var b [32]byte
 		if _, err := rand.Read(b[:]); err != nil {
-			return c, fmt.Errorf("make a token: %w", err)
+			return c, fmt.Errorf("create a token: %w", err)
 		}
 		c.Token = hex.EncodeToString(b[:])
 	}
@@ -47,10 +47,10 @@ func (c Config) validate() error {
 		return errors.New("no store folder")
 	}
 	if c.Port < 0 || c.Port > 65535 {
-		return fmt.Errorf("port %d is not within 0 and 65535", c.Port)
+		return fmt.Errorf("port %d is not between 0 and 65535", c.Port)
 	}
 	if len(c.Token) < 16 {
-		return fmt.Errorf("token of %d characters, want 16 or more", len(c.Token))
+		return fmt.Errorf("token has %d characters; it must have at least 16", len(c.Token))
 	}
 	return nil
 }

@@ -41,11 +41,11 @@ func (t RunConfig) Validate() error {
 	case t.AckWait < 100*time.Millisecond:
 		return fmt.Errorf("AckWait %s is less than 100ms", t.AckWait)
 	case t.MaxAttempts < 1 || t.MaxLost < 1:
-		return fmt.Errorf("max attempts %d, max lost %d: want 1 or more", t.MaxAttempts, t.MaxLost)
+		return fmt.Errorf("max attempts %d, max lost %d: must be at least 1", t.MaxAttempts, t.MaxLost)
 	case t.MaxDeliver < 1:
-		return fmt.Errorf("MaxDeliver %d: want 1 or more", t.MaxDeliver)
+		return fmt.Errorf("MaxDeliver %d: must be at least 1", t.MaxDeliver)
 	case t.MaxAckPending < 1:
-		return fmt.Errorf("MaxAckPending %d: want 1 or more", t.MaxAckPending)
+		return fmt.Errorf("MaxAckPending %d: must be at least 1", t.MaxAckPending)
 	}
 	return nil
 }

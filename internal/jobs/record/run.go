@@ -78,7 +78,7 @@ func NewRun(m *score.Manifest) Run {
 func (r Run) Encode() ([]byte, error) {
 	r.Version, r.Updated, r.Error = recordVersion, time.Now().UTC(), Clean(r.Error, MaxError)
 	if !score.ValidRunID(r.ID) {
-		return nil, fmt.Errorf("%q is not a run id", r.ID)
+		return nil, fmt.Errorf("%q is not a run ID", r.ID)
 	}
 	return json.Marshal(r)
 }

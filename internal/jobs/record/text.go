@@ -24,7 +24,7 @@ func decodeRecord(b []byte, v any, version func() int) error {
 		return fmt.Errorf("%w: %w", ErrBad, err)
 	}
 	if got := version(); got != recordVersion {
-		return fmt.Errorf("%w: version %d, this program knows %d", ErrBad, got, recordVersion)
+		return fmt.Errorf("%w: version %d, this program supports %d", ErrBad, got, recordVersion)
 	}
 	return nil
 }
