@@ -152,7 +152,7 @@ func (f *fleet) run(id string, created time.Time, files, perFile int, state reco
 	})
 	f.ok(err)
 	if state == record.RunPaused {
-		f.ok(f.client.HoldRun(ctx, id))
+		f.ok(f.client.PauseRun(ctx, id))
 	}
 	return m
 }

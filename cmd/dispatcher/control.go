@@ -154,7 +154,7 @@ dispatcher retry requeues those.`,
 			return w.wait(out, r.Run)
 		case w.asJSON:
 			return cli.PrintJSON(out, r)
-		case r.Unpaused:
+		case r.WasPaused:
 			_, err = fmt.Fprintf(out, "%s is resumed\n", r.Run)
 		default:
 			_, err = fmt.Fprintf(out, "%s: %s of %s jobs are committed, %s are queued, %s are dead\n", r.Run,

@@ -183,5 +183,5 @@ func (req GarbageRequest) forget(ctx context.Context, run string) error {
 		return err
 	}
 	defer release()
-	return req.Client.ForgetRun(ctx, run)
+	return req.Client.DeleteRun(ctx, run)
 }

@@ -116,7 +116,7 @@ func TestMonitor(t *testing.T) {
 			t.Fatal("the client is not connected again")
 		}
 	}
-	if err := Unpause(b.Ctx, b.Client, b.M.Run); err != nil {
+	if err := resumePaused(b.Ctx, b.Client, b.M.Run); err != nil {
 		t.Fatal(err)
 	}
 	b.Work(b.Consumer("b"), 8)

@@ -74,11 +74,11 @@ func countPending(m *score.Manifest, c *Committed) int { return m.JobCount() - l
 
 // redeem takes back the dead letters of jobs that are committed: a worker that
 // was taken for lost had come to its end.
-func redeem(ctx context.Context, client *jobs.Client, run string, c *Committed) error {
+func markDone(ctx context.Context, client *jobs.Client, run string, c *Committed) error {
 	letters, err := client.Dead(ctx, run)
 	for _, l := range letters {
 		if err == nil && c.Jobs[l.ID] {
-			err = client.Redeem(ctx, run, l.ID)
+			err = client.MarkDone(ctx, run, l.ID)
 		}
 	}
 	return err

@@ -94,12 +94,12 @@ func Begin(ctx context.Context, req Request, stale time.Duration, log zerolog.Lo
 	if err != nil {
 		return nil, err
 	}
-	return locked(ctx, m, log, own, func() (*Submitted, error) { return begin(ctx, m, known, stale, log) })
+	return underLock(ctx, m, log, own, func() (*Submitted, error) { return begin(ctx, m, known, stale, log) })
 }
 
 // locked does what under OUT's lock and what own takes, which the result holds on
 // to.
-func locked(ctx context.Context, m *score.Manifest, log zerolog.Logger, own func(run string) (func(), error), what func() (*Submitted, error)) (*Submitted, error) {
+func underLock(ctx context.Context, m *score.Manifest, log zerolog.Logger, own func(run string) (func(), error), what func() (*Submitted, error)) (*Submitted, error) {
 	hold := &Submitted{}
 	unlock, err := LockOut(ctx, m.Out, log)
 	if err != nil {
@@ -203,7 +203,7 @@ func (s *Submitted) Queue(ctx context.Context, client *jobs.Client, opt QueueOpt
 		return fmt.Errorf("begin run %s: %w", m.Run, err)
 	}
 	if !opt.KeepDead {
-		if _, err := client.Revive(ctx, m.Run); err != nil {
+		if _, err := client.RetryDead(ctx, m.Run); err != nil {
 			return err
 		}
 	}
@@ -235,11 +235,11 @@ func Enqueue(ctx context.Context, client *jobs.Client, r record.Run, asked recor
 		return err
 	}
 	if r.State == record.RunPaused {
-		if err := client.HoldRun(ctx, r.ID); err != nil {
+		if err := client.PauseRun(ctx, r.ID); err != nil {
 			return err
 		}
 	}
-	if _, err := submit(ctx, client, r.ID, left); err != nil {
+	if _, err := queueJobs(ctx, client, r.ID, left); err != nil {
 		return err
 	}
 	_, err := client.UpdateRun(ctx, r.ID, func(r *record.Run) error {
@@ -253,7 +253,7 @@ func Enqueue(ctx context.Context, client *jobs.Client, r record.Run, asked recor
 }
 
 // submit queues jobs under a new epoch.
-func submit(ctx context.Context, client *jobs.Client, run string, left iter.Seq[score.Job]) (epoch uint64, err error) {
+func queueJobs(ctx context.Context, client *jobs.Client, run string, left iter.Seq[score.Job]) (epoch uint64, err error) {
 	traces.NameRun(ctx, run)
 	if epoch, err = client.NextEpoch(ctx, run); err != nil {
 		return 0, fmt.Errorf("queue run %s: %w", run, err)

@@ -21,7 +21,7 @@ import (
 type Resumed struct {
 	Run       string `json:"run"`
 	Out       string `json:"out"`
-	Unpaused  bool   `json:"unpaused"` // it was paused, and its queue is as it was
+	WasPaused bool   `json:"unpaused"` // it was paused, and its queue is as it was
 	Jobs      int    `json:"jobs"`
 	Committed int    `json:"committed"`
 	Queued    int    `json:"queued"` // that OUT does not hold, now in the queue
@@ -46,8 +46,8 @@ func Resume(
 	case err != nil:
 		return nil, err
 	case r.State == record.RunPaused:
-		if err := Unpause(ctx, client, m.Run); err == nil {
-			res.Unpaused = true
+		if err := resumePaused(ctx, client, m.Run); err == nil {
+			res.WasPaused = true
 			return res, nil
 		} else if !errors.Is(err, jobs.ErrNotSetUp) {
 			return nil, err
@@ -58,7 +58,7 @@ func Resume(
 		return nil, err
 	}
 	own := func(run string) (func(), error) { return Acquire(ctx, client, run, "resume") }
-	s, err := locked(ctx, m, log, own, func() (*Submitted, error) { return takeStock(ctx, m, StaleAfter, log) })
+	s, err := underLock(ctx, m, log, own, func() (*Submitted, error) { return takeStock(ctx, m, StaleAfter, log) })
 	if err != nil {
 		return nil, err
 	}
@@ -119,7 +119,7 @@ func Pause(ctx context.Context, client *jobs.Client, run string) error {
 	if err != nil {
 		return err
 	}
-	err = client.HoldRun(ctx, run)
+	err = client.PauseRun(ctx, run)
 	if errors.Is(err, jobs.ErrNotSetUp) {
 		return nil // nothing is queued yet: whoever queues it sees that it is paused
 	}
@@ -128,8 +128,8 @@ func Pause(ctx context.Context, client *jobs.Client, run string) error {
 
 // Unpause undoes Pause; of a run that is not paused it does nothing. It fails with
 // jobs.ErrNotSetUp where the run's part of the queue is gone.
-func Unpause(ctx context.Context, client *jobs.Client, run string) error {
-	if err := client.ReleaseRun(ctx, run); err != nil {
+func resumePaused(ctx context.Context, client *jobs.Client, run string) error {
+	if err := client.ResumeRun(ctx, run); err != nil {
 		return err
 	}
 	_, err := client.UpdateRun(ctx, run, func(r *record.Run) error {
@@ -193,7 +193,7 @@ func Retry(ctx context.Context, client *jobs.Client, run string, what RetryOptio
 	}
 	own := func(run string) (func(), error) { return Acquire(ctx, client, run, "retry") }
 	res := &Retried{Run: run}
-	s, err := locked(ctx, m, log, own, func() (*Submitted, error) {
+	s, err := underLock(ctx, m, log, own, func() (*Submitted, error) {
 		if m, err = outdir.ReadManifest(ctx, m.Out); err != nil { // under the lock
 			return nil, usage.Errorf("%s: %w", r.Out, err)
 		}

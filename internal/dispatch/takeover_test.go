@@ -257,7 +257,7 @@ func TestPauseCancelRetry(t *testing.T) {
 	if q, err := b.Client.RunQueue(b.Ctx, b.M.Run); err != nil || !q.Paused || q.Pending != 5 {
 		t.Fatalf("%+v %v", q, err)
 	}
-	if res, err := Resume(b.Ctx, b.Client, "", b.M.Run, QueueOptions{}, zerolog.Nop()); err != nil || !res.Unpaused {
+	if res, err := Resume(b.Ctx, b.Client, "", b.M.Run, QueueOptions{}, zerolog.Nop()); err != nil || !res.WasPaused {
 		t.Fatalf("%+v %v", res, err)
 	}
 	l, err := k.Next(b.Ctx, b.Ctx)

@@ -65,7 +65,7 @@ func Wait(ctx context.Context, client *jobs.Client, run string, report func(moni
 			}
 			epoch = w.epoch
 		}
-		if err := redeem(ctx, client, run, c); err != nil {
+		if err := markDone(ctx, client, run, c); err != nil {
 			log.Warn().Err(err).Msg("committed jobs may still be recorded as dead")
 		}
 		sum, err := Summarize(ctx, m, c, dead, *before, time.Since(started))
@@ -113,7 +113,7 @@ func conclude(ctx context.Context, client *jobs.Client, t tenure, m *score.Manif
 			return context.Cause(ctx)
 		}
 	}
-	if err := found(ctx, client, m, c); err != nil {
+	if err := correctDead(ctx, client, m, c); err != nil {
 		return err
 	}
 	if err := Finish(ctx, m, sum); err != nil {
@@ -140,7 +140,7 @@ func conclude(ctx context.Context, client *jobs.Client, t tenure, m *score.Manif
 }
 
 // found corrects the records of jobs that are dead and have their output.
-func found(ctx context.Context, client *jobs.Client, m *score.Manifest, c *Committed) error {
+func correctDead(ctx context.Context, client *jobs.Client, m *score.Manifest, c *Committed) error {
 	var there []string
 	err := client.JobStates(ctx, m.Run, func(s record.Job) {
 		if s.State == record.StateDead && c.Jobs[s.Job] {
@@ -149,7 +149,7 @@ func found(ctx context.Context, client *jobs.Client, m *score.Manifest, c *Commi
 	})
 	for _, id := range there {
 		if err == nil {
-			err = client.Redeem(ctx, m.Run, id)
+			err = client.MarkDone(ctx, m.Run, id)
 		}
 	}
 	return err

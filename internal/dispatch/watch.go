@@ -214,7 +214,7 @@ func (w *watch) resubmit(ctx context.Context, lost []int32) error {
 	if err := w.client.OpenRun(ctx, r.ID, r.Priority, record.RunConfig{}, r.Config); err != nil {
 		return err
 	}
-	epoch, err := submit(ctx, w.client, w.m.Run, w.jobs.Jobs(lost))
+	epoch, err := queueJobs(ctx, w.client, w.m.Run, w.jobs.Jobs(lost))
 	if err == nil && epoch == w.epoch+1 {
 		w.epoch = epoch
 	}

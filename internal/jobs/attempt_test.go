@@ -52,7 +52,7 @@ func TestHistory(t *testing.T) {
 	if !slices.Equal(outcomes(d.History), want) {
 		t.Fatalf("the dead letter has %+v, want %v", d.History, want)
 	}
-	_, err = r.c.Revive(r.ctx, "run")
+	_, err = r.c.RetryDead(r.ctx, "run")
 	r.ok(err)
 	r.submit(js, 2, 1, 0)
 	r.ok(r.next(b).Done(r.ctx, record.Totals{}))

@@ -100,7 +100,7 @@ func (c *Client) Store(ctx context.Context) (used, limit int64, err error) {
 // ForgetRun removes all that the server has of a run: its jobs in the queue, their
 // records, its dead letters and, last, its own record, so that a call that is cut
 // off can be made again. What is in OUT stays.
-func (c *Client) ForgetRun(ctx context.Context, run string) error {
+func (c *Client) DeleteRun(ctx context.Context, run string) error {
 	if !score.ValidRunID(run) {
 		return fmt.Errorf("forget run: %q is not a run ID", run)
 	}

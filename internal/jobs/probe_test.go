@@ -47,7 +47,7 @@ func TestForgetRun(t *testing.T) {
 	}
 	records, letters := count("kept")
 	for range 2 { // a second time is no error
-		r.ok(r.c.ForgetRun(r.ctx, "gone"))
+		r.ok(r.c.DeleteRun(r.ctx, "gone"))
 	}
 	if n, d := count("gone"); n != 0 || d != 0 {
 		t.Errorf("%d records and %d letters are left", n, d)

@@ -178,16 +178,16 @@ var farFuture = time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // HoldRun has the server hand out no more of the run's jobs, through restarts of
 // everything, until ReleaseRun. Jobs in workers' hands are not touched.
-func (c *Client) HoldRun(ctx context.Context, run string) error {
-	return c.pause(ctx, "pause", run, farFuture)
+func (c *Client) PauseRun(ctx context.Context, run string) error {
+	return c.setPause(ctx, "pause", run, farFuture)
 }
 
 // ReleaseRun undoes HoldRun.
-func (c *Client) ReleaseRun(ctx context.Context, run string) error {
-	return c.pause(ctx, "resume", run, time.Time{})
+func (c *Client) ResumeRun(ctx context.Context, run string) error {
+	return c.setPause(ctx, "resume", run, time.Time{})
 }
 
-func (c *Client) pause(ctx context.Context, op, run string, until time.Time) error {
+func (c *Client) setPause(ctx context.Context, op, run string, until time.Time) error {
 	op += " run " + run
 	if !score.ValidRunID(run) {
 		return fmt.Errorf("%s: not a run id", op)

@@ -213,7 +213,7 @@ func TestHoldRun(t *testing.T) {
 	r.submit(makeJobs("run", 4), 1, 4, 0)
 	k, _ := r.worker(quick("a"))
 	l := r.next(k)
-	r.ok(r.c.HoldRun(r.ctx, "run"))
+	r.ok(r.c.PauseRun(r.ctx, "run"))
 	r.until("pausing is heard of", func() bool { k.roster.mu.Lock(); defer k.roster.mu.Unlock(); return k.roster.runs["run"].Paused })
 	r.none(k, 500*time.Millisecond)
 	r.ok(l.Done(r.ctx, record.Totals{}))
@@ -228,7 +228,7 @@ func TestHoldRun(t *testing.T) {
 	if !q.Paused || q.Pending != 3 {
 		t.Fatalf("%+v", q)
 	}
-	r.ok(r.c.ReleaseRun(r.ctx, "run"))
+	r.ok(r.c.ResumeRun(r.ctx, "run"))
 	start := time.Now()
 	l = r.next(b)
 	if d := time.Since(start); d > lookEvery/2 {

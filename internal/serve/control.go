@@ -122,7 +122,7 @@ func (s *Server) obey(ctx context.Context, o order) (said string, err error) {
 		switch {
 		case err != nil:
 			return "", err
-		case res.Unpaused:
+		case res.WasPaused:
 			return o.Name + " goes on", nil
 		}
 		return fmt.Sprintf("%s: %d of %d jobs are committed, %d are queued, %d are dead", o.Name, res.Committed, res.Jobs,

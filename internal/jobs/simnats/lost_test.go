@@ -70,7 +70,7 @@ func TestQueueRunThroughLostAnswers(t *testing.T) {
 		{"reprioritize", func(ctx context.Context, c *jobs.Client) error {
 			return c.OpenRun(ctx, "run", 1, record.RunConfig{}, record.RunConfig{})
 		}},
-		{"hold", func(ctx context.Context, c *jobs.Client) error { return c.HoldRun(ctx, "run") }},
+		{"hold", func(ctx context.Context, c *jobs.Client) error { return c.PauseRun(ctx, "run") }},
 		{"number", func(ctx context.Context, c *jobs.Client) error { _, err := c.NextEpoch(ctx, "run"); return err }},
 		{"close", func(ctx context.Context, c *jobs.Client) error { return c.CloseRun(ctx, "run") }},
 	}

@@ -15,7 +15,7 @@ func TestReviveThenSubmit(t *testing.T) {
 	r.submit(list, 1, 1, 0)
 	k, _ := r.worker(quick("w"))
 	r.ok(r.next(k).Fail(r.ctx, errors.New("broken")))
-	n, err := r.c.Revive(r.ctx, "revive")
+	n, err := r.c.RetryDead(r.ctx, "revive")
 	r.ok(err)
 	if n != 1 {
 		t.Fatalf("%d jobs revived, want 1", n)
@@ -38,7 +38,7 @@ func TestRedeem(t *testing.T) {
 	r.submit(js, 1, 2, 0)
 	k, _ := r.worker(quick("a"))
 	r.ok(r.next(k).Fail(r.ctx, errBoom))
-	r.ok(r.c.Redeem(r.ctx, "run", js[0].ID))
+	r.ok(r.c.MarkDone(r.ctx, "run", js[0].ID))
 	if s := r.wantState(js[0], record.StateDone, 1, 0); s.Error != "" {
 		t.Fatalf("error %q", s.Error)
 	}
@@ -46,7 +46,7 @@ func TestRedeem(t *testing.T) {
 		t.Fatalf("dead letters %+v", d)
 	}
 	l := r.next(k)
-	r.ok(r.c.Redeem(r.ctx, "run", js[1].ID)) // not dead: left alone
+	r.ok(r.c.MarkDone(r.ctx, "run", js[1].ID)) // not dead: left alone
 	r.wantState(js[1], record.StateRunning, 0, 0)
 	r.ok(l.Done(r.ctx, record.Totals{}))
 }

@@ -10,7 +10,7 @@ import (
 // Revive records of a run's dead jobs that they are to be submitted again, so
 // that nobody who watches takes an old death for a new one. Call it before
 // Submit, while none of them is queued. Dead letters stay until the job is done.
-func (c *Client) Revive(ctx context.Context, run string) (int, error) {
+func (c *Client) RetryDead(ctx context.Context, run string) (int, error) {
 	var dead []string
 	if err := c.JobStates(ctx, run, func(s record.Job) {
 		if s.State == record.StateDead {
@@ -46,7 +46,7 @@ func (c *Client) Revive(ctx context.Context, run string) (int, error) {
 
 // Redeem records that a dead job is done: its output is there after all, by a
 // worker that was taken for lost. Its dead letter goes.
-func (c *Client) Redeem(ctx context.Context, run, job string) error {
+func (c *Client) MarkDone(ctx context.Context, run, job string) error {
 	op := "redeem job " + job
 	err := again(ctx, func(ctx context.Context) error {
 		kv, err := c.bucket(ctx, JobBucket)
