@@ -13,9 +13,8 @@ import (
 	"surprisal/internal/shard/outdir"
 )
 
-// costOf adds up what the run's committed jobs took on GPUs, as the queue's records
-// have it; no jobs where none says so. Records that can't be read are no reason to
-// fail a run.
+// costOf sums the GPU time and energy of the run's committed jobs, as the queue's
+// records have it. Unreadable records do not fail a run: the cost is zero then.
 func costOf(ctx context.Context, client *jobs.Client, run string, log zerolog.Logger) score.Cost {
 	var c score.Cost
 	made, err := client.RecordsSince(ctx)
@@ -46,12 +45,12 @@ func addRecords(ctx context.Context, client *jobs.Client, run string, c *score.C
 	})
 }
 
-// keepCost adds the cost to the manifest in OUT, and to m, if that is still m's plan
-// and the run still this dispatcher's: another may have planned since.
+// keepCost adds the cost to the manifest in OUT and to m, unless the manifest is no
+// longer m's or another dispatcher has taken over the run.
 func keepCost(ctx context.Context, t tenure, m *score.Manifest, cost score.Cost) error {
 	there, err := outdir.ReadManifest(ctx, m.Out)
 	if err != nil {
-		return fmt.Errorf("keep the run's costs: %w", err)
+		return fmt.Errorf("save the run's cost: %w", err)
 	}
 	if there.Run != m.Run || !sameFiles(there.Files, m.Files) || !t.Held() {
 		return nil
@@ -62,13 +61,13 @@ func keepCost(ctx context.Context, t tenure, m *score.Manifest, cost score.Cost)
 		return nil
 	}
 	if err := outdir.ReplaceManifest(ctx, m.Out, there); err != nil {
-		return fmt.Errorf("keep the run's costs: %w", err)
+		return fmt.Errorf("save the run's cost: %w", err)
 	}
 	return nil
 }
 
-// bill adds what the run took on GPUs to its manifest and its summary. Costs that
-// can't be kept are no reason to fail a run.
+// bill adds the cost to the run's manifest and its summary. A failure to write the
+// manifest does not fail the run.
 func bill(ctx context.Context, t tenure, m *score.Manifest, sum *Summary, cost score.Cost, log zerolog.Logger) {
 	if m.Charge(cost) && t.Held() {
 		if err := keepCost(ctx, t, m, cost); err != nil {
@@ -78,7 +77,7 @@ func bill(ctx context.Context, t tenure, m *score.Manifest, sum *Summary, cost s
 	sum.price(m.Cost())
 }
 
-// price fills in what is known of c.
+// price fills in the parts of c that are known.
 func (s *Summary) price(c score.Cost) {
 	if v, ok := c.JoulesPerMillionTokens(); ok {
 		joules := c.Joules

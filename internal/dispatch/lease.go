@@ -20,10 +20,10 @@ import (
 	"surprisal/internal/usage"
 )
 
-// A lease is OUT's lock where OUT is in a bucket: a file that its holder writes
-// anew, each time on the condition that it is still its own. One that has not
-// changed for leaseLasts has lost its holder. Scores don't depend on it: outputs
-// are put on the condition that there is none.
+// A lease is OUT's lock if OUT is in a bucket: a file that its holder rewrites at
+// intervals, on condition that it has not changed. A lease that stays the same for
+// leaseLasts has lost its holder. Scores don't depend on the lock: a score file is
+// put only if there is none.
 const (
 	leaseRenew = 10 * time.Second
 	leaseLasts = 40 * time.Second
@@ -33,7 +33,7 @@ const (
 type lease struct {
 	Host  string `json:"host"`
 	PID   int    `json:"pid"`
-	Boot  string `json:"boot,omitempty"` // and pid namespace, in which PID means something
+	Boot  string `json:"boot,omitempty"` // boot ID and PID namespace, in which PID is valid
 	Token string `json:"token"`
 	Time  string `json:"time"` // RFC 3339, of the last renewal, for people
 }
@@ -43,7 +43,7 @@ func newLease() lease {
 	return lease{Host: host, PID: os.Getpid(), Boot: jobs.Machine(), Token: rand.Text()}
 }
 
-// dead tells that the holder was a process of this machine which has ended.
+// dead reports whether the holder was a process on this machine that has exited.
 func (l lease) dead(mine lease) bool {
 	return l.Boot != "" && l.Boot == mine.Boot && l.Host == mine.Host && l.PID > 0 && errors.Is(unix.Kill(l.PID, 0), unix.ESRCH)
 }
@@ -57,7 +57,7 @@ func (l lease) put(ctx context.Context, name string, when store.Condition) (stor
 	return store.PutBytes(ctx, name, append(b, '\n'), when)
 }
 
-// leaseOut is lockOut for a bucket.
+// leaseOut is LockOut for a bucket.
 func leaseOut(ctx context.Context, out string, log zerolog.Logger) (unlock func(), err error) {
 	name := place.Join(out, lockName)
 	mine := newLease()
@@ -83,7 +83,7 @@ func leaseOut(ctx context.Context, out string, log zerolog.Logger) (unlock func(
 		<-done
 		ctx, cancel := context.WithTimeout(context.Background(), leaseRenew)
 		defer cancel()
-		// Only if it is still ours; between look and removal nobody takes over one so young.
+		// Only if it is still ours. Nobody takes over so fresh a lease in between.
 		if _, there, err := readLease(ctx, name); err == nil && there.Version == info.Version {
 			if err := store.Remove(ctx, name); err != nil {
 				log.Warn().Err(err).Msg("lock file in the output bucket not removed; it expires by itself")
@@ -92,7 +92,7 @@ func leaseOut(ctx context.Context, out string, log zerolog.Logger) (unlock func(
 	}, nil
 }
 
-// hold renews the lease until ctx ends or another has it.
+// hold renews the lease until ctx ends or another dispatcher has it.
 func hold(ctx context.Context, name string, mine lease, info *store.Info, log zerolog.Logger) {
 	tick := time.NewTicker(leaseRenew)
 	defer tick.Stop()
@@ -104,7 +104,7 @@ func hold(ctx context.Context, name string, mine lease, info *store.Info, log ze
 		}
 		again, err := mine.put(ctx, name, store.Condition{Version: info.Version})
 		if errors.Is(err, store.ErrChanged) || errors.Is(err, fs.ErrNotExist) {
-			// A renewal whose answer got lost is ours all the same.
+			// It may be our own renewal, whose reply was lost.
 			if l, there, rerr := readLease(ctx, name); rerr == nil && l.Token == mine.Token {
 				again, err = there, nil
 			}
@@ -123,7 +123,7 @@ func hold(ctx context.Context, name string, mine lease, info *store.Info, log ze
 	}
 }
 
-// takeOver waits until the lease that is there has surely lost its holder.
+// takeOver takes the lease once it is certain that the holder is gone.
 func takeOver(ctx context.Context, out, name string, mine lease, log zerolog.Logger) (store.Info, error) {
 	l, first, err := readLease(ctx, name)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -14,12 +14,11 @@ import (
 	"surprisal/internal/usage"
 )
 
-// lockName is hidden, so that no reader of OUT takes it for data.
+// lockName is hidden, so that readers of OUT do not take it for data.
 const lockName = ".surprisal.lock"
 
-// LockOut keeps two dispatchers of one machine (or of one NFS server) from
-// working on one OUT. The kernel drops the lock when the process ends, however
-// it ends.
+// LockOut keeps two dispatchers on one machine, or on one NFS server, from using the
+// same OUT. The kernel releases the lock when the process ends, however it ends.
 func LockOut(ctx context.Context, out string, log zerolog.Logger) (unlock func(), err error) {
 	if place.IsURL(out) {
 		return leaseOut(ctx, out, log)

@@ -17,18 +17,16 @@ import (
 	"surprisal/internal/usage"
 )
 
-// Committed is what OUT holds of a run.
+// Committed is the part of a run that OUT holds.
 type Committed struct {
-	Jobs   map[string]bool // ids of committed jobs
+	Jobs   map[string]bool // IDs of committed jobs
 	Totals shard.Totals
-	// Foreign are score files in OUT that no job of the run made, and unreadable
-	// ones that have no job's name.
+	// Foreign are score files in OUT that belong to no job of the run.
 	Foreign []string
 }
 
-// Reconcile compares OUT with the manifest, from the footers of its score files
-// alone. A job's name taken by scores that are not the job's is an error: they
-// are somebody's, and are not replaced.
+// Reconcile compares OUT with the manifest, reading only the footers of score files.
+// Scores of another run under a job's file name are an error: they are not replaced.
 func Reconcile(ctx context.Context, m *score.Manifest) (*Committed, error) {
 	c := &Committed{Jobs: map[string]bool{}}
 	outputs, prefix := m.Outputs(), place.Join(m.Out, "")
@@ -38,7 +36,7 @@ func Reconcile(ctx context.Context, m *score.Manifest) (*Committed, error) {
 		case !ours:
 			c.Foreign = append(c.Foreign, path)
 		case errors.Is(err, pq.ErrCorrupt):
-			// Torn by a disk or a crash elsewhere: its job is scored again and replaces it.
+			// Damaged by the disk or a crash: its job is scored again and replaces it.
 		case err != nil:
 			return err
 		case got.Job != j.ID || got.ConfigDigest != j.ConfigDigest:
@@ -50,7 +48,7 @@ func Reconcile(ctx context.Context, m *score.Manifest) (*Committed, error) {
 		return nil
 	})
 	if errors.Is(err, fs.ErrNotExist) && len(c.Jobs)+len(c.Foreign) == 0 {
-		return c, nil // no such folder yet
+		return c, nil // OUT does not exist yet
 	}
 	if err != nil {
 		return nil, fmt.Errorf("list %s: %w", m.Out, err)
@@ -58,7 +56,7 @@ func Reconcile(ctx context.Context, m *score.Manifest) (*Committed, error) {
 	return c, nil
 }
 
-// pending are the manifest's jobs that OUT does not hold.
+// pending lists the manifest's jobs that OUT does not hold.
 func pending(m *score.Manifest, c *Committed) iter.Seq[score.Job] {
 	return func(yield func(score.Job) bool) {
 		for j := range m.AllJobs() {
@@ -69,11 +67,11 @@ func pending(m *score.Manifest, c *Committed) iter.Seq[score.Job] {
 	}
 }
 
-// countPending is how many there are.
+// countPending is the number of pending jobs.
 func countPending(m *score.Manifest, c *Committed) int { return m.JobCount() - len(c.Jobs) }
 
-// redeem takes back the dead letters of jobs that are committed: a worker that
-// was taken for lost had come to its end.
+// markDone marks committed jobs done that have a dead letter: a worker that was
+// taken for lost finished after all.
 func markDone(ctx context.Context, client *jobs.Client, run string, c *Committed) error {
 	letters, err := client.Dead(ctx, run)
 	for _, l := range letters {

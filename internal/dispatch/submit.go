@@ -25,7 +25,7 @@ type Submitted struct {
 	Manifest  *score.Manifest
 	Committed *Committed
 	Queued    int // jobs that OUT did not hold
-	Dead      int // jobs that are dead and were left so
+	Dead      int // dead jobs that were not retried
 	release   []func()
 }
 
@@ -37,17 +37,17 @@ func (s *Submitted) Release() {
 	s.release = nil
 }
 
-// QueueOptions is how a run is queued.
+// QueueOptions are settings of a run's queue.
 type QueueOptions struct {
 	Topology jobs.Topology
 	Run      record.RunConfig
-	Priority *int // nil: as it is, or 0
-	// KeepDead leaves jobs that are dead so.
+	Priority *int // nil: unchanged, or 0 for a new run
+	// KeepDead does not retry dead jobs.
 	KeepDead bool
 }
 
-// Submit plans req and puts what OUT does not hold into the queue, as the run's
-// one dispatcher; Release it.
+// Submit plans req and queues the jobs that OUT does not hold, as the run's only
+// dispatcher until Release.
 func Submit(ctx context.Context, client *jobs.Client, req Request, opt QueueOptions, log zerolog.Logger) (*Submitted, error) {
 	if err := client.Setup(ctx, opt.Topology); err != nil {
 		return nil, err
@@ -63,7 +63,7 @@ func Submit(ctx context.Context, client *jobs.Client, req Request, opt QueueOpti
 	return s, nil
 }
 
-// Acquire takes the run's lease, from dispatchers that only watch it too.
+// Acquire takes the run's lease, also from a dispatcher that only watches it.
 func Acquire(ctx context.Context, client *jobs.Client, run, command string) (func(), error) {
 	l, err := client.AcquireRun(ctx, run, jobs.AcquireOptions{Command: command, Patient: true})
 	if err != nil {
@@ -72,7 +72,7 @@ func Acquire(ctx context.Context, client *jobs.Client, run, command string) (fun
 	return l.Release, nil
 }
 
-// held makes a usage error of one that says who has the run.
+// held makes a usage error of one that names the dispatcher that has the run.
 func held(err error) error {
 	if errors.Is(err, jobs.ErrHeld) {
 		return &usage.Error{Err: err}
@@ -80,12 +80,12 @@ func held(err error) error {
 	return err
 }
 
-// StaleAfter is when a temporary in OUT can only be a killed worker's, where
-// workers of other machines may be writing.
+// StaleAfter is the age at which a temporary file in OUT must be a killed worker's,
+// even if workers on other machines may be writing.
 const StaleAfter = time.Hour
 
-// Begin plans req, writes the manifest, removes temporaries older than stale and
-// tells what OUT holds already. It takes OUT's lock, and what own takes; Release it.
+// Begin plans req, writes the manifest, deletes temporary files older than stale and
+// finds what OUT already holds. It takes OUT's lock and what own takes, until Release.
 func Begin(ctx context.Context, req Request, stale time.Duration, log zerolog.Logger, own func(run string) (func(), error)) (*Submitted, error) {
 	if req.Out == "" {
 		return nil, usage.Errorf("no output folder: give --out DIR")
@@ -97,8 +97,8 @@ func Begin(ctx context.Context, req Request, stale time.Duration, log zerolog.Lo
 	return underLock(ctx, m, log, own, func() (*Submitted, error) { return begin(ctx, m, known, stale, log) })
 }
 
-// locked does what under OUT's lock and what own takes, which the result holds on
-// to.
+// underLock calls what while it holds OUT's lock and what own takes, which the result
+// keeps.
 func underLock(ctx context.Context, m *score.Manifest, log zerolog.Logger, own func(run string) (func(), error), what func() (*Submitted, error)) (*Submitted, error) {
 	hold := &Submitted{}
 	unlock, err := LockOut(ctx, m.Out, log)
@@ -143,7 +143,7 @@ func begin(ctx context.Context, m, known *score.Manifest, stale time.Duration, l
 	return takeStock(ctx, m, stale, log)
 }
 
-// takeStock removes old temporaries and looks at what OUT holds.
+// takeStock deletes old temporary files and finds what OUT holds.
 func takeStock(ctx context.Context, m *score.Manifest, stale time.Duration, log zerolog.Logger) (*Submitted, error) {
 	if n, err := outdir.RemoveTemporaries(ctx, m.Out, m.Run, stale); err != nil {
 		log.Warn().Err(err).Msg("not all old temporary files were deleted")
@@ -166,7 +166,7 @@ func sameFiles(a, b []score.FilePlan) bool {
 	})
 }
 
-// Queue puts the jobs that OUT does not hold into the queue.
+// Queue queues the jobs that OUT does not hold.
 func (s *Submitted) Queue(ctx context.Context, client *jobs.Client, opt QueueOptions) error {
 	m := s.Manifest
 	if err := client.Setup(ctx, opt.Topology); err != nil {
@@ -210,7 +210,7 @@ func (s *Submitted) Queue(ctx context.Context, client *jobs.Client, opt QueueOpt
 	return Enqueue(ctx, client, record, opt.Run, left)
 }
 
-// living is what is pending without the jobs that are dead, which it counts.
+// alive lists the pending jobs that are not dead, and counts the dead ones.
 func (s *Submitted) living(ctx context.Context, client *jobs.Client) (iter.Seq[score.Job], error) {
 	dead := map[string]bool{}
 	err := client.JobStates(ctx, s.Manifest.Run, func(st record.Job) {
@@ -228,8 +228,9 @@ func (s *Submitted) living(ctx context.Context, client *jobs.Client) (iter.Seq[s
 	}, err
 }
 
-// Enqueue makes the run's consumer if it has none, as asked and else as the record
-// has it, queues jobs and says that the run runs. One that is paused stays so.
+// Enqueue creates the run's consumer if there is none, as asked for or else as the
+// run's record has it, queues jobs and records the run as running. A paused run
+// stays paused.
 func Enqueue(ctx context.Context, client *jobs.Client, r record.Run, asked record.RunConfig, left iter.Seq[score.Job]) error {
 	if err := client.OpenRun(ctx, r.ID, r.Priority, asked, r.Config); err != nil {
 		return err
@@ -252,7 +253,7 @@ func Enqueue(ctx context.Context, client *jobs.Client, r record.Run, asked recor
 	return err
 }
 
-// submit queues jobs under a new epoch.
+// queueJobs queues jobs under a new epoch.
 func queueJobs(ctx context.Context, client *jobs.Client, run string, left iter.Seq[score.Job]) (epoch uint64, err error) {
 	traces.NameRun(ctx, run)
 	if epoch, err = client.NextEpoch(ctx, run); err != nil {

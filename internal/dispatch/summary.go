@@ -25,7 +25,7 @@ import (
 type Summary struct {
 	Run      string `json:"run"`
 	Out      string `json:"out"`
-	Complete bool   `json:"complete"` // every row of every file has its line
+	Complete bool   `json:"complete"` // every row of every file has a score or an error
 	Jobs     int    `json:"jobs"`
 
 	Documents  int64 `json:"documents"`
@@ -44,26 +44,26 @@ type Summary struct {
 	FailedFiles []FailedFile `json:"failed_files,omitempty"`
 	DeadJobs    []DeadJob    `json:"dead_jobs,omitempty"`
 
-	// What jobs took on GPUs, of all commands together: of those that told. A worker
-	// charges them with loads and failed attempts too. nil: not known.
+	// Energy and GPU time of the jobs that reported them, over all commands. They
+	// include loading models and failed attempts. nil: unknown.
 	Joules                  *float64 `json:"joules,omitempty"`
 	JoulesPerMillionTokens  *float64 `json:"joules_per_million_tokens,omitempty"`
 	GPUSeconds              *float64 `json:"gpu_seconds,omitempty"`
 	GPUDaysPerBillionTokens *float64 `json:"gpu_days_per_billion_tokens,omitempty"`
 
-	// Of this command alone: what it scored, and how fast.
+	// Of this command alone.
 	Seconds      float64 `json:"seconds"`
 	ScoredTokens int64   `json:"scored_tokens"`
 	TokensPerSec float64 `json:"tokens_per_second"`
 }
 
-// Reason is why rows have no score, and how many.
+// Reason is an error of rows, and how many have it.
 type Reason struct {
 	Error string `json:"error"`
 	Rows  int64  `json:"rows"`
 }
 
-// FailedFile is an input that could not be scored at all.
+// FailedFile is an input that could not be planned.
 type FailedFile struct {
 	File  string `json:"file"`
 	Error string `json:"error"`
@@ -78,8 +78,8 @@ var percentiles = []struct {
 	{"p75", quantile.Percentile{P: 75}}, {"p95", quantile.Percentile{P: 95}},
 }
 
-// Summarize adds up what c found committed. elapsed and before are this
-// command's: how long it took, and what had been committed when it began.
+// Summarize adds up the committed files. elapsed is how long this command took, and
+// before what had been committed when it began.
 func Summarize(
 	ctx context.Context, m *score.Manifest, c *Committed, dead []DeadJob, before shard.Totals, elapsed time.Duration,
 ) (*Summary, error) {
@@ -197,7 +197,7 @@ func (d *distribution) add(one *distribution) {
 	d.bytes += one.bytes
 }
 
-// Finish writes _SUCCESS when all is there, or makes sure that there is none.
+// Finish writes _SUCCESS if the run is complete, and otherwise deletes it.
 func Finish(ctx context.Context, m *score.Manifest, s *Summary) error {
 	if !s.Complete {
 		return outdir.RemoveSuccess(ctx, m.Out)
@@ -212,7 +212,8 @@ func Finish(ctx context.Context, m *score.Manifest, s *Summary) error {
 	return outdir.WriteSuccess(ctx, m.Out, body)
 }
 
-// SuccessBody is what _SUCCESS says: only what every command would write alike.
+// SuccessBody is the content of _SUCCESS, which is the same whichever command
+// writes it.
 func SuccessBody(m *score.Manifest, s *Summary) ([]byte, error) {
 	body, err := json.MarshalIndent(map[string]any{
 		"run": s.Run, "config_digest": m.ConfigDigest, "jobs": s.Jobs, "documents": s.Documents,

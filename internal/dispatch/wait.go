@@ -18,9 +18,9 @@ import (
 	"surprisal/internal/usage"
 )
 
-// Wait follows a submitted run to its end, checks OUT and sums up. Any number may
-// wait; one of them has the run's lease, queues lost jobs again and finishes it.
-// When that one dies another takes over.
+// Wait watches a submitted run until its end, checks OUT and summarizes. Any number of
+// dispatchers may wait for a run; the one that has the run's lease requeues lost jobs
+// and finishes the run. If it dies, another one takes over.
 func Wait(ctx context.Context, client *jobs.Client, run string, report func(monitor.Progress), log zerolog.Logger) (*Summary, error) {
 	started := time.Now()
 	keep := keeper{client: client, run: run}
@@ -95,7 +95,8 @@ func open(ctx context.Context, client *jobs.Client, run string) (record.Run, *sc
 	return r, m, nil
 }
 
-// conclude writes what the run came to, or waits until whoever has the run did.
+// conclude finishes the run and records how it ended, or waits until the dispatcher
+// that has the run's lease has done so.
 func conclude(ctx context.Context, client *jobs.Client, t tenure, m *score.Manifest, c *Committed, epoch uint64, sum *Summary) error {
 	for !t.Held() {
 		r, err := client.Run(ctx, m.Run)
@@ -124,7 +125,7 @@ func conclude(ctx context.Context, client *jobs.Client, t tenure, m *score.Manif
 			return ErrCancelled
 		}
 		if r.Epoch != epoch || r.Jobs != sum.Jobs {
-			return errAnew // jobs were queued since OUT was looked at
+			return errAnew // jobs were queued since OUT was read
 		}
 		r.State, r.Error = record.RunComplete, ""
 		if !sum.Complete {
@@ -139,7 +140,7 @@ func conclude(ctx context.Context, client *jobs.Client, t tenure, m *score.Manif
 	return err
 }
 
-// found corrects the records of jobs that are dead and have their output.
+// correctDead marks dead jobs done that have their score file.
 func correctDead(ctx context.Context, client *jobs.Client, m *score.Manifest, c *Committed) error {
 	var there []string
 	err := client.JobStates(ctx, m.Run, func(s record.Job) {
@@ -155,7 +156,7 @@ func correctDead(ctx context.Context, client *jobs.Client, m *score.Manifest, c 
 	return err
 }
 
-// keeper has the run's lease whenever nobody else does.
+// keeper holds the run's lease whenever no other dispatcher does.
 type keeper struct {
 	client *jobs.Client
 	run    string
@@ -164,7 +165,7 @@ type keeper struct {
 	lease *jobs.DispatcherLease
 }
 
-// Held reports whether the run is this dispatcher's now.
+// Held reports whether this dispatcher has the lease now.
 func (k *keeper) Held() bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -175,14 +176,14 @@ func (k *keeper) Held() bool {
 func (k *keeper) try(ctx context.Context) {
 	lease, err := k.client.AcquireRun(ctx, k.run, jobs.AcquireOptions{Command: "wait", Yields: true})
 	if err != nil {
-		return // somebody has it, or it can't be asked for now
+		return // another dispatcher has it, or the server does not answer
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.lease = lease
 }
 
-// keep takes the lease each time it is free, until ctx ends, and gives it back.
+// keep takes the lease whenever it is free, until ctx ends, and then releases it.
 func (k *keeper) keep(ctx context.Context) {
 	const every = 2 * time.Second
 	for {

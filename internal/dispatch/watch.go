@@ -15,7 +15,7 @@ import (
 	"surprisal/internal/score"
 )
 
-// DeadJob is a job that no worker takes again until it is submitted anew.
+// DeadJob is a job that no worker takes again until it is retried.
 type DeadJob struct {
 	Job    string `json:"job"`
 	File   string `json:"file"`
@@ -24,7 +24,7 @@ type DeadJob struct {
 	Reason string `json:"reason"`
 }
 
-// watch follows a run's jobs until each is committed or dead.
+// watch follows a run's jobs until each of them is committed or dead.
 type watch struct {
 	client  *jobs.Client
 	m       *score.Manifest
@@ -37,17 +37,16 @@ type watch struct {
 	rates   rateWindow
 	resent  int
 	tenure  tenure
-	epoch   uint64    // of the run's last submission that this watch knows; 0: none yet
-	paused  bool      //
-	checked time.Time // when the run's record was last looked at
+	epoch   uint64    // of the last submission that this watch knows of; 0: none yet
+	paused  bool      // as of checked
+	checked time.Time // when the run's record was last read
 	commit  time.Time // when a job was last done
 }
 
-// tenure says whether this dispatcher may act on the run now: queue lost jobs
-// again, and finish it.
+// tenure tells whether this dispatcher may requeue lost jobs and finish the run now.
 type tenure interface{ Held() bool }
 
-// alone is the tenure of a dispatcher with a queue of its own.
+// alone is the tenure of a dispatcher that has the queue to itself.
 type alone struct{}
 
 // Held is true.
@@ -71,11 +70,11 @@ func newWatch(client *jobs.Client, m *score.Manifest, c *Committed, report func(
 
 const (
 	tick = 500 * time.Millisecond
-	// quiet is how long nothing may change while the queue is empty until OUT is
-	// looked at: an event may be lost, a committed file is not.
+	// quiet is how long the watch waits for a change while the queue is empty before it
+	// reads OUT: records may be lost, committed files are not.
 	quiet = 5 * time.Second
-	// maxResend bounds how often jobs are queued again that the queue lost or whose
-	// files vanished.
+	// maxResend bounds how often jobs are requeued that the queue lost or whose files
+	// were deleted.
 	maxResend = 3
 )
 
@@ -83,7 +82,7 @@ const (
 func (w *watch) run(ctx context.Context) (*Committed, []DeadJob, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	states := make(chan record.Job, 256) // a burst of them, while a tick is drawn
+	states := make(chan record.Job, 256) // buffers a burst while progress is drawn
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return w.client.Reap(ctx) })
 	g.Go(func() error {
@@ -97,7 +96,7 @@ func (w *watch) run(ctx context.Context) (*Committed, []DeadJob, error) {
 	var committed *Committed
 	var dead []DeadJob
 	g.Go(func() (err error) {
-		defer cancel() // ends the others
+		defer cancel() // stops the others
 		committed, dead, err = w.follow(ctx, states)
 		return err
 	})
@@ -113,7 +112,7 @@ func (w *watch) follow(ctx context.Context, states <-chan record.Job) (*Committe
 	defer ticker.Stop()
 	changed, show := time.Now(), w.before
 	for ctx.Err() == nil {
-		// What has come is taken before a tick shows it, up to what states holds.
+		// Buffered records are taken before progress is drawn.
 		for n := len(states); n > 0 && !w.jobs.Finished(); n-- {
 			w.take(<-states)
 			changed = time.Now()
@@ -131,7 +130,7 @@ func (w *watch) follow(ctx context.Context, states <-chan record.Job) (*Committe
 				}
 				idle, err := w.idle(ctx, changed)
 				if err != nil || !idle {
-					continue // no answer now: the next tick asks again
+					continue // no answer: the next tick asks again
 				}
 			case <-ctx.Done():
 				return nil, nil, context.Cause(ctx)
@@ -146,7 +145,7 @@ func (w *watch) follow(ctx context.Context, states <-chan record.Job) (*Committe
 			w.draw(ctx, show)
 			return c, w.dead(), nil
 		}
-		if !w.tenure.Held() { // whoever has the run queues them again
+		if !w.tenure.Held() { // the dispatcher that has the run requeues them
 			select {
 			case <-time.After(tick):
 			case <-ctx.Done():
@@ -158,7 +157,7 @@ func (w *watch) follow(ctx context.Context, states <-chan record.Job) (*Committe
 			changed = time.Now()
 			continue
 		}
-		// The record of a death may be on its way still.
+		// The record that a job is dead may still be on its way.
 		if err := w.deaths(ctx); err != nil {
 			return nil, nil, err
 		}
@@ -179,7 +178,7 @@ func (w *watch) follow(ctx context.Context, states <-chan record.Job) (*Committe
 	return nil, nil, context.Cause(ctx)
 }
 
-// idle: nothing has changed for a while and the queue has nothing either.
+// idle reports whether nothing has changed for a while and the queue is empty.
 func (w *watch) idle(ctx context.Context, changed time.Time) (bool, error) {
 	if time.Since(changed) < quiet {
 		return false, nil
@@ -187,17 +186,17 @@ func (w *watch) idle(ctx context.Context, changed time.Time) (bool, error) {
 	q, err := w.client.RunQueue(ctx, w.m.Run)
 	switch {
 	case errors.Is(err, jobs.ErrNoRun):
-		return true, nil // closed, or never opened
+		return true, nil // the run's queue was closed, or never opened
 	case err != nil:
 		return false, err
 	case q.Pending > 0 || q.AckPending > 0:
 		return false, nil
 	}
-	held, err := w.client.Holds(ctx, w.m.Run) // what hit MaxDeliver is counted as neither
+	held, err := w.client.Holds(ctx, w.m.Run) // jobs that reached MaxDeliver are in neither count
 	return !held, err
 }
 
-// deaths takes what the records say of dead jobs that nobody has told of yet.
+// deaths takes the records of dead jobs that the watch has not seen yet.
 func (w *watch) deaths(ctx context.Context) error {
 	return w.client.JobStates(ctx, w.m.Run, func(s record.Job) {
 		if s.State == record.StateDead && w.jobs.Open(s.Job) {
@@ -222,16 +221,16 @@ func (w *watch) resubmit(ctx context.Context, lost []int32) error {
 }
 
 var (
-	// ErrCancelled: a person cancelled the run. What is committed stays.
+	// ErrCancelled: a person cancelled the run. Committed scores stay.
 	ErrCancelled = errors.New("the run was cancelled")
-	// errAnew: jobs were submitted by another dispatcher since the watch began.
+	// errAnew: another dispatcher has submitted jobs since the watch began.
 	errAnew = errors.New("jobs were submitted meanwhile")
 )
 
-// checkEvery is how often the run's record is looked at.
+// checkEvery is how often the run's record is read.
 const checkEvery = time.Second
 
-// check looks whether a person has paused or cancelled the run or added to it.
+// check finds out whether the run was paused or cancelled, or more jobs submitted.
 func (w *watch) check(ctx context.Context) error {
 	if time.Since(w.checked) < checkEvery {
 		return nil
@@ -241,7 +240,7 @@ func (w *watch) check(ctx context.Context) error {
 	case errors.Is(err, jobs.ErrNoRun), errors.Is(err, jobs.ErrNotSetUp):
 		return wiped(w.m)
 	case err != nil:
-		return nil // no answer now: asked again
+		return nil // no answer: ask again later
 	}
 	w.checked = time.Now()
 	if w.epoch == 0 {
@@ -261,7 +260,7 @@ func wiped(m *score.Manifest) error {
 	return fmt.Errorf("the queue no longer knows run %s: its store was lost; continue with `dispatcher resume %s`", m.Run, m.Out)
 }
 
-// take notes a job's newest state.
+// take notes a job's newest record.
 func (w *watch) take(s record.Job) {
 	i, ours := w.jobs.Take(s)
 	if !ours {
@@ -299,8 +298,8 @@ func (w *watch) dead() (dead []DeadJob) {
 	return dead
 }
 
-// draw reports progress: what is committed and what workers say of jobs in hand.
-// What was shown never shrinks while a job passes from hand to file.
+// draw reports progress: committed documents, and those that workers report for jobs
+// in hand. The numbers shown never decrease while a job in hand is being committed.
 func (w *watch) draw(ctx context.Context, shown progressSum) progressSum {
 	t := w.jobs
 	p := monitor.Progress{

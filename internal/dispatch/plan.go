@@ -31,25 +31,25 @@ type Request struct {
 	Inputs    []string // files, folders, globs
 	Out       string
 	ModelDir  string
-	Tokenizer string // a tokenizer.json elsewhere than in ModelDir
-	// Options may leave MaxLength 0 (the model's block_size) and Engine auto.
+	Tokenizer string // a tokenizer.json that is not in ModelDir
+	// Options may have MaxLength 0 (the model's block_size) and Engine auto.
 	Options score.Options
-	// Engine, if set, tells which engine a run on the one asked for is pinned to, or
-	// why none, and how many workers there will be; otherwise each worker decides what
-	// auto is. It may take its time: the model and the inputs are looked at meanwhile.
+	// Engine, if set, chooses the engine that the run is bound to, given the one asked
+	// for, and says how many workers there will be. Otherwise each worker chooses for
+	// auto. It may take long: model and inputs are read at the same time.
 	Engine    func(ctx context.Context, asked score.EngineKind) (score.EngineKind, int, error)
-	JobTokens int64  // 0: DefaultJobTokens, or what gives each of several workers enough jobs
+	JobTokens int64  // 0: DefaultJobTokens, or less if that gives several workers enough jobs
 	Program   string // version
 }
 
-// defaultBlockSize is L for a checkpoint that doesn't tell its training length.
+// defaultBlockSize is L for a checkpoint without a training length.
 const defaultBlockSize = 4096
 
 // DefaultJobTokens is the target size of a job.
 const DefaultJobTokens = 4_000_000
 
-// jobTokens is that of a run of so many tokens on several workers: jobs enough that
-// none waits long for the others at the end, unless they would be small.
+// jobTokens is the target size of a job for so many tokens and workers: small enough
+// that no worker waits long for the others at the end of the run.
 func jobTokens(tokens int64, workers int) int64 {
 	const jobsEach, least = 32, 200_000
 	if workers < 2 {
@@ -58,10 +58,41 @@ func jobTokens(tokens int64, workers int) int64 {
 	return min(max(tokens/int64(jobsEach*workers), least), DefaultJobTokens)
 }
 
-// Plan says what a run would score. It touches nothing. When OUT already holds
-// this run's manifest, files planned before keep their cuts, files that failed
-// are looked at again and new files are added; known is that manifest.
+// Plan decides what a run scores. It changes nothing. If OUT already holds a manifest
+// of the run, known, then files planned before keep their cuts, files that failed are
+// planned again and new files are added.
 func Plan(ctx context.Context, req Request) (m, known *score.Manifest, err error) {
+	if m, known, err = header(ctx, req); err != nil {
+		return nil, nil, err
+	}
+	files, err := resolveModel(ctx, req, m)
+	if err != nil {
+		return nil, nil, err
+	}
+	if known != nil && m.Options.Engine == score.EngineAuto { // a run keeps its engine
+		m.Options.Engine = known.Options.Engine
+	}
+	if err := m.Options.Validate(); err != nil {
+		return nil, nil, &usage.Error{Err: err}
+	}
+	if err := examine(ctx, req, m, known, files); err != nil {
+		return nil, nil, err
+	}
+	m.ConfigDigest = score.ConfigDigest(m.Options, m.Model)
+	if known != nil {
+		if err := sameRun(known, m); err != nil {
+			return nil, nil, err
+		}
+	}
+	if err := m.Validate(); err != nil {
+		return nil, nil, err
+	}
+	return m, known, nil
+}
+
+// header makes the manifest without model and files, as known has it if OUT holds a
+// manifest.
+func header(ctx context.Context, req Request) (m, known *score.Manifest, err error) {
 	m = &score.Manifest{
 		Version: score.FormatVersion, Created: time.Now().UTC().Format(time.RFC3339),
 		Program: req.Program, Options: req.Options, JobTokens: req.JobTokens,
@@ -80,23 +111,19 @@ func Plan(ctx context.Context, req Request) (m, known *score.Manifest, err error
 		}
 	}
 	m.Inputs = slices.Clone(req.Inputs)
-	files, err := resolveModel(ctx, req, m)
-	if err != nil {
-		return nil, nil, err
-	}
-	engine, workers := m.Options.Engine, 0
 	if known == nil {
 		m.Run = newRunID()
-	} else {
-		m.Run, m.Created, m.Program, m.JobTokens, m.Costs = known.Run, known.Created, known.Program, known.JobTokens, known.Costs
-		if engine == score.EngineAuto { // what began on one engine goes on with it
-			engine = known.Options.Engine
-		}
+		return m, nil, nil
 	}
-	if err := m.Options.Validate(); err != nil {
-		return nil, nil, &usage.Error{Err: err}
-	}
-	// What takes long, side by side: a digest reads all of a checkpoint.
+	m.Run, m.Created, m.Program = known.Run, known.Created, known.Program
+	m.JobTokens, m.Costs = known.JobTokens, known.Costs
+	return m, known, nil
+}
+
+// examine fills in the engine, the model's digests and the files. It does these at the
+// same time, because each may take long: a digest reads the whole checkpoint.
+func examine(ctx context.Context, req Request, m, known *score.Manifest, files modelFiles) error {
+	engine, workers := m.Options.Engine, 0
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return files.digest(gctx, req, &m.Model) })
 	g.Go(func() (err error) {
@@ -110,31 +137,24 @@ func Plan(ctx context.Context, req Request) (m, known *score.Manifest, err error
 		return err
 	})
 	if err := g.Wait(); err != nil {
-		return nil, nil, err
+		return err
 	}
 	m.Options.Engine = engine
-	if known == nil && req.JobTokens <= 0 {
-		tokens := int64(0)
-		for i := range m.Files {
-			tokens += m.Files[i].Tokens
-		}
-		if n := jobTokens(tokens, workers); n < m.JobTokens {
-			m.JobTokens = n
-			if m.Files, err = planInputs(ctx, req, m, known); err != nil {
-				return nil, nil, err
-			}
-		}
+	if known != nil || req.JobTokens > 0 {
+		return nil
 	}
-	m.ConfigDigest = score.ConfigDigest(m.Options, m.Model)
-	if known != nil {
-		if err := sameRun(known, m); err != nil {
-			return nil, nil, err
-		}
+	tokens := int64(0)
+	for i := range m.Files {
+		tokens += m.Files[i].Tokens
 	}
-	if err := m.Validate(); err != nil {
-		return nil, nil, err
+	n := jobTokens(tokens, workers)
+	if n >= m.JobTokens {
+		return nil
 	}
-	return m, known, nil
+	m.JobTokens = n
+	var err error
+	m.Files, err = planInputs(ctx, req, m, known)
+	return err
 }
 
 // planInputs finds the inputs and cuts them into jobs.
@@ -156,7 +176,7 @@ func planInputs(ctx context.Context, req Request, m, known *score.Manifest) ([]s
 	return files, nil
 }
 
-// withoutRev is in without the hub's commit.
+// withoutRev is in without the hub's commit ID.
 func withoutRev(in score.Input) score.Input {
 	if p, err := place.Parse(in.Path); err == nil && p.Rev != "" {
 		p.Rev = ""
@@ -165,7 +185,7 @@ func withoutRev(in score.Input) score.Input {
 	return in
 }
 
-// problemRel names a path that Discover could not look into.
+// problemRel is a name for a path that Discover could not read.
 func problemRel(name string) string {
 	if place.IsURL(name) {
 		_, rest, _ := strings.Cut(name, "://")
@@ -178,10 +198,10 @@ func newRunID() string {
 	return time.Now().UTC().Format("20060102-150405") + "-" + strings.ToLower(rand.Text()[:6])
 }
 
-// modelFiles are where a model lies on this machine.
+// modelFiles are a model's paths on this machine.
 type modelFiles struct {
 	dir       string
-	tokenizer string // empty where ready-made ids are scored
+	tokenizer string // empty if token IDs are scored
 }
 
 // digest fills in m's digests.
@@ -198,8 +218,8 @@ func (f modelFiles) digest(ctx context.Context, req Request, m *score.Model) (er
 	return nil
 }
 
-// resolveModel fills m.Model but for its digests, and the options that the model
-// decides.
+// resolveModel fills in m.Model except its digests, and the options that depend on the
+// model.
 func resolveModel(ctx context.Context, req Request, m *score.Manifest) (modelFiles, error) {
 	if req.ModelDir == "" {
 		return modelFiles{}, usage.Errorf("--model DIR is required: a folder with model-ckpt.pth and training_metadata.json")
@@ -253,7 +273,7 @@ func inputOrCancel(ctx context.Context, format string, a ...any) error {
 	return usage.Errorf(format, a...)
 }
 
-// sameRun refuses to put scores of one kind beside another's.
+// sameRun rejects a plan whose scores could not stand beside those of known.
 func sameRun(known, m *score.Manifest) error {
 	what := ""
 	switch {
@@ -271,7 +291,7 @@ func sameRun(known, m *score.Manifest) error {
 	return usage.Errorf("--out %s holds run %s, which used %s: choose another --out, or delete that folder", m.Out, known.Run, what)
 }
 
-// planFiles plans inputs, several at a time, keeping what known has.
+// planFiles plans inputs, several at a time, and keeps the files planned in known.
 func planFiles(ctx context.Context, inputs []score.Input, m, known *score.Manifest) ([]score.FilePlan, error) {
 	before := map[string]*score.FilePlan{}
 	if known != nil {
@@ -281,7 +301,7 @@ func planFiles(ctx context.Context, inputs []score.Input, m, known *score.Manife
 	}
 	files := make([]score.FilePlan, len(inputs))
 	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(4 * runtime.GOMAXPROCS(0)) // footers: waiting for the disk, mostly
+	g.SetLimit(4 * runtime.GOMAXPROCS(0)) // reading footers mostly waits for the disk
 	for i, in := range inputs {
 		if k := before[in.Rel]; k != nil && k.Error == "" {
 			if moved := withoutRev(k.Input); k.Input != in && moved != in && moved == withoutRev(in) {
@@ -303,7 +323,7 @@ func planFiles(ctx context.Context, inputs []score.Input, m, known *score.Manife
 	if err := g.Wait(); err != nil {
 		return nil, fmt.Errorf("plan: %w", err)
 	}
-	// What is gone now may have been scored before; what has not will say so.
+	// Files that are gone may have been scored before; otherwise their jobs fail.
 	for _, k := range before {
 		if k.Error == "" {
 			files = append(files, *k)

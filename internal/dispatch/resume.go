@@ -17,19 +17,19 @@ import (
 	"surprisal/internal/usage"
 )
 
-// Resumed is what became of a run that was taken up again.
+// Resumed is the result of Resume.
 type Resumed struct {
 	Run       string `json:"run"`
 	Out       string `json:"out"`
-	WasPaused bool   `json:"unpaused"` // it was paused, and its queue is as it was
+	WasPaused bool   `json:"unpaused"` // the run was paused, and its queue was intact
 	Jobs      int    `json:"jobs"`
 	Committed int    `json:"committed"`
-	Queued    int    `json:"queued"` // that OUT does not hold, now in the queue
-	Dead      int    `json:"dead"`   // left so; retry queues them
+	Queued    int    `json:"queued"` // jobs that OUT does not hold, now in the queue
+	Dead      int    `json:"dead"`   // dead jobs, which only Retry queues
 }
 
 // Resume resumes the run of the output folder out or, where that is empty or holds no
-// manifest, the run of that ID, if the queue knows it. A paused run is unpaused.
+// manifest, the run of that ID, if the queue knows it. Workers take jobs of a paused run again.
 // Otherwise the remaining jobs are found from the manifest and the committed files
 // alone, and queued, whatever happened to the earlier dispatcher and queue.
 func Resume(
@@ -52,7 +52,7 @@ func Resume(
 		} else if !errors.Is(err, jobs.ErrNotSetUp) {
 			return nil, err
 		}
-		// Its consumer is gone: it is queued anew.
+		// Its consumer is gone: queue the run again.
 	}
 	if err := client.Setup(ctx, opt.Topology); err != nil {
 		return nil, err
@@ -92,8 +92,8 @@ func find(ctx context.Context, client *jobs.Client, out, run string) (*score.Man
 	return m, err
 }
 
-// sameOut refuses an output folder that was moved: workers write where the
-// manifest says.
+// sameOut rejects an output folder that was moved: workers write to the one in the
+// manifest.
 func sameOut(out string, m *score.Manifest) error {
 	if out == m.Out {
 		return nil
@@ -106,8 +106,8 @@ func sameOut(out string, m *score.Manifest) error {
 	return usage.Errorf("%s holds run %s, whose workers write to %s: move it back, or make that path lead to it", out, m.Run, m.Out)
 }
 
-// Pause has the run's workers finish what they hold and take no more of it, until
-// Unpause, through restarts of everything.
+// Pause makes workers finish the run's jobs in hand and take no more of them, until
+// Resume, even if servers and workers restart.
 func Pause(ctx context.Context, client *jobs.Client, run string) error {
 	_, err := client.UpdateRun(ctx, run, func(r *record.Run) error {
 		if r.State.Final() {
@@ -121,13 +121,13 @@ func Pause(ctx context.Context, client *jobs.Client, run string) error {
 	}
 	err = client.PauseRun(ctx, run)
 	if errors.Is(err, jobs.ErrNotSetUp) {
-		return nil // nothing is queued yet: whoever queues it sees that it is paused
+		return nil // nothing is queued yet; whoever queues it sees that the run is paused
 	}
 	return err
 }
 
-// Unpause undoes Pause; of a run that is not paused it does nothing. It fails with
-// jobs.ErrNotSetUp where the run's part of the queue is gone.
+// resumePaused undoes Pause. It fails with jobs.ErrNotSetUp if the run's part of the
+// queue is gone.
 func resumePaused(ctx context.Context, client *jobs.Client, run string) error {
 	if err := client.ResumeRun(ctx, run); err != nil {
 		return err
@@ -141,14 +141,14 @@ func resumePaused(ctx context.Context, client *jobs.Client, run string) error {
 	return err
 }
 
-// Cancel ends a run: its jobs leave the queue. Workers finish what they hold and
-// commit it; with now they drop it. What is committed stays, and submitting again
-// goes on from there.
+// Cancel ends a run and deletes its jobs from the queue. Workers finish and commit the
+// jobs in hand; with now they drop them. Committed scores stay, and Submit or Resume
+// continues from there.
 func Cancel(ctx context.Context, client *jobs.Client, run string, now bool) error {
 	if _, err := client.Run(ctx, run); err != nil {
 		return err
 	}
-	release, err := Acquire(ctx, client, run, "cancel") // nobody may be queueing its jobs
+	release, err := Acquire(ctx, client, run, "cancel") // no other dispatcher may be queuing its jobs
 	if err != nil {
 		return err
 	}
@@ -166,23 +166,23 @@ func Cancel(ctx context.Context, client *jobs.Client, run string, now bool) erro
 	return client.CloseRun(ctx, run)
 }
 
-// RetryOptions choose what Retry does again.
+// RetryOptions is what to retry.
 type RetryOptions struct {
-	Dead        bool // queue dead jobs
-	FailedFiles bool // plan files again that could not be planned
+	Dead        bool // dead jobs
+	FailedFiles bool // files that could not be planned
 }
 
-// Retried is what Retry queued.
+// Retried is the result of Retry.
 type Retried struct {
 	Run         string `json:"run"`
-	DeadJobs    int    `json:"dead_jobs"`    // queued again
-	MendedFiles int    `json:"mended_files"` // that can be planned now
-	FailedFiles int    `json:"failed_files"` // that still can't
-	NewJobs     int    `json:"new_jobs"`     // of mended files
+	DeadJobs    int    `json:"dead_jobs"`    // requeued
+	MendedFiles int    `json:"mended_files"` // files that could now be planned
+	FailedFiles int    `json:"failed_files"` // files that still could not
+	NewJobs     int    `json:"new_jobs"`     // jobs of the files that could now be planned
 }
 
-// Retry queues dead jobs of a run again, under a new epoch and with what is on
-// record of them kept, and plans its failed files again.
+// Retry requeues the run's dead jobs, keeping the history in their records, and plans
+// its failed files again.
 func Retry(ctx context.Context, client *jobs.Client, run string, what RetryOptions, opt QueueOptions, log zerolog.Logger) (*Retried, error) {
 	r, m, err := open(ctx, client, run)
 	if err != nil {
@@ -222,7 +222,7 @@ func Retry(ctx context.Context, client *jobs.Client, run string, what RetryOptio
 	return res, s.Queue(ctx, client, opt)
 }
 
-// replan plans m's failed files again and writes the manifest if any is mended.
+// replan plans m's failed files again and writes the manifest if that succeeds for any.
 func (res *Retried) replan(ctx context.Context, m *score.Manifest) error {
 	for i := range m.Files {
 		f := &m.Files[i]
