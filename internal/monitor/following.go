@@ -7,17 +7,17 @@ import (
 	"time"
 )
 
-// following is a run whose jobs a Monitor follows, or counted once.
+// following is a run whose jobs a Monitor follows or has counted.
 type following struct {
 	// Of the monitor's own goroutine.
 	as         time.Time // when the run's record was last changed, as of the start
-	end        func()    // ends the watch; nil where none is on
-	leased     time.Time // when dispatcher was asked for
+	end        func()    // ends the watch; nil: there was none
+	leased     time.Time // when dispatcher was read
 	dispatcher *record.Dispatcher
 
 	mu    sync.Mutex
 	over  bool // the watch has ended
-	whole bool // all that was there at its start has been taken
+	whole bool // all records that existed at its start have been taken
 	jobs  *Tracker
 }
 
@@ -35,7 +35,7 @@ func (f *following) counted() bool {
 	return f.whole
 }
 
-// reset begins anew, at a run's record of that time.
+// reset starts from nothing, with the run's record as of that time.
 func (f *following) reset(as time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -48,7 +48,7 @@ func (f *following) stop() {
 	}
 }
 
-// ended keeps the sums only.
+// ended keeps only the sums.
 func (f *following) ended() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -68,7 +68,7 @@ func (f *following) take(s record.Job) {
 	f.jobs.Take(s)
 }
 
-// newest is Tracker.newest, once all is known.
+// newest is Tracker.newest, once all records have been taken.
 func (f *following) newest(states []record.State, skip, limit int) (ids []string, more, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -78,7 +78,7 @@ func (f *following) newest(states []record.State, skip, limit int) (ids []string
 	return f.jobs.newest(states, skip, limit)
 }
 
-// status is how the run stands, as counted so far.
+// status is the run's status, as counted so far.
 func (f *following) status(r record.Run) (RunStatus, RunMore) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

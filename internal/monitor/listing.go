@@ -32,7 +32,7 @@ type JobLine struct {
 	Worker  string       `json:"worker,omitempty"`
 	Updated time.Time    `json:"updated,omitzero"`
 	Error   string       `json:"error,omitempty"`
-	// Documents and Tokens of a job that is done, as its worker counted them.
+	// Documents and Tokens of a job that is done, counted by its worker.
 	Documents int64 `json:"documents,omitempty"`
 	Tokens    int64 `json:"tokens,omitempty"`
 }
@@ -56,13 +56,13 @@ type ListRequest struct {
 // errLimit ends a list early.
 var errLimit = errors.New("limit")
 
-// JobStateNames are the states that a list may be asked for.
+// JobStateNames are the states by which jobs can be listed.
 var JobStateNames = []record.State{StateQueued, record.StateRunning, record.StateWaiting, record.StateFailed, record.StateDone, record.StateDead}
 
-// ListJobs tells each job once to do: first those that have a record, in the order
-// of their last change, then those that OUT holds, then the queued ones in the
-// manifest's order. Beside the manifest it holds a Tracker. more says that
-// the limit left some out.
+// ListJobs calls do once for each job: first those that have a record, by their last
+// change, then those that OUT holds, then the queued ones in the manifest's order.
+// Besides the manifest it holds a Tracker. more reports whether the limit left jobs
+// out.
 func ListJobs(ctx context.Context, req ListRequest, do func(JobLine) error) (more bool, err error) {
 	for _, s := range req.States {
 		if !slices.Contains(JobStateNames, s) {
@@ -83,9 +83,9 @@ func ListJobs(ctx context.Context, req ListRequest, do func(JobLine) error) (mor
 type lister struct {
 	req     ListRequest
 	do      func(JobLine) error
-	m       *score.Manifest // nil where OUT is not to be read
-	tracked *Tracker        // nil likewise; a job that is no longer queued was a line
-	told    int             // those skipped among them
+	m       *score.Manifest // nil if OUT cannot be read
+	tracked *Tracker        // nil likewise; jobs that are not queued were listed
+	told    int             // jobs listed or skipped
 }
 
 func (l *lister) wants(s record.State) bool {
@@ -105,7 +105,7 @@ func (l *lister) tell(j JobLine) error {
 	return l.do(j)
 }
 
-// manifest reads OUT's manifest. With a queue it may be out of sight.
+// manifest reads OUT's manifest. With a client it may be missing.
 func (l *lister) manifest(ctx context.Context) error {
 	out := l.req.Out
 	m, err := outdir.ReadManifest(ctx, out)
@@ -125,7 +125,7 @@ func (l *lister) manifest(ctx context.Context) error {
 func (l *lister) list(ctx context.Context) error {
 	if l.req.Client != nil && l.req.Newest && l.req.Newer != nil && l.req.Limit > 0 && len(l.req.States) > 0 {
 		ids, more, ok := l.req.Newer(l.req.Run, l.req.States, l.req.Skip, l.req.Limit)
-		// Of a page that is not full, files without a record may be the rest.
+		// If the page is not full, files without a record may follow.
 		if ok && (len(ids) == l.req.Limit || !l.wants(record.StateDone)) {
 			return l.known(ctx, ids, more)
 		}
@@ -144,11 +144,11 @@ func (l *lister) list(ctx context.Context) error {
 	return l.queued(ctx)
 }
 
-// recordsAtOnce is how many records are asked for at a time.
+// recordsAtOnce is how many records are requested at the same time.
 const recordsAtOnce = 8
 
-// known tells of these jobs, which come after those to skip. One whose state has
-// changed meanwhile is told as it is.
+// known lists these jobs, which follow the skipped ones. A job whose state has changed
+// meanwhile is listed as it is now.
 func (l *lister) known(ctx context.Context, ids []string, more bool) error {
 	states := make([]*record.Job, len(ids))
 	ask, asked := errgroup.WithContext(ctx)
@@ -182,7 +182,8 @@ func (l *lister) known(ctx context.Context, ids []string, more bool) error {
 	return nil
 }
 
-// record is a job's record as a line; told is true for one that was a line before.
+// record makes a line of a job's record; told reports whether the job was listed
+// before.
 func (l *lister) record(s record.Job) (j JobLine, told bool) {
 	j = JobLine{Job: s.Job, State: s.State, Attempt: s.Attempt, Worker: s.Worker, Updated: s.Updated, Error: s.Error, Last: -1}
 	if s.Totals != nil {
@@ -201,14 +202,14 @@ func (l *lister) record(s record.Job) (j JobLine, told bool) {
 	return j, told
 }
 
-// mark notes that a job is a line, and reports whether it was one before.
+// mark notes that a job is listed, and reports whether it was listed before.
 func (l *lister) mark(i int32, s record.State) (before bool) {
 	before = l.tracked.state(i) != StateQueued
 	l.tracked.set(i, s, done{}, "")
 	return before
 }
 
-// records tells what the queue's records have.
+// records lists the jobs that have a record.
 func (l *lister) records(ctx context.Context) error {
 	scan, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -253,7 +254,7 @@ func (l *lister) records(ctx context.Context) error {
 	return nil
 }
 
-// outputs tells of jobs that are committed and have no record.
+// outputs lists the committed jobs that have no record.
 func (l *lister) outputs(ctx context.Context) error {
 	outputs := l.m.Outputs()
 	for p, err := range outdir.ListOutputs(ctx, l.req.Out) {
@@ -278,7 +279,7 @@ func line(j score.Job, s record.State) JobLine {
 	return JobLine{Job: j.ID, State: s, File: j.Input.Rel, First: j.First, Last: j.Last}
 }
 
-// queued tells of the rest.
+// queued lists the other jobs.
 func (l *lister) queued(ctx context.Context) error {
 	if !l.wants(StateQueued) {
 		return nil
@@ -298,31 +299,31 @@ func (l *lister) queued(ctx context.Context) error {
 	return nil
 }
 
-// JobDetail is all that is known of one job.
+// JobDetail is all that is known about one job.
 type JobDetail struct {
 	Run   string       `json:"run"`
 	Job   string       `json:"job"`
 	State record.State `json:"state"`
-	// File, rows and Output are of the manifest, or of the dead letter.
+	// File, rows and Output are from the manifest, or from the dead letter.
 	File   string `json:"file,omitempty"`
 	Input  string `json:"input,omitempty"`
 	First  int64  `json:"first"`
 	Last   int64  `json:"last"`
 	Output string `json:"output,omitempty"`
-	// There tells of the output: committed, missing, or what is wrong with it.
+	// There is the state of the output: committed, missing, or what is wrong with it.
 	There     string `json:"there"`
 	Documents int64  `json:"documents,omitempty"`
 	Tokens    int64  `json:"tokens,omitempty"`
 	Failed    int64  `json:"failed_rows,omitempty"`
 	Digest    string `json:"digest,omitempty"`
-	// Queued is when its message was queued, if it still is.
+	// Queued is when its message was queued, if the message is still there.
 	Queued time.Time          `json:"queued,omitzero"`
 	Record *record.Job        `json:"record,omitempty"`
 	Letter *record.DeadLetter `json:"dead_letter,omitempty"`
 }
 
-// GetJob asks for one job of a run, by its id or an unmistakable beginning of it.
-// client may be nil: OUT alone tells then.
+// GetJob looks up one job of a run by its ID or a unique prefix. With a nil client it
+// reads only OUT.
 func GetJob(ctx context.Context, client *jobs.Client, out, run, id string) (*JobDetail, error) {
 	d := &JobDetail{Run: run, Job: id, There: "unknown: cannot read the output folder on this machine", Last: -1}
 	m, err := outdir.ReadManifest(ctx, out)
@@ -353,7 +354,7 @@ func GetJob(ctx context.Context, client *jobs.Client, out, run, id string) (*Job
 	return d, d.ask(ctx, client, seen)
 }
 
-// output fills in what manifest and OUT have of the job.
+// output fills in what the manifest and OUT have.
 func (d *JobDetail) output(ctx context.Context, j score.Job) error {
 	d.Job, d.File, d.Input, d.First, d.Last, d.Output = j.ID, j.Input.Rel, j.Input.Path, j.First, j.Last, place.Join(j.Out, j.Output)
 	c, err := shard.Inspect(ctx, d.Output)
@@ -373,7 +374,7 @@ func (d *JobDetail) output(ctx context.Context, j score.Job) error {
 	return nil
 }
 
-// ask fills in what the queue has of the job.
+// ask fills in what the queue has.
 func (d *JobDetail) ask(ctx context.Context, client *jobs.Client, known bool) error {
 	s, err := client.Job(ctx, d.Run, d.Job)
 	switch {
@@ -406,8 +407,9 @@ func (d *JobDetail) ask(ctx context.Context, client *jobs.Client, known bool) er
 	return nil
 }
 
-// NewestDead lists dead letters of a run, or of all with run "", the newest first:
-// limit of them after skip. It holds skip+limit and says how many there are.
+// NewestDead lists dead letters of a run, or of all runs with run "", the newest
+// first: at most limit after the first skip. It keeps skip+limit in memory. total is
+// how many there are.
 func NewestDead(ctx context.Context, client *jobs.Client, run string, skip, limit int) (letters []record.DeadLetter, total int, err error) {
 	last := newest[record.DeadLetter]{most: skip + limit}
 	err = client.DeadEach(ctx, run, func(d record.DeadLetter) { total++; last.add(d) })
@@ -423,12 +425,12 @@ func NewestDead(ctx context.Context, client *jobs.Client, run string, skip, limi
 	return letters, total, nil
 }
 
-// newest keeps the last that were added.
+// newest keeps the elements added last.
 type newest[T any] struct {
 	most int // 0: all
 	ring []T
-	next int // where the oldest lies in a full ring
-	left int // dropped
+	next int // index of the oldest element of a full ring
+	left int // elements dropped
 }
 
 func (n *newest[T]) add(x T) {
@@ -439,7 +441,7 @@ func (n *newest[T]) add(x T) {
 	n.ring[n.next], n.next, n.left = x, (n.next+1)%n.most, n.left+1
 }
 
-// backwards gives them, the last first.
+// backwards gives the elements, the last one first.
 func (n *newest[T]) backwards() iter.Seq[T] {
 	return func(yield func(T) bool) {
 		for i := range n.ring {
@@ -450,7 +452,7 @@ func (n *newest[T]) backwards() iter.Seq[T] {
 	}
 }
 
-// DeadLetters lists a run's dead letters, or all with run "".
+// DeadLetters lists a run's dead letters, or those of all runs with run "".
 func DeadLetters(ctx context.Context, client *jobs.Client, run string) ([]record.DeadLetter, error) {
 	letters, err := client.Dead(ctx, run)
 	switch {
@@ -462,7 +464,7 @@ func DeadLetters(ctx context.Context, client *jobs.Client, run string) ([]record
 		return letters, nil
 	case run != "":
 		if _, err := client.Run(ctx, run); err != nil {
-			return nil, err // a wrong id is no empty list
+			return nil, err // an unknown run is an error, not an empty list
 		}
 	}
 	return []record.DeadLetter{}, nil

@@ -18,15 +18,15 @@ import (
 	"surprisal/internal/jobs/record"
 )
 
-// Monitor keeps what GetStatus tells current for those who look on for hours: it
-// asks for what is small and follows what is large. Of each job of a run that is
-// not over it holds about a hundred bytes. It changes nothing.
+// Monitor keeps the status of all runs current: it asks for what is small at intervals
+// and follows what is large. For each job of an active run it holds about a hundred
+// bytes.
 type Monitor struct {
 	client *jobs.Client
 	log    zerolog.Logger
 	tasks  *errgroup.Group
 	every  time.Duration
-	finals chan struct{} // one slot for each run that is over and being counted
+	finals chan struct{} // one slot for each run that has ended and is being counted
 
 	mu    sync.Mutex
 	runs  map[string]*following
@@ -37,18 +37,18 @@ type Monitor struct {
 
 // Overview is what a Monitor knows.
 type Overview struct {
-	Status // of all runs, those that are over too, without their dead letters
-	// More is how each of Status.Runs fares beyond that, by its place.
+	Status // of all runs, including those that have ended, without dead letters
+	// More has one element for each of Status.Runs.
 	More []RunMore
-	// Seen is when the server last answered all that was asked; zero: not yet.
+	// Seen is when the server last answered all requests; zero: never.
 	Seen time.Time
-	// Trouble is why what is here is old; nil while the server answers.
+	// Trouble is why the overview is out of date; nil while the server answers.
 	Trouble error
 }
 
-// RunMore is what following a run tells beyond its status.
+// RunMore is what a Monitor knows about a run beyond its status.
 type RunMore struct {
-	// Counting: its jobs' records are still being read for the first time.
+	// Counting: the jobs' records are still being read for the first time.
 	Counting   bool
 	Failed     int64     // rows without a score, of jobs that are done
 	LastDone   time.Time // when a job was last committed
@@ -57,17 +57,17 @@ type RunMore struct {
 }
 
 const (
-	// leaseEvery is how often it is asked who has a run.
+	// leaseEvery is how often runs' leases are read.
 	leaseEvery = 10 * time.Second
-	// finalsAtOnce is how many runs that are over are counted at a time.
+	// finalsAtOnce is how many runs that have ended are counted at the same time.
 	finalsAtOnce = 2
-	// rateOver is what a worker's rate is averaged over: a batch may take a second.
+	// rateOver is the time over which a worker's rate is averaged: a batch may take a second.
 	rateOver = 10 * time.Second
 )
 
-// Config is how a monitor looks.
+// Config is how a Monitor works.
 type Config struct {
-	Every time.Duration // between looks at runs, workers and queue; 2 s
+	Every time.Duration // between requests for runs, workers and queue; 2 s
 	Log   zerolog.Logger
 }
 
@@ -78,7 +78,7 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// New makes a monitor; Run makes it look.
+// New makes a Monitor; Run starts it.
 func New(client *jobs.Client, cfg Config) *Monitor {
 	cfg = cfg.withDefaults()
 	return &Monitor{
@@ -87,16 +87,17 @@ func New(client *jobs.Client, cfg Config) *Monitor {
 	}
 }
 
-// Overview gives what is known now. It is the caller's to read, not to change.
+// Overview is what is known now. The caller must not change it.
 func (m *Monitor) Overview() Overview {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.over
 }
 
-// Newest gives the ids of a run's jobs in these states, all of them states of
+// Newest gives the IDs of a run's jobs in these states, which must be states of
 // records, those whose record changed last first, and whether there are more. ok is
-// false where the monitor doesn't hold the run's jobs: it is over, or not read yet.
+// false if the monitor does not hold the run's jobs: the run has ended, or its records
+// have not all been read.
 func (m *Monitor) Newest(run string, states []record.State, skip, limit int) (ids []string, more, ok bool) {
 	m.mu.Lock()
 	t := m.known[run]
@@ -107,8 +108,9 @@ func (m *Monitor) Newest(run string, states []record.State, skip, limit int) (id
 	return t.newest(states, skip, limit)
 }
 
-// Run looks until ctx ends, through whatever becomes of the server, and returns
-// nil then. It returns an error where the connection is closed for good.
+// Run keeps the overview current until ctx ends, even if the server is unavailable at
+// times, and returns nil then. It returns an error if the connection is closed for
+// good.
 func (m *Monitor) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -135,7 +137,7 @@ func (m *Monitor) Run(ctx context.Context) error {
 	}
 }
 
-// look asks once.
+// look makes each request once.
 func (m *Monitor) look(ctx context.Context) error {
 	if !m.client.Connected() {
 		return conn.ErrUnreachable
@@ -148,7 +150,7 @@ func (m *Monitor) look(ctx context.Context) error {
 	go func() {
 		defer close(watched)
 		select {
-		case <-lost: // what was asked is not answered any more
+		case <-lost: // pending requests will not be answered
 			cancel()
 		case <-asked.Done():
 		}
@@ -203,7 +205,7 @@ func (m *Monitor) look(ctx context.Context) error {
 	return nil
 }
 
-// slow says what it means that a question's time was over.
+// slow explains an error by how the context of its request ended.
 func slow(asked context.Context, err error) error {
 	switch asked.Err() {
 	case context.Canceled:
@@ -214,8 +216,8 @@ func slow(asked context.Context, err error) error {
 	return err
 }
 
-// follow has the run's jobs followed while the run lives or workers have it in
-// hand, and counted once where it is over.
+// follow follows the run's jobs while the run is active or workers have jobs of it in
+// hand, and counts them once if it has ended.
 func (m *Monitor) follow(ctx context.Context, r record.Run, inHand bool) *following {
 	t := m.runs[r.ID]
 	if t == nil {
@@ -229,7 +231,7 @@ func (m *Monitor) follow(ctx context.Context, r record.Run, inHand bool) *follow
 		t.as = r.Updated
 	case t.on():
 	case live || r.State != record.RunComplete && !t.as.Equal(r.Updated):
-		// Anew: what it had may be of another stream.
+		// From the beginning: what it had may be from another stream.
 		t.reset(r.Updated)
 		if !live {
 			select {
@@ -262,7 +264,7 @@ func (m *Monitor) follow(ctx context.Context, r record.Run, inHand bool) *follow
 	return t
 }
 
-// workerRate is what a worker had scored a while ago, newest last.
+// workerRate is how much a worker had scored at several times, the newest last.
 type workerRate struct {
 	started time.Time
 	listed  time.Time // when it was last listed, by this machine's clock
@@ -270,8 +272,7 @@ type workerRate struct {
 	tokens  []int64
 }
 
-// smooth puts each worker's rate over the last seconds in the place of the last
-// second's.
+// smooth replaces each worker's rate over the last second by that over rateOver.
 func (m *Monitor) smooth(workers []record.Worker) {
 	for i := range workers {
 		w := &workers[i]

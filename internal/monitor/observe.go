@@ -140,11 +140,11 @@ func runMetrics(r RunStatus, more RunMore, workers []record.Worker, since time.T
 		m.Jobs["queued"] = max(0, m.Jobs["queued"]-n)
 	}
 	if r.Run.State.Final() {
-		// What a cancelled run leaves undone is nobody's backlog.
+		// The remaining jobs of a cancelled run are not a backlog.
 		m.Jobs = map[string]int{"done": m.Jobs["done"], "dead": m.Jobs["dead"]}
 	}
 	if r.Run.State == record.RunComplete {
-		m.Jobs = map[string]int{"done": r.Run.Jobs} // some may have been done on a queue before this one
+		m.Jobs = map[string]int{"done": r.Run.Jobs} // some may have been done with an earlier queue
 		m.Documents = max(m.Documents, r.Run.Rows)
 	}
 	if m.LastCommit.Before(since) {
@@ -182,12 +182,12 @@ func (o *Observer) queue(ctx context.Context) error {
 	return nil
 }
 
-// goneFor is for how long at least a worker that vanished is told of, beyond its
-// jobs' ack wait: somebody is to see it.
+// goneFor is the least time for which a vanished worker is shown after its jobs' ack
+// wait, so that people notice it.
 const goneFor = time.Minute
 
-// crew counts the workers. One that vanished with jobs in hand is silent until
-// others have settled those.
+// crew counts the workers. A worker that vanished with jobs in hand counts as silent
+// until others have settled them.
 func (o *Observer) crew(ctx context.Context) error {
 	list, err := o.client.Workers(ctx)
 	if err != nil {
@@ -225,21 +225,21 @@ func (o *Observer) crew(ctx context.Context) error {
 	return nil
 }
 
-// silent reports whether a worker that is no longer listed is one to worry about:
-// its record ran out, and what it held is not settled yet or was just now.
+// silent reports whether a worker that is no longer listed needs attention: its record
+// expired, and its jobs in hand are not settled yet or were settled recently.
 func (o *Observer) silent(ctx context.Context, s *sighting, now time.Time) (bool, error) {
 	held := false
 	for _, p := range s.record.Progress {
 		j, err := o.client.Job(ctx, p.Run, p.Job)
 		if err != nil {
-			continue // forgotten with its run
+			continue // deleted with its run
 		}
-		// On record as its own; or somebody else's since, for whom it is not settled.
+		// Still recorded as its own, or in hand of another worker.
 		held = held || j.State == record.StateRunning
 	}
 	if s.gone.IsZero() {
 		if len(s.record.Progress) == 0 || now.Sub(s.moved) < jobs.WorkerTTL/2 {
-			return false, nil // it held nothing, or took its record away when it ended
+			return false, nil // it had no jobs in hand, or deleted its record on exit
 		}
 		s.gone = now
 		o.meter.Vanished()
@@ -261,7 +261,7 @@ func workerState(r record.Worker) string {
 	return "idle"
 }
 
-// dead counts the dead letters, when one has come or gone since.
+// dead counts the dead letters again if any was written or deleted since.
 func (o *Observer) dead(ctx context.Context) error {
 	state, err := o.client.DeadState(ctx)
 	if err != nil || state == o.letters || time.Now().Before(o.counted) {
@@ -273,7 +273,7 @@ func (o *Observer) dead(ctx context.Context) error {
 		return err
 	}
 	o.letters = state
-	o.counted = time.Now().Add(10 * time.Since(start)) // many take long to read
+	o.counted = time.Now().Add(10 * time.Since(start)) // reading many takes long
 	o.meter.SetDeadLetters(len(letters))
 	return nil
 }

@@ -9,14 +9,14 @@ import (
 	"surprisal/internal/jobs/record"
 )
 
-// Pace is how far a run is and how fast it goes.
+// Pace is how far a run is and how fast it advances.
 type Pace struct {
 	Done    int     `json:"done"`
 	Total   int     `json:"total"`
-	Percent float64 `json:"percent"` // of the rows, those in workers' hands included
-	// TokensPerSec of the workers that have the run in hand.
+	Percent float64 `json:"percent"` // of the rows, including those scored of jobs in hand
+	// TokensPerSec is the sum over the workers that have jobs of the run in hand.
 	TokensPerSec float64 `json:"tokens_per_second"`
-	// Left in seconds; absent while unknown or when the run is over.
+	// Left in seconds; absent while unknown and when the run has ended.
 	Left *float64 `json:"seconds_left,omitempty"`
 }
 
@@ -63,8 +63,8 @@ type RunLine struct {
 	Dead int  `json:"dead"`
 }
 
-// ListRuns lists the runs that a server knows, oldest first. Jobs are counted of
-// those that are not complete.
+// ListRuns lists the runs that a server knows, the oldest first. It counts the jobs of
+// runs that are not complete.
 func ListRuns(ctx context.Context, client *jobs.Client) ([]RunLine, error) {
 	lines := []RunLine{}
 	runs, err := client.Runs(ctx)

@@ -8,7 +8,7 @@ import (
 	"surprisal/internal/jobs/record"
 )
 
-// Status is how runs, queue and workers stand, as the queue's records have it.
+// Status is the state of runs, queue and workers in the queue's records.
 type Status struct {
 	Runs    []RunStatus     `json:"runs"`
 	Queue   jobs.QueueInfo  `json:"queue"`
@@ -18,16 +18,16 @@ type Status struct {
 // RunStatus is one run.
 type RunStatus struct {
 	Run       record.Run           `json:"run"`
-	Jobs      map[record.State]int `json:"jobs"` // that a worker has had, by state
+	Jobs      map[record.State]int `json:"jobs"` // jobs that have a record, by state
 	Documents int64                `json:"documents"`
 	Tokens    int64                `json:"tokens"`
 	Pace      Pace                 `json:"pace"`
 	Dead      []record.DeadLetter  `json:"dead,omitempty"`
-	// Dispatcher is who works on it or waits for it, if anybody does.
+	// Dispatcher has the run's lease, if any has.
 	Dispatcher *record.Dispatcher `json:"dispatcher,omitempty"`
 }
 
-// GetStatus asks for one run, or for all that are not over with run "".
+// GetStatus gives the status of one run, or with run "" of all that have not ended.
 func GetStatus(ctx context.Context, client *jobs.Client, run string) (*Status, error) {
 	st := &Status{Runs: []RunStatus{}, Workers: []record.Worker{}}
 	var records []record.Run
@@ -81,7 +81,7 @@ func runStatus(ctx context.Context, client *jobs.Client, r record.Run) (RunStatu
 		return rs, err
 	}
 	if r.State == record.RunComplete {
-		// Its files were checked, so all is there; the last job's record may be on its way.
+		// All files were checked; the record of the last job may still be on its way.
 		rs.Jobs, rs.Documents = map[record.State]int{record.StateDone: r.Jobs}, r.Rows
 	}
 	if d, ok, err := client.Dispatcher(ctx, r.ID); err != nil {

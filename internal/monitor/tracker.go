@@ -13,32 +13,32 @@ import (
 	"surprisal/internal/score"
 )
 
-// StateQueued is a job that no worker has had yet: it has no record, and OUT no
-// file of it.
+// StateQueued is the state of a job that no worker has taken yet: it has no record,
+// and OUT has no file of it.
 const StateQueued record.State = "queued"
 
-// stateCommitted is a job whose file was there before anything was followed. Its
-// record is old.
+// stateCommitted is the state of a job that was committed before tracking began, so
+// that its record is old.
 const stateCommitted record.State = "committed"
 
-// trackedStates are the states that a Tracker tells apart.
+// trackedStates are the states that a Tracker distinguishes.
 var trackedStates = [...]record.State{
 	StateQueued, stateCommitted, record.StateRunning, record.StateWaiting, record.StateFailed, record.StateDone, record.StateDead,
 }
 
-// Tracker has the state of each job of a run, as the newest records tell it, and
-// the sums over them. It takes less than a hundred bytes a job: runs have millions,
-// so jobs are made from the manifest when they are needed. It is not safe for
+// Tracker has the state of each job of a run, from the newest records, and the sums
+// over them. It takes less than a hundred bytes for each job, because runs have
+// millions: jobs are made from the manifest when they are needed. It is not safe for
 // concurrent use.
 type Tracker struct {
-	m     *score.Manifest // nil: jobs are known from their records alone
+	m     *score.Manifest // nil: jobs are known only from their records
 	begin []int           // place of the first job of each of its files
 	at    map[score.JobKey]int32
-	jobs  []tracked // in the manifest's order, or as first heard of
+	jobs  []tracked // in the manifest's order, or in that of their first records
 	turns uint32    // records taken
 
 	tally
-	reasons map[int32]string // why jobs are dead; kept with a manifest only
+	reasons map[int32]string // why jobs are dead; nil without a manifest
 	waiting string           // the newest error of a job that waits
 
 	lastDone   time.Time // when a job was last recorded as done
@@ -55,10 +55,10 @@ type tracked struct {
 	odd    bool   // its key is not its id
 }
 
-// done is what a job that is done adds up to.
+// done is the totals of a job that is done.
 type done struct{ documents, failed, tokens uint32 }
 
-// tally counts jobs by state, and what those that are done add up to.
+// tally counts jobs by state and sums the totals of those that are done.
 type tally struct {
 	count                     map[record.State]int
 	documents, failed, tokens int64
@@ -66,7 +66,7 @@ type tally struct {
 
 func newTally() tally { return tally{count: map[record.State]int{}} }
 
-// add counts a job, or with sign -1 no longer counts it.
+// add counts a job, or with sign -1 discounts it.
 func (t *tally) add(s record.State, d done, sign int64) {
 	t.count[s] += int(sign)
 	t.documents += sign * int64(d.documents)
@@ -74,7 +74,7 @@ func (t *tally) add(s record.State, d done, sign int64) {
 	t.tokens += sign * int64(d.tokens)
 }
 
-// doneOf is what a record adds to a tally beside its state.
+// doneOf is the totals in a record.
 func doneOf(s record.Job) done {
 	if s.Totals == nil || s.State != record.StateDone {
 		return done{}
@@ -86,12 +86,12 @@ func clip32(n int64) uint32 { return uint32(max(0, min(n, 1<<32-1))) } //nolint:
 
 func stateIndex(s record.State) int { return slices.Index(trackedStates[:], s) }
 
-// newTracker tracks the jobs that records tell of.
+// newTracker tracks the jobs whose records it takes.
 func newTracker() *Tracker {
 	return &Tracker{at: map[score.JobKey]int32{}, tally: newTally()}
 }
 
-// Track tracks all jobs of a manifest. Each is queued.
+// Track tracks all jobs of a manifest, which are queued at first.
 func Track(m *score.Manifest) *Tracker {
 	n := m.JobCount()
 	t := &Tracker{
@@ -123,7 +123,7 @@ func (t *Tracker) rows(file, cut int) (first, last int64) {
 
 // where gives the file and the cut of a place.
 func (t *Tracker) where(i int32) (file, cut int) {
-	// The last file that begins at i or before it and has a job: those without begin where the next does.
+	// The last file that begins at or before i. Files without jobs begin where the next one does.
 	file = sort.SearchInts(t.begin, int(i)+1) - 1
 	return file, int(i) - t.begin[file]
 }
@@ -154,7 +154,7 @@ func (t *Tracker) find(id string) (i int32, ok bool) {
 	return i, ok
 }
 
-// byPrefix gives the jobs whose ids begin so, two at most.
+// byPrefix gives the jobs whose IDs have this prefix, at most two.
 func (t *Tracker) byPrefix(prefix string) (found []score.Job) {
 	for i := range t.jobs {
 		if strings.HasPrefix(t.jobs[i].key.String(), prefix) {
@@ -168,7 +168,7 @@ func (t *Tracker) byPrefix(prefix string) (found []score.Job) {
 
 func (t *Tracker) state(i int32) record.State { return trackedStates[t.jobs[i].state] }
 
-// set notes a job's state. A job that is dead has a reason.
+// set changes a job's state. reason is for a job that is dead.
 func (t *Tracker) set(i int32, s record.State, d done, reason string) {
 	j := &t.jobs[i]
 	t.add(trackedStates[j.state], j.totals, -1)
@@ -182,7 +182,7 @@ func (t *Tracker) set(i int32, s record.State, d done, reason string) {
 	}
 }
 
-// Commit notes that the job's file was there before anything was followed.
+// Commit notes that the job was committed before tracking began.
 func (t *Tracker) Commit(id string) {
 	if i, ok := t.find(id); ok {
 		t.set(i, stateCommitted, done{}, "")
@@ -190,10 +190,10 @@ func (t *Tracker) Commit(id string) {
 }
 
 // Take notes a job's newest record and gives the job's place. ok is false for a job
-// that is not of the manifest, or was committed before anything was followed.
+// that is not in the manifest or was committed before tracking began.
 func (t *Tracker) Take(s record.Job) (i int32, ok bool) {
 	key, known := score.KeyOf(s.Job)
-	if !known { // of a message that was no job
+	if !known { // the message was not a job
 		sum := sha256.Sum256([]byte(s.Job))
 		key = score.JobKey(sum[:16])
 	}
@@ -226,8 +226,8 @@ func (t *Tracker) Take(s record.Job) (i int32, ok bool) {
 	return i, true
 }
 
-// Settle takes over which jobs OUT has files of, and gives the places of those that
-// are neither committed nor dead. They count as queued from now on.
+// Settle corrects the states by what OUT holds, and gives the places of the jobs that
+// are neither committed nor dead. They count as queued from then on.
 func (t *Tracker) Settle(committed map[string]bool) (lost []int32) {
 	for n := range t.jobs {
 		i := int32(n) //nolint:gosec // a run has fewer jobs
@@ -245,19 +245,19 @@ func (t *Tracker) Settle(committed map[string]bool) (lost []int32) {
 	return lost
 }
 
-// release keeps the sums only.
+// release keeps only the sums.
 func (t *Tracker) release() { t.at, t.jobs = nil, nil }
 
 // Count is how many jobs are in this state.
 func (t *Tracker) Count(s record.State) int { return t.count[s] }
 
-// Committed is how many jobs have a file, as far as is known.
+// Committed is how many jobs have a score file, as far as is known.
 func (t *Tracker) Committed() int { return t.count[stateCommitted] + t.count[record.StateDone] }
 
 // Finished reports whether every job is committed or dead, as far as is known.
 func (t *Tracker) Finished() bool { return t.Committed()+t.count[record.StateDead] == len(t.jobs) }
 
-// Scored is what the jobs add up to that were done since the beginning.
+// Scored is the sum over the jobs done since tracking began.
 func (t *Tracker) Scored() (documents, tokens int64) { return t.documents, t.tokens }
 
 // States counts the jobs by state.
@@ -272,7 +272,7 @@ func (t *Tracker) States() map[string]int {
 	return n
 }
 
-// Waiting is why jobs wait, if any does and one said why.
+// Waiting is the newest error of a job that waits; empty if none does.
 func (t *Tracker) Waiting() string {
 	if t.count[record.StateWaiting]+t.count[record.StateFailed] == 0 {
 		return ""
@@ -280,7 +280,7 @@ func (t *Tracker) Waiting() string {
 	return t.waiting
 }
 
-// Open reports whether the job is of the manifest and neither committed nor dead.
+// Open reports whether the job is in the manifest and neither committed nor dead.
 func (t *Tracker) Open(id string) bool {
 	i, ok := t.find(id)
 	if !ok {
@@ -305,8 +305,8 @@ func (t *Tracker) Dead() iter.Seq2[score.Job, string] {
 	}
 }
 
-// newest gives the ids of the jobs in these states, those whose records changed last
-// first, and whether there are more. ok is false where it doesn't know.
+// newest gives the IDs of the jobs in these states, those whose records changed last
+// first, and whether there are more. ok is false if it does not know.
 func (t *Tracker) newest(states []record.State, skip, limit int) (ids []string, more, ok bool) {
 	var wanted [len(trackedStates)]bool
 	for _, s := range states {
