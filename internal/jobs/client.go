@@ -10,8 +10,7 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// Client is a connection and what is done over it. Its methods may be called
-// from any goroutine.
+// Client is a connection to the queue. Its methods may be called from any goroutine.
 type Client struct {
 	nc   *conn.Conn
 	js   jetstream.JetStream
@@ -26,8 +25,8 @@ type Client struct {
 	kvs map[string]jetstream.KeyValue
 }
 
-// New makes a client of a connection that is there already: package simnats has
-// one that is simulated. Of cfg it takes Wait and Log.
+// New makes a client with an existing connection, such as a simulated one (package
+// simnats). It uses Wait and Log of cfg.
 func New(nc conn.NATS, js jetstream.JetStream, cfg conn.Config) *Client {
 	return newClient(conn.Wrap(nc, cfg.Log), js, cfg)
 }
@@ -38,7 +37,7 @@ func newClient(nc *conn.Conn, js jetstream.JetStream, cfg conn.Config) *Client {
 	}
 }
 
-// Connect connects.
+// Connect connects to NATS.
 func Connect(ctx context.Context, cfg conn.Config) (*Client, error) {
 	nc, raw, err := conn.Dial(ctx, cfg)
 	if err != nil {
@@ -53,8 +52,8 @@ func Connect(ctx context.Context, cfg conn.Config) (*Client, error) {
 	return newClient(nc, js, cfg), nil
 }
 
-// Close closes the connection and waits for what it was doing. Leases in hand
-// are given up.
+// Close gives up the leases in hand, waits for running requests and closes the
+// connection.
 func (c *Client) Close() {
 	c.once.Do(func() {
 		c.mu.Lock()
@@ -65,7 +64,7 @@ func (c *Client) Close() {
 	})
 }
 
-// spawn runs f in a goroutine that Close waits for, unless Close was called.
+// spawn runs f in a goroutine that Close waits for, unless Close has been called.
 func (c *Client) spawn(f func()) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -78,11 +77,11 @@ func (c *Client) spawn(f func()) bool {
 	return true
 }
 
-// untilClose gives a context that ends with the client too.
+// untilClose gives a context that also ends with the client.
 func (c *Client) untilClose(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
-	go func() { // ends with cancel, which whoever asked calls
+	go func() { // ends with cancel, which the caller must call
 		defer close(done)
 		select {
 		case <-c.closing:
@@ -93,18 +92,18 @@ func (c *Client) untilClose(ctx context.Context) (context.Context, context.Cance
 	return ctx, func() { cancel(); <-done }
 }
 
-// Closed is closed when the connection is closed for good; Err says why.
+// Closed is closed when the connection is closed permanently; Err tells why.
 func (c *Client) Closed() <-chan struct{} { return c.nc.Closed() }
 
 // Err is nil while the connection lives and after Close; ErrAuth when a server
 // came back with other credentials.
 func (c *Client) Err() error { return c.nc.Err() }
 
-// Connected reports whether a server answers now.
+// Connected reports whether there is a connection to a server now.
 func (c *Client) Connected() bool { return c.nc.IsConnected() }
 
-// Lost is closed once the connection that is there now breaks.
+// Lost is closed once the current connection breaks.
 func (c *Client) Lost() <-chan struct{} { return c.nc.Lost() }
 
-// URL of the server it is connected to, without secrets; empty when it is not.
+// URL is that of the connected server, without secrets; empty without a connection.
 func (c *Client) URL() string { return c.nc.ConnectedUrlRedacted() }

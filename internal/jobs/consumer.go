@@ -26,25 +26,24 @@ type ConsumerConfig struct {
 	Worker     string        // id, as in WorkerRecord
 	Engine     string        // for the job's record
 	Device     string        // for the job's record
-	StallAfter time.Duration // 10 min; a lease without Progress for so long is given up
+	StallAfter time.Duration // 10 min; a lease without Progress for this long is given up
 	Heartbeat  time.Duration // a third of the run's AckWait; at most that
 	FetchWait  time.Duration // 1 s; how long one request for a job waits, and a new run for its turn
-	IdleAfter  time.Duration // 1 min; idle this long with jobs pending is a stall of the queue
+	IdleAfter  time.Duration // 1 min; idle for this long with jobs pending is a stall of the queue
 	RetryDelay time.Duration // 2 s; after the first failed attempt, doubled after each
-	RetryMax   time.Duration // 2 min; at most so long between attempts
+	RetryMax   time.Duration // 2 min; the longest delay between attempts
 	BackDelay  time.Duration // 1 s; until another worker gets a job that was given back
-	SettleTime time.Duration // 30 s; how long settling is tried where its context allows more
-	Meter      Meter         // told what becomes of deliveries; default nobody
+	SettleTime time.Duration // 30 s; how long settling is retried if its context allows more
+	Meter      Meter         // counts deliveries; optional
 	Log        zerolog.Logger
 }
 
-// Meter counts deliveries, and the jobs that this worker gave up: those that are
-// committed are for their committer to count.
+// Meter counts deliveries, and jobs settled without a commit.
 type Meter interface {
-	// Delivered is told of each job received, and whether it had been before.
+	// Delivered is called for each job received, with whether it had been delivered
+	// before.
 	Delivered(before bool)
-	// Settled is told the state that a job was left in: StateFailed, StateWaiting
-	// or StateDead.
+	// Settled is called with the state that a job was left in: failed, waiting or dead.
 	Settled(state string)
 }
 
@@ -94,8 +93,8 @@ func (c ConsumerConfig) validate() error {
 	return nil
 }
 
-// beat is the period of a lease's heartbeat and of its look for progress: two
-// beats in a row may get lost.
+// beat is the interval of a lease's heartbeat and check for progress. Two heartbeats
+// in a row may get lost.
 func (c ConsumerConfig) beat(ackWait time.Duration) time.Duration {
 	every := min(ackWait/3, c.StallAfter/2)
 	if c.Heartbeat > 0 {
@@ -104,22 +103,21 @@ func (c ConsumerConfig) beat(ackWait time.Duration) time.Duration {
 	return every
 }
 
-// Consumer takes jobs, of all runs there are. Its methods may be called from any
-// goroutine.
+// Consumer takes jobs of all runs. Its methods may be called from any goroutine.
 type Consumer struct {
 	c      *Client
 	cfg    ConsumerConfig
 	log    zerolog.Logger
 	roster *roster
-	// fetch takes one job of a run: (*Consumer).pull, but for tests of the watchdog.
+	// fetch takes one job of a run: (*Consumer).pull, except in tests of the watchdog.
 	fetch func(ctx context.Context, run string, wait time.Duration) (jetstream.Msg, error)
 
 	mu     sync.Mutex
 	leases map[*Lease]struct{} // in hand
 }
 
-// NewConsumer checks the queue and makes a consumer of its jobs. With Config.Wait
-// it waits for a dispatcher to set the queue up. It looks after the runs until
+// NewConsumer checks the queue and makes a consumer. With conn.Config.Wait it waits for
+// a dispatcher to set the queue up. The consumer keeps its roster of runs current until
 // the client is closed.
 func (c *Client) NewConsumer(ctx context.Context, cfg ConsumerConfig) (*Consumer, error) {
 	cfg = cfg.withDefaults()
@@ -160,13 +158,13 @@ func (c *Client) NewConsumer(ctx context.Context, cfg ConsumerConfig) (*Consumer
 	return k, nil
 }
 
-// follow keeps the roster, until the client is closed.
+// follow keeps the roster current until the client is closed.
 func (k *Consumer) follow() {
 	ctx, cancel := k.c.untilClose(context.Background())
 	defer cancel()
 	reconnects := k.c.nc.Stats().Reconnects
 	next := time.Now().Add(conn.Jitter(lookEvery))
-	tick := time.NewTimer(conn.Jitter(time.Second)) // to see a reconnect
+	tick := time.NewTimer(conn.Jitter(time.Second)) // to notice a reconnect
 	defer tick.Stop()
 	for {
 		tick.Reset(conn.Jitter(time.Second))
@@ -195,8 +193,7 @@ func (k *Consumer) follow() {
 	}
 }
 
-// dropCancelled ends the leases of runs that a person cancelled with their jobs
-// in hand.
+// dropCancelled ends the leases of runs that were cancelled with Drop.
 func (k *Consumer) dropCancelled(ctx context.Context) error {
 	byRun := map[string][]*Lease{}
 	k.mu.Lock()
@@ -211,7 +208,7 @@ func (k *Consumer) dropCancelled(ctx context.Context) error {
 		r, err := k.c.Run(ctx, run)
 		switch {
 		case errors.Is(err, ErrNoRun), errors.Is(err, ErrNotSetUp), errors.Is(err, record.ErrBad):
-			continue // wiped: what is in hand may well be wanted
+			continue // the store was lost: the jobs in hand may still be wanted
 		case err != nil:
 			return err
 		case r.State != record.RunCancelled || !r.Drop:
@@ -225,14 +222,14 @@ func (k *Consumer) dropCancelled(ctx context.Context) error {
 	return nil
 }
 
-// Next waits for a job. Runs with a higher priority come first; those of one
-// priority get their turn one after another. When fetch ends it returns fetch's
-// error and takes no more; work is the parent of the lease's context, so that a
-// job in hand outlives fetch. Besides, only ErrAuth and ErrClosed end it: all
-// else, a server that is away included, it waits out and logs.
+// Next waits for a job. Runs with a higher priority come first; runs of the same
+// priority take turns. When fetch ends, Next returns fetch's error; work is the parent
+// of the lease's context, so that a job in hand outlives fetch. Otherwise only
+// conn.ErrAuth and conn.ErrClosed end it: it logs and waits out everything else, such
+// as an unreachable server.
 //
-// A worker that reads the next job ahead calls Next while it holds a lease; then
-// it bumps Progress of the waiting lease too whenever the one in hand moves.
+// A worker that reads the next job ahead calls Next while it has a lease. It must then
+// call Progress of both leases whenever the first advances.
 func (k *Consumer) Next(fetch, work context.Context) (*Lease, error) {
 	dog := watchdog{k: k, since: time.Now()}
 	turn := turn{k: k}
@@ -257,7 +254,7 @@ func (k *Consumer) Next(fetch, work context.Context) (*Lease, error) {
 			}
 			dog = watchdog{k: k, since: time.Now()}
 			turn.swept = time.Time{}
-			if err == nil { // the message needed no worker
+			if err == nil { // there was nothing to do
 				continue
 			}
 			k.log.Warn().Err(err).Msg("job not taken")
@@ -278,17 +275,17 @@ func (k *Consumer) Next(fetch, work context.Context) (*Lease, error) {
 	}
 }
 
-// turn is one wait for a job.
+// turn is one call of Next.
 type turn struct {
 	k     *Consumer
 	swept time.Time // when all runs were last asked
-	asked time.Time // when the newest request for a job went out
+	asked time.Time // when the last request for a job was sent
 	heard <-chan struct{}
 }
 
-// take asks the runs for one job, in their order; where none has one it waits on
-// one of them for FetchWait. Only one request is out at any time, so that a
-// worker never gets more than it asked for.
+// take asks the runs for one job, in their order; if none has one, it waits for a job
+// of one run for FetchWait. There is only one request at any time, so that a worker
+// never gets more jobs than it asked for.
 func (t *turn) take(ctx context.Context) (jetstream.Msg, error) {
 	k, now := t.k, time.Now()
 	runs, changed, soon := k.roster.order(now)
@@ -337,15 +334,15 @@ func (t *turn) ask(ctx context.Context, run string, wait time.Duration) (jetstre
 	return msg, err
 }
 
-// isEmpty reports whether a fetch ended because there was nothing to fetch.
+// isEmpty reports whether a fetch ended because there was no job.
 func isEmpty(err error) bool {
 	return errors.Is(err, nats.ErrTimeout) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, jetstream.ErrNoMessages)
 }
 
-// begin makes a lease of a delivery: heartbeat first, then the record. It returns
-// nil where there is nothing to do: the message was no job, is dead, or is
-// another's by now. The job was asked for at asked: the process may have been
-// frozen since.
+// begin makes a lease of a delivery: it starts heartbeats, then records the lease. It
+// returns nil if there is nothing to do: the message is not a job, the job is dead, or
+// another worker has it by now. The job was requested at asked: the process may have
+// been frozen since.
 func (k *Consumer) begin(work context.Context, msg jetstream.Msg, asked time.Time) (*Lease, error) {
 	if err := failpoint.Hit(failpoint.AfterFetch); err != nil {
 		return nil, fmt.Errorf("take job: %w", err)
@@ -359,7 +356,7 @@ func (k *Consumer) begin(work context.Context, msg jetstream.Msg, asked time.Tim
 	run, id := splitSubject(msg.Subject())
 	queue, ok := k.roster.queue(run)
 	if !ok {
-		// Its run went just now.
+		// Its run has just ended.
 		k.log.Warn().Str("run", record.Clean(run, 64)).Str("job", record.Clean(id, 64)).Dur("held", time.Since(asked)).
 			Msg("run ended before this worker received the job; giving the job back")
 		return nil, msg.NakWithDelay(k.cfg.BackDelay)
@@ -406,8 +403,8 @@ func (k *Consumer) begin(work context.Context, msg jetstream.Msg, asked time.Tim
 	return l, nil
 }
 
-// InHand is how many leases there are, the age of the oldest heartbeat among them,
-// and the shortest ack wait; zeros without any.
+// InHand is the number of leases, the age of the oldest heartbeat among them and the
+// shortest AckWait; zeros without leases.
 func (k *Consumer) InHand() (n int, heartbeat, ackWait time.Duration) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -420,8 +417,8 @@ func (k *Consumer) InHand() (n int, heartbeat, ackWait time.Duration) {
 	return len(k.leases), heartbeat, ackWait
 }
 
-// splitSubject takes run and job from a subject of the job stream, which has
-// four tokens.
+// splitSubject takes run and job from a subject of the job stream, which has four
+// tokens.
 func splitSubject(subject string) (run, job string) {
 	t := strings.Split(subject, ".")
 	if len(t) != 4 {

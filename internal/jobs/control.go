@@ -11,32 +11,30 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// Subjects of plain messages from dispatchers to workers. They are hints that
-// save time: what they say is in the consumers and the records too, and a worker
-// looks there every lookEvery.
+// Subjects of messages from dispatchers to workers. They only save time: consumers and
+// records have the same information, and a worker reads them every lookEvery.
 const (
-	noticeSubject = "surprisal.control.run."    // and the run
-	drainSubject  = "surprisal.control.worker." // and the worker
+	noticeSubject = "surprisal.control.run."    // + run
+	drainSubject  = "surprisal.control.worker." // + worker
 )
 
-// messenger is what plain messages take of a *nats.Conn. Where the connection has
-// none of it, workers look every lookEvery.
+// messenger is the part of a *nats.Conn that sends and receives messages outside
+// JetStream. Without it, workers notice changes every lookEvery.
 type messenger interface {
 	Publish(subject string, data []byte) error
 	Subscribe(subject string, f nats.MsgHandler) (*nats.Subscription, error)
 	RequestWithContext(ctx context.Context, subject string, data []byte) (*nats.Msg, error)
 }
 
-// notice is what happened to a run.
+// notice is a change of a run.
 type notice string
 
 const (
-	noticeQueued  notice = "queued"  // jobs were put into its queue
-	noticeChanged notice = "changed" // look at its consumer and its record
+	noticeQueued  notice = "queued"  // jobs were queued
+	noticeChanged notice = "changed" // its consumer or its record changed
 )
 
-// announce tells the workers at hand. Its error is of the connection: that a
-// worker hears it is not sure.
+// announce sends a notice to the connected workers. Nothing acknowledges it.
 func (c *Client) announce(run string, n notice) error {
 	if nc, ok := c.nc.NATS.(messenger); ok {
 		return nc.Publish(noticeSubject+run, []byte(n))
@@ -44,8 +42,7 @@ func (c *Client) announce(run string, n notice) error {
 	return nil
 }
 
-// onNotice calls f for each notice from now on, one after another, until end is
-// called.
+// onNotice calls f for each notice, one after another, until end is called.
 func (c *Client) onNotice(f func(run string, n notice)) (end func(), err error) {
 	nc, ok := c.nc.NATS.(messenger)
 	if !ok {
@@ -57,8 +54,8 @@ func (c *Client) onNotice(f func(run string, n notice)) (end func(), err error) 
 	return func() { _ = sub.Unsubscribe() }, err
 }
 
-// ListenDrain calls drain when a person asks this worker to drain, until the
-// client is closed.
+// ListenDrain calls drain when this worker is asked to drain, until the client is
+// closed.
 func (c *Client) ListenDrain(worker string, drain func()) error {
 	if !record.ValidToken(worker) {
 		return fmt.Errorf("listen for drain: %q is not a worker ID", record.Clean(worker, 80))
@@ -76,8 +73,8 @@ func (c *Client) ListenDrain(worker string, drain func()) error {
 	return c.fail("listen for drain", err)
 }
 
-// Drain asks a worker to finish what it has in hand and end. It returns once the
-// worker has said that it will; ErrNoWorker where none of that id answers.
+// Drain asks a worker to finish its jobs in hand and exit. It returns once the worker
+// has confirmed, or ErrNoWorker if no worker with this ID answers.
 func (c *Client) Drain(ctx context.Context, worker string) error {
 	if !record.ValidToken(worker) {
 		return fmt.Errorf("drain: %w: %q is not a worker ID", ErrNoWorker, record.Clean(worker, 80))

@@ -14,8 +14,8 @@ import (
 	"surprisal/internal/score"
 )
 
-// putLetter keeps a dead letter. Twice the same is once: a stream keeps the newest
-// of each subject. It gives the letter's place there.
+// putLetter stores a dead letter and returns its sequence in the stream, which keeps the
+// newest letter of each job.
 func (c *Client) putLetter(ctx context.Context, d record.DeadLetter) (seq uint64, err error) {
 	b, err := d.Encode()
 	if err != nil {
@@ -28,7 +28,7 @@ func (c *Client) putLetter(ctx context.Context, d record.DeadLetter) (seq uint64
 	return ack.Sequence, nil
 }
 
-// withdrawLetter takes back the letter at seq, if no newer one lies there.
+// withdrawLetter deletes the job's letter if its sequence is still seq.
 func (c *Client) withdrawLetter(ctx context.Context, run, job string, seq uint64) error {
 	m := nats.NewMsg(deadSubject(run, job))
 	m.Header.Set(headerOperation, "DEL")
@@ -39,8 +39,8 @@ func (c *Client) withdrawLetter(ctx context.Context, run, job string, seq uint64
 	return nil
 }
 
-// dropLetter puts a marker over the letter of a job that lives again: a worker's
-// account may write letters, and purge nothing.
+// dropLetter deletes the letter of a job that is done after all. It writes a marker over
+// it: a worker's account may write letters, but purge nothing.
 func (c *Client) dropLetter(ctx context.Context, run, job string) error {
 	m := nats.NewMsg(deadSubject(run, job))
 	m.Header.Set(headerOperation, "DEL")
@@ -48,7 +48,7 @@ func (c *Client) dropLetter(ctx context.Context, run, job string) error {
 	return err
 }
 
-// DeadState changes whenever a dead letter comes or goes; it says nothing else.
+// DeadState is an opaque value that changes whenever a dead letter is written or deleted.
 func (c *Client) DeadState(ctx context.Context) (string, error) {
 	var state string
 	err := read(ctx, func(ctx context.Context) error {
@@ -62,8 +62,8 @@ func (c *Client) DeadState(ctx context.Context) (string, error) {
 	return state, c.fail("look at the dead letters", err)
 }
 
-// Dead lists a run's dead letters, or all with run "", by run and job. The letter
-// of a job that was submitted again stays until that job is done.
+// Dead lists a run's dead letters, or those of all runs with run "", by run and job.
+// The letter of a job that is retried stays until the job is done.
 func (c *Client) Dead(ctx context.Context, run string) ([]record.DeadLetter, error) {
 	var letters []record.DeadLetter
 	if err := c.DeadEach(ctx, run, func(d record.DeadLetter) { letters = append(letters, d) }); err != nil {
@@ -75,7 +75,7 @@ func (c *Client) Dead(ctx context.Context, run string) ([]record.DeadLetter, err
 	return letters, nil
 }
 
-// DeadEach is Dead through letter, one after another, the oldest first.
+// DeadEach calls letter for each letter that Dead would list, the oldest first.
 func (c *Client) DeadEach(ctx context.Context, run string, letter func(record.DeadLetter)) error {
 	filter := deadSubjects
 	if run != "" {

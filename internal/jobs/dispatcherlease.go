@@ -16,18 +16,18 @@ import (
 	"surprisal/internal/score"
 )
 
-// LeaseTTL is how long after its last renewal a dispatcher's lease holds for
-// others. A lease is renewed every LeaseTTL/4, and its holder counts it as lost
-// at LeaseTTL/2 without one.
+// LeaseTTL is how long others respect a dispatcher's lease after its last renewal. A
+// lease is renewed every LeaseTTL/4, and its holder considers it lost LeaseTTL/2 after
+// the last renewal.
 const LeaseTTL = 20 * time.Second
 
-// HeldError: another dispatcher works on the run. It matches ErrHeld.
+// HeldError: another dispatcher has the run's lease. It matches ErrHeld.
 type HeldError struct {
 	Run string
 	By  record.Dispatcher
 }
 
-// Error says who, in one line.
+// Error names the dispatcher, in one line.
 func (e *HeldError) Error() string {
 	return fmt.Sprintf("run %s is in use by another %s: wait until it ends, or stop it", e.Run, e.By)
 }
@@ -35,7 +35,7 @@ func (e *HeldError) Error() string {
 // Is makes errors.Is(err, ErrHeld) true.
 func (e *HeldError) Is(target error) bool { return target == ErrHeld }
 
-// DispatcherLease is the right to queue jobs of a run again and to finish it. It is
+// DispatcherLease is the right to requeue jobs of a run and to finish the run. It is
 // renewed until it is released or lost.
 type DispatcherLease struct {
 	c   *Client
@@ -200,8 +200,8 @@ func (l *DispatcherLease) renew(ctx context.Context, value []byte) {
 	}
 }
 
-// update renews. A key that is gone (the server's store was wiped, or the TTL ran
-// out unseen) is made again, if nobody else did.
+// update renews the lease. If the key is gone, because the server's store was lost or
+// the TTL expired, it creates it again, unless another dispatcher did.
 func (l *DispatcherLease) update(ctx context.Context, kv jetstream.KeyValue, value []byte) error {
 	l.mu.Lock()
 	rev := l.rev
@@ -233,8 +233,8 @@ func (l *DispatcherLease) lose(why error) {
 	})
 }
 
-// Held reports whether the run is surely still this dispatcher's. Ask before each
-// step that only one dispatcher may take.
+// Held reports whether this dispatcher certainly still has the lease. Call it before
+// each step that only one dispatcher may take.
 func (l *DispatcherLease) Held() bool {
 	l.mu.Lock()
 	renewed := l.renewed
@@ -247,10 +247,10 @@ func (l *DispatcherLease) Held() bool {
 	}
 }
 
-// Lost is closed when the lease is lost for good; acquire it anew.
+// Lost is closed when the lease is lost. It can be acquired again.
 func (l *DispatcherLease) Lost() <-chan struct{} { return l.lost }
 
-// Release gives the run back. It may be called more than once.
+// Release ends the lease. It may be called more than once.
 func (l *DispatcherLease) Release() {
 	l.stop()
 	<-l.done
@@ -264,7 +264,7 @@ func (l *DispatcherLease) Release() {
 	default:
 	}
 	if rev == 0 || !l.c.Connected() {
-		return // its TTL does it
+		return // the TTL ends it
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
 	defer cancel()
@@ -277,7 +277,7 @@ func (l *DispatcherLease) Release() {
 	}
 }
 
-// Dispatcher says which dispatcher works on the run; ok is false where none does.
+// Dispatcher is the dispatcher that has the run's lease; ok is false if none has.
 func (c *Client) Dispatcher(ctx context.Context, run string) (d record.Dispatcher, ok bool, err error) {
 	if !score.ValidRunID(run) {
 		return d, false, fmt.Errorf("%w: %q is not a run ID", ErrNoRun, record.Clean(run, 80))

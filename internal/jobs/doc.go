@@ -1,21 +1,26 @@
-// Package jobs is all of NATS: the embedded server, the connection, the streams
-// and buckets, and the two sides of the queue. The dispatcher sets the queue up
-// (Setup), opens a run on it (OpenRun), fills it (Submit), watches it (WatchRun,
-// Reap), keeps the run records and has the run's lease meanwhile (AcquireRun); a
-// worker takes one job at a time, of any run (Consumer.Next), and settles it.
+// Package jobs is the queue, on NATS JetStream. The packages below it are its parts:
+// conn (how NATS is reached), embedded (a server in this process), record (what the
+// buckets hold), simnats (a server in memory, for simulations). Nothing else in the
+// program uses NATS.
 //
-// Words are NATS's: stream, subject, durable consumer, AckWait, InProgress, Nak,
-// Term, DoubleAck, MaxDeliver. Ours:
+// A dispatcher sets the queue up (Setup), opens a run in it (OpenRun), fills it
+// (Submit), watches it (WatchRun, Reap) and keeps the run's record, while it has the
+// run's lease (AcquireRun). A worker takes one job at a time, of any run
+// (Consumer.Next), and settles it.
 //
-//	lease      one delivery of one job to one worker, heartbeaten until settled
-//	settle     to end a lease: Done, Retry, Fail, Abandon or Decline
-//	attempt    a delivery that counts against the job: one that ended in Retry
-//	           (failed), or whose worker never settled it (lost)
-//	epoch      number of a submission of a run; part of the message id
-//	dead       a job that no worker takes again until a person submits it anew
-//	dead letter the job, the reason and the attempts, kept after the job is dead
+// Terms are those of NATS: stream, subject, durable consumer, AckWait, InProgress,
+// Nak, Term, DoubleAck, MaxDeliver. Besides these:
 //
-// A job's states, as the surprisal_jobs bucket has them:
+//	lease        one delivery of one job to one worker, with heartbeats until settled
+//	settle       to end a lease: Done, Retry, Fail, Abandon or Decline
+//	attempt      a delivery that counts against the job: one that ended in Retry
+//	             (failed), or whose worker never settled it (lost)
+//	epoch        number of a submission of a run; part of the message ID
+//	dead         a job that no worker takes again until a person retries it
+//	dead letter  the job, the reason and the attempts, kept when a job is dead
+//	roster       the runs that a worker can take jobs of, as it last read them
+//
+// The states of a job in the bucket surprisal_jobs:
 //
 //	           Submit                 Next
 //	(no state) ------> (queued) ------------------> running --Done--> done
@@ -25,6 +30,6 @@
 //	                                                   |
 //	   dead <-- Fail; Retry, none left; lost too often; MaxDeliver; unreadable
 //
-// The queue is disposable: from the manifest and OUT alone the dispatcher knows
-// what is left to do. Nothing here decides whether a run is complete.
+// The queue is disposable: from the manifest and OUT alone the dispatcher knows which
+// jobs remain. Nothing here decides whether a run is complete.
 package jobs

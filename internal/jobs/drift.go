@@ -12,7 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// diff collects in what something on the server differs.
+// diff collects the differences of a stream, bucket or consumer from what it should be.
 type diff []string
 
 func (d *diff) eq(field string, have, want any) {
@@ -21,7 +21,7 @@ func (d *diff) eq(field string, have, want any) {
 	}
 }
 
-// meta compares our keys alone: the server adds some of its own.
+// meta compares only our keys: the server adds some of its own.
 func (d *diff) meta(have, want map[string]string) {
 	keys := make([]string, 0, len(want))
 	for k := range want {
@@ -40,7 +40,7 @@ func (d diff) err(what string) error {
 	return &DriftError{What: what, Diffs: d}
 }
 
-// What the server says of a consumer whose subjects are another's as well.
+// The server's errors for a consumer whose subjects overlap those of another one.
 const (
 	codeUnfiltered jetstream.ErrorCode = 10099
 	codeNotUnique  jetstream.ErrorCode = 10100
@@ -51,8 +51,8 @@ func isOverlap(err error) bool {
 	return errors.As(err, &api) && (api.ErrorCode == codeUnfiltered || api.ErrorCode == codeNotUnique)
 }
 
-// overlapping says which consumer is in the run's way: one that an earlier version
-// of this program made for all runs, or somebody's own.
+// overlapping finds the consumer that takes the run's jobs: one that an earlier version
+// of this program made for all runs, or one that a person made.
 func (c *Client) overlapping(ctx context.Context, run string, cause error) error {
 	s, err := c.js.Stream(perRequest{ctx}, jobStream)
 	if err != nil {
@@ -67,8 +67,8 @@ func (c *Client) overlapping(ctx context.Context, run string, cause error) error
 	return cause
 }
 
-// ensureStream makes the stream if it is missing and create is set, and compares
-// it otherwise.
+// ensureStream creates the stream if it is missing and create is set, and otherwise
+// compares it.
 func (c *Client) ensureStream(ctx context.Context, want jetstream.StreamConfig, create bool) error {
 	what := "stream " + want.Name
 	s, err := c.js.Stream(ctx, want.Name)
@@ -150,7 +150,7 @@ func (c *Client) ensureConsumer(ctx context.Context, stream string, want jetstre
 	return d.err(what)
 }
 
-// bucket is the handle of a bucket, looked up once.
+// bucket is the handle of a bucket, which is looked up once.
 func (c *Client) bucket(ctx context.Context, name string) (jetstream.KeyValue, error) {
 	c.mu.Lock()
 	kv := c.kvs[name]
@@ -168,8 +168,8 @@ func (c *Client) bucket(ctx context.Context, name string) (jetstream.KeyValue, e
 	return kv, nil
 }
 
-// lookUp reads a key of a bucket. Where the server has lost the bucket nobody
-// answers: the error says then that it isn't there.
+// lookUp reads a key of a bucket. If the server has lost the bucket, nothing answers;
+// the error says then that the bucket does not exist.
 func (c *Client) lookUp(ctx context.Context, name, key string) (jetstream.KeyValueEntry, error) {
 	kv, err := c.bucket(ctx, name)
 	if err != nil {
