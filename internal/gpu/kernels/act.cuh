@@ -33,3 +33,15 @@ __device__ __forceinline__ float within_half(float x) {
   return y;
 #endif
 }
+
+// pack_half rounds two numbers to fp16, a in the low half: within_half's bits, in one instruction.
+__device__ __forceinline__ unsigned pack_half(float a, float b) {
+#ifdef SURPRISAL_EMULATE
+  const __half2 h = __floats2half2_rn(within_half(a), within_half(b));
+  return *reinterpret_cast<const unsigned *>(&h);
+#else
+  unsigned h;
+  asm("cvt.rn.satfinite.f16x2.f32 %0, %1, %2;" : "=r"(h) : "f"(b), "f"(a));
+  return h;
+#endif
+}

@@ -54,10 +54,8 @@ struct Pair<__nv_bfloat16> {
 };
 template <>
 struct Pair<__half> {
-  static __device__ __forceinline__ uint32_t pack(float lo, float hi) {
-    __half2 h = __floats2half2_rn(within_half(lo), within_half(hi));
-    return *reinterpret_cast<uint32_t *>(&h);
-  }
+  // Saturates; NaN stays NaN.
+  static __device__ __forceinline__ uint32_t pack(float lo, float hi) { return pack_half(lo, hi); }
   // Numbers in [0, 1]: nothing to saturate.
   static __device__ __forceinline__ uint32_t pack_factors(float lo, float hi) {
     __half2 h = __floats2half2_rn(lo, hi);

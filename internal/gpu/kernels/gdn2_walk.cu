@@ -25,18 +25,6 @@ namespace gdn2 {
 
 using namespace hopper;
 
-// A pair of operands in one register; f16 saturates, NaN stays NaN: Pair::pack's bits in one instruction.
-template <typename E>
-__device__ __forceinline__ uint32_t operands(float lo, float hi) {
-  return Pair<E>::pack(lo, hi);
-}
-template <>
-__device__ __forceinline__ uint32_t operands<__half>(float lo, float hi) {
-  uint32_t x;
-  asm("cvt.rn.satfinite.f16x2.f32 %0, %1, %2;" : "=r"(x) : "f"(hi), "f"(lo));
-  return x;
-}
-
 // silu with the flushing forms of exp2 and reciprocal: no instructions for results that 1 + swallows anyway.
 __device__ __forceinline__ float gated(float x) {
   float e, r;
@@ -136,7 +124,7 @@ __device__ __forceinline__ void walk(const unsigned char *__restrict__ key_recor
 #pragma unroll
       for (int ks = 0; ks < K / 16; ks++)
 #pragma unroll
-        for (int e = 0; e < 4; e++) sa[ks][e] = operands<E>(s[8 * ks + 2 * e], s[8 * ks + 2 * e + 1]);
+        for (int e = 0; e < 4; e++) sa[ks][e] = P::pack(s[8 * ks + 2 * e], s[8 * ks + 2 * e + 1]);
       hold(u);
       wgmma_fence();
 #pragma unroll
@@ -163,7 +151,7 @@ __device__ __forceinline__ void walk(const unsigned char *__restrict__ key_recor
 #pragma unroll
       for (int ks = 0; ks < 4; ks++)
 #pragma unroll
-        for (int e = 0; e < 4; e++) ua[ks][e] = operands<E>(u[8 * ks + 2 * e], u[8 * ks + 2 * e + 1]);
+        for (int e = 0; e < 4; e++) ua[ks][e] = P::pack(u[8 * ks + 2 * e], u[8 * ks + 2 * e + 1]);
       hold(s);
       wgmma_fence();
 #pragma unroll
@@ -277,7 +265,8 @@ __device__ __forceinline__ void walk(const unsigned char *__restrict__ key_recor
           uint32_t out[8];
 #pragma unroll
           for (int e = 0; e < 8; e++)
-            out[e] = operands<act>(x[2 * e] * r * w[2 * e] * z[2 * e], x[2 * e + 1] * r * w[2 * e + 1] * z[2 * e + 1]);
+            out[e] =
+                Pair<act>::pack(x[2 * e] * r * w[2 * e] * z[2 * e], x[2 * e + 1] * r * w[2 * e + 1] * z[2 * e + 1]);
           if (left > 0) {
             *reinterpret_cast<uint4 *>(y + at) = make_uint4(out[0], out[1], out[2], out[3]);
             *reinterpret_cast<uint4 *>(y + at + VS / 2) = make_uint4(out[4], out[5], out[6], out[7]);

@@ -16,14 +16,7 @@ __device__ __forceinline__ unsigned pack<bf16>(float a, float b) {
 }
 template <>
 __device__ __forceinline__ unsigned pack<__half>(float a, float b) {
-#ifdef SURPRISAL_EMULATE
-  __half2 h = __floats2half2_rn(within_half(a), within_half(b));
-  return *reinterpret_cast<unsigned *>(&h);
-#else
-  unsigned h;
-  asm("cvt.rn.satfinite.f16x2.f32 %0, %1, %2;" : "=r"(h) : "f"(b), "f"(a));
-  return h;
-#endif
+  return pack_half(a, b);
 }
 
 // W channels of a row.
