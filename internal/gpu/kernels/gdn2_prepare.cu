@@ -473,6 +473,10 @@ struct Preparation {
         if (c + 3 < r) sum[3] -= a.w * x[c + 3];
       }
       x[r] = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+    }
+    // Only now: a store would hold up the next row's loads.
+#pragma unroll
+    for (int r = 0; r < 16; r++) {
       const uint32_t hi = P::pack(x[r], 0.f);
       const uint32_t lo = P::pack(x[r] - P::lo(hi), 0.f);
       *reinterpret_cast<uint16_t *>(&sh.hi[16 * block + r][16 * block + column]) = static_cast<uint16_t>(hi);
