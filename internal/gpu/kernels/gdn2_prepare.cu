@@ -488,43 +488,57 @@ struct Preparation {
   // next one's operand.
   __device__ __forceinline__ void invert_below() const {
     uint32_t xh[4][4], xl[4][4];
-#pragma unroll
-    for (int r = 0; r < 4; r++) {
-      if (r < at.warp) continue;
-      const E *hi = &sh.hi[16 * r + tile_row()][tile_column()], *lo = &sh.lo[16 * r + tile_row()][tile_column()];
-      if (r == at.warp) {
-        const uint4 h = ldmatrix4_trans(hi + 16 * r), l = ldmatrix4_trans(lo + 16 * r);
-        xh[r][0] = h.x, xh[r][1] = h.y, xh[r][2] = h.z, xh[r][3] = h.w;
-        xl[r][0] = l.x, xl[r][1] = l.y, xl[r][2] = l.z, xl[r][3] = l.w;
-      } else {
-        float x[2][4] = {}, small[2][4] = {};
-#pragma unroll
-        for (int c = 0; c < r; c++)
-          if (c >= at.warp) multiply_split<E>(x, small, xh[c], xl[c], ldmatrix4(hi + 16 * c), ldmatrix4(lo + 16 * c));
-        uint32_t ah[4], al[4];
-#pragma unroll
-        for (int i = 0; i < 8; i++) {
-          x[i / 4][i % 4] = -x[i / 4][i % 4] - small[i / 4][i % 4];
-          small[i / 4][i % 4] = 0.f;
-        }
-        split<E>(x, ah, al);
-#pragma unroll
-        for (int i = 0; i < 8; i++) x[i / 4][i % 4] = 0.f;
-        multiply_split<E>(x, small, ah, al, ldmatrix4(hi + 16 * r), ldmatrix4(lo + 16 * r));
-#pragma unroll
-        for (int i = 0; i < 8; i++) x[i / 4][i % 4] += small[i / 4][i % 4];
-        split<E>(x, xh[r], xl[r]);
-      }
+    switch (at.warp) {
+      case 0:
+        invert_column<0>(xh, xl);
+        break;
+      case 1:
+        invert_column<1>(xh, xl);
+        break;
+      case 2:
+        invert_column<2>(xh, xl);
+        break;
     }
     sync_four_warps<inverting_warps>();  // A has been read
 #pragma unroll
     for (int r = 1; r < 4; r++)
       if (r > at.warp) {
-        stmatrix4_trans(&sh.hi[16 * r + tile_row()][16 * at.warp + tile_column()], xh[r][0], xh[r][1], xh[r][2],
-                        xh[r][3]);
-        stmatrix4_trans(&sh.lo[16 * r + tile_row()][16 * at.warp + tile_column()], xl[r][0], xl[r][1], xl[r][2],
-                        xl[r][3]);
+        stmatrix4_trans(hi_at(r, at.warp), xh[r][0], xh[r][1], xh[r][2], xh[r][3]);
+        stmatrix4_trans(lo_at(r, at.warp), xl[r][0], xl[r][1], xl[r][2], xl[r][3]);
       }
+  }
+
+  // This lane's row of the 16 x 16 block (r, c).
+  __device__ __forceinline__ E *hi_at(int r, int c) const {
+    return &sh.hi[16 * r + tile_row()][16 * c + tile_column()];
+  }
+  __device__ __forceinline__ E *lo_at(int r, int c) const {
+    return &sh.lo[16 * r + tile_row()][16 * c + tile_column()];
+  }
+
+  // Column W of the blocks. With D the inverse of A's block (r, r), block (r, W) is -D sum_c A(r, c) X(c, W), c < r. As
+  // soon as X(c, W) is known it goes into the sums of all rows below, which do not wait for each other.
+  template <int W>
+  __device__ __forceinline__ void invert_column(uint32_t (&xh)[4][4], uint32_t (&xl)[4][4]) const {
+    const uint4 h = ldmatrix4_trans(hi_at(W, W)), l = ldmatrix4_trans(lo_at(W, W));
+    xh[W][0] = h.x, xh[W][1] = h.y, xh[W][2] = h.z, xh[W][3] = h.w;
+    xl[W][0] = l.x, xl[W][1] = l.y, xl[W][2] = l.z, xl[W][3] = l.w;
+    float sum[4][2][4] = {}, small[4][2][4] = {};
+#pragma unroll
+    for (int c = W; c < 3; c++) {
+#pragma unroll
+      for (int r = c + 1; r < 4; r++)
+        multiply_split<E>(sum[r], small[r], xh[c], xl[c], ldmatrix4(hi_at(r, c)), ldmatrix4(lo_at(r, c)));
+      float x[2][4] = {}, rest[2][4] = {};
+      uint32_t ah[4], al[4];
+#pragma unroll
+      for (int i = 0; i < 8; i++) sum[c + 1][i / 4][i % 4] = -sum[c + 1][i / 4][i % 4] - small[c + 1][i / 4][i % 4];
+      split<E>(sum[c + 1], ah, al);
+      multiply_split<E>(x, rest, ah, al, ldmatrix4(hi_at(c + 1, c + 1)), ldmatrix4(lo_at(c + 1, c + 1)));
+#pragma unroll
+      for (int i = 0; i < 8; i++) x[i / 4][i % 4] += rest[i / 4][i % 4];
+      split<E>(x, xh[c + 1], xl[c + 1]);
+    }
   }
 
   // Stage 4: the last four warps.
@@ -563,13 +577,11 @@ struct Preparation {
   __device__ __forceinline__ const E *value_columns() const {
     return &sh.value[tile_row()][16 * at.warp + tile_column()];
   }
-  __device__ __forceinline__ const E *inverse_hi() const { return &sh.hi[tile_row()][tile_column()]; }
-  __device__ __forceinline__ const E *inverse_lo() const { return &sh.lo[tile_row()][tile_column()]; }
 
   // X, and Z of the first panel, 16 columns a warp.
   __device__ __forceinline__ void solve_first(unsigned char *to, bool has_values) const {
     const bool has_keys = at.warp < K / 16;
-    const E *hi = inverse_hi(), *lo = inverse_lo();
+    const E *hi = hi_at(0, 0), *lo = lo_at(0, 0);
     if (has_keys && has_values)
       solve<E, 2>({key_columns(), value_columns()}, {S, value_stride}, hi, lo,
                   [&](int r, const float(&x)[2][2][4]) { store_x(r, x[0]), store_z(to, r, x[1]); });
@@ -581,7 +593,7 @@ struct Preparation {
   }
 
   __device__ __forceinline__ void solve_values(unsigned char *to) const {
-    solve<E, 1>({value_columns()}, {value_stride}, inverse_hi(), inverse_lo(),
+    solve<E, 1>({value_columns()}, {value_stride}, hi_at(0, 0), lo_at(0, 0),
                 [&](int r, const float(&x)[1][2][4]) { store_z(to, r, x[0]); });
   }
 
