@@ -108,15 +108,16 @@ __device__ __forceinline__ Factors<N> all_equal(float x) {
   return f;
 }
 
-// Where a thread stands.
+// Where a thread stands. Masks rather than % where a number could be negative for all that the compiler knows: its
+// quotients are then shifts.
 struct Thread {
   int tid, warp, lane;
   int row, quad;     // of a sum: this lane has rows row and row + 8, columns 2 quad + {0, 1}
   int matrix, line;  // of ldmatrix's four: this lane gives the address of row `line` of matrix `matrix`
   __device__ __forceinline__ Thread()
       : tid(threadIdx.x),
-        warp(__shfl_sync(~0u, tid / 32, 0)),
-        lane(tid % 32),
+        warp(__shfl_sync(~0u, tid / 32, 0) & 7),
+        lane(tid & 31),
         row(lane / 4),
         quad(lane % 4),
         matrix(lane / 8),
