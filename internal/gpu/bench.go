@@ -113,7 +113,8 @@ func (e *Engine) Products() ([]Product, error) {
 			}
 			ms /= each
 			n, k := int(t.p.c.n), int(t.p.c.k)
-			out = append(out, Product{t.p.name, n, k, t.rows, t.times, ms, 2 * float64(t.rows) * float64(n) * float64(k) / ms / 1e9, t.p.what})
+			out = append(out, Product{t.p.name, n, k, t.rows, t.times, ms,
+				2 * float64(t.rows) * float64(n) * float64(k) / ms / 1e9, t.p.what})
 		}
 		return nil
 	})

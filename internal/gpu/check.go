@@ -25,8 +25,10 @@ func (c Config) validate() error {
 	switch {
 	case math.IsNaN(c.QueryScale) || math.IsInf(c.QueryScale, 0) || c.QueryScale < 0:
 		return fmt.Errorf("query scale %v is not a positive number", c.QueryScale)
-	case c.MaxTokens != 0 && (c.MaxTokens < score.SplitMultiple || c.MaxTokens > maxMaxTokens || c.MaxTokens%score.SplitMultiple != 0):
-		return fmt.Errorf("a batch of %d tokens is not a multiple of %d up to %d", c.MaxTokens, score.SplitMultiple, maxMaxTokens)
+	case c.MaxTokens != 0 && (c.MaxTokens < score.SplitMultiple || c.MaxTokens > maxMaxTokens ||
+		c.MaxTokens%score.SplitMultiple != 0):
+		return fmt.Errorf("a batch of %d tokens is not a multiple of %d up to %d", c.MaxTokens, score.SplitMultiple,
+			maxMaxTokens)
 	case c.Device < 0:
 		return fmt.Errorf("GPU %d is not a device", c.Device)
 	}
@@ -39,7 +41,8 @@ type columns struct{ q, k, v, b, w, f, g, eta, total int }
 
 func columnsOf(c model.Config) columns {
 	kd, vd := c.Heads*c.K, c.VHeads*c.V
-	o := columns{q: 0, k: kd, v: 2 * kd, b: 2*kd + vd, w: 3*kd + vd, f: 3*kd + 2*vd, g: 3*kd + 2*vd + c.V, eta: 3*kd + 2*vd + 2*c.V}
+	o := columns{q: 0, k: kd, v: 2 * kd, b: 2*kd + vd, w: 3*kd + vd, f: 3*kd + 2*vd, g: 3*kd + 2*vd + c.V,
+		eta: 3*kd + 2*vd + 2*c.V}
 	o.total = o.eta
 	if c.Kaczmarz {
 		o.total += c.Heads

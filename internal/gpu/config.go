@@ -48,7 +48,7 @@ const (
 	rowTile          = 256     // matrix products take a multiple of so many rows
 	headRows         = 4096    // rows of a slice of the head
 	taps             = 4       // of the short convolution; shorter ones have zeros in front
-	initialStates    = 16      // recurrent states that New takes memory for: long documents side by side, of two batches
+	initialStates    = 16      // recurrent states that New allocates: long documents side by side, of two batches
 )
 
 // Supported refuses what the kernels were not written for.
@@ -67,11 +67,14 @@ func Supported(m model.Config) error {
 	case !is(m.V, 64, 128, 256):
 		return fmt.Errorf("%w value heads of width %d, only 64, 128 and 256: use --engine cpu", ErrUnsupported, m.V)
 	case m.ShortConv && m.ConvSize > taps:
-		return fmt.Errorf("%w short convolutions of %d taps, only up to %d: use --engine cpu", ErrUnsupported, m.ConvSize, taps)
+		return fmt.Errorf("%w short convolutions of %d taps, only up to %d: use --engine cpu", ErrUnsupported,
+			m.ConvSize, taps)
 	case m.Heads*m.K >= maxHeadsWidth || m.VHeads*m.V >= maxHeadsWidth:
-		return fmt.Errorf("%w heads of %d and %d channels together, only less than %d: use --engine cpu", ErrUnsupported, m.Heads*m.K, m.VHeads*m.V, maxHeadsWidth)
+		return fmt.Errorf("%w heads of %d and %d channels together, only less than %d: use --engine cpu",
+			ErrUnsupported, m.Heads*m.K, m.VHeads*m.V, maxHeadsWidth)
 	case m.Width%8 != 0 || m.Inner%8 != 0:
-		return fmt.Errorf("%w widths that are not multiples of 8 (%d, %d): use --engine cpu", ErrUnsupported, m.Width, m.Inner)
+		return fmt.Errorf("%w widths that are not multiples of 8 (%d, %d): use --engine cpu", ErrUnsupported, m.Width,
+			m.Inner)
 	}
 	return nil
 }

@@ -61,7 +61,8 @@ func readDemo(t *testing.T, model string) ([]modeltest.Document, []demoScore) {
 			ids = slices.Insert(ids, 0, bos)
 		}
 		if len(text) != want[i].Bytes || len(ids)-1 != want[i].Tokens {
-			t.Fatalf("document %d: %d bytes, %d tokens, want %d and %d", i, len(text), len(ids)-1, want[i].Bytes, want[i].Tokens)
+			t.Fatalf("document %d: %d bytes, %d tokens, want %d and %d", i, len(text), len(ids)-1, want[i].Bytes,
+				want[i].Tokens)
 		}
 		docs[i].IDs = ids
 	}

@@ -35,11 +35,13 @@ func sameBits(t testing.TB, what string, a, b []modeltest.Document) {
 	t.Helper()
 	for i := range a {
 		if len(a[i].NLL) != len(a[i].IDs)-1 || len(b[i].NLL) != len(a[i].NLL) {
-			t.Fatalf("%s: document %d of %d tokens has %d and %d scores", what, i, len(a[i].IDs)-1, len(a[i].NLL), len(b[i].NLL))
+			t.Fatalf("%s: document %d of %d tokens has %d and %d scores", what, i, len(a[i].IDs)-1, len(a[i].NLL),
+				len(b[i].NLL))
 		}
 		for j := range a[i].NLL {
 			if a[i].NLL[j] != b[i].NLL[j] || a[i].Top1[j] != b[i].Top1[j] {
-				t.Fatalf("%s: document %d (%d tokens), token %d: %v and %v", what, i, len(a[i].NLL), j, a[i].NLL[j], b[i].NLL[j])
+				t.Fatalf("%s: document %d (%d tokens), token %d: %v and %v", what, i, len(a[i].NLL), j, a[i].NLL[j],
+					b[i].NLL[j])
 			}
 		}
 	}
@@ -102,7 +104,8 @@ func TestBits(t *testing.T) {
 					docs := randomDocs(lens, e.Info().VocabSize, 5)
 					first = sameInOrders(t, e, docs, first, budget)
 					again := clone(docs)
-					modeltest.Score(t, e, again, nil, max(score.SplitMultiple, budget/4/score.SplitMultiple*score.SplitMultiple))
+					piece := max(score.SplitMultiple, budget/4/score.SplitMultiple*score.SplitMultiple)
+					modeltest.Score(t, e, again, nil, piece)
 					sameBits(t, "smaller batches", first, again)
 					modeltest.SideBySide(t, e, again, score.SplitMultiple*max(1, budget/8/score.SplitMultiple), budget)
 					sameBits(t, "side by side", first, again)
@@ -124,7 +127,8 @@ func TestBits(t *testing.T) {
 // table, of documents within batches and across them.
 func TestTable(t *testing.T) {
 	needGPU(t)
-	names := []string{"kla_128", "gva_128", "plain_128", "k64 v64", "k128 v256", "no conv", "two taps", "odd widths", "wide"}
+	names := []string{"kla_128", "gva_128", "plain_128", "k64 v64", "k128 v256", "no conv", "two taps", "odd widths",
+		"wide"}
 	lens, budget := lengths, 2048
 	if emulated(t) {
 		names, lens, budget = names[:len(names)-1], []int{1, 17, 63, 64, 65, 129, 300}, 192
@@ -158,7 +162,9 @@ func TestTable(t *testing.T) {
 // decays on their way.
 func TestProjected(t *testing.T) {
 	needGPU(t)
-	names, lens, budget := []string{"kla_128", "gva_128", "plain_128", "strong_decay_128", "k64 v64", "k64 v128", "k128 v64", "k128 v256", "no conv", "two taps"}, lengths, 2048
+	names := []string{"kla_128", "gva_128", "plain_128", "strong_decay_128", "k64 v64", "k64 v128", "k128 v64",
+		"k128 v256", "no conv", "two taps"}
+	lens, budget := lengths, 2048
 	if emulated(t) {
 		lens, budget = []int{1, 2, 3, 17, 63, 64, 65, 129, 300}, 192
 	}

@@ -80,7 +80,8 @@ func openDevice(ordinal int) (*device, error) {
 	}
 	d := &device{info: all[ordinal], work: make(chan func()), ended: make(chan struct{})}
 	if d.info.Major < 8 {
-		return nil, fmt.Errorf("%w: %s has compute capability %d.%d, 8.0 is the least", ErrUnavailable, d, d.info.Major, d.info.Minor)
+		return nil, fmt.Errorf("%w: %s has compute capability %d.%d, 8.0 is the least", ErrUnavailable, d, d.info.Major,
+			d.info.Minor)
 	}
 	started := make(chan error)
 	go d.run(started)

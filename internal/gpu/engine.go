@@ -208,8 +208,13 @@ func (e *Engine) link() error {
 		fn   *cu.Function
 		name string
 	}{
-		{&e.k.embed, "embed"}, {&e.k.gather, "gather_rows"}, {&e.k.norm, norm}, {&e.k.addBias, "add_bias"},
-		{&e.k.sequenceOf, "sequence_of"}, {&e.k.key, fmt.Sprintf("gates_key_k%d_%s", c.K, suffix)}, {&e.k.value, "gates_value_" + suffix},
+		{&e.k.embed, "embed"},
+		{&e.k.gather, "gather_rows"},
+		{&e.k.norm, norm},
+		{&e.k.addBias, "add_bias"},
+		{&e.k.sequenceOf, "sequence_of"},
+		{&e.k.key, fmt.Sprintf("gates_key_k%d_%s", c.K, suffix)},
+		{&e.k.value, "gates_value_" + suffix},
 		{&e.k.keepInputs, "keep_inputs"},
 	} {
 		if *k.fn, err = e.mod.fn(k.name); err != nil {
@@ -266,12 +271,14 @@ func (e *Engine) chooseBudget() error {
 	}
 	if t := e.cfg.MaxTokens; t != 0 {
 		if n := e.need(t); n > free {
-			return fmt.Errorf("a batch of %d tokens %w: about %d MiB are needed, %d MiB are free; give a smaller --batch-tokens", t, errBudget, n>>20, free>>20)
+			return fmt.Errorf("a batch of %d tokens %w: it needs about %d MiB, %d MiB are free; "+
+				"use a smaller --batch-tokens", t, errBudget, n>>20, free>>20)
 		}
 	} else {
 		for t = defaultMaxTokens; e.need(t) > free; t /= 2 {
 			if t == minMaxTokens {
-				return fmt.Errorf("the model with a batch of %d tokens %w: about %d MiB are needed, %d MiB are free", t, errBudget, e.need(t)>>20, free>>20)
+				return fmt.Errorf("the model with a batch of %d tokens %w: it needs about %d MiB, %d MiB are free",
+					t, errBudget, e.need(t)>>20, free>>20)
 			}
 		}
 		e.cfg.MaxTokens = t
@@ -281,7 +288,8 @@ func (e *Engine) chooseBudget() error {
 	}
 	e.rows = roundUp(e.cfg.MaxTokens, rowTile)
 	if int64(e.rows)*int64(e.model.Inner/8) > math.MaxUint32 {
-		return fmt.Errorf("%w a batch of %d tokens for an inner width of %d: give a smaller --batch-tokens", ErrUnsupported, e.cfg.MaxTokens, e.model.Inner)
+		return fmt.Errorf("%w a batch of %d tokens for an inner width of %d: use a smaller --batch-tokens",
+			ErrUnsupported, e.cfg.MaxTokens, e.model.Inner)
 	}
 	return nil
 }
@@ -379,9 +387,15 @@ func (e *Engine) NewState() (score.State, error) {
 // Info says what the engine is.
 func (e *Engine) Info() score.EngineInfo {
 	return score.EngineInfo{
-		Kind: score.EngineCUDA, Precision: precision(), Device: e.dev.info.Name, MaxTokens: e.cfg.MaxTokens, VocabSize: e.model.VocabSize,
-		// A document's walk is a block a slice of its value heads, and an SM has one.
-		MinDocuments: e.dev.sms * e.rec.slice / (e.model.VHeads * e.model.V), StateBytes: e.pool.bytes, Flops: e.model.Flops(),
+		Kind:      score.EngineCUDA,
+		Precision: precision(),
+		Device:    e.dev.info.Name,
+		MaxTokens: e.cfg.MaxTokens,
+		VocabSize: e.model.VocabSize,
+		// A document's walk is one block per slice of its value heads, and an SM runs one block.
+		MinDocuments: e.dev.sms * e.rec.slice / (e.model.VHeads * e.model.V),
+		StateBytes:   e.pool.bytes,
+		Flops:        e.model.Flops(),
 	}
 }
 

@@ -97,7 +97,8 @@ func TestGoldens(t *testing.T) {
 	if testing.Short() && emulated(t) {
 		t.Skip("the kernels on the CPU take minutes")
 	}
-	for name, limit := range map[string]float64{"kla_128": 0.0201, "plain_128": 0.0218, "gva_128": 0.0221, "strong_decay_128": 0.0315} {
+	limits := map[string]float64{"kla_128": 0.0201, "plain_128": 0.0218, "gva_128": 0.0221, "strong_decay_128": 0.0315}
+	for name, limit := range limits {
 		for _, opt := range []struct {
 			name string
 			options
@@ -114,15 +115,18 @@ func TestGoldens(t *testing.T) {
 				}
 				e := open(t, filepath.Join(goldens, name), Config{MaxTokens: budget}, opt.options)
 				if emulated(t) && os.Getenv("SURPRISAL_EMULATE_ALL") == "" {
-					g.Docs = slices.DeleteFunc(g.Docs, func(d modeltest.GoldenDocument) bool { return len(d.NLL) > 300 })
+					g.Docs = slices.DeleteFunc(g.Docs,
+						func(d modeltest.GoldenDocument) bool { return len(d.NLL) > 300 })
 				}
 				docs := g.Documents()
 				modeltest.Score(t, e, docs, nil, e.Info().MaxTokens)
 				r := compare(t, g, docs)
-				t.Logf("%d tokens: rms %.4f (limit %.4f), worst %.3f, document means off by at most %.5f (60 tokens and more), %.5f (990 and more), %d top-1 differ",
+				t.Logf("%d tokens: rms %.4f (limit %.4f), worst %.3f, document means off by at most "+
+					"%.5f (60 tokens and more), %.5f (990 and more), %d top-1 differ",
 					r.tokens, r.rms, limit, r.worst, r.worstMean, r.worstMeanLong, r.flips)
 				if !(r.rms <= limit) || r.notFinite > 0 || !(r.worstMean <= 0.008) || !(r.worstMeanLong <= 0.0006) {
-					t.Errorf("rms %.4f (limit %.4f), %d not finite, document means %.5f (limit 0.008), %.5f (limit 0.0006)", r.rms, limit, r.notFinite, r.worstMean, r.worstMeanLong)
+					t.Errorf("rms %.4f (limit %.4f), %d not finite, document means %.5f (limit 0.008), "+
+						"%.5f (limit 0.0006)", r.rms, limit, r.notFinite, r.worstMean, r.worstMeanLong)
 				}
 			})
 		}

@@ -39,7 +39,8 @@ func TestFault(t *testing.T) {
 	modeltest.Forward(t, e, b)
 	t.Setenv("SURPRISAL_EMULATOR_FAIL", "next")
 	err := e.Forward(context.Background(), b)
-	if err == nil || !strings.Contains(err.Error(), "GPU 0") || !strings.Contains(err.Error(), "batch 2 (2 tokens, 1 sequences)") {
+	if err == nil || !strings.Contains(err.Error(), "GPU 0") ||
+		!strings.Contains(err.Error(), "batch 2 (2 tokens, 1 sequences)") {
 		t.Fatalf("fault: %v", err)
 	}
 	t.Setenv("SURPRISAL_EMULATOR_FAIL", "")
@@ -65,7 +66,8 @@ func TestTableRoom(t *testing.T) {
 		t.Setenv("SURPRISAL_EMULATOR_MEMORY", strconv.FormatInt(need+more, 10))
 		e := open(t, dir, Config{MaxTokens: 128}, options{})
 		if (e.table != 0) != (more == table) || e.Info().MaxTokens != 128 {
-			t.Errorf("%d bytes beside the rest for a table of %d: the table is %#x, the budget %d", more, table, e.table, e.Info().MaxTokens)
+			t.Errorf("%d bytes beside the rest for a table of %d: the table is %#x, the budget %d", more, table,
+				e.table, e.Info().MaxTokens)
 		}
 		if more == table { // the memory is gone by the time that the table is taken
 			bytes := e.Bytes()

@@ -42,7 +42,8 @@ func (e *Engine) Forward(ctx context.Context, b *score.Batch) error {
 	if err == nil {
 		return nil
 	}
-	err = fmt.Errorf("forward on %s: batch %d (%d tokens, %d sequences): %w", e.dev, e.batches, len(b.IDs), len(b.States), err)
+	err = fmt.Errorf("forward on %s: batch %d (%d tokens, %d sequences): %w", e.dev, e.batches, len(b.IDs),
+		len(b.States), err)
 	if ctx.Err() == nil || !errors.Is(err, ctx.Err()) {
 		e.broken = err
 	}
@@ -139,13 +140,15 @@ func (e *Engine) embed(d batch) error {
 	if err := e.embedRows(e.w.embedding, d.ids, d.t); err != nil {
 		return err
 	}
-	return e.dev.launch(e.k.sequenceOf, [3]int{(d.t + 255) / 256, 1, 1}, 256, 0, uint64(e.buf.seqOf), uint64(d.seqlens), uint64(d.t), uint64(d.n))
+	return e.dev.launch(e.k.sequenceOf, [3]int{(d.t + 255) / 256, 1, 1}, 256, 0, uint64(e.buf.seqOf), uint64(d.seqlens),
+		uint64(d.t), uint64(d.n))
 }
 
 // embedRows is x [n, D] = wte[ids].
 func (e *Engine) embedRows(wte, ids cu.DevicePtr, n int) error {
 	grid := min((n*e.model.Width/8+255)/256, 16*e.dev.sms)
-	return e.dev.launch(e.k.embed, [3]int{grid, 1, 1}, 256, 0, uint64(e.buf.x), uint64(wte), uint64(ids), uint64(n), uint64(e.model.Width))
+	return e.dev.launch(e.k.embed, [3]int{grid, 1, 1}, 256, 0, uint64(e.buf.x), uint64(wte), uint64(ids), uint64(n),
+		uint64(e.model.Width))
 }
 
 // step is launches of one family.
@@ -192,8 +195,9 @@ func (e *Engine) product(p *product, m int, o operands) error { return e.lt.run(
 
 // norm is y [n, D] = rmsnorm(x) w, of the given rows of x, or of the first n.
 func (e *Engine) norm(w, rows cu.DevicePtr, n int) error {
-	return e.dev.launch(e.k.norm, [3]int{(n + 7) / 8, 1, 1}, 256, 0, uint64(e.buf.y), uint64(e.buf.x), uint64(w), uint64(rows), uint64(n),
-		uint64(e.model.Width), f32(e.model.NormEps))
+	return e.dev.launch(e.k.norm, [3]int{(n + 7) / 8, 1, 1}, 256, 0,
+		uint64(e.buf.y), uint64(e.buf.x), uint64(w), uint64(rows), uint64(n), uint64(e.model.Width),
+		f32(e.model.NormEps))
 }
 
 // gateFlags are what the gates do, as in kernels/short_conv.cuh.
@@ -219,13 +223,17 @@ func (e *Engine) gates(l int, d batch) error {
 	offset := e.historyOffset(l)
 	heads := warps * 128 / c.K
 	runs := (d.t + run - 1) / run
-	if err := e.dev.launch(e.k.key, [3]int{(c.Heads + heads - 1) / heads, runs, 1}, 32*warps, 0, uint64(b.q), uint64(b.k), uint64(b.bk), uint64(b.g), uint64(b.step),
-		uint64(b.p), uint64(b.f), uint64(y.convW), uint64(y.convB), uint64(y.rate), uint64(y.dtBias), uint64(y.etaBias), uint64(b.seqOf), uint64(d.seqlens),
-		uint64(d.hist), offset, uint64(d.t), uint64(c.Heads), uint64(ch), uint64(e.cols.b), uint64(e.cols.eta), uint64(e.cols.total), flags, f32(c.KaczmarzEps)); err != nil {
+	err := e.dev.launch(e.k.key, [3]int{(c.Heads + heads - 1) / heads, runs, 1}, 32*warps, 0,
+		uint64(b.q), uint64(b.k), uint64(b.bk), uint64(b.g), uint64(b.step), uint64(b.p), uint64(b.f),
+		uint64(y.convW), uint64(y.convB), uint64(y.rate), uint64(y.dtBias), uint64(y.etaBias),
+		uint64(b.seqOf), uint64(d.seqlens), uint64(d.hist), offset, uint64(d.t), uint64(c.Heads), uint64(ch),
+		uint64(e.cols.b), uint64(e.cols.eta), uint64(e.cols.total), flags, f32(c.KaczmarzEps))
+	if err != nil {
 		return err
 	}
-	return e.dev.launch(e.k.value, [3]int{(vd + 256*warps - 1) / (256 * warps), runs, 1}, 32*warps, 0, uint64(b.wv), uint64(b.step), uint64(b.p),
-		uint64(y.convW), uint64(y.convB), uint64(b.seqOf), uint64(d.seqlens), uint64(d.hist), offset, uint64(d.t), uint64(c.Heads), uint64(vd),
+	return e.dev.launch(e.k.value, [3]int{(vd + 256*warps - 1) / (256 * warps), runs, 1}, 32*warps, 0,
+		uint64(b.wv), uint64(b.step), uint64(b.p), uint64(y.convW), uint64(y.convB),
+		uint64(b.seqOf), uint64(d.seqlens), uint64(d.hist), offset, uint64(d.t), uint64(c.Heads), uint64(vd),
 		uint64(vd/c.Heads), uint64(ch), uint64(e.cols.v), uint64(e.cols.w), uint64(e.cols.total), flags)
 }
 
@@ -239,15 +247,16 @@ func (e *Engine) keepInputs(l int, d batch) error {
 		return nil
 	}
 	ch := e.channels()
-	return e.dev.launch(e.k.keepInputs, [3]int{d.n, (ch + 255) / 256, 1}, 256, 0, uint64(d.hist), e.historyOffset(l), uint64(e.buf.p), uint64(d.seqlens), uint64(ch),
-		uint64(e.cols.total))
+	return e.dev.launch(e.k.keepInputs, [3]int{d.n, (ch + 255) / 256, 1}, 256, 0,
+		uint64(d.hist), e.historyOffset(l), uint64(e.buf.p), uint64(d.seqlens), uint64(ch), uint64(e.cols.total))
 }
 
 func (e *Engine) addBias(bias cu.DevicePtr, t int) error {
 	if bias == 0 {
 		return nil
 	}
-	return e.dev.launch(e.k.addBias, [3]int{16 * e.dev.sms, 1, 1}, 256, 0, uint64(e.buf.x), uint64(bias), uint64(t), uint64(e.model.Width))
+	return e.dev.launch(e.k.addBias, [3]int{16 * e.dev.sms, 1, 1}, 256, 0, uint64(e.buf.x), uint64(bias), uint64(t),
+		uint64(e.model.Width))
 }
 
 // download waits for the batch and takes its scores.

@@ -34,7 +34,8 @@ func TestGates(t *testing.T) {
 			dir := folder(t, name)
 			var c gateCase
 			for i, half := range []bool{true, false} {
-				c.bench = bench{open(t, dir, Config{MaxTokens: 256}, options{half: half, poison: true, stored: true}), t}
+				opt := options{half: half, poison: true, stored: true}
+				c.bench = bench{open(t, dir, Config{MaxTokens: 256}, opt), t}
 				if i == 0 {
 					c.draw([]int{1, 2, 3, 4, 33, 64, 31, 1, 50})
 					c.reference()
@@ -98,7 +99,8 @@ func (c *gateCase) conv(tok, i int) float64 {
 func (c *gateCase) reference() {
 	m, col, total := c.model, c.cols, len(c.start)
 	kd, vd := m.Heads*m.K, m.VHeads*m.V
-	c.q, c.k, c.bk, c.g = make([]float64, total*kd), make([]float64, total*kd), make([]float64, total*kd), make([]float64, total*kd)
+	c.q, c.k = make([]float64, total*kd), make([]float64, total*kd)
+	c.bk, c.g = make([]float64, total*kd), make([]float64, total*kd)
 	c.wv = make([]float64, total*vd)
 	inParallel(total, func(tok int) {
 		p := c.p[tok*col.total:][:col.total]
@@ -177,7 +179,8 @@ func (c *gateCase) showsNaN() {
 	c.t.Helper()
 	m, col, channel := c.model, c.cols, 5
 	kd, vd := m.Heads*m.K, m.VHeads*m.V
-	p, f, tok := slices.Clone(c.p), slices.Clone(c.f), func(kind int) int { return 44 + 8*kind } // in the document of 64
+	p, f := slices.Clone(c.p), slices.Clone(c.f)
+	tok := func(kind int) int { return 44 + 8*kind } // in the document of 64
 	columns := []int{col.q + channel, col.k + channel, col.v + channel, col.b + channel, col.w + channel}
 	if m.Kaczmarz {
 		columns = append(columns, col.eta)
@@ -187,15 +190,22 @@ func (c *gateCase) showsNaN() {
 	}
 	f[tok(6)*kd+channel] = math.NaN()
 	c.gated(p, f)
-	q, k, bk, wv, g := c.elements(c.buf.q, len(c.q)), c.elements(c.buf.k, len(c.k)), c.elements(c.buf.bk, len(c.bk)), c.elements(c.buf.wv, len(c.wv)), c.decays()
+	q, k := c.elements(c.buf.q, len(c.q)), c.elements(c.buf.k, len(c.k))
+	bk, wv, g := c.elements(c.buf.bk, len(c.bk)), c.elements(c.buf.wv, len(c.wv)), c.decays()
 	shows := map[string]bool{
-		"q": math.IsNaN(q[tok(0)*kd+channel]), "k": math.IsNaN(k[tok(1)*kd+channel]), "k in b k": math.IsNaN(bk[tok(1)*kd+channel]),
-		"v": math.IsNaN(wv[tok(2)*vd+channel]), "b": math.IsNaN(bk[tok(3)*kd+channel]), "w": math.IsNaN(wv[tok(4)*vd+channel]),
-		"f":              math.IsNaN(g[tok(6)*kd+channel]),
-		"none elsewhere": !math.IsNaN(q[tok(1)*kd+channel] + k[tok(0)*kd+channel] + bk[tok(2)*kd+channel] + wv[tok(3)*vd+channel] + g[tok(0)*kd+channel]),
+		"q":        math.IsNaN(q[tok(0)*kd+channel]),
+		"k":        math.IsNaN(k[tok(1)*kd+channel]),
+		"k in b k": math.IsNaN(bk[tok(1)*kd+channel]),
+		"v":        math.IsNaN(wv[tok(2)*vd+channel]),
+		"b":        math.IsNaN(bk[tok(3)*kd+channel]),
+		"w":        math.IsNaN(wv[tok(4)*vd+channel]),
+		"f":        math.IsNaN(g[tok(6)*kd+channel]),
+		"none elsewhere": !math.IsNaN(q[tok(1)*kd+channel] + k[tok(0)*kd+channel] + bk[tok(2)*kd+channel] +
+			wv[tok(3)*vd+channel] + g[tok(0)*kd+channel]),
 	}
 	if m.Kaczmarz {
-		shows["eta in b k"], shows["eta in w v"], shows["k in w v"] = math.IsNaN(bk[tok(5)*kd]), math.IsNaN(wv[tok(5)*vd]), math.IsNaN(wv[tok(1)*vd])
+		shows["eta in b k"], shows["eta in w v"] = math.IsNaN(bk[tok(5)*kd]), math.IsNaN(wv[tok(5)*vd])
+		shows["k in w v"] = math.IsNaN(wv[tok(1)*vd])
 	}
 	for what, ok := range shows {
 		if !ok {

@@ -49,7 +49,8 @@ func (e *Engine) planHead() error {
 		h.log = e.mem.alloc("logits", e.headBytes(e.rows))
 		return e.mem.err
 	}
-	h.part, h.goal = e.mem.alloc("the head's tiles", 8*int64(e.rows)*int64(e.headTiles())), e.mem.alloc("the targets' logits", 8*int64(e.rows))
+	h.part = e.mem.alloc("the head's tiles", 8*int64(e.rows)*int64(e.headTiles()))
+	h.goal = e.mem.alloc("the targets' logits", 8*int64(e.rows))
 	var err error
 	h.maps, err = e.tensorMaps([]matrix{{e.buf.y, e.rows, c.Width, 128}, {e.w.head, headColumns(c), c.Width, 128}})
 	return err
@@ -91,18 +92,21 @@ func (e *Engine) head(d batch) error {
 // first d.scored have targets.
 func (e *Engine) headProduct(rows int, d batch) error {
 	h, c := &e.hd, e.model
-	return e.dev.launch(h.product, e.productGrid(rows, c.VocabSize), productBlock, headShared, uint64(h.maps), uint64(h.part), uint64(h.goal), uint64(d.rows), uint64(d.targets),
-		uint64(d.scored), uint64(rows/rowTile), uint64(c.VocabSize), uint64(c.Width))
+	return e.dev.launch(h.product, e.productGrid(rows, c.VocabSize), productBlock, headShared,
+		uint64(h.maps), uint64(h.part), uint64(h.goal), uint64(d.rows), uint64(d.targets), uint64(d.scored),
+		uint64(rows/rowTile), uint64(c.VocabSize), uint64(c.Width))
 }
 
 func (e *Engine) joinTiles(d batch) error {
 	h := &e.hd
-	return e.dev.launch(h.join, [3]int{(d.scored + 7) / 8, 1, 1}, 256, 0, uint64(e.buf.nll), uint64(e.buf.top1), uint64(h.part), uint64(h.goal), uint64(d.rows), uint64(d.targets),
+	return e.dev.launch(h.join, [3]int{(d.scored + 7) / 8, 1, 1}, 256, 0,
+		uint64(e.buf.nll), uint64(e.buf.top1), uint64(h.part), uint64(h.goal), uint64(d.rows), uint64(d.targets),
 		uint64(d.scored), uint64(roundUp(d.scored, rowTile)), uint64(e.headTiles()))
 }
 
 // lossOf takes n rows of logits to nll and top1.
 func (e *Engine) lossOf(n int, rows, targets cu.DevicePtr) error {
-	return e.dev.launch(e.hd.loss, [3]int{n, 1, 1}, 512, 0, uint64(e.buf.nll), uint64(e.buf.top1), uint64(e.hd.log), uint64(rows), uint64(targets),
+	return e.dev.launch(e.hd.loss, [3]int{n, 1, 1}, 512, 0,
+		uint64(e.buf.nll), uint64(e.buf.top1), uint64(e.hd.log), uint64(rows), uint64(targets),
 		uint64(e.model.VocabSize), uint64(headColumns(e.model)))
 }

@@ -141,11 +141,13 @@ func TestNorm(t *testing.T) {
 func TestGatherRows(t *testing.T) {
 	needGPU(t)
 	b, r := newBench(t, "kla_128", 64), rand.New(rand.NewPCG(5, 1))
-	for _, c := range []struct{ vocab, ld, n int }{{1, 8, 1}, {3, 16, 7}, {40, 248, 8}, {40, 264, 9}, {1000, 2040, 33}, {17, 2048, 64}, {17, 2056, 65}, {5, 10512, 15}} {
+	for _, c := range []struct{ vocab, ld, n int }{{1, 8, 1}, {3, 16, 7}, {40, 248, 8}, {40, 264, 9}, {1000, 2040, 33},
+		{17, 2048, 64}, {17, 2056, 65}, {5, 10512, 15}} {
 		m := memory{stream: b.dev.stream}
 		var table, y, at cu.DevicePtr
 		b.run(func() error {
-			table, y, at = m.alloc("a table", int64(2*c.vocab*c.ld)), m.alloc("rows", int64(2*(c.n+1)*c.ld)), m.alloc("ids", int64(4*c.n))
+			table, y = m.alloc("a table", int64(2*c.vocab*c.ld)), m.alloc("rows", int64(2*(c.n+1)*c.ld))
+			at = m.alloc("ids", int64(4*c.n))
 			return m.err
 		})
 		values, ids := make([]uint16, c.vocab*c.ld), make([]int32, c.n)
@@ -190,11 +192,13 @@ func TestTableRows(t *testing.T) {
 			ids = ids[n:]
 			put(b, b.buf.meta, part)
 			b.run(func() error {
-				return errors.Join(b.embedRows(b.w.embedding, b.buf.meta, n), b.norm(y.norm1, 0, n), b.product(b.gemm.in, b.rows, operands{b.buf.y, y.in, b.buf.p, 0}))
+				return errors.Join(b.embedRows(b.w.embedding, b.buf.meta, n), b.norm(y.norm1, 0, n),
+					b.product(b.gemm.in, b.rows, operands{b.buf.y, y.in, b.buf.p, 0}))
 			})
 			want := get[uint16](b, b.buf.p, n*c)
 			b.run(func() error {
-				return errors.Join(cu.MemsetD8Async(b.buf.p, 0xff, int64(2*n*c), b.dev.stream), b.gather(b.buf.p, b.table, b.buf.meta, n, c))
+				return errors.Join(cu.MemsetD8Async(b.buf.p, 0xff, int64(2*n*c), b.dev.stream),
+					b.gather(b.buf.p, b.table, b.buf.meta, n, c))
 			})
 			if !slices.Equal(get[uint16](b, b.buf.p, n*c), want) {
 				t.Fatalf("%s: other bits", name)
@@ -414,7 +418,8 @@ func TestHead(t *testing.T) {
 		if d := math.Abs(float64(nll[at]) - want); !(d <= 1e-5*(1+math.Abs(l[best]))) {
 			t.Errorf("row %d: %v, want %v", i, nll[at], want)
 		}
-		if near := i >= 4 && math.Abs(l[targets[at]]-l[best]) < 1e-4; !near && (top[at] == 1) != (best == int(targets[at])) {
+		if near := i >= 4 && math.Abs(l[targets[at]]-l[best]) < 1e-4; !near &&
+			(top[at] == 1) != (best == int(targets[at])) {
 			t.Errorf("row %d: top-1 %d, the best is %d of %d", i, top[at], best, targets[at])
 		}
 	})

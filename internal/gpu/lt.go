@@ -138,8 +138,9 @@ func (b *blas) run(p *product, m int, o operands, s cu.Stream) error {
 
 func (b *blas) runWith(p *product, algo *algorithm, m int, o operands, s cu.Stream) error {
 	var message [C.sp_message_size]byte
-	if C.sp_lt_run(b.lt, &p.c, algo, C.int64_t(m), C.uint64_t(o.x), C.uint64_t(o.w), C.uint64_t(o.y), C.uint64_t(o.bias),
-		unsafe.Pointer(s.C()), (*C.char)(unsafe.Pointer(&message[0]))) != 0 {
+	failed := C.sp_lt_run(b.lt, &p.c, algo, C.int64_t(m), C.uint64_t(o.x), C.uint64_t(o.w), C.uint64_t(o.y),
+		C.uint64_t(o.bias), unsafe.Pointer(s.C()), (*C.char)(unsafe.Pointer(&message[0])))
+	if failed != 0 {
 		return fmt.Errorf("%s: %s", p.name, cText(message[:]))
 	}
 	return nil

@@ -8,9 +8,24 @@ var peaks = []struct {
 	name  string
 	flops float64
 }{
-	{"B200", 2250e12}, {"GH200", 989.4e12}, {"H200 NVL", 835e12}, {"H200", 989.4e12}, {"H100 PCIe", 756e12}, {"H100 NVL", 835e12},
-	{"H100", 989.4e12}, {"H800", 989.4e12}, {"H20", 148e12}, {"A100", 312e12}, {"A800", 312e12}, {"A30", 165e12}, {"A40", 149.7e12},
-	{"A10G", 70e12}, {"A10", 125e12}, {"L40S", 362e12}, {"L40", 181e12}, {"L4", 121e12},
+	{"B200", 2250e12},
+	{"GH200", 989.4e12},
+	{"H200 NVL", 835e12},
+	{"H200", 989.4e12},
+	{"H100 PCIe", 756e12},
+	{"H100 NVL", 835e12},
+	{"H100", 989.4e12},
+	{"H800", 989.4e12},
+	{"H20", 148e12},
+	{"A100", 312e12},
+	{"A800", 312e12},
+	{"A30", 165e12},
+	{"A40", 149.7e12},
+	{"A10G", 70e12},
+	{"A10", 125e12},
+	{"L40S", 362e12},
+	{"L40", 181e12},
+	{"L4", 121e12},
 }
 
 // PeakFlops is what a GPU of that name does at most: floating-point operations a
@@ -21,7 +36,8 @@ func PeakFlops(name string) (flops float64, ok bool) {
 		return 0, false
 	}
 	for _, p := range peaks {
-		if strings.Contains(" "+name+" ", " "+p.name+" ") || strings.Contains(name, " "+p.name+"-") || strings.HasPrefix(name, p.name+"-") {
+		if strings.Contains(" "+name+" ", " "+p.name+" ") || strings.Contains(name, " "+p.name+"-") ||
+			strings.HasPrefix(name, p.name+"-") {
 			return p.flops, true
 		}
 	}

@@ -19,6 +19,7 @@ type recurrence struct {
 	chunked                     bool
 	projected                   bool // prepare makes its operands from the projections
 	simple, prepare, walk, gate cu.Function
+	prepareShared               int
 	walkShared, walkBlock       int
 	slice                       int // values of a head that one block walks
 	maxChunks                   int // of a group
@@ -32,9 +33,10 @@ const (
 	chunk       = score.SplitMultiple
 	moreChunks  = 512 // of a group, beyond those of one long document
 	chunkStarts = 128 // as in kernels/gdn2_recurrence.cuh
-	prepareK128 = 98304
-	prepareK64  = 81920
 )
+
+// walkShared is the walk's dynamic shared memory by K and the slice of V.
+var walkShared = map[[2]int]int{{128, 128}: 226432, {128, 64}: 177280, {64, 128}: 177280, {64, 64}: 128128}
 
 // group is documents whose recurrences run together, and their tables on the
 // device.
@@ -59,20 +61,19 @@ func (e *Engine) linkRecurrence(suffix string) error {
 	if !r.chunked {
 		return nil
 	}
-	shared := prepareK128
-	r.keyBytes = 57856
+	r.prepareShared, r.keyBytes = 98304, 57856
 	if c.K == 64 {
-		shared, r.keyBytes = prepareK64, 33024
+		r.prepareShared, r.keyBytes = 81920, 33024
 	}
 	r.valueBytes = 128 * int64(c.V)
 	prepare := "gdn2_prepare"
 	if r.projected = !e.opt.stored; r.projected {
 		prepare = "gdn2_prepare_projected"
 	}
-	if r.prepare, err = e.mod.withShared(fmt.Sprintf("%s_k%d_%s", prepare, c.K, suffix), shared); err != nil {
+	if r.prepare, err = e.mod.withShared(fmt.Sprintf("%s_k%d_%s", prepare, c.K, suffix), r.prepareShared); err != nil {
 		return err
 	}
-	r.walkShared = map[[2]int]int{{128, 128}: 226432, {128, 64}: 177280, {64, 128}: 177280, {64, 64}: 128128}[[2]int{c.K, r.slice}]
+	r.walkShared = walkShared[[2]int{c.K, r.slice}]
 	r.walkBlock = 2*r.slice + 256
 	if r.walk, err = e.mod.withShared(walk, r.walkShared); err != nil {
 		return err
@@ -103,7 +104,8 @@ func (e *Engine) planRecurrence() {
 		return
 	}
 	r.keyRecords = e.mem.alloc("the recurrence's key records", int64(r.maxChunks)*int64(e.model.Heads)*r.keyBytes)
-	r.valueRecords = e.mem.alloc("the recurrence's value records", int64(r.maxChunks)*int64(e.model.VHeads)*r.valueBytes)
+	r.valueRecords = e.mem.alloc("the recurrence's value records",
+		int64(r.maxChunks)*int64(e.model.VHeads)*r.valueBytes)
 	if e.model.V > 128 {
 		r.raw = e.mem.alloc("the recurrence's raw output", 4*int64(e.rows)*int64(e.model.VHeads*e.model.V))
 	}
@@ -179,27 +181,34 @@ func (e *Engine) recur(l int, d batch) error {
 	for i := range r.groups {
 		g := &r.groups[i]
 		if !r.chunked {
-			if err := e.dev.launch(r.simple, [3]int{c.VHeads, g.docs, 1}, c.V, 0, uint64(b.q), uint64(b.k), uint64(b.bk), uint64(b.wv), uint64(b.g),
-				uint64(b.z), uint64(y.outNorm), uint64(b.o), uint64(g.cuSeqlens), uint64(g.states), uint64(g.states), offset, h, hv, scale, eps); err != nil {
+			err := e.dev.launch(r.simple, [3]int{c.VHeads, g.docs, 1}, c.V, 0,
+				uint64(b.q), uint64(b.k), uint64(b.bk), uint64(b.wv), uint64(b.g), uint64(b.z), uint64(y.outNorm),
+				uint64(b.o), uint64(g.cuSeqlens), uint64(g.states), uint64(g.states), offset, h, hv, scale, eps)
+			if err != nil {
 				return err
 			}
 			continue
 		}
 		e.mark("gdn2 prepare")
-		from, to := []uint64{uint64(b.q), uint64(b.k), uint64(b.bk), uint64(b.wv), uint64(b.g)},
-			[]uint64{uint64(g.table), uint64(r.keyRecords), uint64(r.valueRecords), h, hv, uint64(c.V), scale}
+		from := []uint64{uint64(b.q), uint64(b.k), uint64(b.bk), uint64(b.wv), uint64(b.g)}
+		to := []uint64{uint64(g.table), uint64(r.keyRecords), uint64(r.valueRecords), h, hv, uint64(c.V), scale}
 		if r.projected {
 			from = []uint64{uint64(b.p), uint64(b.f), uint64(y.rate), uint64(y.dtBias)}
-			to = append(to, uint64(e.cols.total), uint64(e.cols.b), uint64(e.cols.v), uint64(e.cols.w), uint64(e.cols.eta), uint64(y.convW), uint64(y.convB),
-				uint64(y.etaBias), uint64(b.seqOf), uint64(d.hist), e.historyOffset(l), uint64(e.channels()), e.gateFlags(), f32(c.KaczmarzEps))
+			to = append(to,
+				uint64(e.cols.total), uint64(e.cols.b), uint64(e.cols.v), uint64(e.cols.w), uint64(e.cols.eta),
+				uint64(y.convW), uint64(y.convB), uint64(y.etaBias), uint64(b.seqOf), uint64(d.hist),
+				e.historyOffset(l), uint64(e.channels()), e.gateFlags(), f32(c.KaczmarzEps))
 		}
-		if err := e.dev.launch(r.prepare, [3]int{c.Heads, g.chunks, 1}, 256, map[int]int{64: prepareK64, 128: prepareK128}[c.K], append(from, to...)...); err != nil {
+		grid := [3]int{c.Heads, g.chunks, 1}
+		if err := e.dev.launch(r.prepare, grid, 256, r.prepareShared, append(from, to...)...); err != nil {
 			return fmt.Errorf("prepare: %w", err)
 		}
 		e.mark("gdn2 walk")
-		if err := e.dev.launch(r.walk, [3]int{c.VHeads * c.V / r.slice, g.docs, 1}, r.walkBlock, r.walkShared,
+		err := e.dev.launch(r.walk, [3]int{c.VHeads * c.V / r.slice, g.docs, 1}, r.walkBlock, r.walkShared,
 			uint64(r.keyRecords), uint64(r.valueRecords), uint64(b.z), uint64(y.outNorm), uint64(b.o), uint64(r.raw),
-			uint64(g.cuSeqlens), uint64(g.docChunks), uint64(g.order), uint64(g.states), uint64(g.states), offset, h, hv, uint64(c.V), eps); err != nil {
+			uint64(g.cuSeqlens), uint64(g.docChunks), uint64(g.order), uint64(g.states), uint64(g.states), offset,
+			h, hv, uint64(c.V), eps)
+		if err != nil {
 			return fmt.Errorf("walk: %w", err)
 		}
 	}
@@ -212,6 +221,7 @@ func (e *Engine) gateOutput(l, t int) error {
 		return nil
 	}
 	rows := t * e.model.VHeads
-	return e.dev.launch(e.rec.gate, [3]int{(rows + 7) / 8, 1, 1}, 256, 0, uint64(e.rec.raw), uint64(e.buf.z), uint64(e.w.layers[l].outNorm),
-		uint64(e.buf.o), uint64(rows), uint64(e.model.V), f32(e.model.NormEps))
+	return e.dev.launch(e.rec.gate, [3]int{(rows + 7) / 8, 1, 1}, 256, 0,
+		uint64(e.rec.raw), uint64(e.buf.z), uint64(e.w.layers[l].outNorm), uint64(e.buf.o), uint64(rows),
+		uint64(e.model.V), f32(e.model.NormEps))
 }

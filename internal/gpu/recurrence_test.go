@@ -62,7 +62,8 @@ func newRecurrenceCase(b bench, lens []int, decay float64) *recurrenceCase {
 	}
 	kd, vd := m.Heads*m.K, m.VHeads*m.V
 	c := &recurrenceCase{lens: lens, decay: decay, heads: m.Heads, valueHeads: m.VHeads, k0: m.K, v0: m.V,
-		norm: get[float32](b, b.w.layers[0].outNorm, m.V), scale: b.cfg.QueryScale, epsilon: m.NormEps, want: make([]float64, total*vd)}
+		norm: get[float32](b, b.w.layers[0].outNorm, m.V), scale: b.cfg.QueryScale, epsilon: m.NormEps,
+		want: make([]float64, total*vd)}
 	r := rand.New(rand.NewPCG(5, uint64(decay*100)))
 	exact := func(f *format, v []float64) []float64 { return f.decode(f.encode(v)) }
 	c.k = exact(b.operands(), normal(r, total*kd, 1/math.Sqrt(float64(m.K))))
@@ -160,7 +161,8 @@ func (c *recurrenceCase) check(b bench) {
 		limit = 1.5e-3
 	}
 	rel := math.Sqrt(square / size)
-	t.Logf("%s K %d V %d, half %v, simple %v, decay %v: relative rms %.2e (limit %.1e)", b.dev, c.k0, c.v0, b.opt.half, b.opt.simple, c.decay, rel, limit)
+	t.Logf("%s K %d V %d, half %v, simple %v, decay %v: relative rms %.2e (limit %.1e)", b.dev, c.k0, c.v0, b.opt.half,
+		b.opt.simple, c.decay, rel, limit)
 	if !(rel <= limit) {
 		t.Errorf("decay %v: relative rms %.2e, limit %.1e", c.decay, rel, limit)
 	}
@@ -172,7 +174,9 @@ func (c *recurrenceCase) check(b bench) {
 // racecheck can follow it all (built with -DHOPPER_RACECHECK).
 func TestProjectedRecurrence(t *testing.T) {
 	needGPU(t)
-	names, lens := []string{"kla_128", "gva_128", "plain_128", "k64 v64", "k64 v128", "k128 v64", "k128 v256", "no conv", "two taps"}, []int{1, 2, 3, 15, 64, 65, 130, 70}
+	names := []string{"kla_128", "gva_128", "plain_128", "k64 v64", "k64 v128", "k128 v64", "k128 v256", "no conv",
+		"two taps"}
+	lens := []int{1, 2, 3, 15, 64, 65, 130, 70}
 	if emulated(t) && testing.Short() {
 		names = names[:2]
 	}
@@ -212,7 +216,8 @@ func TestProjectedRecurrence(t *testing.T) {
 					b.putActs(b.buf.z, gate)
 					b.run(func() error {
 						d, err := b.upload(in)
-						return errors.Join(err, b.embed(d), b.gates(0, d), b.recur(0, d), b.keepInputs(0, d), b.gateOutput(0, total))
+						return errors.Join(err, b.embed(d), b.gates(0, d), b.recur(0, d), b.keepInputs(0, d),
+							b.gateOutput(0, total))
 					})
 					out[i] = append(out[i], get[uint16](b, b.buf.o, total*m.VHeads*m.V)...)
 				}

@@ -90,7 +90,8 @@ func TestShapes(t *testing.T) {
 			defer ref.Close()
 			want := randomDocs(lens, mc.VocabSize, 8)
 			modeltest.Score(t, ref, want, nil, 8192)
-			for _, opt := range []options{{poison: true}, {poison: true, half: true}, {poison: true, half: true, simple: true}} {
+			for _, opt := range []options{{poison: true}, {poison: true, half: true},
+				{poison: true, half: true, simple: true}} {
 				e := open(t, dir, Config{MaxTokens: budget}, opt)
 				docs := clone(want)
 				modeltest.Score(t, e, docs, nil, budget)
@@ -105,7 +106,8 @@ func TestShapes(t *testing.T) {
 					}
 				}
 				rms := math.Sqrt(square / float64(n))
-				t.Logf("half %v, simple %v: rms %.5f nats, worst %.4f, of %d tokens", opt.half, opt.simple, rms, worst, n)
+				t.Logf("half %v, simple %v: rms %.5f nats, worst %.4f, of %d tokens", opt.half, opt.simple, rms, worst,
+					n)
 				if !(rms <= 0.02) {
 					t.Errorf("half %v, simple %v: rms %.5f nats, limit 0.02", opt.half, opt.simple, rms)
 				}

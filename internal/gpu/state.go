@@ -43,7 +43,8 @@ func (p *statePool) take() (*state, error) {
 	}
 	if len(p.free) == 0 {
 		if err := p.dev.elsewhere(p.grow); err != nil {
-			return nil, fmt.Errorf("%s: take %d MiB for a document's state, beside %d others: %w", p.dev, p.bytes>>20, len(p.all), err)
+			return nil, fmt.Errorf("%s: take %d MiB for a document's state, beside %d others: %w", p.dev, p.bytes>>20,
+				len(p.all), err)
 		}
 	}
 	n := len(p.free) - 1

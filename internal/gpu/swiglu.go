@@ -46,7 +46,10 @@ func (e *Engine) planSwiGLU() error {
 	}
 	var all []matrix
 	for i := range e.w.layers {
-		all = append(all, matrix{b.y, e.rows, c.Width, 128}, matrix{e.w.layers[i].up, 2 * c.Inner, c.Width, 128}, matrix{b.a, e.rows, c.Inner, 64})
+		all = append(all,
+			matrix{b.y, e.rows, c.Width, 128},
+			matrix{e.w.layers[i].up, 2 * c.Inner, c.Width, 128},
+			matrix{b.a, e.rows, c.Inner, 64})
 	}
 	var err error
 	s.maps, err = e.tensorMaps(all)
@@ -63,12 +66,14 @@ func (e *Engine) up(l, rows int) error {
 		e.mark("swiglu")
 		return e.activate(y, rows)
 	}
-	return e.dev.launch(s.product, e.productGrid(rows, 2*c.Inner), productBlock, swigluShared, uint64(s.maps)+uint64(3*tensorMapBytes*l), uint64(y.upBias),
-		uint64(rows/rowTile), uint64(2*c.Inner), uint64(c.Width))
+	return e.dev.launch(s.product, e.productGrid(rows, 2*c.Inner), productBlock, swigluShared,
+		uint64(s.maps)+uint64(3*tensorMapBytes*l), uint64(y.upBias), uint64(rows/rowTile), uint64(2*c.Inner),
+		uint64(c.Width))
 }
 
 // activate is the second half of up when it is in two.
 func (e *Engine) activate(y *layer, rows int) error {
 	n := rows * e.model.Inner / 8
-	return e.dev.launch(e.swi.activation, [3]int{(n + 511) / 512, 1, 1}, 256, 0, uint64(e.buf.a), uint64(e.buf.h), uint64(y.upBias), uint64(rows), uint64(e.model.Inner))
+	return e.dev.launch(e.swi.activation, [3]int{(n + 511) / 512, 1, 1}, 256, 0, uint64(e.buf.a), uint64(e.buf.h),
+		uint64(y.upBias), uint64(rows), uint64(e.model.Inner))
 }

@@ -44,5 +44,6 @@ func (e *Engine) buildTable() error {
 
 // gather is y [n, ld] = table[ids].
 func (e *Engine) gather(y, table, ids cu.DevicePtr, n, ld int) error {
-	return e.dev.launch(e.k.gather, [3]int{(n + 7) / 8, 1, 1}, 256, 0, uint64(y), uint64(table), uint64(ids), uint64(n), uint64(ld))
+	return e.dev.launch(e.k.gather, [3]int{(n + 7) / 8, 1, 1}, 256, 0, uint64(y), uint64(table), uint64(ids), uint64(n),
+		uint64(ld))
 }

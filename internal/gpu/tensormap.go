@@ -5,11 +5,14 @@ package gpu
 /*
 #include <cuda.h>
 
-static int sp_tensor_map(void *map, unsigned long long p, int bf16, unsigned long long rows, unsigned long long columns, unsigned box_rows) {
+static int sp_tensor_map(void *map, unsigned long long p, int bf16, unsigned long long rows, unsigned long long columns,
+                         unsigned box_rows) {
+  const CUtensorMapDataType type = bf16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16;
   const cuuint64_t dims[2] = {columns, rows}, strides[1] = {2 * columns};
   const cuuint32_t box[2] = {64, box_rows}, steps[2] = {1, 1};
-  return cuTensorMapEncodeTiled((CUtensorMap *)map, bf16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 2, (void *)p, dims, strides, box, steps,
-                                CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  return cuTensorMapEncodeTiled((CUtensorMap *)map, type, 2, (void *)p, dims, strides, box, steps,
+                                CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                                CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
 }
 */
 import "C"
@@ -41,7 +44,8 @@ func (e *Engine) tensorMaps(all []matrix) (cu.DevicePtr, error) {
 		bf16 = 1
 	}
 	for i, m := range all {
-		if r := C.sp_tensor_map(unsafe.Pointer(&maps[i*tensorMapBytes]), C.ulonglong(m.p), bf16, C.ulonglong(m.rows), C.ulonglong(m.columns), C.uint(m.box)); r != 0 {
+		if r := C.sp_tensor_map(unsafe.Pointer(&maps[i*tensorMapBytes]), C.ulonglong(m.p), bf16, C.ulonglong(m.rows),
+			C.ulonglong(m.columns), C.uint(m.box)); r != 0 {
 			return 0, fmt.Errorf("describe a matrix [%d, %d] to TMA: CUDA error %d", m.rows, m.columns, int(r))
 		}
 	}

@@ -63,7 +63,8 @@ const stageBytes = 32 << 20
 
 func (e *Engine) newLoader(ckpt *model.Checkpoint, largest int) (*loader, error) {
 	stream := e.dev.stream
-	l := &loader{ckpt: ckpt, mem: &e.mem, dev: e.dev, stream: stream, own: memory{stream: stream}, narrow: map[model.DType]cu.Function{}}
+	l := &loader{ckpt: ckpt, mem: &e.mem, dev: e.dev, stream: stream, own: memory{stream: stream},
+		narrow: map[model.DType]cu.Function{}}
 	var err error
 	for _, t := range []model.DType{model.Float32, model.Float16, model.BFloat16} {
 		if l.narrow[t], err = e.mod.fn("narrow_" + t.String()); err != nil {
@@ -97,7 +98,8 @@ func (l *loader) finish() error {
 	if l.check(nil) && l.check(l.stream.Synchronize()) {
 		var n uint64
 		if l.check(cu.MemcpyDtoH(unsafe.Pointer(&n), l.bad, 8)) && n > 0 {
-			l.err = fmt.Errorf("%w weights beyond %s's range (%d of them): use --engine cpu", ErrUnsupported, precision(), n)
+			l.err = fmt.Errorf("%w weights beyond %s's range (%d of them): use --engine cpu", ErrUnsupported,
+				precision(), n)
 		}
 	}
 	return l.err
@@ -179,7 +181,9 @@ func (l *loader) spread(name string, dst cu.DevicePtr, size, n, run int) {
 		if !l.check(cu.MemcpyHtoDAsync(l.raw, s.p, int64(wanted*width), l.stream)) || !l.check(ev.Record(l.stream)) {
 			return
 		}
-		if !l.check(l.dev.launch(l.narrow[kind], [3]int{8 * l.dev.sms, 1, 1}, 256, 0, uint64(dst), uint64(l.raw), uint64(first), uint64(wanted), uint64(run), uint64(l.bad))) {
+		err := l.dev.launch(l.narrow[kind], [3]int{8 * l.dev.sms, 1, 1}, 256, 0,
+			uint64(dst), uint64(l.raw), uint64(first), uint64(wanted), uint64(run), uint64(l.bad))
+		if !l.check(err) {
 			return
 		}
 	}
@@ -247,8 +251,8 @@ func (l *loader) layer(c model.Config, i int) layer {
 		name     string
 		col, out int
 	}{
-		{"q_proj", col.q, kd}, {"k_proj", col.k, kd}, {"v_proj", col.v, vd}, {"b_proj", col.b, kd}, {"w_proj", col.w, vd},
-		{"f_proj.0", col.f, c.V}, {"g_proj.0", col.g, c.V},
+		{"q_proj", col.q, kd}, {"k_proj", col.k, kd}, {"v_proj", col.v, vd}, {"b_proj", col.b, kd},
+		{"w_proj", col.w, vd}, {"f_proj.0", col.f, c.V}, {"g_proj.0", col.g, c.V},
 	}
 	if c.Kaczmarz {
 		parts = append(parts, struct {

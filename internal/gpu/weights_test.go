@@ -72,7 +72,8 @@ func TestWeights(t *testing.T) {
 			}
 			used := c.VocabSize * c.Width
 			equal("wte", b.w.embedding, read("transformer.wte.weight")[:used])
-			equal("head", b.w.head, append(read("lm_head.weight")[:used:used], make([]uint16, (headColumns(c)-c.VocabSize)*c.Width)...))
+			equal("head", b.w.head, append(read("lm_head.weight")[:used:used],
+				make([]uint16, (headColumns(c)-c.VocabSize)*c.Width)...))
 			for i, y := range b.w.layers {
 				p := fmt.Sprintf("transformer.h.%d.", i)
 				equal("q_proj", y.in, read(p+"attn.q_proj.weight"))
@@ -106,7 +107,8 @@ func TestNarrow(t *testing.T) {
 	narrow := func(kind model.DType) ([]uint16, uint64) {
 		b.run(func() error {
 			fn, err := b.mod.fn("narrow_" + kind.String())
-			return errors.Join(err, cu.MemsetD8Async(y, 0, 4*n, b.dev.stream), cu.MemsetD8Async(bad, 0, 8, b.dev.stream),
+			return errors.Join(err, cu.MemsetD8Async(y, 0, 4*n, b.dev.stream),
+				cu.MemsetD8Async(bad, 0, 8, b.dev.stream),
 				b.dev.launch(fn, [3]int{8, 1, 1}, 256, 0, uint64(y), uint64(raw), 0, n, run, uint64(bad)))
 		})
 		return get[uint16](b, y, 2*n), get[uint64](b, bad, 1)[0]

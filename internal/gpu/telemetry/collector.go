@@ -70,7 +70,8 @@ var own = func() map[string]bool {
 	m := map[string]bool{}
 	for _, d := range definitions {
 		m[d.Name] = strings.HasPrefix(d.Name, "surprisal_gpu_memory_") && strings.HasSuffix(d.Name, "_bytes") ||
-			strings.HasPrefix(d.Name, "surprisal_gpu_process") || d.Name == Utilization || d.Name == "surprisal_gpu_memory_utilization_ratio"
+			strings.HasPrefix(d.Name, "surprisal_gpu_process") || d.Name == Utilization ||
+			d.Name == "surprisal_gpu_memory_utilization_ratio"
 	}
 	return m
 }()

@@ -30,11 +30,13 @@ func TestOldDriver(t *testing.T) {
 		for last := m.Now(); m.Now() == last; time.Sleep(time.Millisecond) {
 		}
 	}
-	if d := fmt.Sprint(m.Now().Device); d != "{GPU-0a1b2c3d-0000-1111-2222-333344445555 GPU-0a1b2c3d-0000-1111-2222-333344445555 NVIDIA Test 5 00000000:1B:00.0}" {
+	const uuid = "GPU-0a1b2c3d-0000-1111-2222-333344445555"
+	if d := fmt.Sprint(m.Now().Device); d != "{"+uuid+" "+uuid+" NVIDIA Test 5 00000000:1B:00.0}" {
 		t.Errorf("the device is %s", d)
 	}
 	have := names(t, m)
-	for _, name := range []string{up, info, Utilization, "surprisal_gpu_memory_utilization_ratio", Power, Temperature, energyTotal} {
+	for _, name := range []string{up, info, Utilization, "surprisal_gpu_memory_utilization_ratio", Power, Temperature,
+		energyTotal} {
 		if !have[name] {
 			t.Errorf("%s is not told", name)
 		}

@@ -27,7 +27,9 @@ func fake() (*server.Server, *server.Device) {
 		}
 		return p, nvml.SUCCESS
 	}
-	d.GetUtilizationRatesFunc = func() (nvml.Utilization, nvml.Return) { return nvml.Utilization{Gpu: 97, Memory: 41}, nvml.SUCCESS }
+	d.GetUtilizationRatesFunc = func() (nvml.Utilization, nvml.Return) {
+		return nvml.Utilization{Gpu: 97, Memory: 41}, nvml.SUCCESS
+	}
 	d.GetMemoryInfo_v2Func = func() (nvml.Memory_v2, nvml.Return) {
 		return nvml.Memory_v2{Total: 150 << 30, Reserved: 1 << 30, Free: 100 << 30, Used: 49 << 30}, nvml.SUCCESS
 	}
@@ -38,13 +40,19 @@ func fake() (*server.Server, *server.Device) {
 	d.GetClockInfoFunc = func(c nvml.ClockType) (uint32, nvml.Return) {
 		return map[nvml.ClockType]uint32{nvml.CLOCK_SM: 1980, nvml.CLOCK_MEM: 3201}[c], nvml.SUCCESS
 	}
-	d.GetCurrentClocksThrottleReasonsFunc = func() (uint64, nvml.Return) { return 1, nvml.SUCCESS } // idle, which is no throttling
+	d.GetCurrentClocksThrottleReasonsFunc = func() (uint64, nvml.Return) {
+		return 1, nvml.SUCCESS // idle: not throttled
+	}
 	d.GetTotalEccErrorsFunc = func(t nvml.MemoryErrorType, c nvml.EccCounterType) (uint64, nvml.Return) {
-		return map[nvml.MemoryErrorType]uint64{nvml.MEMORY_ERROR_TYPE_CORRECTED: 5, nvml.MEMORY_ERROR_TYPE_UNCORRECTED: 2}[t], nvml.SUCCESS
+		counts := map[nvml.MemoryErrorType]uint64{
+			nvml.MEMORY_ERROR_TYPE_CORRECTED: 5, nvml.MEMORY_ERROR_TYPE_UNCORRECTED: 2,
+		}
+		return counts[t], nvml.SUCCESS
 	}
 	d.GetRemappedRowsFunc = func() (int, int, bool, bool, nvml.Return) { return 3, 1, true, false, nvml.SUCCESS }
 	d.GetComputeRunningProcessesFunc = func() ([]nvml.ProcessInfo, nvml.Return) {
-		return []nvml.ProcessInfo{{Pid: uint32(os.Getpid()), UsedGpuMemory: 40 << 30}, {Pid: 1, UsedGpuMemory: 9 << 30}, {Pid: 2, UsedGpuMemory: ^uint64(0)}}, nvml.SUCCESS
+		return []nvml.ProcessInfo{{Pid: uint32(os.Getpid()), UsedGpuMemory: 40 << 30}, {Pid: 1, UsedGpuMemory: 9 << 30},
+			{Pid: 2, UsedGpuMemory: ^uint64(0)}}, nvml.SUCCESS
 	}
 	d.GetFieldValuesFunc = func(values []nvml.FieldValue) nvml.Return {
 		for i := range values {

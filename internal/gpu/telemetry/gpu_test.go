@@ -20,7 +20,8 @@ import (
 // query asks nvidia-smi for values of the first GPU.
 func query(t *testing.T, fields ...string) []string {
 	t.Helper()
-	out, err := exec.Command("nvidia-smi", "-i", "0", "--format=csv,noheader,nounits", "--query-gpu="+strings.Join(fields, ",")).Output()
+	out, err := exec.Command("nvidia-smi", "-i", "0", "--format=csv,noheader,nounits",
+		"--query-gpu="+strings.Join(fields, ",")).Output()
 	if err != nil {
 		t.Fatalf("nvidia-smi: %v", err)
 	}
@@ -52,7 +53,8 @@ func load(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { cancel(); _ = cmd.Wait() }) // it is killed
-	for deadline := time.Now().Add(2 * time.Minute); query(t, "utilization.gpu")[0] == "0"; time.Sleep(200 * time.Millisecond) {
+	deadline := time.Now().Add(2 * time.Minute)
+	for ; query(t, "utilization.gpu")[0] == "0"; time.Sleep(200 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the load does not reach the GPU")
 		}

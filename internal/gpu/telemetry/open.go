@@ -74,7 +74,8 @@ func (b *board) close() {
 // lost are the answers after which nothing more can be asked of this handle.
 func lost(ret nvml.Return) bool {
 	switch ret {
-	case nvml.ERROR_GPU_IS_LOST, nvml.ERROR_UNINITIALIZED, nvml.ERROR_DRIVER_NOT_LOADED, nvml.ERROR_RESET_REQUIRED, nvml.ERROR_GPU_NOT_FOUND:
+	case nvml.ERROR_GPU_IS_LOST, nvml.ERROR_UNINITIALIZED, nvml.ERROR_DRIVER_NOT_LOADED, nvml.ERROR_RESET_REQUIRED,
+		nvml.ERROR_GPU_NOT_FOUND:
 		return true
 	}
 	return false

@@ -78,7 +78,8 @@ var groups = []group{
 		put(Power, float64(mw)/1e3)
 		return ret
 	}},
-	{"nvmlDeviceGetTotalEnergyConsumption", true, func(b *board, _ putter) nvml.Return { // 4 ms of the processor on an H200
+	// 4 ms of the processor on an H200.
+	{"nvmlDeviceGetTotalEnergyConsumption", true, func(b *board, _ putter) nvml.Return {
 		mj, ret := b.whole.GetTotalEnergyConsumption()
 		b.counted = ret == nvml.SUCCESS
 		b.counter, b.fresh = float64(mj)/1e3, b.counted
@@ -144,7 +145,8 @@ var reasons = []struct {
 }{
 	{nvml.ClocksThrottleReasonSwPowerCap, "sw_power_cap"}, {nvml.ClocksThrottleReasonHwSlowdown, "hw_slowdown"},
 	{nvml.ClocksThrottleReasonSyncBoost, "sync_boost"}, {nvml.ClocksThrottleReasonSwThermalSlowdown, "sw_thermal"},
-	{nvml.ClocksThrottleReasonHwThermalSlowdown, "hw_thermal"}, {nvml.ClocksThrottleReasonHwPowerBrakeSlowdown, "hw_power_brake"},
+	{nvml.ClocksThrottleReasonHwThermalSlowdown, "hw_thermal"},
+	{nvml.ClocksThrottleReasonHwPowerBrakeSlowdown, "hw_power_brake"},
 }
 
 // throttle adds the time since the last sample to the reasons that held then.

@@ -104,7 +104,8 @@ func TestUnsupported(t *testing.T) {
 	}
 	have := names(t, m)
 	for name, want := range map[string]bool{
-		Utilization: false, "surprisal_gpu_memory_utilization_ratio": false, MemoryUsed: false, Power: true, Temperature: true, up: true,
+		Utilization: false, "surprisal_gpu_memory_utilization_ratio": false, MemoryUsed: false,
+		Power: true, Temperature: true, up: true,
 	} {
 		if have[name] != want {
 			t.Errorf("%s is told: %v", name, have[name])
@@ -128,7 +129,8 @@ func TestNoDriver(t *testing.T) {
 		if _, ok := m.Energy(); ok || m.Now() != nil || m.Up() {
 			t.Errorf("%s: something is known", name)
 		}
-		told(t, m, "# HELP surprisal_nvml_up 1 while NVML answers for this worker's GPU\n# TYPE surprisal_nvml_up gauge\nsurprisal_nvml_up 0\n")
+		told(t, m, "# HELP surprisal_nvml_up 1 while NVML answers for this worker's GPU\n"+
+			"# TYPE surprisal_nvml_up gauge\nsurprisal_nvml_up 0\n")
 		m.Close()
 	}
 }
@@ -202,11 +204,15 @@ func TestMIG(t *testing.T) {
 	mig := s.Devices[4].(*server.Device)
 	mig.UUID = "MIG-" + strings.TrimPrefix(mig.UUID, "GPU-")
 	mig.GetDeviceHandleFromMigDeviceHandleFunc = func() (nvml.Device, nvml.Return) { return d, nvml.SUCCESS }
-	mig.GetUtilizationRatesFunc = func() (nvml.Utilization, nvml.Return) { return nvml.Utilization{}, nvml.ERROR_NOT_SUPPORTED }
+	mig.GetUtilizationRatesFunc = func() (nvml.Utilization, nvml.Return) {
+		return nvml.Utilization{}, nvml.ERROR_NOT_SUPPORTED
+	}
 	mig.GetMemoryInfo_v2Func = func() (nvml.Memory_v2, nvml.Return) {
 		return nvml.Memory_v2{Total: 18 << 30, Used: 4 << 30}, nvml.SUCCESS
 	}
-	mig.GetComputeRunningProcessesFunc = func() ([]nvml.ProcessInfo, nvml.Return) { return nil, nvml.ERROR_NO_PERMISSION }
+	mig.GetComputeRunningProcessesFunc = func() ([]nvml.ProcessInfo, nvml.Return) {
+		return nil, nvml.ERROR_NO_PERMISSION
+	}
 	m := Start(Config{UUID: strings.TrimPrefix(mig.UUID, "MIG-"), lib: s, every: time.Minute})
 	defer m.Close()
 	for m.Now() == nil {
@@ -256,7 +262,8 @@ func TestEnergy(t *testing.T) {
 			}
 			for _, p := range m.Now().points {
 				if p.name == "surprisal_gpu_throttle_seconds_total" {
-					if want := map[string]float64{"sw_power_cap": 20, "hw_slowdown": 20}[p.label]; math.Abs(p.value-want) > 1e-6 {
+					want := map[string]float64{"sw_power_cap": 20, "hw_slowdown": 20}[p.label]
+					if math.Abs(p.value-want) > 1e-6 {
 						t.Errorf("throttled by %s for %g s, want %g", p.label, p.value, want)
 					}
 				}
@@ -273,7 +280,8 @@ func TestDocs(t *testing.T) {
 		t.Fatal(err)
 	}
 	told := map[string]string{}
-	for _, row := range regexp.MustCompile("(?m)^\\| `(surprisal_(?:gpu|nvml)_[a-z_]+)` \\| ([a-z]+) \\| ([a-zA-Z_, ]*)\\| .+ \\|$").FindAllStringSubmatch(string(text), -1) {
+	pattern := "(?m)^\\| `(surprisal_(?:gpu|nvml)_[a-z_]+)` \\| ([a-z]+) \\| ([a-zA-Z_, ]*)\\| .+ \\|$"
+	for _, row := range regexp.MustCompile(pattern).FindAllStringSubmatch(string(text), -1) {
 		told[row[1]] = row[2] + " " + strings.TrimSpace(row[3])
 	}
 	for _, d := range Definitions() {
