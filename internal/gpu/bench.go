@@ -13,20 +13,20 @@ import (
 	"surprisal/internal/score"
 )
 
-// Family is the kernels of one kind in a forward pass.
+// Family is the time of one kind of kernels in a forward pass.
 type Family struct {
 	Name string  `json:"name"`
 	MS   float64 `json:"ms"`
 }
 
-// NewStored is New, but the recurrence's operands are made by kernels of their own and
-// read from memory, so that the recurrence's time is that of the recurrence alone.
+// NewStored is New with the recurrence's operands computed by separate kernels and read
+// from memory, to time the recurrence alone.
 func NewStored(ckpt *model.Checkpoint, mc model.Config, cfg Config) (*Engine, error) {
 	return newEngine(ckpt, mc, cfg, options{half: true, stored: true})
 }
 
-// Profile runs a batch and gives each family's share of the device's time, in
-// order of first launch. Events around every launch cost about 1 %.
+// Profile runs a batch and returns the device time of each family, in order of first
+// launch. The events around every launch cost about 1 %.
 func (e *Engine) Profile(ctx context.Context, b *score.Batch) ([]Family, error) {
 	e.lock.Lock()
 	e.trace = &trace{}
@@ -60,9 +60,8 @@ type Product struct {
 }
 
 // Products times the matrix products of a full batch alone, each by the algorithm
-// that Forward uses, on random operands: the limit that the rest of a forward pass
-// is measured against; the first layer's, which a table saves, is counted. It spoils
-// no weights.
+// that Forward uses, on random operands: the limit for a forward pass. The first
+// layer's product, which a table replaces, is counted. Weights are not changed.
 func (e *Engine) Products() ([]Product, error) {
 	e.lock.Lock()
 	defer e.lock.Unlock()
@@ -121,5 +120,5 @@ func (e *Engine) Products() ([]Product, error) {
 	return out, err
 }
 
-// Bytes is the device memory that the engine has taken.
+// Bytes is the device memory that the engine has allocated.
 func (e *Engine) Bytes() int64 { return e.mem.total }

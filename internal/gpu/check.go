@@ -35,8 +35,8 @@ func (c Config) validate() error {
 	return nil
 }
 
-// columns says where each projection stands in the fused one, and its width,
-// padded to whole tiles of 16: a row is whole 16-byte pieces.
+// columns is the first column of each projection in the fused one, and the total
+// width, padded to a multiple of 16 so that rows are 16-byte aligned.
 type columns struct{ q, k, v, b, w, f, g, eta, total int }
 
 func columnsOf(c model.Config) columns {

@@ -9,9 +9,9 @@ import (
 )
 
 var (
-	// ErrUnavailable: this program or machine can't run the engine.
+	// ErrUnavailable is returned where this program or machine cannot run the engine.
 	ErrUnavailable = errors.New("CUDA is not available")
-	// ErrUnsupported: the engine does not have what this model needs.
+	// ErrUnsupported is returned for a model that needs what the engine lacks.
 	ErrUnsupported = errors.New("the CUDA engine does not have")
 	// ErrClosed is returned by Forward after Close.
 	ErrClosed = errors.New("engine is closed")
@@ -26,14 +26,14 @@ type Config struct {
 	// MaxTokens is a batch's token budget, a multiple of score.SplitMultiple; 0 is
 	// 32,768, or the half, quarter ... that fits the free memory.
 	MaxTokens int
-	// Took is told how long each phase of New took; nil: nobody asks.
+	// Took is called with the duration of each phase of New; nil for no calls.
 	Took func(phase string, d time.Duration)
 }
 
 // DeviceInfo is a visible GPU.
 type DeviceInfo struct {
 	Ordinal int
-	UUID    string // as NVML has it, without GPU- or MIG-; empty where the driver does not tell
+	UUID    string // as in NVML, without GPU- or MIG-; empty where the driver reports none
 	Name    string
 	Memory  int64 // bytes
 	Major   int   // compute capability
@@ -42,16 +42,16 @@ type DeviceInfo struct {
 
 const (
 	defaultMaxTokens = 32768
-	minMaxTokens     = 1024 // least that the default is halved to
+	minMaxTokens     = 1024 // the default is halved to this at least
 	maxMaxTokens     = 1 << 18
 	maxHeadsWidth    = 1 << 14 // so that 32 bits index an element of a batch
-	rowTile          = 256     // matrix products take a multiple of so many rows
+	rowTile          = 256     // rows of a matrix product are a multiple of this
 	headRows         = 4096    // rows of a slice of the head
 	taps             = 4       // of the short convolution; shorter ones have zeros in front
 	initialStates    = 16      // recurrent states that New allocates: long documents side by side, of two batches
 )
 
-// Supported refuses what the kernels were not written for.
+// Supported returns an error for a model shape that the kernels do not support.
 func Supported(m model.Config) error {
 	is := func(v int, of ...int) bool {
 		for _, o := range of {

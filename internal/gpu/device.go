@@ -10,10 +10,10 @@ import (
 	"gorgonia.org/cu"
 )
 
-// Built tells whether this program has the CUDA engine.
+// Built reports whether this program contains the CUDA engine.
 const Built = true
 
-// Devices lists the visible GPUs. The error says in one line why there are none.
+// Devices lists the visible GPUs. The error is one line that says why there are none.
 func Devices() ([]DeviceInfo, error) {
 	if err := driverStatus(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
@@ -23,7 +23,7 @@ func Devices() ([]DeviceInfo, error) {
 		return nil, fmt.Errorf("%w: count devices: %w", ErrUnavailable, err)
 	}
 	if n == 0 {
-		return nil, fmt.Errorf("%w: the driver shows no GPU", ErrUnavailable)
+		return nil, fmt.Errorf("%w: no GPU is visible", ErrUnavailable)
 	}
 	var out []DeviceInfo
 	for i := range n {
@@ -76,12 +76,12 @@ func openDevice(ordinal int) (*device, error) {
 		return nil, err
 	}
 	if ordinal >= len(all) {
-		return nil, fmt.Errorf("%w: GPU %d is not there: %d visible", ErrUnavailable, ordinal, len(all))
+		return nil, fmt.Errorf("%w: GPU %d not found: %d visible", ErrUnavailable, ordinal, len(all))
 	}
 	d := &device{info: all[ordinal], work: make(chan func()), ended: make(chan struct{})}
 	if d.info.Major < 8 {
-		return nil, fmt.Errorf("%w: %s has compute capability %d.%d, 8.0 is the least", ErrUnavailable, d, d.info.Major,
-			d.info.Minor)
+		return nil, fmt.Errorf("%w: %s has compute capability %d.%d, it must be at least 8.0",
+			ErrUnavailable, d, d.info.Major, d.info.Minor)
 	}
 	started := make(chan error)
 	go d.run(started)
@@ -93,7 +93,7 @@ func openDevice(ordinal int) (*device, error) {
 
 func (d *device) String() string { return fmt.Sprintf("GPU %d (%s)", d.info.Ordinal, d.info.Name) }
 
-// run is the device's thread. It is never unlocked, so the thread ends with it.
+// run is the device's thread: it is never unlocked and ends when run returns.
 func (d *device) run(started chan<- error) {
 	defer close(d.ended)
 	runtime.LockOSThread()
@@ -117,16 +117,16 @@ func (d *device) start() error {
 	if d.sms, err = d.dev.Attribute(cu.MultiprocessorCount); err != nil {
 		return err
 	}
-	_ = d.dev.SetPrimaryCtxFlags(cu.SchedBlockingSync) // refused when another has the context already
+	_ = d.dev.SetPrimaryCtxFlags(cu.SchedBlockingSync) // fails if the context exists already
 	if d.ctx, err = d.dev.RetainPrimaryCtx(); err != nil {
-		return fmt.Errorf("make a context: %w", err)
+		return fmt.Errorf("create a context: %w", err)
 	}
 	if err = cu.SetCurrentContext(d.ctx); err != nil {
-		return fmt.Errorf("take the context: %w", err)
+		return fmt.Errorf("set the current context: %w", err)
 	}
 	d.stream, err = cu.MakeStream(cu.NonBlocking)
 	if err != nil {
-		return fmt.Errorf("make a stream: %w", err)
+		return fmt.Errorf("create a stream: %w", err)
 	}
 	return nil
 }
@@ -138,12 +138,12 @@ func (d *device) do(fn func() error) error {
 	return <-done
 }
 
-// elsewhere runs fn on a thread of its own with the device's context, for calls
-// that must not wait for the device's thread.
+// elsewhere runs fn on another thread with the device's context, for calls that must
+// not wait for the device's thread.
 func (d *device) elsewhere(fn func() error) error {
 	done := make(chan error, 1)
 	go func() {
-		runtime.LockOSThread() // never unlocked: the thread goes with its context
+		runtime.LockOSThread() // never unlocked, so that the thread ends with its context
 		if err := cu.SetCurrentContext(d.ctx); err != nil {
 			done <- err
 			return
@@ -158,7 +158,7 @@ func (d *device) close() {
 	<-d.ended
 }
 
-// launch enqueues a kernel. args are its parameters, each in 8 bytes.
+// launch enqueues a kernel. args are its parameters, 8 bytes each.
 func (d *device) launch(fn cu.Function, grid [3]int, block, shared int, args ...uint64) error {
 	var room [40]unsafe.Pointer
 	ptrs := room[:0]

@@ -15,8 +15,8 @@ import (
 	"surprisal/internal/score"
 )
 
-// Engine runs a model on one GPU. Forward takes one batch at a time; NewState and
-// Info may be called meanwhile.
+// Engine runs a model on one GPU. Forward runs one batch at a time; NewState and Info
+// may be called during a Forward.
 type Engine struct {
 	model model.Config
 	cfg   Config
@@ -42,47 +42,47 @@ type Engine struct {
 
 	lock    sync.Mutex // held by Forward and Close
 	closed  bool
-	broken  error // a fault of the device: nothing more can be trusted
+	broken  error // a device fault, after which no result can be trusted
 	batches int64
 	trace   *trace
 }
 
-// options are for tests and measurements.
+// options exist for tests and measurements.
 type options struct {
-	// simple takes the recurrence token by token, on any GPU.
+	// simple computes the recurrence token by token, as on a GPU without the chunked kernels.
 	simple bool
-	// half: the recurrence's operands are fp16 instead of bf16.
+	// half makes the recurrence's operands fp16 instead of bf16.
 	half bool
 	// poison fills buffers with NaN instead of zeros.
 	poison bool
-	// noTable leaves the first layer's table out.
+	// noTable omits the first layer's table.
 	noTable bool
-	// stored: the recurrence reads its operands from memory, where the gates leave them,
-	// instead of making them from the projections.
+	// stored makes the recurrence read its operands from memory, where the gates' kernels
+	// write them, instead of computing them from the projections.
 	stored bool
-	// untuned takes the library's first choice for each product and runs none, for tests
-	// of our kernels alone; with noTable.
+	// untuned takes the library's first algorithm for each product without running any, for
+	// tests of our kernels alone. It requires noTable.
 	untuned bool
-	// stage is the bytes that weights are copied by; 0: as many as are fast.
+	// stage is the size of the pieces in which weights are copied, in bytes; 0 for the default.
 	stage int
 }
 
-// buffers are the work buffers, on the device; where no type is named, that of
-// kernels/act.cuh. E is the recurrence's.
+// buffers are the work buffers on the device, of the type act of kernels/act.cuh where
+// no other is named. E is the type of the recurrence's operands.
 type buffers struct {
 	x     cu.DevicePtr // [rows, D] fp32, the residual stream
 	y     cu.DevicePtr // [rows, D], normed
 	p     cu.DevicePtr // [rows, columns.total], the fused projections
 	f     cu.DevicePtr // [rows, H K], f_proj.1's output
 	z     cu.DevicePtr // [rows, HV V], the output gate
-	q     cu.DevicePtr // [rows, H K] E; this and what follows up to step only where the recurrence does not make them
+	q     cu.DevicePtr // [rows, H K] E; q to step are 0 where the recurrence computes its operands
 	k     cu.DevicePtr // [rows, H K] E
 	bk    cu.DevicePtr // [rows, H K] E
 	g     cu.DevicePtr // [rows, H K] fp16
 	wv    cu.DevicePtr // [rows, HV V] E
 	step  cu.DevicePtr // [rows, H] fp32
 	o     cu.DevicePtr // [rows, HV V], the mixer's output before o_proj
-	h     cu.DevicePtr // [rows, 2 I], where SwiGLU takes two kernels
+	h     cu.DevicePtr // [rows, 2 I]; 0 where SwiGLU is one kernel
 	a     cu.DevicePtr // [rows, I]
 	nll   cu.DevicePtr // [rows] fp32
 	top1  cu.DevicePtr // [rows] bytes
@@ -90,13 +90,13 @@ type buffers struct {
 	meta  cu.DevicePtr // a batch's ids, bounds and tables, as in host.meta
 }
 
-// kernels are those of one model.
+// kernels are the ones that this model's shape needs.
 type kernels struct {
 	embed, gather, norm, addBias, sequenceOf, key, value, keepInputs cu.Function
 }
 
-// New reads the weights of a checkpoint with the shape mc onto a GPU, and takes
-// all the memory that scoring needs. The checkpoint may be closed afterwards.
+// New loads a checkpoint of shape mc onto a GPU and allocates all the memory that
+// scoring needs. The checkpoint may be closed afterwards.
 func New(ckpt *model.Checkpoint, mc model.Config, cfg Config) (*Engine, error) {
 	return newEngine(ckpt, mc, cfg, options{half: true})
 }
@@ -119,7 +119,7 @@ func newEngine(ckpt *model.Checkpoint, mc model.Config, cfg Config, opt options)
 	return e, nil
 }
 
-// start loads and plans everything, on the device's thread.
+// start loads the model and allocates everything, on the device's thread.
 func (e *Engine) start(ckpt *model.Checkpoint) error {
 	e.mem.stream = e.dev.stream
 	last := time.Now()
@@ -128,7 +128,7 @@ func (e *Engine) start(ckpt *model.Checkpoint) error {
 		e.cfg.Took(phase, now.Sub(last))
 		last = now
 	}
-	// The library is large, and first needed for the choice of algorithms.
+	// cuBLASLt is large and not needed before tuneAll, so it loads beside the weights.
 	opened := make(chan error, 1)
 	go func() {
 		opened <- e.dev.elsewhere(func() (err error) {
@@ -168,7 +168,7 @@ func (e *Engine) start(ckpt *model.Checkpoint) error {
 	return err
 }
 
-// load copies the weights, if all will fit.
+// load chooses the budget and copies the weights.
 func (e *Engine) load(ckpt *model.Checkpoint) error {
 	if err := e.chooseBudget(); err != nil {
 		return err
@@ -187,7 +187,7 @@ func (e *Engine) load(ckpt *model.Checkpoint) error {
 	return err
 }
 
-// link loads the kernels and describes the products.
+// link loads the kernels and describes the matrix products.
 func (e *Engine) link() error {
 	var err error
 	if e.mod, err = loadModules(); err != nil {
@@ -236,7 +236,7 @@ func (e *Engine) link() error {
 	return e.linkRecurrence(suffix)
 }
 
-// bytesPerToken and fixedBytes are what plan takes, beside the weights.
+// bytesPerToken and fixedBytes are the device memory that plan allocates.
 func (e *Engine) bytesPerToken() int64 {
 	c := e.model
 	kd, vd := int64(c.Heads*c.K), int64(c.VHeads*c.V)
@@ -254,20 +254,20 @@ func (e *Engine) fixedBytes(rows int) int64 {
 
 func (e *Engine) weightBytes() int64 { return 2*e.model.Params() + 4<<20 }
 
-// need is the device memory that the engine takes with a budget, without a table.
+// need is the device memory for a budget of tokens, without the first layer's table.
 func (e *Engine) need(tokens int) int64 {
 	rows := roundUp(tokens, rowTile)
-	// The choice of algorithms takes the largest product's output once more, for a while.
+	// While algorithms are chosen, the largest product's output exists twice.
 	spare := int64(commonRows) * int64(max(e.cols.total*2, 4*e.model.Inner, 4*headColumns(e.model)))
 	return e.weightBytes() + e.fixedBytes(rows) + spare + int64(rows)*e.bytesPerToken()
 }
 
-// chooseBudget sets MaxTokens, or refuses one that does not fit, and leaves the table
-// out where it does not fit beside.
+// chooseBudget sets MaxTokens or returns an error if the given one does not fit. It
+// omits the first layer's table if that does not fit as well.
 func (e *Engine) chooseBudget() error {
 	free, _, err := cu.MemInfo()
 	if err != nil {
-		return fmt.Errorf("ask for free memory: %w", err)
+		return fmt.Errorf("query free memory: %w", err)
 	}
 	if t := e.cfg.MaxTokens; t != 0 {
 		if n := e.need(t); n > free {
@@ -294,7 +294,7 @@ func (e *Engine) chooseBudget() error {
 	return nil
 }
 
-// plan takes the work buffers.
+// plan allocates the work buffers.
 func (e *Engine) plan() error {
 	c, n, m, b := e.model, int64(e.rows), &e.mem, &e.buf
 	kd, vd := int64(c.Heads*c.K), int64(c.VHeads*c.V)
@@ -329,13 +329,13 @@ func (e *Engine) plan() error {
 	e.pool = statePool{dev: e.dev, bytes: e.stateBytes(), inputs: e.stateInputs()}
 	for range initialStates {
 		if err := e.pool.grow(); err != nil {
-			return fmt.Errorf("take %d MiB of GPU memory for states: %w", initialStates*e.pool.bytes>>20, err)
+			return fmt.Errorf("allocate %d MiB of GPU memory for states: %w", initialStates*e.pool.bytes>>20, err)
 		}
 	}
 	return nil
 }
 
-// clearBuffers takes away what the choice of algorithms left, or poisons it.
+// clearBuffers clears what the choice of algorithms left in the buffers, or poisons them.
 func (e *Engine) clearBuffers() error {
 	fill := byte(0)
 	if e.opt.poison {
@@ -360,7 +360,7 @@ func (e *Engine) clearBuffers() error {
 	return e.dev.stream.Synchronize()
 }
 
-// stateInputs is where a state's convolution inputs begin, in bytes.
+// stateInputs is the offset of a state's convolution inputs, in bytes.
 func (e *Engine) stateInputs() int64 {
 	c := e.model
 	return 4 * int64(c.Layers) * int64(c.VHeads) * int64(c.K) * int64(c.V)
@@ -371,11 +371,10 @@ func (e *Engine) stateBytes() int64 {
 	return e.stateInputs() + 2*int64(c.Layers)*3*int64(e.channels())
 }
 
-// channels is the number of columns that pass the short convolutions.
+// channels is the number of columns that pass through the short convolutions.
 func (e *Engine) channels() int { return 2*e.model.Heads*e.model.K + e.model.VHeads*e.model.V }
 
-// NewState gives the state of a document's start. It may be called while Forward
-// runs.
+// NewState returns the state of a document's start. It may be called during a Forward.
 func (e *Engine) NewState() (score.State, error) {
 	st, err := e.pool.take()
 	if err != nil {
@@ -384,7 +383,7 @@ func (e *Engine) NewState() (score.State, error) {
 	return st, nil
 }
 
-// Info says what the engine is.
+// Info describes the engine.
 func (e *Engine) Info() score.EngineInfo {
 	return score.EngineInfo{
 		Kind:      score.EngineCUDA,
@@ -399,8 +398,8 @@ func (e *Engine) Info() score.EngineInfo {
 	}
 }
 
-// Close gives the GPU's memory back, after a Forward under way. A second Close
-// does nothing.
+// Close waits for a running Forward and frees the GPU's memory. A second Close does
+// nothing.
 func (e *Engine) Close() error {
 	e.lock.Lock()
 	defer e.lock.Unlock()

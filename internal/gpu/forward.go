@@ -14,10 +14,10 @@ import (
 )
 
 // Forward scores a batch: NLL [T] in nats and Top1 [T], which the caller has
-// allocated, and the states after each sequence's last token. A score that is not
-// finite stays in its own document. ctx is looked at before the batch starts and
-// between layers; after an error the scores and the batch's states hold nothing
-// of use. After a fault of the device every further call fails.
+// allocated, and the states after each sequence's last token. A non-finite value
+// affects its own document only. ctx is checked before the batch and between layers;
+// after an error the scores and the batch's states are undefined. After a device fault
+// every further call fails.
 func (e *Engine) Forward(ctx context.Context, b *score.Batch) error {
 	e.lock.Lock()
 	defer e.lock.Unlock()
@@ -25,7 +25,7 @@ func (e *Engine) Forward(ctx context.Context, b *score.Batch) error {
 	case e.closed:
 		return fmt.Errorf("forward: %w", ErrClosed)
 	case e.broken != nil:
-		return fmt.Errorf("forward on %s: the device failed before: %w", e.dev, e.broken)
+		return fmt.Errorf("forward on %s: the device failed earlier: %w", e.dev, e.broken)
 	}
 	if err := b.Check(e.cfg.MaxTokens, e.model.VocabSize); err != nil {
 		return fmt.Errorf("forward: %w", err)
@@ -55,7 +55,7 @@ type batch struct {
 	t, n, scored                int // tokens, sequences, rows with a target
 	ids, targets, rows, seqlens cu.DevicePtr
 	hist                        cu.DevicePtr // [N] pointers, 0 when no document is carried
-	m                           int          // rows that matrix products take
+	m                           int          // rows of matrix products: t, padded
 }
 
 // forward runs on the device's thread.
@@ -67,7 +67,7 @@ func (e *Engine) forward(ctx context.Context, b *score.Batch) error {
 	d, err := e.upload(b)
 	b.Copied = time.Since(start)
 	if err != nil {
-		return fmt.Errorf("copy the batch in: %w", err)
+		return fmt.Errorf("copy the batch to the device: %w", err)
 	}
 	e.mark("embed")
 	if err := e.embed(d); err != nil {
@@ -86,12 +86,12 @@ func (e *Engine) forward(ctx context.Context, b *score.Batch) error {
 	}
 	e.mark("end")
 	if err := e.download(b, d); err != nil {
-		return fmt.Errorf("copy the scores out: %w", err)
+		return fmt.Errorf("copy the scores from the device: %w", err)
 	}
 	return nil
 }
 
-// upload lays the batch out on the device and readies its states.
+// upload copies the batch to the device and clears its fresh states.
 func (e *Engine) upload(b *score.Batch) (batch, error) {
 	d := batch{t: len(b.IDs), n: len(b.States), m: roundUp(len(b.IDs), rowTile)}
 	m := metaWriter{host: e.host.meta.p, dev: e.buf.meta, room: e.host.meta.bytes}
@@ -144,20 +144,20 @@ func (e *Engine) embed(d batch) error {
 		uint64(d.t), uint64(d.n))
 }
 
-// embedRows is x [n, D] = wte[ids].
+// embedRows computes x [n, D] = wte[ids].
 func (e *Engine) embedRows(wte, ids cu.DevicePtr, n int) error {
 	grid := min((n*e.model.Width/8+255)/256, 16*e.dev.sms)
 	return e.dev.launch(e.k.embed, [3]int{grid, 1, 1}, 256, 0, uint64(e.buf.x), uint64(wte), uint64(ids), uint64(n),
 		uint64(e.model.Width))
 }
 
-// step is launches of one family.
+// step is the launches of one family.
 type step struct {
 	family string
 	run    func() error
 }
 
-// layer is the whole of one block.
+// layer runs one layer.
 func (e *Engine) layer(l int, d batch) error {
 	y, b, g := &e.w.layers[l], &e.buf, &e.gemm
 	steps := []step{
@@ -193,14 +193,14 @@ func (e *Engine) layer(l int, d batch) error {
 
 func (e *Engine) product(p *product, m int, o operands) error { return e.lt.run(p, m, o, e.dev.stream) }
 
-// norm is y [n, D] = rmsnorm(x) w, of the given rows of x, or of the first n.
+// norm computes y [n, D] = rmsnorm(x) w of the given rows of x, or of its first n.
 func (e *Engine) norm(w, rows cu.DevicePtr, n int) error {
 	return e.dev.launch(e.k.norm, [3]int{(n + 7) / 8, 1, 1}, 256, 0,
 		uint64(e.buf.y), uint64(e.buf.x), uint64(w), uint64(rows), uint64(n), uint64(e.model.Width),
 		f32(e.model.NormEps))
 }
 
-// gateFlags are what the gates do, as in kernels/short_conv.cuh.
+// gateFlags are the gates' options, as in kernels/short_conv.cuh.
 func (e *Engine) gateFlags() uint64 {
 	c, flags := e.model, uint64(0)
 	for i, on := range []bool{c.Kaczmarz, c.QKL2Norm, c.NegEigval} {
@@ -211,8 +211,8 @@ func (e *Engine) gateFlags() uint64 {
 	return flags
 }
 
-// gates takes the projections to the recurrence's operands, where the recurrence does
-// not do so itself.
+// gates computes the recurrence's operands from the projections, unless prepare does so
+// itself.
 func (e *Engine) gates(l int, d batch) error {
 	if e.rec.projected {
 		return nil
@@ -237,11 +237,11 @@ func (e *Engine) gates(l int, d batch) error {
 		uint64(vd/c.Heads), uint64(ch), uint64(e.cols.v), uint64(e.cols.w), uint64(e.cols.total), flags)
 }
 
-// historyOffset is where a layer's convolution inputs are in a state's, in elements.
+// historyOffset is the offset of a layer's convolution inputs among a state's, in elements.
 func (e *Engine) historyOffset(l int) uint64 { return uint64(l * 3 * e.channels()) }
 
-// keepInputs keeps what the next batch's convolutions need of the carried sequences,
-// once this one's are done.
+// keepInputs saves the inputs that the next batch's convolutions need of the carried
+// sequences. It follows this batch's convolutions.
 func (e *Engine) keepInputs(l int, d batch) error {
 	if d.hist == 0 {
 		return nil
@@ -259,7 +259,7 @@ func (e *Engine) addBias(bias cu.DevicePtr, t int) error {
 		uint64(e.model.Width))
 }
 
-// download waits for the batch and takes its scores.
+// download waits for the batch and copies its scores.
 func (e *Engine) download(b *score.Batch, d batch) error {
 	p := e.host.result.p
 	nll := viewOf[float32](pinned{p, 4 * d.t})

@@ -4,9 +4,9 @@ package gpu
 
 import "gorgonia.org/cu"
 
-// head is the vocabulary's product and the rows' NLL: where it runs, a kernel that
-// keeps logits in registers and one that joins its tiles; else slices of fp32
-// logits.
+// head computes the product with the vocabulary and the rows' NLL. On Hopper one kernel
+// keeps the logits in registers and another joins its tiles; elsewhere the logits are
+// written in slices, fp32.
 type head struct {
 	fused                 bool
 	product, join         cu.Function // fused
@@ -16,7 +16,7 @@ type head struct {
 
 const (
 	headShared = 198656
-	headTile   = 256 // logits that the kernel reduces at once
+	headTile   = 256 // logits that the kernel reduces together
 )
 
 func (e *Engine) linkHead() error {
@@ -35,7 +35,7 @@ func (e *Engine) linkHead() error {
 
 func (e *Engine) headTiles() int { return (e.model.VocabSize + headTile - 1) / headTile }
 
-// headBytes is what planHead takes for so many rows.
+// headBytes is the memory that planHead allocates for a number of rows.
 func (e *Engine) headBytes(rows int) int64 {
 	if e.hd.fused {
 		return 8 * int64(rows) * int64(e.headTiles()+1)
@@ -56,7 +56,7 @@ func (e *Engine) planHead() error {
 	return err
 }
 
-// head scores the rows that have a target, and no others.
+// head scores the rows that have a target.
 func (e *Engine) head(d batch) error {
 	if d.scored == 0 {
 		return nil
@@ -88,8 +88,8 @@ func (e *Engine) head(d batch) error {
 	return nil
 }
 
-// headProduct reduces the logits of rows of y, a multiple of rowTile, of which the
-// first d.scored have targets.
+// headProduct reduces the logits of rows of y, a multiple of rowTile. The first
+// d.scored of them have targets.
 func (e *Engine) headProduct(rows int, d batch) error {
 	h, c := &e.hd, e.model
 	return e.dev.launch(h.product, e.productGrid(rows, c.VocabSize), productBlock, headShared,
@@ -104,7 +104,7 @@ func (e *Engine) joinTiles(d batch) error {
 		uint64(d.scored), uint64(roundUp(d.scored, rowTile)), uint64(e.headTiles()))
 }
 
-// lossOf takes n rows of logits to nll and top1.
+// lossOf computes nll and top1 of n rows of logits.
 func (e *Engine) lossOf(n int, rows, targets cu.DevicePtr) error {
 	return e.dev.launch(e.hd.loss, [3]int{n, 1, 1}, 512, 0,
 		uint64(e.buf.nll), uint64(e.buf.top1), uint64(e.hd.log), uint64(rows), uint64(targets),

@@ -26,8 +26,8 @@ type blas struct {
 	version int
 }
 
-// ltNames are where cuBLASLt may be, best first: named, the toolkit's, what the
-// loader finds, and the wheel that `make gpu` took.
+// ltNames lists where cuBLASLt may be, in order of preference: the file named by the
+// environment, the toolkit's, the loader's, and the wheel that `make gpu` installed.
 func ltNames() []string {
 	const so = "libcublasLt.so.13"
 	var names []string
@@ -89,14 +89,14 @@ type product struct {
 	name string
 	c    C.sp_product
 	algo algorithm
-	// took is the algorithm's time at load, milliseconds for that many rows; what
-	// describes it.
+	// took is the algorithm's time in milliseconds for this number of rows, measured at
+	// load; what describes the algorithm.
 	took float64
 	rows int
 	what string
 }
 
-// Kinds of output.
+// Kinds of a product's output.
 const (
 	toAct     = iota
 	toActBias // y = x w^T + bias, the bias in y's type
@@ -117,7 +117,7 @@ func newProduct(name string, n, k, ldx, ldy, out int) *product {
 	}}
 }
 
-// candidates lists algorithms for m rows, the library's favourite first.
+// candidates lists the library's algorithms for m rows, in its order of preference.
 func (b *blas) candidates(p *product, m int) ([]algorithm, error) {
 	const most = 32
 	algos := make([]algorithm, most)
@@ -152,27 +152,27 @@ func (b *blas) describe(algo *algorithm) string {
 	return cText(message)
 }
 
-// driverStatus is nil when the CUDA driver is here and works.
+// driverStatus is nil if the CUDA driver is installed and works.
 func driverStatus() error {
 	var why *C.char
 	if s := C.surprisal_cuda_status(&why); s != 0 {
 		if r := C.GoString(why); r != "" {
 			return fmt.Errorf("no CUDA driver: %s", r)
 		}
-		return fmt.Errorf("CUDA driver: cuInit gave error %d", int(s))
+		return fmt.Errorf("CUDA driver: cuInit failed with error %d", int(s))
 	}
 	return nil
 }
 
-// allowShared lets a kernel take more than 48 KB of dynamic shared memory.
+// allowShared allows a kernel more than 48 KB of dynamic shared memory.
 func allowShared(fn cu.Function, bytes int) error {
 	if r := C.sp_func_shared(*(*unsafe.Pointer)(unsafe.Pointer(&fn)), C.int(bytes)); r != 0 {
-		return fmt.Errorf("ask for %d bytes of shared memory: CUDA error %d", bytes, int(r))
+		return fmt.Errorf("request %d bytes of shared memory: CUDA error %d", bytes, int(r))
 	}
 	return nil
 }
 
-// hostAlloc gives pinned memory.
+// hostAlloc allocates pinned memory.
 func hostAlloc(bytes int) (unsafe.Pointer, error) {
 	var p unsafe.Pointer
 	if r := C.sp_host_alloc(&p, C.size_t(bytes)); r != 0 {

@@ -10,24 +10,24 @@ import (
 	"gorgonia.org/cu"
 )
 
-// memory is device memory that is freed together. Its first error stops it.
+// memory is device memory that is freed together. After the first error, alloc does nothing.
 type memory struct {
 	stream cu.Stream
 	ptrs   []cu.DevicePtr
 	total  int64
 	err    error
-	// poison fills what is handed out, for tests; nil leaves zeros.
+	// poison fills new memory, for tests; nil for zeros.
 	poison func(p cu.DevicePtr, bytes int64) error
 }
 
-// alloc gives zeroed memory, 256-byte aligned; what says what for.
+// alloc returns zeroed memory, 256-byte aligned. what names its purpose.
 func (m *memory) alloc(what string, bytes int64) cu.DevicePtr {
 	if m.err != nil || bytes == 0 {
 		return 0
 	}
 	p, err := cu.MemAlloc(bytes)
 	if err != nil {
-		m.err = fmt.Errorf("take %d MiB of GPU memory for %s, after %d MiB: %w", bytes>>20, what, m.total>>20, err)
+		m.err = fmt.Errorf("allocate %d MiB of GPU memory for %s, after %d MiB: %w", bytes>>20, what, m.total>>20, err)
 		return 0
 	}
 	m.ptrs = append(m.ptrs, p)
@@ -57,7 +57,7 @@ func (m *memory) free() error {
 	return nil
 }
 
-// pinned is host memory that copies run at full speed from and to.
+// pinned is page-locked host memory, for copies at full speed.
 type pinned struct {
 	p     unsafe.Pointer
 	bytes int

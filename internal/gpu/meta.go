@@ -8,15 +8,15 @@ import (
 	"gorgonia.org/cu"
 )
 
-// A batch's ids, bounds and tables take so much at most: ids, targets, rows and
-// bounds 16 bytes a token, a group's tables 40.3, padding.
+// The most that a batch's ids, bounds and tables need: ids, targets, rows and bounds 16
+// bytes a token, a group's tables 40.3, and padding.
 const (
 	metaBytesPerToken = 64
 	metaFixedBytes    = 64 << 10
 )
 
-// metaWriter lays out a batch's small inputs in pinned memory, where each will
-// stand on the device.
+// metaWriter lays out a batch's small inputs in pinned memory, at the offsets that they
+// have on the device.
 type metaWriter struct {
 	host unsafe.Pointer
 	dev  cu.DevicePtr

@@ -11,12 +11,12 @@ import (
 	"gorgonia.org/cu"
 )
 
-// fatbins is what nvcc made of kernels/*.cu, a file each.
+// fatbins are the compiled kernels/*.cu, one file each.
 //
 //go:embed fatbin/*.fatbin
 var fatbins embed.FS
 
-// modules is the kernels, loaded into the current context.
+// modules are the kernels, loaded into the current context.
 type modules struct {
 	all []cu.Module
 	fns map[string]cu.Function
@@ -35,7 +35,7 @@ func loadModules() (*modules, error) {
 		}
 		mod, err := cu.LoadData(string(image))
 		if err == cu.NoBinaryForGpu {
-			continue // written for another kind of GPU; who needs it will miss it
+			continue // for another kind of GPU; fn reports a kernel that is missing
 		}
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("load kernels %s: %w", name, err), m.unload())
@@ -67,7 +67,7 @@ func (m *modules) fn(name string) (cu.Function, error) {
 	return cu.Function{}, fmt.Errorf("kernel %s is not in this program", name)
 }
 
-// withShared gives a kernel that takes so much dynamic shared memory.
+// withShared returns a kernel that is allowed this much dynamic shared memory.
 func (m *modules) withShared(name string, bytes int) (cu.Function, error) {
 	f, err := m.fn(name)
 	if err == nil && bytes > 48<<10 {

@@ -10,10 +10,10 @@ import (
 	"surprisal/internal/score"
 )
 
-// Built tells whether this program has the CUDA engine.
+// Built reports whether this program contains the CUDA engine.
 const Built = false
 
-// Engine is never made by a program without CUDA.
+// Engine is never created by a program without CUDA.
 type Engine struct{}
 
 func absent() error {

@@ -2,8 +2,8 @@ package gpu
 
 import "strings"
 
-// peaks are the dense 16-bit tensor operations a second of NVIDIA's data sheets, by
-// what a device's name has in it; the first that fits counts.
+// peaks are the dense 16-bit tensor operations per second of NVIDIA's data sheets, by a
+// part of the device's name. The first match counts.
 var peaks = []struct {
 	name  string
 	flops float64
@@ -28,9 +28,9 @@ var peaks = []struct {
 	{"L4", 121e12},
 }
 
-// PeakFlops is what a GPU of that name does at most: floating-point operations a
-// second of dense 16-bit matrix products; ok is false where we have no data sheet.
-// A MIG device has only a part of it, and no peak of its own.
+// PeakFlops returns the most floating-point operations per second that a GPU of this
+// name does in dense 16-bit matrix products. ok is false where no data sheet is known,
+// and for a MIG device, which is a part of a GPU.
 func PeakFlops(name string) (flops float64, ok bool) {
 	if strings.Contains(name, "MIG") {
 		return 0, false

@@ -12,16 +12,16 @@ import (
 	"surprisal/internal/score"
 )
 
-// recurrence launches the kernels of kernels/gdn2_*.cu; docs/kernels/gdn2_api.md says
-// what they want. Documents are taken in groups whose chunks fit the workspace: a
-// batch of a usual mix is one group, one of single tokens is many.
+// recurrence launches the kernels of kernels/gdn2_*.cu, which docs/kernels/gdn2_api.md
+// describes. Documents run in groups whose chunks fit the workspace: a batch of a usual
+// mix is one group, a batch of single tokens is many.
 type recurrence struct {
 	chunked                     bool
-	projected                   bool // prepare makes its operands from the projections
+	projected                   bool // prepare computes its operands from the projections
 	simple, prepare, walk, gate cu.Function
 	prepareShared               int
 	walkShared, walkBlock       int
-	slice                       int // values of a head that one block walks
+	slice                       int // values of a head per block of the walk
 	maxChunks                   int // of a group
 	keyBytes, valueBytes        int64
 	keyRecords, valueRecords    cu.DevicePtr // [maxChunks, H] and [maxChunks, HV] records
@@ -38,7 +38,7 @@ const (
 // walkShared is the walk's dynamic shared memory by K and the slice of V.
 var walkShared = map[[2]int]int{{128, 128}: 226432, {128, 64}: 177280, {64, 128}: 177280, {64, 64}: 128128}
 
-// group is documents whose recurrences run together, and their tables on the
+// group is the documents whose recurrences run together, and their tables on the
 // device.
 type group struct {
 	docs, chunks                       int
@@ -46,8 +46,8 @@ type group struct {
 	states                             cu.DevicePtr // 0 when no document has one
 }
 
-// linkRecurrence finds the kernels: the chunked ones where they run (compute
-// capability 9.0), else the simple one.
+// linkRecurrence finds the kernels: the chunked ones on compute capability 9.0, elsewhere
+// the simple one.
 func (e *Engine) linkRecurrence(suffix string) error {
 	r, c := &e.rec, e.model
 	var err error
@@ -86,7 +86,7 @@ func (e *Engine) recordBytes() int64 {
 	return int64(e.model.Heads)*e.rec.keyBytes + int64(e.model.VHeads)*e.rec.valueBytes
 }
 
-// recurrenceBytesPerToken and recurrenceFixedBytes are what planRecurrence takes.
+// recurrenceBytesPerToken and recurrenceFixedBytes are the memory that planRecurrence allocates.
 func (e *Engine) recurrenceBytesPerToken() int64 {
 	n := e.recordBytes()/chunk + 1
 	if e.model.V > 128 {
@@ -111,7 +111,7 @@ func (e *Engine) planRecurrence() {
 	}
 }
 
-// tables lays out the batch's groups.
+// tables divides the batch into groups and writes their tables.
 func (e *Engine) tables(b *score.Batch, m *metaWriter) {
 	r := &e.rec
 	r.groups = r.groups[:0]
@@ -171,8 +171,8 @@ func (e *Engine) group(b *score.Batch, m *metaWriter, first, last, chunks int) g
 	return g
 }
 
-// recur runs a layer's recurrence over the batch, from the projections, or what the gates
-// made of them, to o.
+// recur runs a layer's recurrence over the batch, from the projections or the gates'
+// output to o.
 func (e *Engine) recur(l int, d batch) error {
 	r, c, b, y := &e.rec, e.model, &e.buf, &e.w.layers[l]
 	h, hv := uint64(c.Heads), uint64(c.VHeads)
@@ -215,7 +215,7 @@ func (e *Engine) recur(l int, d batch) error {
 	return nil
 }
 
-// gateOutput finishes what the walk leaves undone for wide heads.
+// gateOutput applies the gated norm for heads that are wider than one slice of the walk.
 func (e *Engine) gateOutput(l, t int) error {
 	if !e.rec.chunked || e.model.V <= 128 {
 		return nil

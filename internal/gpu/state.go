@@ -18,15 +18,15 @@ import (
 type state struct {
 	pool  *statePool
 	p     cu.DevicePtr
-	fresh bool // Forward zeroes it first
-	used  bool // taken by the batch under way
+	fresh bool // Forward clears it first
+	used  bool // by the running batch
 }
 
-// statePool is the memory of states.
+// statePool allocates and recycles the memory of states.
 type statePool struct {
 	dev    *device
 	bytes  int64 // of a state
-	inputs int64 // where the convolutions' inputs begin
+	inputs int64 // offset of the convolutions' inputs
 
 	lock   sync.Mutex
 	all    []cu.DevicePtr
@@ -34,7 +34,7 @@ type statePool struct {
 	closed bool
 }
 
-// take gives a state's memory, from the device when the pool has none.
+// take returns a new state. It allocates device memory if the pool has none free.
 func (p *statePool) take() (*state, error) {
 	p.lock.Lock()
 	defer p.lock.Unlock()
@@ -43,8 +43,8 @@ func (p *statePool) take() (*state, error) {
 	}
 	if len(p.free) == 0 {
 		if err := p.dev.elsewhere(p.grow); err != nil {
-			return nil, fmt.Errorf("%s: take %d MiB for a document's state, beside %d others: %w", p.dev, p.bytes>>20,
-				len(p.all), err)
+			return nil, fmt.Errorf("%s: allocate %d MiB for a document's state, beside %d others: %w",
+				p.dev, p.bytes>>20, len(p.all), err)
 		}
 	}
 	n := len(p.free) - 1
@@ -53,7 +53,7 @@ func (p *statePool) take() (*state, error) {
 	return st, nil
 }
 
-// grow takes memory for one more; the device's context is current, the lock held.
+// grow allocates memory for one more state. The device's context is current and the lock is held.
 func (p *statePool) grow() error {
 	m, err := cu.MemAlloc(p.bytes)
 	if err != nil {
@@ -63,7 +63,7 @@ func (p *statePool) grow() error {
 	return nil
 }
 
-// Release gives the state's memory back to its engine.
+// Release returns the state's memory to its engine.
 func (st *state) Release() {
 	p := st.pool
 	if p == nil {
@@ -75,7 +75,7 @@ func (st *state) Release() {
 	p.free = append(p.free, st.p)
 }
 
-// CopyState makes to what from is. It waits for a Forward under way.
+// CopyState copies a state. It waits for a running Forward.
 func (e *Engine) CopyState(to, from score.State) error {
 	e.lock.Lock()
 	defer e.lock.Unlock()
@@ -85,7 +85,7 @@ func (e *Engine) CopyState(to, from score.State) error {
 	case e.closed || e.broken != nil:
 		return fmt.Errorf("copy state on %s: %w", e.dev, errors.Join(ErrClosed, e.broken))
 	case !ok1 || !ok2 || t == nil || f == nil || t.pool != &e.pool || f.pool != &e.pool:
-		return errors.New("copy state: a state is another engine's, or was released")
+		return errors.New("copy state: a state belongs to another engine or was released")
 	case f.fresh:
 		t.fresh = true
 		return nil
@@ -97,7 +97,7 @@ func (e *Engine) CopyState(to, from score.State) error {
 	return nil
 }
 
-// close frees all; on the device's thread.
+// close frees all states, on the device's thread.
 func (p *statePool) close() error {
 	p.lock.Lock()
 	defer p.lock.Unlock()
@@ -106,8 +106,8 @@ func (p *statePool) close() error {
 	return m.free()
 }
 
-// takeStates checks that each state is this engine's, alive and there once, and
-// marks it used.
+// takeStates checks that each of the batch's states belongs to this engine, was not
+// released and occurs once, and marks it as used.
 func (p *statePool) takeStates(b *score.Batch) error {
 	for i, s := range b.States {
 		if s == nil {
@@ -117,11 +117,11 @@ func (p *statePool) takeStates(b *score.Batch) error {
 		var err error
 		switch {
 		case !ok || st == nil || (st.pool != nil && st.pool != p):
-			err = fmt.Errorf("state of sequence %d is another engine's", i)
+			err = fmt.Errorf("the state of sequence %d belongs to another engine", i)
 		case st.pool == nil:
-			err = fmt.Errorf("state of sequence %d was released", i)
+			err = fmt.Errorf("the state of sequence %d was released", i)
 		case st.used:
-			err = fmt.Errorf("state of sequence %d is in the batch twice", i)
+			err = fmt.Errorf("the state of sequence %d is in the batch twice", i)
 		}
 		if err != nil {
 			dropStates(b.States[:i])

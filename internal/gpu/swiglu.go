@@ -4,8 +4,8 @@ package gpu
 
 import "gorgonia.org/cu"
 
-// swiglu is the first half of a layer's MLP: one kernel for product and activation
-// where it runs, else a product and a kernel.
+// swiglu is the first half of a layer's MLP: on Hopper one kernel for product and
+// activation, elsewhere a product and a kernel.
 type swiglu struct {
 	fused      bool
 	product    cu.Function // fused
@@ -30,7 +30,7 @@ func (e *Engine) linkSwiGLU() error {
 	return err
 }
 
-// swigluBytesPerToken is what planSwiGLU takes.
+// swigluBytesPerToken is the memory that planSwiGLU allocates.
 func (e *Engine) swigluBytesPerToken() int64 {
 	if e.swi.fused {
 		return 0
@@ -56,7 +56,7 @@ func (e *Engine) planSwiGLU() error {
 	return err
 }
 
-// up is a = silu(y w1^T + b1) * (y w2^T + b2) of layer l, for a multiple of rowTile rows.
+// up computes a = silu(y w1^T + b1) * (y w2^T + b2) of layer l, for a multiple of rowTile rows.
 func (e *Engine) up(l, rows int) error {
 	s, y, b, c := &e.swi, &e.w.layers[l], &e.buf, e.model
 	if !s.fused {
@@ -71,7 +71,7 @@ func (e *Engine) up(l, rows int) error {
 		uint64(c.Width))
 }
 
-// activate is the second half of up when it is in two.
+// activate is the second half of up where it is not fused.
 func (e *Engine) activate(y *layer, rows int) error {
 	n := rows * e.model.Inner / 8
 	return e.dev.launch(e.swi.activation, [3]int{(n + 511) / 512, 1, 1}, 256, 0, uint64(e.buf.a), uint64(e.buf.h),

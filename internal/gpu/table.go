@@ -10,9 +10,9 @@ import (
 
 func (e *Engine) tableBytes() int64 { return 2 * int64(e.model.VocabSize) * int64(e.cols.total) }
 
-// buildTable computes the first layer's projections of every token, by the kernels
-// and the algorithm that a forward pass takes for them, so that a row has the same
-// bits. Where the memory is gone meanwhile, there is no table.
+// buildTable computes the first layer's projections of every token, with the kernels and
+// the algorithm of a forward pass, so that a row has the same bits. If the memory is no
+// longer free, there is no table.
 func (e *Engine) buildTable() error {
 	if e.opt.noTable {
 		return nil
@@ -42,7 +42,7 @@ func (e *Engine) buildTable() error {
 	return err
 }
 
-// gather is y [n, ld] = table[ids].
+// gather computes y [n, ld] = table[ids].
 func (e *Engine) gather(y, table, ids cu.DevicePtr, n, ld int) error {
 	return e.dev.launch(e.k.gather, [3]int{(n + 7) / 8, 1, 1}, 256, 0, uint64(y), uint64(table), uint64(ids), uint64(n),
 		uint64(ld))

@@ -26,15 +26,15 @@ import (
 
 const tensorMapBytes = 128
 
-// matrix is a dense matrix of activations or weights on the device, and the rows of
-// the boxes that TMA takes of it; a box is 64 columns wide.
+// matrix is a dense matrix of activations or weights on the device. box is the number of
+// rows that TMA copies at once, with 64 columns.
 type matrix struct {
 	p                  cu.DevicePtr
 	rows, columns, box int
 }
 
-// tensorMaps describes matrices to TMA, as kernels/product.cuh wants them; the
-// descriptions lie one after another on the device.
+// tensorMaps writes the descriptors that kernels/product.cuh needs for TMA, one after
+// another on the device.
 func (e *Engine) tensorMaps(all []matrix) (cu.DevicePtr, error) {
 	const align = 64
 	raw := make([]byte, tensorMapBytes*len(all)+align)
@@ -59,16 +59,16 @@ func (e *Engine) tensorMaps(all []matrix) (cu.DevicePtr, error) {
 	return p, cu.MemcpyHtoD(p, unsafe.Pointer(&maps[0]), int64(len(maps)))
 }
 
-// productGrid is the launch of a kernel of product.cuh: two blocks a cluster, each
-// with a tile of 128 rows by 256 columns at a time.
+// productGrid is the grid of a kernel of product.cuh: clusters of two blocks, each of
+// which computes one tile of 128 rows by 256 columns at a time.
 func (e *Engine) productGrid(rows, columns int) [3]int {
 	return [3]int{2 * min(e.dev.sms/2, rows/rowTile*((columns+255)/256)), 1, 1}
 }
 
 const productBlock = 384
 
-// ownProducts tells whether the kernels of product.cuh run here: they are written
-// for compute capability 9.0.
+// ownProducts reports whether the kernels of product.cuh, which need compute capability
+// 9.0, run here.
 func (e *Engine) ownProducts(kernel string) bool {
 	return !e.opt.simple && e.dev.info.Major == 9 && e.mod.has(kernel)
 }

@@ -4,7 +4,7 @@ package gpu
 
 import "gorgonia.org/cu"
 
-// trace takes the time of each family of kernels in a forward pass.
+// trace measures the time of each family of kernels in a forward pass.
 type trace struct {
 	events []cu.Event
 	names  []string
@@ -12,7 +12,7 @@ type trace struct {
 	err    error
 }
 
-// mark says that what is enqueued from here on is of that family.
+// mark assigns the launches from here on to a family.
 func (e *Engine) mark(family string) {
 	t := e.trace
 	if t == nil || t.err != nil {
@@ -31,8 +31,8 @@ func (e *Engine) mark(family string) {
 	t.used++
 }
 
-// sum gives the milliseconds of each family since the trace began, in order of
-// appearance, once the stream is done.
+// sum returns the milliseconds of each family since the trace began, in order of
+// appearance. The stream must be idle.
 func (t *trace) sum() (names []string, ms map[string]float64, err error) {
 	if t.err != nil {
 		return nil, nil, t.err

@@ -178,7 +178,7 @@ func (e *Engine) fastest(p *product, all []algorithm, rows int, o operands) (alg
 	return all[best], took[best] / float64(done), nil
 }
 
-// contenders are those of list that took no more than a tenth longer than the fastest.
+// contenders are the elements of list that took at most a tenth longer than the fastest.
 func contenders(list []int, took []float64) []int {
 	least := took[list[0]]
 	for _, i := range list {
@@ -187,7 +187,7 @@ func contenders(list []int, took []float64) []int {
 	return slices.DeleteFunc(list, func(i int) bool { return took[i] > 1.1*least })
 }
 
-// time is the milliseconds of the second and third run of three, back to back.
+// time returns the mean milliseconds of the second and third of three runs, back to back.
 func (e *Engine) time(run func() error) (float64, error) {
 	var ev [2]cu.Event
 	for i := range ev {

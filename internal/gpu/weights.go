@@ -15,11 +15,11 @@ import (
 // layer is one block's weights on the device.
 type layer struct {
 	norm1, norm2 cu.DevicePtr // [D] fp32
-	in           cu.DevicePtr // [columns.total, D], all that reads the mixer's input
+	in           cu.DevicePtr // [columns.total, D], the fused projections of the mixer's input
 	decay        cu.DevicePtr // f_proj.1 [H K, V]
 	gate         cu.DevicePtr // g_proj.1 [HV V, V]
 	out          cu.DevicePtr // o_proj [D, HV V]
-	up           cu.DevicePtr // w1 and w2 [2 I, D], eight rows in turns
+	up           cu.DevicePtr // w1 and w2 [2 I, D], interleaved by eight rows
 	down         cu.DevicePtr // w3 [D, I]
 	upBias       cu.DevicePtr // [2 I] fp32, or 0
 	downBias     cu.DevicePtr // [D] fp32, or 0
@@ -40,8 +40,9 @@ type weights struct {
 	layers    []layer
 }
 
-// loader copies tensors to the device through two pinned stages, one being filled
-// while the other is copied, and narrows matrices there. Its first error stops it.
+// loader copies tensors to the device through two pinned stages, one of which is filled
+// while the other is copied, and narrows matrices there. After the first error it does
+// nothing.
 type loader struct {
 	ckpt   *model.Checkpoint
 	mem    *memory
@@ -52,12 +53,12 @@ type loader struct {
 	turn   int
 	own    memory                      // freed by close
 	raw    cu.DevicePtr                // a stage's bytes
-	bad    cu.DevicePtr                // 8 bytes: weights that left the type's range
+	bad    cu.DevicePtr                // 8 bytes: number of weights out of the type's range
 	narrow map[model.DType]cu.Function // from each type that tensors are copied in
 	err    error
 }
 
-// stageBytes is little, since memory takes long to pin, and enough for copies at full
+// stageBytes is small, because pinning memory is slow, and enough for copies at full
 // speed.
 const stageBytes = 32 << 20
 
@@ -93,7 +94,7 @@ func (e *Engine) newLoader(ckpt *model.Checkpoint, largest int) (*loader, error)
 	return l, nil
 }
 
-// finish waits and says what went wrong.
+// finish waits for the copies and returns the first error.
 func (l *loader) finish() error {
 	if l.check(nil) && l.check(l.stream.Synchronize()) {
 		var n uint64
@@ -126,25 +127,25 @@ func (l *loader) check(err error) bool {
 	return l.err == nil
 }
 
-// next is a stage whose last copy is done.
+// next returns a stage whose last copy is done.
 func (l *loader) next() (pinned, cu.Event) {
 	l.turn ^= 1
 	l.check(l.copied[l.turn].Synchronize())
 	return l.stage[l.turn], l.copied[l.turn]
 }
 
-// float32 reads a tensor whole.
+// float32 reads a whole tensor.
 func (l *loader) float32(name string, dst []float32) bool {
 	t, err := l.ckpt.Tensor(name)
 	return l.check(err) && l.check(t.Float32(dst))
 }
 
-// matrix copies the first n elements of a tensor of size elements to dst, in the
-// type of matrix products.
+// matrix copies the first n of a tensor's size elements to dst, in the type of matrix
+// products.
 func (l *loader) matrix(name string, dst cu.DevicePtr, size, n int) { l.spread(name, dst, size, n, 0) }
 
-// spread is matrix with room for as much after each run elements. The tensor goes to
-// the device as the file has it, if it lies there in order, and else as fp32.
+// spread is matrix with a gap of run elements after every run elements. A tensor that is
+// stored in order is copied to the device in the file's type, another one as fp32.
 func (l *loader) spread(name string, dst cu.DevicePtr, size, n, run int) {
 	if !l.check(nil) {
 		return
@@ -176,7 +177,7 @@ func (l *loader) spread(name string, dst cu.DevicePtr, size, n, run int) {
 		}
 		wanted := min(some, n-first)
 		if wanted <= 0 {
-			continue // what is left out is looked at, no more
+			continue // padding: only checked
 		}
 		if !l.check(cu.MemcpyHtoDAsync(l.raw, s.p, int64(wanted*width), l.stream)) || !l.check(ev.Record(l.stream)) {
 			return
@@ -189,7 +190,7 @@ func (l *loader) spread(name string, dst cu.DevicePtr, size, n, run int) {
 	}
 }
 
-// vector gives a tensor as fp32 on the device, after change.
+// vector copies a tensor, after change, to the device as fp32.
 func (l *loader) vector(name string, n int, change func([]float32)) cu.DevicePtr {
 	p := l.mem.alloc(name, int64(4*n))
 	if !l.check(nil) {
@@ -206,7 +207,7 @@ func (l *loader) vector(name string, n int, change func([]float32)) cu.DevicePtr
 	return p
 }
 
-// upload copies fp32 values by way of a stage.
+// upload copies fp32 values through a stage.
 func (l *loader) upload(p cu.DevicePtr, v []float32) {
 	for len(v) > 0 && l.check(nil) {
 		s, ev := l.next()
@@ -289,8 +290,8 @@ func (l *loader) layer(c model.Config, i int) layer {
 	return y
 }
 
-// conv reads the three short convolutions as one over the columns q|k|v, with
-// zeros in front of fewer taps; a model without has the present input alone.
+// conv reads the three short convolutions as one over the columns q|k|v, with zeros
+// before the taps of shorter ones. A model without convolutions gets the taps 0, 0, 0, 1.
 func (l *loader) conv(c model.Config, a string, y *layer) {
 	kd, vd := c.Heads*c.K, c.VHeads*c.V
 	channels := 2*kd + vd
