@@ -9,7 +9,7 @@ import (
 	"surprisal/internal/metrics"
 )
 
-// Register has a set tell what the sampler has read.
+// Register adds the sampler's metrics to a set.
 func (s *Sampler) Register(set *metrics.Set) { set.Register(newCollector(s), Definitions()) }
 
 type collector struct {
@@ -30,14 +30,14 @@ func newCollector(s *Sampler) *collector {
 	return c
 }
 
-// Describe tells all that there may be.
+// Describe sends all descriptions, also of metrics that this GPU lacks.
 func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range c.desc {
 		out <- d
 	}
 }
 
-// Collect tells the newest sample, without waiting for another.
+// Collect sends the newest sample without waiting for another one.
 func (c *collector) Collect(out chan<- prometheus.Metric) {
 	emit := func(name string, v float64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(c.desc[name], c.kind[name], v, labels...)
@@ -65,7 +65,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	}
 }
 
-// own are the metrics that a MIG device has for itself.
+// own are the metrics of the MIG device itself; the others are the board's.
 var own = func() map[string]bool {
 	m := map[string]bool{}
 	for _, d := range definitions {

@@ -6,7 +6,7 @@ import (
 	"surprisal/internal/metrics"
 )
 
-// The metrics that others than Prometheus ask for.
+// The metrics that other packages read.
 const (
 	Utilization = "surprisal_gpu_utilization_ratio"
 	MemoryUsed  = "surprisal_gpu_memory_used_bytes"
@@ -20,11 +20,11 @@ const (
 	info        = "surprisal_gpu_info"
 )
 
-// device are the labels that every GPU metric has, named as dcgm-exporter names
-// them, so that the two can be joined.
+// device are the labels of every GPU metric, named as in dcgm-exporter so that the two
+// can be joined.
 var device = []string{"UUID", "gpu"}
 
-// definitions are all metrics of a sample; labels beside those of device are named.
+// definitions are all metrics of a sample, each with its labels after device's.
 var definitions = func() []metrics.Definition {
 	var defs []metrics.Definition
 	add := func(kind, name, help string, labels ...string) {

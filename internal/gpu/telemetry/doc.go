@@ -1,11 +1,11 @@
-// Package telemetry is what NVML tells of one GPU: values sampled once a second by
-// a goroutine of its own, from which they are read without waiting.
+// Package telemetry samples one GPU through NVML. A goroutine takes a sample once a
+// second; readers get the newest one without waiting.
 //
-// Nothing here fails: where there is no driver, NVML is down; what a board or its
-// driver does not tell is absent. Of a MIG device, memory is its own, the rest is
-// the board's, and energy is not known, because others share it.
+// Nothing here fails: without a driver NVML is down, and a value that the board or its
+// driver does not report is absent. For a MIG device, memory is the device's own, the
+// other values are the board's, and energy is unknown because the board is shared.
 //
-// go-nvml leaves NVML's functions undefined until they are called. Compilers that
-// have everything bound at a program's start (-z now) need -Wl,-z,lazy, which the
-// Makefile gives; else no program with this package starts.
+// go-nvml leaves NVML's functions undefined until they are called. Toolchains that bind
+// all symbols when a program starts (-z now) need -Wl,-z,lazy, which the Makefile sets;
+// without it no program with this package starts.
 package telemetry

@@ -8,10 +8,10 @@ import (
 	"github.com/NVIDIA/go-nvml/pkg/nvml"
 )
 
-// errNoLibrary: there is no driver here, and trying again finds none.
-var errNoLibrary = errors.New("there is no libnvidia-ml.so.1")
+// errNoLibrary means that no driver is installed: retrying is useless.
+var errNoLibrary = errors.New("libnvidia-ml.so.1 not found")
 
-// open starts NVML and finds a GPU by its UUID without its prefix.
+// open starts NVML and finds a GPU by its UUID, given without prefix.
 func open(lib nvml.Interface, uuid string) (*board, error) {
 	if ret := lib.Init(); ret == nvml.ERROR_LIBRARY_NOT_FOUND {
 		return nil, errNoLibrary
@@ -50,7 +50,7 @@ func find(lib nvml.Interface, uuid string) (*board, error) {
 	for i, g := range groups {
 		b.off[i] = !b.has(g.symbol)
 	}
-	// What it does not tell stays empty.
+	// Values that are not reported stay empty.
 	b.device.Board, _ = b.whole.GetUUID()
 	b.device.Name, _ = b.own.GetName()
 	b.device.Index, _ = b.whole.GetIndex()
@@ -60,8 +60,8 @@ func find(lib nvml.Interface, uuid string) (*board, error) {
 	return b, nil
 }
 
-// has reports whether the driver has a function: a call of one that it lacks would
-// end the process.
+// has reports whether the driver has a function. Calling a missing one would end the
+// process.
 func (b *board) has(symbol string) bool { return b.nvml.Extensions().LookupSymbol(symbol) == nil }
 
 func (b *board) close() {
@@ -71,7 +71,7 @@ func (b *board) close() {
 	_ = b.nvml.Shutdown()
 }
 
-// lost are the answers after which nothing more can be asked of this handle.
+// lost reports the errors after which this handle is useless.
 func lost(ret nvml.Return) bool {
 	switch ret {
 	case nvml.ERROR_GPU_IS_LOST, nvml.ERROR_UNINITIALIZED, nvml.ERROR_DRIVER_NOT_LOADED, nvml.ERROR_RESET_REQUIRED,
@@ -81,7 +81,7 @@ func lost(ret nvml.Return) bool {
 	return false
 }
 
-// untold are the answers that do not change: the call is not made again.
+// untold reports the errors that do not go away: the call is not repeated.
 func untold(ret nvml.Return) bool {
 	switch ret {
 	case nvml.ERROR_NOT_SUPPORTED, nvml.ERROR_FUNCTION_NOT_FOUND, nvml.ERROR_NO_PERMISSION, nvml.ERROR_INVALID_ARGUMENT,
@@ -91,7 +91,7 @@ func untold(ret nvml.Return) bool {
 	return false
 }
 
-// text names an answer without asking NVML for its words, which may be gone.
+// text describes an error without NVML's own function, which may be unloaded.
 func text(ret nvml.Return) string {
 	switch ret {
 	case nvml.ERROR_GPU_IS_LOST:
@@ -103,9 +103,9 @@ func text(ret nvml.Return) string {
 	case nvml.ERROR_NO_PERMISSION:
 		return "no permission"
 	case nvml.ERROR_LIB_RM_VERSION_MISMATCH:
-		return "library and driver are of different versions"
+		return "the library's and the driver's versions differ"
 	}
-	return fmt.Sprintf("NVML's error %d", int32(ret))
+	return fmt.Sprintf("NVML error %d", int32(ret))
 }
 
 func cString(b []int8) string {

@@ -13,14 +13,14 @@ import (
 // Device is the GPU that is sampled.
 type Device struct {
 	UUID  string // GPU-…, or MIG-…
-	Board string // the board's; UUID unless it is a MIG device
+	Board string // the board's UUID: that of a MIG device's board, else UUID
 	Name  string
 	Index int // of the board
 	PCI   string
 }
 
-// point is one value of a metric, with the label that the metric has beside the
-// device's, if it has one.
+// point is one value of a metric. label is the metric's label after the device's, if it
+// has one.
 type point struct {
 	name, label string
 	value       float64
@@ -34,29 +34,29 @@ type board struct {
 	whole  nvml.Device // the board
 	shared bool        // others may work on the board: its energy is not ours
 	events nvml.EventSet
-	off    []bool // groups that it does not tell
+	off    []bool // groups that it does not report
 
 	throttled map[string]float64 // seconds by reason
 	reasons   uint64             // at the last sample
 	xids      map[uint64]int
 	last      time.Time
-	joules    float64 // told last
-	counter   float64 // the energy counter, when it was last read
-	fresh     bool    // that was in this sample
-	since     float64 // power integrated since then
+	joules    float64 // at the last sample
+	counter   float64 // the energy counter when last read
+	fresh     bool    // counter was read in this sample
+	since     float64 // power integrated since counter was read
 	watts     float64 // at the last sample
 	counted   bool    // the board has an energy counter
 }
 
-// group is what one call of NVML tells. symbol is what the driver must have: one
-// that it lacks ends the process when it is called.
+// group is the values of one NVML call. symbol is the function that the driver must
+// have.
 type group struct {
 	symbol string
 	slow   bool // in every slowEvery-th sample only
 	read   func(b *board, put putter) nvml.Return
 }
 
-// slowEvery samples: what changes slowly, or costs much.
+// slowEvery is the interval, in samples, of values that change slowly or are expensive.
 const slowEvery = 10
 
 var groups = []group{
@@ -96,7 +96,7 @@ var groups = []group{
 		return ret
 	}},
 	{"nvmlDeviceGetCurrentClocksThrottleReasons", false, func(b *board, put putter) nvml.Return {
-		mask, ret := b.whole.GetCurrentClocksThrottleReasons() // what every driver has; the newer name gives the same
+		mask, ret := b.whole.GetCurrentClocksThrottleReasons() // every driver has this name of the function
 		if ret == nvml.SUCCESS {
 			b.throttle(mask, put)
 		}
@@ -137,8 +137,8 @@ var groups = []group{
 
 type putter = func(name string, value float64, label ...string)
 
-// reasons that clocks are held down, in metric labels; that the GPU idles, or that
-// a person set clocks, is none.
+// reasons are the metric's labels of the reasons for reduced clocks. An idle GPU and
+// clocks set by the administrator are not among them.
 var reasons = []struct {
 	bit  uint64
 	name string
@@ -149,7 +149,7 @@ var reasons = []struct {
 	{nvml.ClocksThrottleReasonHwPowerBrakeSlowdown, "hw_power_brake"},
 }
 
-// throttle adds the time since the last sample to the reasons that held then.
+// throttle adds the time since the last sample to the reasons that were active then.
 func (b *board) throttle(mask uint64, put putter) {
 	for _, r := range reasons {
 		if b.reasons&r.bit != 0 && !b.last.IsZero() {
@@ -173,7 +173,7 @@ func (b *board) xid(put putter) nvml.Return {
 		}
 		b.events = set
 	}
-	for range 64 { // of a storm, the rest is for the next sample
+	for range 64 { // the next sample continues
 		e, ret := b.events.Wait(0)
 		if ret != nvml.SUCCESS {
 			break // none is waiting
@@ -188,8 +188,8 @@ func (b *board) xid(put putter) nvml.Return {
 	return nvml.SUCCESS
 }
 
-// processes marks ours by its process id, which a container's worker sees otherwise
-// than the driver does: it is among the others there.
+// processes finds this process by its ID. In a container, where the driver's IDs differ,
+// it counts among the others.
 func (b *board) processes(put putter) nvml.Return {
 	list, ret := b.own.GetComputeRunningProcesses()
 	if ret != nvml.SUCCESS {
@@ -213,10 +213,10 @@ func (b *board) processes(put putter) nvml.Return {
 	return ret
 }
 
-// allLinks asks for the sum over all NVLinks.
+// allLinks selects the sum over all NVLinks.
 const allLinks = math.MaxUint32
 
-// fields are values that one request of NVML tells together, each with a verdict.
+// fields reads values that one NVML request returns together, each with its own status.
 func (b *board) fields(put putter) nvml.Return {
 	kinds := []struct {
 		id, scope uint32

@@ -14,32 +14,31 @@ import (
 
 const (
 	every   = time.Second
-	reopen  = 30              // samples' time, after NVML or the GPU was lost
-	closing = 2 * time.Second // that Close waits for a call of NVML that hangs
-	// stale is when a sample is too old to be told: NVML hangs.
-	stale = 10 // samples' time
+	reopen  = 30              // samples' time before a retry, after NVML or the GPU was lost
+	closing = 2 * time.Second // that Close waits for an NVML call that hangs
+	stale   = 10              // samples' time after which a sample is ignored, because NVML hangs
 )
 
-// Config is what a Sampler samples.
+// Config selects what a Sampler samples.
 type Config struct {
-	UUID string // of the GPU, without GPU- or MIG-; empty: only whether NVML is there
-	// Library is the file that is NVML; default the one that the loader finds.
+	UUID string // of the GPU, without GPU- or MIG-; if empty, only whether NVML works is sampled
+	// Library is NVML's file; the default is the one that the loader finds.
 	Library string
 	Log     zerolog.Logger
 
-	lib   nvml.Interface // NVML, but in tests
+	lib   nvml.Interface // replaced in tests
 	every time.Duration
 }
 
-// Sample is what was read of the GPU at one time.
+// Sample is the GPU's values at one time.
 type Sample struct {
 	Device Device
 	At     time.Time
 	points []point
-	joules float64 // since some time; negative: not known
+	joules float64 // since some time in the past; negative if unknown
 }
 
-// Value is that of a metric without labels of its own.
+// Value returns a metric that has only the device's labels.
 func (s *Sample) Value(name string) (v float64, ok bool) {
 	for _, p := range s.points {
 		if p.name == name && p.label == "" {
@@ -54,14 +53,14 @@ type Sampler struct {
 	cfg     Config
 	current atomic.Pointer[Sample]
 	up      atomic.Bool
-	said    string // the last trouble that was logged
+	said    string // the last error that was logged
 	stop    chan struct{}
 	ended   chan struct{}
-	first   chan struct{} // closed when Await need not wait
+	first   chan struct{} // closed after the first sample or failure
 	once    sync.Once
 }
 
-// Start begins to sample. It waits for nothing.
+// Start starts sampling and does not wait.
 func Start(cfg Config) *Sampler {
 	if cfg.lib == nil {
 		var opts []nvml.LibraryOption
@@ -78,8 +77,8 @@ func Start(cfg Config) *Sampler {
 	return s
 }
 
-// Await waits, but not for long, for the first sample or for the news that there is
-// none: what is reckoned from a start wants the energy at that start.
+// Await waits, for a limited time, for the first sample or its failure. A difference of
+// energies needs the value at its start.
 func (s *Sampler) Await(ctx context.Context) {
 	select {
 	case <-s.first:
@@ -88,7 +87,7 @@ func (s *Sampler) Await(ctx context.Context) {
 	}
 }
 
-// Close ends the sampling. A call of NVML that hangs is left to the process's end.
+// Close stops sampling. An NVML call that hangs is abandoned.
 func (s *Sampler) Close() {
 	close(s.stop)
 	select {
@@ -97,7 +96,7 @@ func (s *Sampler) Close() {
 	}
 }
 
-// Now is the newest sample; nil where NVML is down or hangs.
+// Now returns the newest sample, or nil if NVML is down or hangs.
 func (s *Sampler) Now() *Sample {
 	if c := s.current.Load(); c != nil && time.Since(c.At) < stale*s.cfg.every {
 		return c
@@ -105,11 +104,11 @@ func (s *Sampler) Now() *Sample {
 	return nil
 }
 
-// Up reports whether NVML answers, for the GPU if there is one to ask for.
+// Up reports whether NVML answers, for the configured GPU if there is one.
 func (s *Sampler) Up() bool { return s.up.Load() && (s.cfg.UUID == "" || s.Now() != nil) }
 
-// Energy is the joules that the GPU has taken, since some time in the past; ok is
-// false where that is not known. Between samples it goes on with the power of the last.
+// Energy returns the joules that the GPU has used since some time in the past; ok is
+// false if that is unknown. Between samples it is extrapolated by the last power.
 func (s *Sampler) Energy() (joules float64, ok bool) {
 	c := s.Now()
 	if c == nil || c.joules < 0 {
@@ -134,7 +133,7 @@ func (s *Sampler) run() {
 		}
 		if s.said != err.Error() { // once, not each time
 			s.said = err.Error()
-			s.cfg.Log.Warn().Err(err).Msg("no GPU metrics for now: NVML is down")
+			s.cfg.Log.Warn().Err(err).Msg("no GPU metrics: NVML is down; retrying")
 		}
 		select {
 		case <-s.stop:
@@ -146,7 +145,7 @@ func (s *Sampler) run() {
 
 func (s *Sampler) tried() { s.once.Do(func() { close(s.first) }) }
 
-// sample samples until stop or until the GPU or NVML is lost.
+// sample takes samples until stop, or until the GPU or NVML is lost.
 func (s *Sampler) sample() error {
 	if s.cfg.UUID == "" {
 		if ret := s.cfg.lib.Init(); ret == nvml.ERROR_LIBRARY_NOT_FOUND {
@@ -183,7 +182,7 @@ func (s *Sampler) sample() error {
 	}
 }
 
-// sample reads the GPU; what is slow is read if asked, and else as it was in slow.
+// sample reads the GPU. Slow values are read if all is set, and otherwise taken from slow.
 func (b *board) sample(all bool, slow *[]point) (*Sample, error) {
 	s := &Sample{Device: b.device, joules: -1}
 	if all {
@@ -221,8 +220,8 @@ func (b *board) sample(all bool, slow *[]point) (*Sample, error) {
 	return s, nil
 }
 
-// energy fills the sample's joules: the board's counter when it was last read, and
-// power integrated since. It never falls, as counters must not.
+// energy computes the sample's joules: the board's counter when last read, plus the power
+// integrated since then. It never decreases.
 func (b *board) energy(s *Sample) {
 	watts, known := s.Value(Power)
 	switch {
