@@ -1,8 +1,8 @@
 // The type of activations and of the weights of matrix products: fp16, which
-// rounds eight times finer than bf16 at the same speed on tensor cores. What can
-// leave its range is refused (weights, at load) or shows as a score that is not
-// finite (activations); the residual stream, sums and states are fp32. bf16 is
-// kept for measurements: build with -DSURPRISAL_BF16.
+// rounds eight times finer than bf16 at the same speed on tensor cores. Weights
+// beyond its range are refused at load; activations beyond it result in a score
+// that is not finite. The residual stream, sums and states are fp32. bf16 is for
+// measurements: build with -DSURPRISAL_BF16.
 #pragma once
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -23,7 +23,7 @@ __device__ __forceinline__ act to_act(float x) { return __float2half_rn(x); }
 __device__ __forceinline__ float to_float32(act x) { return __half2float(x); }
 #endif
 
-// within_half brings a number into fp16's range; NaN stays NaN, so that it shows.
+// within_half clamps a number to fp16's range; NaN stays NaN, so that it shows in the score.
 __device__ __forceinline__ float within_half(float x) {
 #ifdef SURPRISAL_EMULATE
   return x != x ? x : x < -65504.f ? -65504.f : x > 65504.f ? 65504.f : x;
@@ -34,7 +34,7 @@ __device__ __forceinline__ float within_half(float x) {
 #endif
 }
 
-// pack_half rounds two numbers to fp16, a in the low half: within_half's bits, in one instruction.
+// pack_half clamps two numbers as within_half does and rounds them to fp16, a in the low half; one instruction.
 __device__ __forceinline__ unsigned pack_half(float a, float b) {
 #ifdef SURPRISAL_EMULATE
   const __half2 h = __floats2half2_rn(within_half(a), within_half(b));

@@ -1,4 +1,4 @@
-// What the other kernels want to know of a packed batch.
+// Tables of a packed batch that other kernels use.
 //
 //   seq_of[t]: the sequence of token t, from cu_seqlens [N+1]
 //

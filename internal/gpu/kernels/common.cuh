@@ -28,7 +28,7 @@ __device__ __forceinline__ Act8 pack8(const float *f) {
   return p;
 }
 
-// 16-byte loads that are read once and need not stay in L1.
+// A 16-byte load of data that is read once and need not stay in L1.
 __device__ __forceinline__ Act8 load8(const act *p) {
   uint4 u = __ldcs(reinterpret_cast<const uint4 *>(p));
   return *reinterpret_cast<Act8 *>(&u);
@@ -56,7 +56,7 @@ __device__ __forceinline__ float exp2_approx(float x) {
 #endif
 }
 
-// The larger and the smaller of two numbers; NaN where either is.
+// The larger and the smaller of two numbers; NaN if either is NaN.
 __device__ __forceinline__ float max_nan(float a, float b) {
 #ifdef SURPRISAL_EMULATE
   return a != a || b != b ? a + b : fmaxf(a, b);
@@ -85,8 +85,8 @@ __device__ __forceinline__ float sigmoidf(float x) { return rcp_approx(1.0f + ex
 
 __device__ __forceinline__ float siluf(float x) { return x * sigmoidf(x); }
 
-// log2(1 + 2^t) for every t: max(t, 0) + log2(1 + e), e = 2^-|t|, whose second term is
-// e times a minimax polynomial on (0, 1] with these coefficients, the highest first.
+// log2(1 + 2^t) for every t: max(t, 0) + log2(1 + e), e = 2^-|t|. The second term is e
+// times a minimax polynomial on (0, 1] with these coefficients, highest first.
 template <int N>
 __device__ __forceinline__ float softplus2(float t, const float (&coefficients)[N]) {
   const float e = exp2_approx(-fabsf(t));
@@ -96,7 +96,7 @@ __device__ __forceinline__ float softplus2(float t, const float (&coefficients)[
   return fmaf(e, p, fmaxf(t, 0.0f));
 }
 
-// Relative errors: below 2^-19, and with a term less below 2^-16.
+// Relative errors: below 2^-19, and with one term less below 2^-16.
 __device__ __forceinline__ float softplus2f(float t) {
   return softplus2(
       t, {0.020401184f, -0.095797554f, 0.215284571f, -0.339089066f, 0.477668405f, -0.721159458f, 1.442693233f});

@@ -9,8 +9,8 @@
 //
 //   ids [T], table [vocab, ld] act, y [T, ld] act; ld a multiple of 8
 //
-// A warp a row; a lane has up to four loads of 16 bytes under way before it stores.
-// Stores stream by, so that frequent tokens' rows stay in L2.
+// One warp per row; a lane has up to four loads of 16 bytes in flight before it stores.
+// Stores are streaming, so that frequent tokens' rows stay in L2.
 //
 // Roofline: reads and writes 2 ld bytes a token: 0.33 ms for 32,768 x 10,512 at
 // 4.2 TB/s, once a batch.

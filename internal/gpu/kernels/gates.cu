@@ -1,6 +1,6 @@
-// From a layer's fused projections to the recurrence's operands, where gdn2_prepare
-// does not make them itself (gdn2_source.cuh, to the same bits): short convolution,
-// SiLU, erase and write gates, Kaczmarz step, l2 norm, log-decay.
+// The recurrence's operands from a layer's fused projections, where gdn2_prepare does
+// not compute them itself (gdn2_source.cuh, to the same bits): short convolution, SiLU,
+// erase and write gates, Kaczmarz step, l2 norm, log-decay.
 // Formulas: the GDN-2 paper and the model card of its KLA update.
 //
 //   q, k, v = silu(conv(p.q)), silu(conv(p.k)), silu(conv(p.v))
@@ -15,17 +15,18 @@
 // model without convolution has taps 0, 0, 0, 1), E bf16 or fp16, g fp16.
 // T H K and T HV V are below 2^32.
 // History: hist [N] points to [.., 3, C] rows, the inputs before a carried
-// sequence's first token, oldest first; null is zeros.
+// sequence's first token, oldest first; null means zeros.
 //
-// A warp takes 128 channels (gates_key: one head of 128 or two of 64) or 256
-// (gates_value), and walks over a run of tokens. The convolution's window is three
-// partial sums in registers, so every projection is read and converted once. The
-// rows of the next tokens are on their way to shared memory meanwhile.
+// A warp handles 128 channels (gates_key: one head of 128 or two of 64) or 256
+// (gates_value) of a run of tokens. The convolution's window is three partial sums in
+// registers, so every projection is read and converted once. Meanwhile the rows of the
+// next tokens are copied to shared memory.
 //
-// What is issued, not what is read, would limit this at the clock a hot GPU keeps.
-// So: with a' = -log2(e) a, where the factor is in the convolution's weights,
+// At the clock of a hot GPU the limit would be instruction issue rather than memory. To
+// save instructions, with a' = -log2(e) a, where the factor is in the convolution's
+// weights,
 //   silu(a) = a' / (-log2(e) (1 + 2^a')),  min(sigmoid(x) step, 1) = 1 / max((1 + 2^x') / step, 1)
-// and w v takes one reciprocal for both. Sums and all else are fp32.
+// and w v needs one reciprocal for both. All arithmetic is fp32.
 //
 // Roofline, 1.3B shape, a token: reads 12 H K (q, k, b, f, v, w), writes 10 H K
 // bytes (q, k, bk, g, wv): 45 KB, 0.35 ms for 32,768 tokens at 4.2 TB/s.
@@ -33,18 +34,18 @@
 
 namespace {
 
-constexpr int kRun = 64;   // tokens a warp walks over
-constexpr int kAhead = 4;  // tokens whose rows have a place in shared memory, a power of two
+constexpr int kRun = 64;   // tokens per warp
+constexpr int kAhead = 4;  // tokens whose rows fit in shared memory, a power of two
 constexpr int kBlockWarps = 4;
 
-// A warp's ring of rows in shared memory: kAhead places of kPlace bytes. The copies
-// run beside the warp; each lane waits for its own.
+// A warp's ring of rows in shared memory: kAhead places of kPlace bytes. Copies are
+// asynchronous; each lane waits for its own.
 constexpr int kPlace = 1024, kRing = kAhead * kPlace;
 struct alignas(16) Ring {
   unsigned char rows[kRing];
 };
 #ifdef SURPRISAL_EMULATE
-using Shared = uintptr_t;  // copies are done at once, the earliest they could be
+using Shared = uintptr_t;  // copies are synchronous
 inline Shared shared(void *p) { return Shared(p); }
 inline void copy16(Shared to, const act *from) { memcpy(reinterpret_cast<void *>(to), from, 16); }
 inline void commit() {}
@@ -54,7 +55,7 @@ inline Row<W> load_shared(Shared from) {
   return *reinterpret_cast<const Row<W> *>(from);
 }
 #else
-using Shared = unsigned;  // costs less to reckon with than a pointer
+using Shared = unsigned;  // arithmetic is cheaper than with a pointer
 __device__ __forceinline__ Shared shared(void *p) { return Shared(__cvta_generic_to_shared(p)); }
 __device__ __forceinline__ void copy16(Shared to, const act *from) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from));
@@ -74,7 +75,7 @@ __device__ __forceinline__ Row<W> load_shared(Shared from) {
 }
 #endif
 
-// next is the same spot in the ring's next place, from the ring's start.
+// next is the same offset in the ring's next place.
 __device__ __forceinline__ unsigned next(unsigned at) { return (at + kPlace) % kRing; }
 
 // The tokens of a batch and the sequences they belong to.
@@ -107,7 +108,7 @@ __device__ __forceinline__ void key(E *q_out, E *k_out, E *bk_out, __half *g_out
   const int c0 = (blockIdx.x * kBlockWarps + warp) * 128;
   const int t0 = blockIdx.y * kRun, t1 = min(t0 + kRun, tokens.T);
   if (c0 >= HK || t0 >= t1) return;
-  const int spot = c0 + 4 * lane < HK ? lane : lane - 16;  // lanes past the last head do what its lanes do
+  const int spot = c0 + 4 * lane < HK ? lane : lane - 16;  // lanes past the last head repeat its work
   const int ch = c0 + 4 * spot, h = ch / K;
   Conv<4> cq, ck;
   cq.load(conv_w, conv_b, ch, C);
@@ -138,7 +139,7 @@ __device__ __forceinline__ void key(E *q_out, E *k_out, E *bk_out, __half *g_out
   for (int j = 0; j < kAhead - 1; j++) fetch(t0 + j);
   unsigned at = unsigned(t0) * HK + ch;
   for (int t = t0; t < t1;) {
-    // Lane i of a head's lanes has the step's sigmoid, inverted, of its i-th next token.
+    // Lane i of a head's lanes computes the inverse of the step's sigmoid for the i-th token from here.
     const int mine = t + lane % kLanes;
     float open = 1.0f, inv_step = 1.0f;
     if (flags & kKaczmarz) open = inverse_sigmoid(to_float32(p[min(mine, t1 - 1) * ldp + eta_col + h]) + eta_b);
@@ -154,7 +155,7 @@ __device__ __forceinline__ void key(E *q_out, E *k_out, E *bk_out, __half *g_out
         start = tokens.next_start(t + 1);
       }
       await_oldest();
-      __syncwarp();  // others' copies have arrived, and the place of the last token is free
+      __syncwarp();  // all lanes' copies have arrived, and the place of the last token is free
       fetch(t + kAhead - 1);
       const Row<4> xk = load_shared<4>(ring + from + 256), xq = load_shared<4>(ring + from),
                    xb = load_shared<4>(ring + from + 512), xf = load_shared<4>(ring + from + 768);
@@ -201,7 +202,7 @@ __device__ __forceinline__ void value(E *wv_out, const float *inv_step, const ac
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, c0 = (blockIdx.x * kBlockWarps + warp) * 256;
   const int t0 = blockIdx.y * kRun, t1 = min(t0 + kRun, tokens.T);
   if (c0 >= VD || t0 >= t1) return;
-  // Lanes past the last channel do what others do.
+  // Lanes past the last channel repeat other lanes' work.
   const int ch = c0 + 8 * (c0 + 8 * lane < VD ? lane : lane % 8), h = ch / per_head;
   Conv<8> cv;
   cv.load(conv_w, conv_b, v_col + ch, C);
@@ -218,8 +219,8 @@ __device__ __forceinline__ void value(E *wv_out, const float *inv_step, const ac
   };
 
   for (int j = 0; j < kAhead - 1; j++) fetch(t0 + j);
-  // Lane i of eight has the inverse step of the eight's i-th next token, and of the
-  // eight after them.
+  // Lane i of eight holds the inverse step of the i-th of the next eight tokens, and of
+  // the eight after them.
   auto steps = [&](int t) { return flags & kKaczmarz ? inv_step[int64_t(min(t + lane % 8, t1 - 1)) * H + h] : 1.0f; };
   float later = steps(t0);
   unsigned at = unsigned(t0) * VD + ch;
@@ -266,7 +267,7 @@ GATES_KEY(128, bf16, gates_key_k128_bf16)
 GATES_KEY(64, __half, gates_key_k64_f16)
 GATES_KEY(128, __half, gates_key_k128_f16)
 
-// VD = HV V channels of which per_head = VD / H share a key head's step.
+// VD = HV V channels; per_head = VD / H of them share a key head's step.
 // grid (ceil(VD / 1024), ceil(T / 64)), block 128; after gates_key
 #define GATES_VALUE(E, NAME)                                                                                           \
   extern "C" __global__ void __launch_bounds__(32 * kBlockWarps, 4)                                                    \
@@ -289,7 +290,7 @@ extern "C" __global__ void __launch_bounds__(256)
   if (!hist[n] || c >= C) return;
   act *h = hist[n] + hist_offset + c;
   const int first = cu_seqlens[n], last = cu_seqlens[n + 1];
-  for (int j = 0; j < 3; j++) {  // a row that moves down is read before it is written
+  for (int j = 0; j < 3; j++) {  // in this order a row is read before it is overwritten
     const int s = last - 3 + j;
     h[int64_t(j) * C] = s >= first ? p[s * ldp + c] : h[int64_t(s - first + 3) * C];
   }

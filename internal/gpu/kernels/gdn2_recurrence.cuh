@@ -1,15 +1,15 @@
-// What the GDN-2 recurrence kernels share: sizes, record layouts, element types.
+// Definitions shared by the GDN-2 recurrence's kernels: sizes, record layouts, element types.
 //
 // One head, one document, state S [K, V], fp32, zero at the document's start:
 //   S <- diag(exp g_t) S;  S <- S - k_t (bk_t^T S) + k_t wv_t^T
 //   o_t = scale q_t^T S;  y_t = rmsnorm(o_t) o_norm silu(gate_t)
 //
-// In chunks of C = 64 tokens from the document's start, with G the running sum of g inside the chunk and everything as
-// in docs/kernels/recurrence.md:
+// In chunks of C = 64 tokens from the document's start, with G the running sum of g inside the chunk
+// (docs/kernels/recurrence.md):
 //   A[t,s] = sum_i bk_t k_s exp(G_t - G_s), s < t;   P[t,s] = scale sum_i q_t k_s exp(G_t - G_s), s <= t
 //   X = (I+A)^-1 (bk exp G), Z = (I+A)^-1 wv
 //   U = Z - X S;  O = scale (q exp G) S + P U;  S <- diag(exp G_C) S + (k exp(G_C - G))^T U
-// prepare makes X, Z, P and the decayed q and k of every chunk at once; walk takes the chunks of a document in order.
+// prepare computes X, Z, P and the decayed q and k of all chunks in parallel; walk visits a document's chunks in order.
 #pragma once
 #include "act.cuh"
 #include <stdint.h>
@@ -17,13 +17,13 @@
 namespace gdn2 {
 
 constexpr int C = 64;  // tokens in a chunk
-// Of a chunk's second number: its tokens; whether it begins its document in the batch.
+// Parts of a chunk's second number: its tokens; whether it begins its document in the batch.
 constexpr int chunk_tokens = 127, chunk_starts = 128;
 
-// A key record, one a (chunk, key head), as prepare writes it and walk copies it to shared memory: three operand tiles
-// of K x 64 elements, P of 64 x 64 and the chunk's whole decay, fp32 [K]. Tiles are rows of 128 bytes whose 16-byte
-// pieces are at (piece ^ (row & 7)), the 128-byte swizzle of wgmma descriptors. X: row = channel, column = token
-// (negated). Q, K: per half of 64 channels, row = token, column = channel. P: row = t, column = s.
+// A key record, one per (chunk, key head), which prepare writes and walk copies to shared memory: three operand tiles
+// of K x 64 elements, P of 64 x 64, and the decay over the whole chunk, fp32 [K]. Tiles consist of rows of 128 bytes
+// whose 16-byte pieces are at (piece ^ (row & 7)), the 128-byte swizzle of wgmma descriptors. X, negated: row =
+// channel, column = token. Q, K: per half of 64 channels, row = token, column = channel. P: row = t, column = s.
 template <int K>
 struct KeyRecord {
   static constexpr int tile = K * C * 2;
@@ -35,7 +35,7 @@ struct KeyRecord {
 // and 8 on.
 __host__ __device__ constexpr int64_t value_record_bytes(int V) { return int64_t(V) * C * 2; }
 
-// Element types: pairs in one register, conversions and the tensor-core instruction's type name.
+// Element types: pairs in one register and their conversions.
 template <typename E>
 struct Pair;
 template <>

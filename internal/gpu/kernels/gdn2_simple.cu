@@ -1,11 +1,11 @@
-// gdn2_simple: the GDN-2 recurrence token by token with the gated output norm; plain, slow, on any GPU. The fast path
-// is held to it.
+// gdn2_simple: the GDN-2 recurrence token by token with the gated output norm; plain and slow, for any GPU. The fast
+// kernels are tested against it.
 //
-// One block a (value head, document), one thread a value channel v, which keeps column v of S [K, V] in fp32 registers:
+// One block per (value head, document), one thread per value channel v, which keeps column v of S [K, V] in registers,
+// fp32:
 //   s_i <- exp(g_i) s_i;  u = wv_v - sum_i bk_i s_i;  s_i <- s_i + k_i u
 //   o_v = scale sum_i q_i s_i;  y_v = o_v rsqrt(mean o^2 + eps) o_norm_v silu(gate_v)
-// Shapes, layouts, launch: docs/kernels/gdn2_api.md. Source: the recurrence of the GDN-2 model, stated in
-// gdn2_recurrence.cuh.
+// Shapes, layouts, launch: docs/kernels/gdn2_api.md. The recurrence is stated in gdn2_recurrence.cuh.
 #include "gdn2_recurrence.cuh"
 
 namespace gdn2 {
@@ -56,7 +56,8 @@ __device__ __forceinline__ void simple(const E *__restrict__ q, const E *__restr
   }
 }
 
-// o_raw fp32 [rows, V] -> y [rows, V]: the gated norm alone, one warp a row, for a V that one walk does not cover.
+// o_raw fp32 [rows, V] -> y [rows, V]: the gated norm alone, one warp per row, for a V that is wider than a walk's
+// slice.
 __device__ __forceinline__ void norm_gate(const float *__restrict__ o, const act *__restrict__ gate,
                                           const float *__restrict__ o_norm, act *__restrict__ y, int64_t rows, int V,
                                           float eps) {

@@ -1,13 +1,13 @@
-// Where gdn2_prepare's operands come from: memory, where the gates have left them, or the layer's projections
-// themselves, by the gates' arithmetic.
+// The sources of gdn2_prepare's operands: memory, where the gates' kernels wrote them (Stored), or the layer's
+// projections, by the gates' arithmetic (Projected).
 //
-// A source gives a warp its 8 tokens of q, k, bk and decays, a lane 2 N = K/32 channels of each (keys, Exp), and a
-// chunk's w v, a panel of `width` value columns at a time, for `threads` threads that share the work (fetch, compute);
-// the columns of a key head's panels follow each other.
+// A source provides q, k, bk and the decays of a warp's 8 tokens, 2 N = K/32 channels per lane (keys, Exp), and a
+// chunk's w v in panels of `width` value columns, shared among `threads` threads (fetch, compute). The columns of a key
+// head's panels are contiguous.
 //
-// From projections, the four warps that have no part in the inverse make w v meanwhile; every warp makes its own 8
-// tokens of the rest, and reads three more of q and k. Roofline, 1.3B shape, a layer of 32,768 tokens: q, k, v, b, w, f
-// are read, 805 MB, where gates and prepare apart move 2.1 GB to the same end.
+// From projections, the four warps that have no part in the inverse compute w v meanwhile. Every warp computes the
+// other operands of its own 8 tokens, for which it reads three more tokens of q and k. Roofline, 1.3B shape, a layer of
+// 32,768 tokens: 805 MB are read (q, k, v, b, w, f); separate gates and prepare move 2.1 GB.
 #pragma once
 #include "gdn2_recurrence.cuh"
 #include "short_conv.cuh"
@@ -34,12 +34,12 @@ __device__ __forceinline__ float exp_nonpositive(float x) {
   return y;
 }
 
-// N pairs of elements that lie side by side.
+// N adjacent pairs of elements.
 template <int N>
 struct alignas(4 * N) Pairs {
   uint32_t w[N];
 };
-// Decays of 2 N channels, in fp32; rounded, they multiply pairs of elements.
+// Decays of 2 N channels in fp32. Rounded, they multiply pairs of elements.
 template <int N>
 struct alignas(8 * N) Factors {
   float x[2 * N];
@@ -57,7 +57,7 @@ struct alignas(8 * N) Factors {
   }
 };
 
-// Hides from the compiler where an address comes from; it would make each row's from the tensor's again.
+// Hides an address's origin from the compiler, which would compute each row's address from the tensor's again.
 __device__ __forceinline__ const char *opaque(const void *p) {
 #ifndef SURPRISAL_EMULATE
   size_t global = __cvta_generic_to_global(p);
@@ -69,19 +69,19 @@ __device__ __forceinline__ const char *opaque(const void *p) {
 
 // A chunk of a head.
 struct Place {
-  int first, count;  // token of the batch; tokens
-  bool starts;       // its document, in this batch
+  int first, count;  // first token in the batch; number of tokens
+  bool starts;       // it is its document's first chunk in this batch
   int h, H;
 };
 
-// q, k, bk, g [T, H, K] and w v [T, HV, V] as they stand in memory.
+// q, k, bk, g [T, H, K] and w v [T, HV, V] in memory.
 template <typename E>
 struct Stored {
   const E *q, *k, *bk, *wv;
   const __half *g;
   static constexpr bool computed = false;
 
-  // keys reads rows; those past the chunk's last token are zero, without decay.
+  // keys reads the warp's rows. Rows past the chunk's last token are zero and do not decay.
   template <int K, int N, typename Shared>
   __device__ __forceinline__ void keys(Pairs<N> (&rq)[8], Pairs<N> (&rk)[8], Pairs<N> (&rb)[8], Pairs<N> (&rd)[8],
                                        Shared &, const Place &c, int warp, int lane) const {
@@ -105,7 +105,7 @@ struct Stored {
     }
   }
 
-  // Exp makes exp(g) of a row of decays; column: the lane's first of [H, K].
+  // Exp computes exp(g) of a row of decays. column: the lane's first column of [H, K].
   template <int N>
   struct Exp {
     __device__ __forceinline__ Exp(const Stored &, int, int) {}
@@ -119,7 +119,7 @@ struct Stored {
     }
   };
 
-  // fetch starts the copies of value columns column.. of `columns`; rows past the chunk's last token are zero.
+  // fetch starts copying `width` of the `columns` value columns, from `column` on. Rows past the last token are zero.
   template <typename Shared>
   __device__ __forceinline__ void fetch(Shared &sh, const Place &c, int column, int width, int columns, int thread,
                                         int threads) const {
@@ -131,9 +131,10 @@ struct Stored {
   }
 };
 
-// All from the layer's fused projections p [T, ldp], columns q|k (from 0 on), v, b, w, eta, and f_proj's output f [T, H
-// K], as gates.cu has it; but the decays are not rounded on their way: exp(g) = 2^(-rate log2(1 + 2^((f + dt_bias) log2
-// e))), with an error far below what the rounding of f leaves.
+// All operands from the layer's fused projections p [T, ldp], columns q|k (from 0 on), v, b, w, eta, and f_proj's
+// output f [T, H K], as in gates.cu, except that the decays are not rounded in between:
+//   exp(g) = 2^(-rate log2(1 + 2^((f + dt_bias) log2 e)))
+// with an error far below that of f's rounding.
 template <typename E>
 struct Projected {
   const act *p, *f;
@@ -144,22 +145,22 @@ struct Projected {
   const int *seq_of;
   const act *const *hist;  // [N], the inputs before carried sequences; see gates.cu
   int64_t hist_offset;
-  int channels;  // of the convolutions; v's are from v_col on
+  int channels;  // of the convolutions; v's begin at v_col
   int flags;     // Gates
   float kaczmarz_eps;
   static constexpr bool computed = true;
   // Minus infinity, twice.
   static constexpr uint32_t no_decay = std::is_same_v<act, __half> ? 0xfc00fc00u : 0xff80ff80u;
 
-  // kept is where the three inputs before the chunk's document lie, or null: zeros.
+  // kept points to the three inputs before the chunk's document; null means zeros.
   __device__ __forceinline__ const act *kept(const Place &c) const {
     if (!hist) return nullptr;
     const act *s = hist[seq_of[c.first]];
     return s ? s + hist_offset : nullptr;
   }
 
-  // Sums of squares of eight tokens over a head's channels, in the order of the gates: four channels, then lanes. Lanes
-  // 4 i to 4 i + 3 have token i's.
+  // Sums of squares of eight tokens over a head's channels, added in the order of gates.cu: four channels, then lanes.
+  // Lanes 4 i to 4 i + 3 get token i's sum.
   template <int W>
   static __device__ __forceinline__ float squares(const float (&x)[8][W], int lane) {
     float s[8];
@@ -170,7 +171,7 @@ struct Projected {
       else s[i] += __shfl_xor_sync(~0u, s[i], 1);
     }
 #pragma unroll
-    for (int n = 4; n > 0; n /= 2) {  // each half of the lanes goes on with half of the tokens
+    for (int n = 4; n > 0; n /= 2) {  // each half of the lanes continues with half of the tokens
       const bool upper = lane & 4 * n;
 #pragma unroll
       for (int i = 0; i < n; i++) {
@@ -214,7 +215,7 @@ struct Projected {
           xq[i] = Row<W>::load(from + int64_t(i) * channels + column),
           xk[i] = Row<W>::load(from + int64_t(i) * channels + HK + column);
       }
-    } else {  // where the warp has no tokens at all, the chunk's first row, which counts for nothing
+    } else {  // a warp without tokens reads the chunk's first row and ignores it
       const act *from = row - (left > 0 ? 3 : t0) * ldp;
       const int64_t next = left > 0 ? ldp : 0;
 #pragma unroll
@@ -232,7 +233,7 @@ struct Projected {
         if (i < left) load(i);
       }
     }
-    // Four lanes have a token's step, inverted.
+    // Four lanes compute one token's inverse step.
     const int mine = lane / 4;
     float open = 1.f, inv_step = 1.f;
     if (flags & kKaczmarz)
@@ -330,8 +331,8 @@ struct Projected {
     copy16_async(&sh.inputs[3 + before][piece * 8], from, valid);
   }
 
-  // compute makes the panel of what fetch has brought, in its place; past the chunk's last token, what meets no key.
-  // arrived waits for it, while the weights are on their way.
+  // compute replaces the fetched panel by w v. Rows past the chunk's last token are arbitrary; their keys are zero.
+  // arrived waits for the copies; the convolution's weights are loaded before it.
   template <typename Shared, typename Arrived>
   __device__ __forceinline__ void compute(Shared &sh, const Place &c, int column, int width, int thread, int threads,
                                           Arrived arrived) const {

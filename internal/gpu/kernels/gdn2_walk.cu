@@ -1,16 +1,16 @@
-// gdn2_walk: the chunks of a document in order, one block a (document, value head, slice of V), with the gated output
-// norm in its store; sm_90a.
+// gdn2_walk: the chunks of a document in order, one block per (document, value head, slice of V), with the gated output
+// norm before the store; sm_90a.
 //
 //   U = Z - X S;  O = Q' S + P U;  S <- diag(exp G_C) S + K'^T U;  y = rmsnorm(O) o_norm silu(gate)
 //
-// Everything is held transposed: a warpgroup has 64 of the value channels as rows, S^T [64, K] fp32 in accumulator
-// registers. Rounded to pairs these registers are already the A operand of the next product, and so are those of U^T;
-// every B operand is a tile of the chunk's key record. So nothing but the output passes through shared memory:
+// All matrices are transposed: a warpgroup has 64 of the value channels as rows, S^T [64, K] fp32 in accumulator
+// registers. Rounded to pairs, these registers already are the A operand of the next product, as are those of U^T, and
+// every B operand is a tile of the chunk's key record. So only the output passes through shared memory:
 //   U^T = Z^T + S^T (-X)^T;  O^T = S^T Q'^T + U^T P^T;  S^T <- S^T diag(exp G_C) + U^T K'
-// A step of a document waits for the one before it, so these warpgroups do the products and nothing else: one warp
-// fetches (each part of a chunk's operands into the place of the chunk before last as soon as that part is done with),
-// and a warpgroup a step behind does the output's norm, gate and stores. They meet at barriers in shared memory, never
-// all at once. Shapes, layouts, launch: docs/kernels/gdn2_api.md.
+// Each step of a document depends on the step before it, so these warpgroups compute only the products. One warp copies
+// the operands (each part of a chunk replaces that part of the chunk before last as soon as it has been used), and one
+// warpgroup, a step behind, applies the output's norm and gate and stores it. They synchronise through barriers in
+// shared memory, never all together. Shapes, layouts, launch: docs/kernels/gdn2_api.md.
 //
 // | kernel | block | dynamic shared memory |
 // | --- | --- | --- |
@@ -25,7 +25,7 @@ namespace gdn2 {
 
 using namespace hopper;
 
-// silu with the flushing forms of exp2 and reciprocal: no instructions for results that 1 + swallows anyway.
+// silu with the flushing forms of exp2 and reciprocal: denormal results would vanish in 1 + e anyway.
 __device__ __forceinline__ float gated(float x) {
   float e, r;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(e) : "f"(x * -1.4426950408889634f));
@@ -40,17 +40,17 @@ struct WalkShared {
   // Two outputs, fp32 [C][output_stride].
   static constexpr int output = stages * stage, output_stride = VS + 4, output_bytes = C * output_stride * 4;
   static constexpr int gates = output + 2 * output_bytes, barriers = gates + 2 * 4096;
-  static constexpr int bytes = barriers + 128 + 1024;  // the last for aligning the first to 1024
+  static constexpr int bytes = barriers + 128 + 1024;  // 1024 for alignment
 };
-// A stage is filled and emptied in three parts, in the order in which a step is done with them: X, Z and the decay; Q;
-// K and P. Barriers, 8 bytes each, two of each kind.
+// A stage is filled and released in three parts, in the order in which a step finishes with them: X, Z and the decay;
+// Q; K and P. Barriers take 8 bytes each; there are two of each kind.
 enum Part { part_x, part_q, part_k, parts };
 __device__ constexpr int full_barrier(int part) { return part * 16; }
 __device__ constexpr int empty_barrier(int part) { return (parts + part) * 16; }
 constexpr int output_full = 2 * parts * 16, output_empty = output_full + 16;
 
-// Where 8 values of a token lie in its row of the output: the two halves of odd groups of 32 values are exchanged, so
-// that 8 lanes' 16-byte reads use all banks.
+// The place of 8 values of a token in its row of the output: the two halves of odd groups of 32 values are exchanged,
+// so that 8 lanes' 16-byte reads use all banks.
 __device__ __forceinline__ int output_at(int v) { return v ^ (v >> 5 & 1) << 2; }
 
 template <typename E, int K, int VS>
@@ -184,11 +184,11 @@ __device__ __forceinline__ void walk(const unsigned char *__restrict__ key_recor
         for (int e = 0; e < 4; e++)
           out[(int64_t(hv) * K + 8 * j + 2 * quad + e % 2) * V + slice * VS + v0 + e / 2 * 8] = s[4 * j + e];
     }
-  } else if (role == groups) {  // the output's norm, gate and stores, a step behind
+  } else if (role == groups) {  // the output's norm, gate and store, a step behind
     fewer_registers<72>();
     const int lane = lane_id();
-    // A thread has 8 values out_v on and 8 at VS / 2 + out_v on of tokens out_token + tokens_a_pass n; a chunk is
-    // `passes` of them.
+    // A thread has the 8 values from out_v and the 8 from VS / 2 + out_v of tokens out_token + tokens_a_pass n; a chunk
+    // takes `passes` passes.
     constexpr int lanes_a_token = VS / 16, tokens_a_pass = 128 / lanes_a_token, passes = C / tokens_a_pass;
     const int out_token = tid % 128 / lanes_a_token, out_v = tid % lanes_a_token * 8;
     const int low = output_at(out_v) * 4, high = output_at(out_v + VS / 2) * 4;
@@ -227,8 +227,8 @@ __device__ __forceinline__ void walk(const unsigned char *__restrict__ key_recor
       float w[16];
 #pragma unroll
       for (int e = 0; e < 16; e++) w[e] = o_norm[out_v + e / 8 * (VS / 2) + e % 8];
-      // The gates of two passes ahead, through a shared memory slot that only its thread uses; the warp that fetches
-      // has brought them to the L2 cache.
+      // The gates of two passes ahead go through a slot of shared memory that only this thread uses. The copying warp
+      // has prefetched them to the L2 cache.
       const uint32_t slots = base_address + Shared::gates + tid % 128 * 16;
       auto fetch = [&](int ahead, int p) {
         const act *g = gate + at + ahead * pass;
@@ -275,7 +275,7 @@ __device__ __forceinline__ void walk(const unsigned char *__restrict__ key_recor
         barrier_arrive(barriers + output_empty + i % 2 * 8, lane);
       }
     }
-  } else {  // one warp that fetches
+  } else {  // one warp that copies the operands
     fewer_registers<24>();
     if (tid < (groups + 1) * 128 + 32) {
       const int lane = lane_id();
@@ -320,7 +320,7 @@ __device__ __forceinline__ void walk(const unsigned char *__restrict__ key_recor
     }
   }
 #else
-  __trap();  // no wgmma: gdn2_simple is for such GPUs
+  __trap();  // no wgmma here: use gdn2_simple
 #endif
 }
 static_assert(WalkShared<128, 128>::bytes == 226432 && WalkShared<128, 64>::bytes == 177280 &&

@@ -1,19 +1,19 @@
-// The head's product and the negative log-likelihood of its rows; no logit reaches memory; sm_90a.
+// The head's product and the negative log-likelihood of its rows, without logits in memory; sm_90a.
 //
 //   l = x [M, K] w [V, K]^T
 //   nll[r] = ln sum_v exp(l[r, v]) - l[r, target[r]],   top1[r] = arg-max of l[r] is target[r]
 // The lowest index wins a tie.
 //
-// head_nll: product.cuh's tiles of 256 logits, each reduced in its registers to the row's maximum and the sum of
-// exponentials below it (part [tiles, M]), and, in the tile that has the target, the target's logit and whether another
-// of the tile beats it (goal [M]). nll_join: a warp a row joins the tiles in a fixed order. A row with NaN gives NaN
-// and top1 = 0.
+// head_nll: product.cuh's tiles of 256 logits, each reduced in registers to the row's maximum and the sum of
+// exponentials relative to it (part [tiles, M]) and, in the target's tile, the target's logit and whether another logit
+// of the tile is larger (goal [M]). nll_join: one warp per row joins the tiles in a fixed order. A row with NaN results
+// in NaN and top1 = 0.
 //
-// rows [n]: the position that each row of x scores; targets, nll, top1 [T]. Rows n..M-1 are computed and left out.
+// rows [n]: the position that each row of x scores; targets, nll, top1 [T]. Rows n..M-1 are computed and ignored.
 // Launch: head_nll as product.cuh says, 198,656 bytes; nll_join 256 threads, 8 rows.
 //
-// Roofline: 32,768 x 32,000 x 2304: 4.83 TFLOP, 6.8 ms at 710 TFLOP/s; what the kernel does not move: 4.2 GB of logits,
-// twice, 2 ms at 4.2 TB/s.
+// Roofline: 32,768 x 32,000 x 2304: 4.83 TFLOP, 6.8 ms at 710 TFLOP/s. The kernel avoids moving 4.2 GB of logits twice,
+// 2 ms at 4.2 TB/s.
 #include "product.cuh"
 #include <math_constants.h>
 

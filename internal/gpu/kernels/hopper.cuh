@@ -1,5 +1,4 @@
-// The instructions of sm_90a that our kernels are made of: products of warpgroups, barriers in shared memory, bulk
-// copies, registers handed over.
+// Instructions of sm_90a: products of warpgroups, barriers in shared memory, bulk copies, reallocation of registers.
 #pragma once
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -7,7 +6,7 @@
 
 namespace hopper {
 
-// Accumulators i to i + 7, and to i + 31, of d as operands that are read and written.
+// Accumulators i to i + 7 of d, and i to i + 31, as operands that are read and written.
 #define HOPPER_SUMS_8(i)                                                                                      \
   "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), \
       "+f"(d[i + 7])
@@ -80,10 +79,10 @@ __device__ __forceinline__ uint32_t shared_address(const void *p) {
 __device__ __forceinline__ void barrier_init(uint32_t bar, int count) {
   asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(bar), "r"(count) : "memory");
 }
-// HOPPER_RACECHECK is for compute-sanitizer's racecheck, which follows barriers of all threads of a block, and arrivals
-// of each thread: no part of a block waits for itself, no lane arrives for its warp, and copies are plain ones of the
-// thread that asks for them.
-// A warp arrives once, by barrier_arrive; a barrier of bulk copies waits for copy_arrivals beside their bytes.
+// HOPPER_RACECHECK is for compute-sanitizer's racecheck, which understands only barriers of all threads of a block and
+// arrivals of each thread: no barrier covers a part of a block, every lane arrives for itself, and copies are plain
+// copies by the calling thread.
+// barrier_arrive arrives once per warp. A barrier of bulk copies waits for copy_arrivals and for the copies' bytes.
 #ifdef HOPPER_RACECHECK
 constexpr int warp_arrivals = 32;
 __device__ constexpr int copy_arrivals(int copies) { return copies; }
@@ -96,7 +95,7 @@ __device__ __forceinline__ void barrier_expect(uint32_t bar, int bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(bar), "r"(bytes) : "memory");
 #endif
 }
-// All of a warp's reads and writes before it are in order with what follows a wait for it; one arrival a warp.
+// One arrival per warp. The warp's earlier reads and writes are ordered before whatever follows a wait for the barrier.
 __device__ __forceinline__ void barrier_arrive(uint32_t bar, int lane) {
   __syncwarp();
   if (warp_arrivals > 1 || lane == 0) asm volatile("mbarrier.arrive.shared.b64 _, [%0];" ::"r"(bar) : "memory");
@@ -152,7 +151,7 @@ __device__ __forceinline__ void fewer_registers() {
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(Registers));
 }
 
-// Read anew in each role, so that no register holds it across their split.
+// Read again in each role, so that no register holds it across the split into roles.
 __device__ __forceinline__ int lane_id() {
   int lane;
   asm volatile("mov.u32 %0, %%laneid;" : "=r"(lane));

@@ -6,9 +6,9 @@
 //   logits [n, ld] fp32 (columns vocab..ld-1 are padding and never read),
 //   rows [n]: the position each row scores; targets, nll, top1 [T]
 //
-// A block a row, in one pass: each thread keeps a running maximum, the sum of
-// exponentials below it and the maximum's index over its columns; the block joins
-// them in a fixed tree. A row of NaN gives NaN and top1 = 0.
+// One block per row, in one pass: each thread keeps a running maximum, the sum of
+// exponentials relative to it and the maximum's index over its columns; the block
+// joins them in a fixed tree. A row with NaN results in NaN and top1 = 0.
 //
 // Roofline: reads 4 bytes a logit; a slice's logits come partly from L2. 1.0 ms
 // for 32,768 x 32,000 at 4.2 TB/s.
@@ -80,7 +80,7 @@ extern "C" __global__ void __launch_bounds__(kThreads)
   for (int d = 16; d > 0; d /= 2) {
     Running b{__shfl_xor_sync(kFullWarp, a.max, d), __shfl_xor_sync(kFullWarp, a.sum, d),
               __shfl_xor_sync(kFullWarp, a.at, d)};
-    // The lower lane's part stands first in every pair, in both lanes.
+    // In both lanes of a pair the lower lane's part comes first.
     a = (threadIdx.x & d) ? join(b, a) : join(a, b);
   }
   if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = a;

@@ -5,7 +5,7 @@
 //   x [T, D] fp32, w [D] fp32, rows [n] (which rows of x; null: row r is x[r]),
 //   y [n, D] act; D a multiple of 8
 //
-// A warp a row. rms_norm<NC> keeps the row, up to 128 NC wide, in registers;
+// One warp per row. rms_norm_NC keeps the row, up to 128 NC wide, in registers;
 // rms_norm_wide reads it twice.
 //
 // Roofline: reads 4 D, writes 2 D bytes a token: 0.11 ms for 32,768 x 2304 at

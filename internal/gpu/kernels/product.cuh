@@ -1,13 +1,13 @@
-// A matrix product x[M, K] w[N, K]^T whose tiles never leave the registers that summed them: what follows takes them
-// there. For swiglu_product.cu and head_nll.cu; sm_90a.
+// A matrix product x[M, K] w[N, K]^T whose tiles stay in the registers that summed them, where an epilogue uses them.
+// For swiglu_product.cu and head_nll.cu; sm_90a.
 //
-// A block computes tiles of 128 rows by 256 columns, fp32 sums in the registers of two warpgroups (64 rows each), and a
-// third warpgroup brings operands by TMA, 64 of K at a time, four steps ahead. Two blocks of a cluster share their
-// columns: each fetches half of w's tile for both. Blocks are persistent and take tiles in an order that keeps 8 x 256
-// rows of x in L2 while w goes by.
+// A block computes tiles of 128 rows by 256 columns, fp32 sums in the registers of two warpgroups (64 rows each). A
+// third warpgroup copies operands by TMA, 64 of K at a time, up to four steps ahead. The two blocks of a cluster share
+// their columns: each fetches half of w's tile for both. Blocks are persistent and process tiles in an order that keeps
+// 8 x 256 rows of x in L2 while w streams through.
 //
-// A row's sum runs over K from 0 up, in one register, whatever M is and wherever the row lies: its bits depend on x's
-// row and w alone.
+// A row's sum runs over K from 0 upwards in one register, for any M and any position of the row: its bits depend only
+// on x's row and w.
 //
 // Layout: x, w act, dense; M a multiple of 256, K of 8. Past K and N TMA reads zeros. maps: CUtensorMaps in device
 // memory of x and w (boxes 64 x 128, 128-byte swizzle). Launch: grid 2 * clusters (at most the SMs), block 384,
@@ -25,10 +25,10 @@ using namespace hopper;
 constexpr int kM = 128, kN = 256, kK = 64, kStages = 4, kGroup = 8;
 constexpr int kABytes = kM * kK * 2, kBBytes = kN * kK * 2, kStage = kABytes + kBBytes;
 constexpr int kBarriers = kStages * kStage, kExtra = kBarriers + 1024;
-constexpr int shared_bytes(int extra) { return kExtra + extra + 1024; }  // the last for aligning to 1024
+constexpr int shared_bytes(int extra) { return kExtra + extra + 1024; }  // 1024 for alignment
 
-// In the cluster's block rank. What it says is that the tensor cores have read a stage, so no ordinary memory needs a
-// fence of the cluster's scope.
+// Arrives at a barrier of the cluster's block `rank`. It signals that the tensor cores have read a stage; no ordinary
+// memory access depends on it, so no fence of cluster scope is needed.
 __device__ __forceinline__ void barrier_arrive_at(uint32_t bar, uint32_t rank) {
   asm volatile("{.reg .b32 a;\nmapa.shared::cluster.u32 a, %0, %1;\nmbarrier.arrive.shared::cluster.b64 _, [a];}"
                :
@@ -90,25 +90,25 @@ __device__ __forceinline__ void wgmma(float (&d)[128], uint64_t a, uint64_t b, i
       : "l"(a), "l"(b), "r"(add));
 }
 struct Tile {
-  int rows, columns;  // where it begins
+  int rows, columns;  // its first row and column
 };
 
-// tile i of this cluster's: rows in pairs of 128, kGroup pairs after each other for the same columns.
+// The cluster's tile i. Rows come in pairs of 128; kGroup pairs in succession use the same columns.
 __device__ __forceinline__ Tile tile_at(int i, int pairs, int tiles, uint32_t rank) {
   const int per = kGroup * tiles, g = i / per, r = i - g * per, height = min(kGroup, pairs - g * kGroup);
   return {((g * kGroup + r % height) * 2 + int(rank)) * kM, r / height * kN};
 }
 
-// Where a thread of the two summing warpgroups stands. Its sums d: rows row() and row() + 8 of the tile, columns 8 j +
-// 2 quad + {0, 1} in d[4 j + {0, 1}] and, 8 rows on, d[4 j + {2, 3}].
+// A thread's place in the two summing warpgroups. Its sums d: columns 8 j + 2 quad + {0, 1} of the tile's row row() in
+// d[4 j + {0, 1}] and of row row() + 8 in d[4 j + {2, 3}].
 struct Place {
   int group, warp, lane, quad;
   uint32_t extra;  // address of the kernel's own shared memory
   __device__ __forceinline__ int row() const { return group * 64 + warp * 16 + lane / 4; }
 };
 
-// Then: void begin(const Place &, Tile), before a tile's sums; void finish(float (&d)[128], const Place &, Tile); void
-// end(const Place &).
+// Then is the epilogue: void begin(const Place &, Tile) is called before a tile's sums, void finish(float (&d)[128],
+// const Place &, Tile) after them, void end(const Place &) after the last tile.
 template <typename Then>
 __device__ __forceinline__ void run(const CUtensorMap *maps, int pairs, int N, int K, Then then) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
@@ -123,7 +123,7 @@ __device__ __forceinline__ void run(const CUtensorMap *maps, int pairs, int N, i
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
   }
   cluster_sync();
-  uint32_t step = 0;  // since the kernel began; its stage and turn
+  uint32_t step = 0;  // steps since the kernel's start, which determine stage and parity
   if (tid >= 256) {
     fewer_registers<40>();
     if (tid == 256) {
@@ -168,7 +168,7 @@ __device__ __forceinline__ void run(const CUtensorMap *maps, int pairs, int N, i
     }
     then.end(p);
   }
-  cluster_sync();  // the other block may still signal, or fetch for this one
+  cluster_sync();  // the other block may still signal, or copy for this one
 #else
   __trap();
 #endif

@@ -1,12 +1,12 @@
-// The short convolution of a run of tokens, and what the recurrence writes of it: shared by the gates and gdn2_prepare,
-// so that both give the same bits.
+// The short convolution of a run of tokens and the gates' arithmetic, shared by gates.cu and gdn2_prepare so that both
+// compute the same bits.
 #pragma once
 #include "common.cuh"
 #include <type_traits>
 
 namespace {
 
-// pack rounds two numbers to E; for fp16 into its range, and NaN stays NaN.
+// pack rounds two numbers to E. fp16 saturates; NaN stays NaN.
 template <typename E>
 __device__ __forceinline__ unsigned pack(float a, float b);
 template <>
@@ -47,8 +47,8 @@ __device__ __forceinline__ void store(E *p, const float (&f)[8]) {
       make_uint4(pack<E>(f[0], f[1]), pack<E>(f[2], f[3]), pack<E>(f[4], f[5]), pack<E>(f[6], f[7]));
 }
 
-// The convolution of W channels, times -log2(e): weights, and what the next three
-// outputs have from the inputs so far. An output's terms are summed oldest first.
+// The convolution of W channels, times -log2(e): weights, and the next three outputs'
+// partial sums. An output's terms are added oldest first.
 template <int W>
 struct Conv {
   float w[4][W], bias[W], part[3][W];
@@ -81,7 +81,7 @@ struct Conv {
     return a;
   }
 
-  // start takes in what stands before token t, of a sequence that begins at first.
+  // start processes the three inputs before token t of a sequence that begins at first,
   __device__ __forceinline__ void start(const act *p, int64_t ldp, const act *hist, int C, int channel, int t,
                                         int first) {
     Row<W> x[3];
@@ -95,7 +95,7 @@ struct Conv {
     start(x);
   }
 
-  // or the three inputs before it.
+  // or three given inputs.
   __device__ __forceinline__ void start(const Row<W> *x) {
 #pragma unroll
     for (int i = 0; i < W; i++) part[0][i] = part[1][i] = part[2][i] = bias[i];
@@ -113,28 +113,28 @@ __device__ __forceinline__ float silu_denominator(float a) { return fmaf(exp2_ap
 // silu_of is silu(a), of a' = -log2(e) a.
 __device__ __forceinline__ float silu_of(float a) { return a * rcp_approx(silu_denominator(a)); }
 
-// What a model's gates do; as forward.go has it.
+// Options of a model's gates, as in forward.go.
 enum Gates : int { kKaczmarz = 1, kL2Norm = 2, kNegative = 4 };
 
 // inverse_sigmoid is 1 / sigmoid(x).
 __device__ __forceinline__ float inverse_sigmoid(float x) { return 1.0f + exp2_approx(-kLog2e * x); }
 
-// inverse_step is 1 / the Kaczmarz step of a token with |k|^2 = kk, where open = 1 / sigmoid(eta). It stays finite:
+// inverse_step is 1 / the Kaczmarz step of a token with |k|^2 = kk, with open = 1 / sigmoid(eta). It is kept finite:
 // infinity times 2^-infinity would be NaN.
 __device__ __forceinline__ float inverse_step(float open, float kk, float eps) {
   return min_nan(open * max_nan(kk, eps), 0x1p126f);
 }
 
-// least_gate is the least inverse of an erase gate; inverse steps are multiplied by it for erased.
+// least_gate is the smallest inverse of an erase gate. For erased, inverse steps are multiplied by it.
 __device__ __forceinline__ float least_gate(int flags) { return flags & kNegative ? 0.5f : 1.0f; }
 
-// erased is b k, b the erase gate from xb.
+// erased is b k, with the erase gate b from xb.
 __device__ __forceinline__ float erased(float k, float xb, float inv_step, float least) {
   return k * rcp_approx(max_nan(fmaf(exp2_approx(-kLog2e * xb), inv_step, inv_step), least));
 }
 
-// written is w v of W channels of the next token: v by the convolution, w the write gate sigmoid(xw) step, at most 1;
-// inv_step = 1 / step. One reciprocal for both.
+// written is w v of W channels of the next token, with v from the convolution and the write gate w = sigmoid(xw) step,
+// at most 1; inv_step = 1 / step. Both share one reciprocal.
 template <int W>
 __device__ __forceinline__ void written(float (&y)[W], Conv<W> &conv, const Row<W> &xv, const Row<W> &xw,
                                         float inv_step) {

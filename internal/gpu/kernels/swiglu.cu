@@ -1,6 +1,6 @@
 // SwiGLU's activation: y = silu(h1 + b1) * (h2 + b2).
 //
-//   h [T, 2 I] act, a row in turns of eight: 8 of h1, 8 of h2; b1|b2 [2 I] fp32 or
+//   h [T, 2 I] act, 8 columns of h1 and 8 of h2 alternating; b1|b2 [2 I] fp32 or
 //   null; y [T, I] act; I a multiple of 8
 //
 // For GPUs without swiglu_product.
@@ -12,8 +12,8 @@
 extern "C" __global__ void __launch_bounds__(256)
     swiglu(act *__restrict__ y, const act *__restrict__ h, const float *__restrict__ bias, int T, int I) {
   const unsigned I8 = unsigned(I) / 8;
-  const unsigned n = unsigned(T) * I8;  // at most 2^20 tokens x I/8: the engine refuses what does not fit
-  // Two independent pieces a thread, a block's width apart.
+  const unsigned n = unsigned(T) * I8;  // the engine refuses batches for which this overflows
+  // Two independent pieces per thread, a block's width apart.
   const unsigned i0 = blockIdx.x * (2 * blockDim.x) + threadIdx.x;
   Act8 a[2], b[2];
   unsigned c[2];

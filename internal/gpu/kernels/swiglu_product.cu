@@ -1,15 +1,15 @@
-// SwiGLU's product with its activation in the same kernel; sm_90a.
+// SwiGLU's product and activation in one kernel; sm_90a.
 //
-//   y [M, I] = silu(h1 + b1) * (h2 + b2),  h = x [M, K] w [2 I, K]^T, the rows of w in turns of eight: 8 of w1, 8 of w2
+//   y [M, I] = silu(h1 + b1) * (h2 + b2),  h = x [M, K] w [2 I, K]^T, 8 rows of w1 and 8 of w2 alternating in w
 //
-// The product is product.cuh's. Its tile of 256 columns of h gives 128 of y, which go by shared memory and TMA.
+// The product is product.cuh's. A tile's 256 columns of h become 128 of y, stored through shared memory and TMA.
 //
 // y act, dense, I a multiple of 8; past I nothing is written. maps: product.cuh's two, then y (box 64 x 64, 128-byte
 // swizzle). bias: b1|b2 fp32 [2 I]. Launch: as product.cuh says, 231,424 bytes. columns: 2 I.
 //
 // Roofline at 32,768 tokens of the 1.3B model: 1.87 TFLOP, 2.4 ms at the 790 TFLOP/s that cuBLAS reaches on large
-// products of an H200 before its power limit, 2.65 at the 710 under it. What the kernel does not move: 813 MB written
-// and read again between product and activation, 0.39 ms at 4.2 TB/s.
+// products of an H200 before its power limit, 2.65 ms at the 710 TFLOP/s under it. The kernel avoids writing and
+// reading 813 MB between product and activation, 0.39 ms at 4.2 TB/s.
 #include "product.cuh"
 
 namespace swiglu {
@@ -39,7 +39,8 @@ __device__ __forceinline__ uint32_t pack(float a, float b) {
   return *reinterpret_cast<uint32_t *>(&v);
 }
 
-// silu(a0) b0, silu(a1) b1: the two sigmoids by one reciprocal. Below -40 silu is 0 in any 16-bit type; NaN stays NaN.
+// silu(a0) b0, silu(a1) b1, with one reciprocal for both sigmoids. Below -40 silu is 0 in any 16-bit type; NaN stays
+// NaN.
 __device__ __forceinline__ uint32_t activate(float a0, float a1, float b0, float b1) {
   float e0, e1, r;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(e0) : "f"(fmaxf(a0, -40.f) * -1.4426950408889634f));
@@ -60,7 +61,7 @@ struct Activation {
   __device__ __forceinline__ void finish(float (&d)[128], const product::Place &at, product::Tile t) {
     const uint32_t out = at.extra + at.group * kOut;
     const bool leader = at.warp == 0 && at.lane == 0;
-    // stmatrix: this lane gives the address of row `row` of matrix lane/8.
+    // stmatrix: this lane provides the address of row `row` of matrix lane / 8.
     const int row = at.warp * 16 + (at.lane / 8 % 2) * 8 + at.lane % 8, first = t.columns / 2;
     if (leader) put_wait_read();  // the last tile's
     warpgroup_sync(1 + at.group);

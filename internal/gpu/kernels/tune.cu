@@ -1,10 +1,11 @@
-// For loading, for the choice of matrix-product algorithms, and for tests.
+// Kernels for loading, for choosing matrix-product algorithms, and for tests.
 //
 //   fill_random: values in about -1..1 from a counter and a seed
 //   count_differences: how many 32-bit words of a and b differ
 //   narrow_<type>: n elements of a checkpoint's type to activations. They are the
-//   elements first, first + 1 … of a matrix, of which as many are left out in y after
-//   each run of them (0: none); *bad counts what left the type's range
+//   elements first, first + 1 … of a matrix, which leaves a gap of `run` elements in
+//   y after every `run` of its elements (0: none). *bad counts the elements that are
+//   out of the type's range
 #include "common.cuh"
 
 __device__ __forceinline__ float widen(float x) { return x; }
