@@ -191,18 +191,22 @@ struct Projected {
     return r;
   }
 
-  template <int K, int N, typename Shared>
-  __device__ __forceinline__ void keys(Pairs<N> (&rq)[8], Pairs<N> (&rk)[8], Pairs<N> (&rb)[8], Pairs<N> (&rd)[8],
-                                       Shared &sh, const Place &c, int warp, int lane) const {
+  // The rows of a lane's channels: q and k from three tokens before the warp's first, b and f.
+  template <int N>
+  struct Rows {
+    Row<2 * N> q[11], k[11], b[8];
+  };
+  template <int K, int N>
+  __device__ __forceinline__ void load_rows(Rows<N> &x, Pairs<N> (&rd)[8], const Place &c, int warp, int lane) const {
     constexpr int W = 2 * N;
     const int t0 = 8 * warp, left = c.count - t0, HK = c.H * K, column = c.h * K + W * lane;
     const int64_t token = c.first + t0;
     const act *const row = p + token * ldp + column;
     const act *const decay = f + token * HK + column;
-    Row<W> xq[11], xk[11], xb[8];
     auto load = [&](int i) {
-      xk[3 + i] = Row<W>::load(row + i * ldp + HK), xq[3 + i] = Row<W>::load(row + i * ldp),
-             xb[i] = Row<W>::load(row + i * ldp + b_col);
+      x.k[3 + i] = Row<W>::load(row + i * ldp + HK);
+      x.q[3 + i] = Row<W>::load(row + i * ldp);
+      x.b[i] = Row<W>::load(row + i * ldp + b_col);
       const Row<W> d = Row<W>::load(decay + i * HK);
       rd[i] = *reinterpret_cast<const Pairs<N> *>(&d);
     };
@@ -210,16 +214,17 @@ struct Projected {
       const act *from = kept(c);
 #pragma unroll
       for (int i = 0; i < 3; i++) {
-        xq[i] = xk[i] = Row<W>{};
-        if (from)
-          xq[i] = Row<W>::load(from + int64_t(i) * channels + column),
-          xk[i] = Row<W>::load(from + int64_t(i) * channels + HK + column);
+        x.q[i] = x.k[i] = Row<W>{};
+        if (from) {
+          x.q[i] = Row<W>::load(from + int64_t(i) * channels + column);
+          x.k[i] = Row<W>::load(from + int64_t(i) * channels + HK + column);
+        }
       }
     } else {  // a warp without tokens reads the chunk's first row and ignores it
       const act *from = row - (left > 0 ? 3 : t0) * ldp;
       const int64_t next = left > 0 ? ldp : 0;
 #pragma unroll
-      for (int i = 0; i < 3; i++) xq[i] = Row<W>::load(from + i * next), xk[i] = Row<W>::load(from + i * next + HK);
+      for (int i = 0; i < 3; i++) x.q[i] = Row<W>::load(from + i * next), x.k[i] = Row<W>::load(from + i * next + HK);
     }
     if (left >= 8) {
 #pragma unroll
@@ -227,12 +232,21 @@ struct Projected {
     } else {
 #pragma unroll
       for (int i = 0; i < 8; i++) {
-        xk[3 + i] = xq[3 + i] = xb[i] = Row<W>{};
+        x.k[3 + i] = x.q[3 + i] = x.b[i] = Row<W>{};
 #pragma unroll
         for (int j = 0; j < N; j++) rd[i].w[j] = no_decay;
         if (i < left) load(i);
       }
     }
+  }
+
+  template <int K, int N, typename Shared>
+  __device__ __forceinline__ void keys(Pairs<N> (&rq)[8], Pairs<N> (&rk)[8], Pairs<N> (&rb)[8], Pairs<N> (&rd)[8],
+                                       Shared &sh, const Place &c, int warp, int lane) const {
+    constexpr int W = 2 * N;
+    const int t0 = 8 * warp, left = c.count - t0, HK = c.H * K, column = c.h * K + W * lane;
+    Rows<N> rows;
+    load_rows<K>(rows, rd, c, warp, lane);
     // Four lanes compute one token's inverse step.
     const int mine = lane / 4;
     float open = 1.f, inv_step = 1.f;
@@ -261,7 +275,7 @@ struct Projected {
         for (int j = 0; j < W; j++) x[i][j] *= s;
       }
     };
-    convolve(xk, HK + column);
+    convolve(rows.k, HK + column);
     if (flags & (kKaczmarz | kL2Norm)) {
       const float kk = squares(x, lane);
       if (flags & kKaczmarz) inv_step = inverse_step(open, kk, kaczmarz_eps);
@@ -275,10 +289,10 @@ struct Projected {
       const float inv = __shfl_sync(~0u, inv_step, 4 * i);
       float y[W];
 #pragma unroll
-      for (int j = 0; j < W; j++) y[j] = erased(x[i][j], xb[i][j], inv, least);
+      for (int j = 0; j < W; j++) y[j] = erased(x[i][j], rows.b[i][j], inv, least);
       rk[i] = packed(x[i]), rb[i] = packed(y);
     }
-    convolve(xq, column);
+    convolve(rows.q, column);
     if (flags & kL2Norm) normalize(squares(x, lane));
 #pragma unroll
     for (int i = 0; i < 8; i++) rq[i] = packed(x[i]);
