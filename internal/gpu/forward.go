@@ -25,7 +25,7 @@ func (e *Engine) Forward(ctx context.Context, b *score.Batch) error {
 	case e.closed:
 		return fmt.Errorf("forward: %w", ErrClosed)
 	case e.broken != nil:
-		return fmt.Errorf("forward on %s: the device failed earlier: %w", e.dev, e.broken)
+		return fmt.Errorf("forward on %s: the device failed before this batch: %w", e.dev, e.broken)
 	}
 	if err := b.Check(e.cfg.MaxTokens, e.model.VocabSize); err != nil {
 		return fmt.Errorf("forward: %w", err)

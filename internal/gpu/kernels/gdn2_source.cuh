@@ -350,7 +350,8 @@ struct Projected {
   template <typename Shared, typename Arrived>
   __device__ __forceinline__ void compute(Shared &sh, const Place &c, int column, int width, int thread, int threads,
                                           Arrived arrived) const {
-    const int lanes = width / 4, tokens = C * lanes / threads, t0 = thread / lanes * tokens, at = thread % lanes * 4;
+    const int shift = width == 128 ? 5 : 4, lanes = 1 << shift, tokens = (C << shift) / threads;
+    const int t0 = (thread >> shift) * tokens, at = (thread & (lanes - 1)) * 4;
     Conv<4> conv;
     conv.load(conv_w, conv_b, v_col + column + at, channels);
     arrived();
