@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"surprisal/internal/curate"
+	"surprisal/internal/score"
 )
 
 //go:embed page.html
@@ -155,66 +156,87 @@ func (r *Report) figure(p *plot) markup {
 	return markup("<figcaption>" + html.EscapeString(p.title) + "</figcaption>" + p.svg(false))
 }
 
+// layOut fills in the page, but for the documents.
 func (r *Report) layOut(c *curate.Corpus, d *data, o Options) {
-	m, p := c.Manifest, &r.page
-	p.Title = "Scores of " + m.Run
+	p := &r.page
+	model := cmp.Or(c.Manifest.Model.Name, c.Manifest.Model.Dir)
+	p.Title = "Scores of " + c.Manifest.Run
+	p.Subtitle = fmt.Sprintf("%s documents of %s files, scored by %s",
+		short(d.all.rows), count(int64(len(c.Files))), model)
 	hash := sha256.Sum256([]byte(pageScript))
 	p.Script = markup(pageScript)
-	p.CSP = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-" + base64.StdEncoding.EncodeToString(hash[:]) + "'"
+	p.CSP = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-" +
+		base64.StdEncoding.EncodeToString(hash[:]) + "'"
 	p.Style = markup(styles("", light) + "@media(prefers-color-scheme:dark){" + styles("", dark) + "}")
 	p.Tiles = []tile{
 		{short(d.all.rows), "documents"}, {short(d.all.tokens), "tokens"}, {number(d.steps[50].PPL), "median perplexity"},
 		{number(d.all.perplexity()), "perplexity of all text"}, {count(d.all.failed), "failed rows"},
 	}
-	model := m.Model.Name
-	if model == "" {
-		model = m.Model.Dir
+	if c.MissingRows > 0 || len(c.FailedFiles) > 0 {
+		p.Partial = fmt.Sprintf("The run is not complete: %s rows have no score yet and %d input files failed. "+
+			"They are not in this report.", count(c.MissingRows), len(c.FailedFiles))
 	}
-	p.Subtitle = fmt.Sprintf("%s documents of %s files, scored by %s", short(d.all.rows), count(int64(len(c.Files))),
-		model)
-	p.Facts = [][2]string{
-		{"Run", m.Run + ", planned " + m.Created + " by version " + m.Program}, {"Model", model}, {"Model digest",
-			m.Model.Digest},
-		{"Tokenizer digest", m.Model.TokenizerDigest}, {"Options", options(c)}, {"Options digest", m.ConfigDigest},
+	r.facts(c, d, model)
+	r.distributions(d)
+	r.thresholds(d)
+	r.timeline(d, c.Manifest.Cost())
+	for i := range levels {
+		p.Legend = append(p.Legend, i)
 	}
+	p.Made = "Made " + r.Created + " by version " + o.Program
+}
+
+// shownInputs is how many input arguments are listed.
+const shownInputs = 5
+
+// facts lists what was scored, how, and at what cost.
+func (r *Report) facts(c *curate.Corpus, d *data, model string) {
+	m, p := c.Manifest, &r.page
+	add := func(name, value string) { p.Facts = append(p.Facts, [2]string{name, value}) }
+	add("Run", m.Run+", planned "+m.Created+" by version "+m.Program)
+	add("Model", model)
+	add("Model digest", m.Model.Digest)
+	add("Tokenizer digest", m.Model.TokenizerDigest)
+	add("Options", options(c))
+	add("Options digest", m.ConfigDigest)
 	for _, name := range slices.Sorted(maps.Keys(d.made)) {
-		p.Facts = append(p.Facts, [2]string{"Scored by", name + ": " + count(d.made[name]) + " rows"})
+		add("Scored by", name+": "+count(d.made[name])+" rows")
 	}
 	cost := m.Cost()
 	if v, ok := cost.JoulesPerMillionTokens(); ok {
-		p.Facts = append(p.Facts, [2]string{"Energy", number(v) + " J a million tokens, " + number(cost.Joules/3.6e6) +
-			" kWh, by the GPUs' counters"})
+		add("Energy", number(v)+" J per million tokens, "+number(cost.Joules/3.6e6)+" kWh, by the GPUs' counters")
 		r.Totals.JoulesPerMillionTokens = &v
 	}
 	if v, ok := cost.GPUDaysPerBillionTokens(); ok {
-		p.Facts = append(p.Facts, [2]string{"GPU time", number(v) +
-			" GPU-days a billion tokens, " + number(cost.GPUSeconds/3600) + " GPU-hours"})
+		add("GPU time", number(v)+" GPU-days per billion tokens, "+number(cost.GPUSeconds/3600)+" GPU-hours")
 		r.Totals.GPUDaysPerBillionTokens = &v
 	}
 	for i, in := range m.Inputs {
-		if i == 5 {
-			p.Facts = append(p.Facts, [2]string{"Input", fmt.Sprintf("and %d more", len(m.Inputs)-i)})
+		if i == shownInputs {
+			add("Input", fmt.Sprintf("and %d more", len(m.Inputs)-i))
 			break
 		}
-		p.Facts = append(p.Facts, [2]string{"Input", in})
+		add("Input", in)
 	}
-	p.Facts = append(p.Facts, [2]string{"Files", count(int64(len(c.Files))) +
-		" with rows, " + count(int64(len(c.FailedFiles))) + " failed"}, [2]string{"Scores", c.Dir})
-	if c.MissingRows > 0 || len(c.FailedFiles) > 0 {
-		p.Partial = fmt.Sprintf("The run is not complete: %s rows have no score yet and %d input files failed. They are not in this report.", count(c.MissingRows), len(c.FailedFiles))
-	}
+	add("Files", count(int64(len(c.Files)))+" with rows, "+count(int64(len(c.FailedFiles)))+" failed")
+	add("Scores", c.Dir)
+}
+
+// distributions draws perplexity, bits per byte and length: of all documents, and by
+// column.
+func (r *Report) distributions(d *data) {
+	p := &r.page
 	p.Views = append(p.Views, view{Name: "all documents", Figures: []markup{
 		r.figure(distribution("perplexity", "Perplexity", "perplexity of a document", d.all.ppl)),
 		r.figure(distribution("bits", "Bits per byte", "bits per byte", d.all.bpb)),
 	}})
 	for i, column := range d.by {
 		parts := d.parts[column]
-		v := view{Name: "by " + column, Figures: []markup{
-			r.figure(ridges(fmt.Sprintf("perplexity-by-%d", i), column, "Perplexity by "+column, "perplexity of a document",
-				parts, func(p *part) *histogram { return p.ppl })),
-			r.figure(ridges(fmt.Sprintf("bits-by-%d", i), column, "Bits per byte by "+column, "bits per byte", parts,
-				func(p *part) *histogram { return p.bpb })),
-		}}
+		ppl := ridges(fmt.Sprintf("perplexity-by-%d", i), column, "Perplexity by "+column, "perplexity of a document",
+			parts, func(p *part) *histogram { return p.ppl })
+		bits := ridges(fmt.Sprintf("bits-by-%d", i), column, "Bits per byte by "+column, "bits per byte",
+			parts, func(p *part) *histogram { return p.bpb })
+		v := view{Name: "by " + column, Figures: []markup{r.figure(ppl), r.figure(bits)}}
 		list := slices.SortedFunc(maps.Values(parts), func(a, b *part) int {
 			return cmp.Or(cmp.Compare(b.rows, a.rows), cmp.Compare(a.name, b.name))
 		})
@@ -223,21 +245,27 @@ func (r *Report) layOut(c *curate.Corpus, d *data, o Options) {
 				v.More = len(list) - k
 				break
 			}
-			v.Rows = append(v.Rows, []string{clip(q.name, 80), count(q.rows), count(q.tokens), number(q.perplexity()),
-				count(q.failed)})
+			v.Rows = append(v.Rows, []string{
+				clip(q.name, 80), count(q.rows), count(q.tokens), number(q.perplexity()), count(q.failed),
+			})
 		}
 		p.Views = append(p.Views, v)
 	}
-	p.Length = []markup{r.figure(density(d)),
-		r.figure(distribution("tokens", "Document length", "tokens of a document", d.all.tok))}
+	length := distribution("tokens", "Document length", "tokens of a document", d.all.tok)
+	p.Length = []markup{r.figure(density(d)), r.figure(length)}
+}
+
+// thresholds shows how much each percentile keeps, and why rows have no score.
+func (r *Report) thresholds(d *data) {
+	p := &r.page
 	p.Kept = r.figure(keptCurve(d))
 	p.Steps = r.Steps
 	last := d.steps[len(d.steps)-1]
 	for i, s := range d.steps {
 		if i%10 == 0 && i > 0 || i == 5 || i == 95 || i == 99 {
 			p.Table = append(p.Table, stepRow{
-				fmt.Sprintf("p%g", s.P), number(s.PPL), count(s.Rows), share(s.Rows, last.Rows), count(s.Tokens), share(s.Tokens,
-					last.Tokens), number(s.KeptPPL),
+				fmt.Sprintf("p%g", s.P), number(s.PPL), count(s.Rows), share(s.Rows, last.Rows),
+				count(s.Tokens), share(s.Tokens, last.Tokens), number(s.KeptPPL),
 			})
 		}
 	}
@@ -248,16 +276,15 @@ func (r *Report) layOut(c *curate.Corpus, d *data, o Options) {
 		}
 		p.Reasons = append(p.Reasons, reasonRow{x.Name, count(x.N)})
 	}
-	if t := throughput(d); t != nil {
-		p.Timeline = append(p.Timeline, r.figure(t))
+}
+
+// timeline draws throughput and power, where they are known.
+func (r *Report) timeline(d *data, cost score.Cost) {
+	for _, t := range []*plot{throughput(d), power(cost)} {
+		if t != nil {
+			r.page.Timeline = append(r.page.Timeline, r.figure(t))
+		}
 	}
-	if t := power(cost); t != nil {
-		p.Timeline = append(p.Timeline, r.figure(t))
-	}
-	for i := range levels {
-		p.Legend = append(p.Legend, i)
-	}
-	p.Made = "Made " + r.Created + " by version " + o.Program
 }
 
 func share(a, b int64) string {

@@ -131,7 +131,7 @@ func TestCosts(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, words := range []string{"Power of the GPUs over time", "minutes since the first file",
-			"800 J a million tokens", "0.05 GPU-days a billion tokens"} {
+			"800 J per million tokens", "0.05 GPU-days per billion tokens"} {
 			if strings.Contains(b.String(), words) != known {
 				t.Errorf("known: %v, the page says %q: %v", known, words, !known)
 			}
