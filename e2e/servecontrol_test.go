@@ -211,7 +211,7 @@ func TestServeARealRun(t *testing.T) {
 	_ = eval[bool](p, "[...document.querySelectorAll('.detail button')].find((b) => b.textContent.startsWith('Retry')).click(); true")
 	p.until("document.querySelector('dialog').open")
 	p.keys("\t\r")
-	p.until("document.getElementById('said').innerText.includes('queued again')")
+	p.until("document.getElementById('said').innerText.includes('requeued')")
 	if sum := parseSummary(t, dispatcher(t, "wait", "--json", run).want(t, 0)); !sum.Complete || sum.Documents != 67 {
 		t.Errorf("%+v", sum)
 	}
@@ -273,8 +273,8 @@ func TestServeComesBack(t *testing.T) {
 	p.Away.Store(true)
 	s.stop(os.Interrupt)
 	// It may say first that NATS is away: serve let go of it before it ended.
-	p.until("!document.getElementById('outage').hidden && document.getElementById('outage').innerText.includes('dispatcher serve does not answer')")
-	says(t, p.text(), "dispatcher serve does not answer", "20261123-084512-k3f9ab")
+	p.until("!document.getElementById('outage').hidden && document.getElementById('outage').innerText.includes('No answer from dispatcher serve')")
+	says(t, p.text(), "No answer from dispatcher serve", "20261123-084512-k3f9ab")
 	_ = startServe(t, nil, "--addr", strings.TrimPrefix(s.url, "http://"))
 	p.until("document.getElementById('outage').hidden && document.getElementById('link').classList.contains('on')")
 	p.Away.Store(false)

@@ -214,8 +214,8 @@ func TestServeHundredThousandJobs(t *testing.T) {
 	p.open("", 1280, "light")
 	p.until("document.getElementById('link').classList.contains('on')")
 	f.server.Shutdown()
-	p.until("!document.getElementById('outage').hidden && document.getElementById('outage').innerText.includes('NATS does not answer')")
-	says(t, p.text(), "NATS does not answer", "goes on by itself", "20261123-084512-k3f9ab")
+	p.until("!document.getElementById('outage').hidden && document.getElementById('outage').innerText.includes('NATS has been unreachable')")
+	says(t, p.text(), "NATS has been unreachable", "reconnects", "20261123-084512-k3f9ab")
 	p.accessible("outage")
 	p.shot("outage")
 	if code, body, _ := s.ask("GET", "/api/dead", "", nil); code != 503 {

@@ -146,7 +146,7 @@ func TestTop(t *testing.T) {
 	p.shows("DEVICE", "HEAT")
 
 	f.server.Shutdown()
-	p.shows("NATS IS AWAY since", "k3f9ab", "gpu01-0")
+	p.shows("NATS UNREACHABLE since", "k3f9ab", "gpu01-0")
 	f.start()
 	p.shows("connected", "workers 16")
 	p.tmux("send-keys", "q")

@@ -20,14 +20,14 @@ const unscored = "unscored"
 
 var bucketPercentiles = []where.Percentile{{Column: "perplexity", P: 30}, {Column: "perplexity", P: 60}}
 
-// BucketOptions say how documents are sorted, and where to.
+// BucketOptions configure Bucket.
 type BucketOptions struct {
 	By []string // columns whose values make groups, each with percentiles of its own
 	As string   // column or folders
 	To string   // DEST
 }
 
-// Bucketed is what a sorting came to.
+// Bucketed is the result of Bucket.
 type Bucketed struct {
 	Run         string      `json:"run"`
 	By          []string    `json:"by,omitempty"`

@@ -18,7 +18,7 @@ import (
 	"surprisal/internal/usage"
 )
 
-// Corpus is a run's committed scores with the inputs they are of.
+// Corpus is a run's committed scores with their inputs.
 type Corpus struct {
 	Dir      string // OUT, absolute
 	Manifest *score.Manifest
@@ -44,12 +44,12 @@ type Range struct {
 	Job         string
 }
 
-// Open reads what OUT holds. An OUT that lacks rows is a UsageError unless
-// partial is set.
+// Open reads an output folder. One that lacks rows is a usage.Error unless partial is
+// set.
 func Open(ctx context.Context, out string, partial bool) (*Corpus, error) {
 	m, err := outdir.ReadManifest(ctx, out)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, usage.Errorf("%s has no %s: name a folder that dispatcher run or submit wrote scores to", out,
+		return nil, usage.Errorf("%s has no %s: name an output folder of dispatcher run or submit", out,
 			score.ManifestName)
 	}
 	if err != nil {
@@ -84,7 +84,7 @@ func Open(ctx context.Context, out string, partial bool) (*Corpus, error) {
 		if n := len(c.FailedFiles); n > 0 {
 			what += fmt.Sprintf(" and %d input files failed (%s)", n, c.FailedFiles[0])
 		}
-		return nil, usage.Errorf("%s is not complete: %s: run it to its end, or go on without them with --partial", out, what)
+		return nil, usage.Errorf("%s is not complete: %s: complete the run, or leave them out with --partial", out, what)
 	}
 	return c, nil
 }
@@ -155,7 +155,7 @@ func (o *opened) close() error {
 }
 
 // Kinds finds columns in the first file: those of the score files first, then
-// the input's. A column that isn't there, or can't be used, is a UsageError.
+// the input's. A column that isn't there, or can't be used, is a usage.Error.
 func (c *Corpus) Kinds(ctx context.Context, names []string) (map[string]pq.Kind, error) {
 	kinds := map[string]pq.Kind{}
 	for i := range c.Files {
@@ -213,7 +213,7 @@ func (o *opened) kind(ctx context.Context, f *File, name string) (pq.Kind, error
 	return s.Kind(), nil
 }
 
-// columnError is one line for a person's mistake.
+// columnError is the error of a column that cannot be used.
 func columnError(o *opened, name string, err error) error {
 	if !errors.Is(err, pq.ErrColumn) {
 		return err
@@ -233,7 +233,7 @@ func columnError(o *opened, name string, err error) error {
 		describe)
 }
 
-// union lists names without repetition.
+// union lists names without duplicates.
 func union(lists ...[]string) []string {
 	var all []string
 	for _, l := range lists {

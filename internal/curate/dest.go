@@ -21,7 +21,7 @@ import (
 	"surprisal/internal/usage"
 )
 
-// madeByName pins what a DEST is.
+// madeByName records the request of a DEST.
 const madeByName = "_made_by.json"
 
 // digestKey is the key-value metadata by which a file of an earlier attempt is
@@ -65,7 +65,7 @@ func (r Request) digest() string {
 	return "sha256:" + hex.EncodeToString(h[:])
 }
 
-// destination is a DEST at work.
+// destination is a DEST that is being written.
 type destination struct {
 	*outdir.Dest
 	req    Request
@@ -78,10 +78,10 @@ func cores() int { return runtime.GOMAXPROCS(0) }
 // staleAfter is how old a hidden temporary of a dead process must be to go.
 const staleAfter = time.Hour
 
-// checkDest refuses a DEST that can't be one.
+// checkDest refuses places that cannot be a DEST.
 func (c *Corpus) checkDest(dest string) error {
 	if dest == "" {
-		return usage.Errorf("no destination is named: give --to DEST")
+		return usage.Errorf("--to DEST is required")
 	}
 	if err := place.ValidOut(dest); err != nil {
 		return usage.Errorf("--to: %w", err) // dest may hold a secret
@@ -149,7 +149,7 @@ func (c *Corpus) openDest(ctx context.Context, dest string, req Request) (*desti
 	return to, nil
 }
 
-// claim makes DEST the request's own.
+// claim reserves DEST for the request.
 func (d *destination) claim(ctx context.Context, dest string) error {
 	look := func(err error) error {
 		if ctx.Err() != nil {
@@ -170,7 +170,7 @@ func (d *destination) claim(ctx context.Context, dest string) error {
 			return look(err)
 		}
 		if !empty {
-			return usage.Errorf("--to %s holds other things: name a new or empty folder", dest)
+			return usage.Errorf("--to %s is not empty: name a new or empty folder", dest)
 		}
 		if b, err = indented(d.req); err != nil {
 			return err
@@ -188,10 +188,10 @@ func (d *destination) made(b []byte, dest string) error {
 	var there Request
 	dec := json.NewDecoder(bytes.NewReader(b))
 	if err := dec.Decode(&there); err != nil {
-		return usage.Errorf("--to %s: its %s can't be read (%w): name another folder", dest, madeByName, err)
+		return usage.Errorf("--to %s: its %s cannot be read (%w): name another folder", dest, madeByName, err)
 	}
 	if there.digest() != d.digest {
-		return usage.Errorf("--to %s holds what another command made (see its %s): name another folder, or remove that one",
+		return usage.Errorf("--to %s holds the output of another command (see its %s): name another folder, or remove that one",
 			dest, madeByName)
 	}
 	return nil
@@ -202,7 +202,7 @@ func indented(v any) ([]byte, error) {
 	return append(b, '\n'), err
 }
 
-// finish says that all is there.
+// finish writes _SUCCESS.
 func (d *destination) finish(ctx context.Context, v any) error {
 	b, err := indented(v)
 	if err != nil {
@@ -225,7 +225,7 @@ func (d *destination) has(ctx context.Context, f *File, name string) bool {
 func (d *destination) hasParquet(ctx context.Context, name string) bool {
 	t, err := d.Parquet(ctx, name)
 	if err != nil {
-		return false // it is written anew
+		return false // it is written again
 	}
 	defer t.Close()
 	v, ok := t.Metadata(digestKey)
@@ -236,7 +236,7 @@ func (d *destination) hasParquet(ctx context.Context, name string) bool {
 // DEST is whole and of this request.
 func (d *destination) hasLines(ctx context.Context, name string) bool {
 	ok, err := d.Exists(ctx, name)
-	return ok && err == nil // else it is written anew
+	return ok && err == nil // else it is written again
 }
 
 // metadata says in each file what it was made from.

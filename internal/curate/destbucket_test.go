@@ -190,7 +190,7 @@ func TestDestMistakes(t *testing.T) {
 		return err
 	}
 	for to, says := range map[string]string{
-		storetest.URL("full"):                           "other things",
+		storetest.URL("full"):                           "is not empty",
 		storetest.URL("scores/run/kept"):                "inside the scores",
 		storetest.URL("scores/run/x?region=us-east-1"):  "inside the scores",
 		storetest.URL("scores"):                         "holds the scores",
@@ -198,8 +198,8 @@ func TestDestMistakes(t *testing.T) {
 		storetest.URL("in/fw"):                          "holds the input",
 		"s3://" + storetest.Bucket:                      "holds the scores",
 		"s3://nobucket/kept":                            "there is no bucket",
-		"https://127.0.0.1/kept":                        "can't be one",
-		"hf://datasets/a/b/kept":                        "can't be one",
+		"https://127.0.0.1/kept":                        "not possible",
+		"hf://datasets/a/b/kept":                        "not possible",
 		"ftp://h/kept":                                  "are supported",
 		storetest.URL("kept?anonymous=true"):            "denied",
 		storetest.URL("kept") + "?X-Amz-Signature=5ec7": "signed URLs",

@@ -10,13 +10,13 @@ import (
 	"surprisal/internal/usage"
 )
 
-// ExportOptions say what is written, and where to.
+// ExportOptions configure Export.
 type ExportOptions struct {
 	As string // merged, sidecar or dolma
 	To string // DEST
 }
 
-// Exported is what an export came to.
+// Exported is the result of Export.
 type Exported struct {
 	Run         string   `json:"run"`
 	As          string   `json:"as"`
@@ -43,7 +43,7 @@ func (c *Corpus) Export(ctx context.Context, o ExportOptions) (*Exported, error)
 			return nil, usage.Errorf("%d rows have no score yet, and dolma's attributes must line up with its documents: score them first", c.MissingRows)
 		}
 		if c.Manifest.Options.TextColumn == "" {
-			return nil, usage.Errorf("the run scored ready-made ids, and dolma's attributes are spans of text: use --as sidecar or merged")
+			return nil, usage.Errorf("the run scored token IDs, and dolma's attributes are spans of text: use --as sidecar or merged")
 		}
 	default:
 		return nil, usage.Errorf("--as %s is not one of sidecar, merged, dolma", o.As)

@@ -16,7 +16,7 @@ import (
 	"surprisal/internal/usage"
 )
 
-// FilterOptions say what passes, and where to.
+// FilterOptions configure Filter.
 type FilterOptions struct {
 	Where      string   // an expression of package where
 	By         []string // columns whose values make groups, each with percentiles of its own
@@ -27,7 +27,7 @@ type FilterOptions struct {
 	heldValues int
 }
 
-// Count is what was kept of a group.
+// Count is the kept rows and tokens of a group.
 type Count struct {
 	Group map[string]*string `json:"group,omitempty"` // nil for all rows
 	name  string
@@ -51,7 +51,7 @@ func (c *Count) add(o *Count) {
 	c.KeptTokens += o.KeptTokens
 }
 
-// Threshold is what a percentile came to.
+// Threshold is the value of a percentile.
 type Threshold struct {
 	Group      map[string]*string `json:"group,omitempty"`
 	name       string
@@ -63,7 +63,7 @@ type Threshold struct {
 // Name is the group's for people.
 func (t *Threshold) Name() string { return t.name }
 
-// Result is what a filter came to.
+// Result is the result of Filter.
 type Result struct {
 	Run         string      `json:"run"`
 	Where       string      `json:"where"`
@@ -145,7 +145,7 @@ func (c *Corpus) Filter(ctx context.Context, o FilterOptions) (*Result, error) {
 	return r, nil
 }
 
-// badWhere makes one line of what is wrong with an expression.
+// badWhere makes an error in an expression a usage error.
 func badWhere(err error) error {
 	var e *where.Error
 	if errors.As(err, &e) {

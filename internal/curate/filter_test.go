@@ -159,7 +159,7 @@ func TestMistakes(t *testing.T) {
 		"inside":            {Where: "perplexity < 3", To: filepath.Join(link, "x")},
 		"holds the scores":  {Where: "perplexity < 3", To: filepath.Dir(c.Dir)},
 		"holds the input":   {Where: "perplexity < 3", To: input},
-		"other things":      {Where: "perplexity < 3", To: full},
+		"is not empty":      {Where: "perplexity < 3", To: full},
 	} {
 		if _, err := c.Filter(t.Context(), o); !isUsage(err) || !strings.Contains(err.Error(), strings.TrimPrefix(what,
 			"no column")) {

@@ -7,14 +7,13 @@ import (
 	"strings"
 )
 
-// Resolve turns a person's argument into a place: a path is made absolute, a
-// file URL becomes a path, other URLs are checked and written in one way. A
-// glob stays one.
+// Resolve turns a command-line argument into a place: a path becomes absolute, a file URL
+// becomes a path, other URLs are checked and normalised. A glob stays a glob.
 func Resolve(arg string) (string, error) {
 	if rest, ok := strings.CutPrefix(arg, "file://"); ok {
 		rest = strings.TrimPrefix(rest, "localhost")
 		if !filepath.IsAbs(rest) {
-			return "", fmt.Errorf("%q names no absolute path: file URLs are file:///path", arg)
+			return "", fmt.Errorf("%q is not an absolute path: file URLs are file:///path", arg)
 		}
 		return filepath.Clean(rest), nil
 	}

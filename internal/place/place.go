@@ -26,7 +26,7 @@ type Place struct {
 	Query  string // of s3, sorted: anonymous, endpoint, region, use_path_style
 }
 
-// schemes of places and what they may name.
+// schemes lists what places of each scheme can be.
 var schemes = map[string]struct{ input, out, model bool }{
 	"":      {true, true, true},
 	"s3":    {true, true, false},
@@ -48,11 +48,11 @@ var (
 	s3Region     = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
 )
 
-// IsURL tells whether s names a place by a URL rather than by a path.
+// IsURL reports whether s is a URL rather than a path.
 func IsURL(s string) bool { return schemePrefix.MatchString(s) }
 
-// Parse reads a place as it stands in a manifest or a job message, which
-// may be hostile. Its error names no part of a URL that may be secret.
+// Parse parses a place from a manifest or a job message, which may be hostile. Its error
+// contains no part of a URL that may be secret.
 func Parse(s string) (Place, error) {
 	p, err := ParseArg(s)
 	if err != nil {
@@ -65,13 +65,14 @@ func Parse(s string) (Place, error) {
 }
 
 func errQuery(place string) error {
-	return fmt.Errorf("%s has a query or a fragment: only s3 URLs may have one, of endpoint, region, use_path_style and anonymous; signed URLs are not taken, since manifests would hold the signature", place)
+	return fmt.Errorf("%s has a query or a fragment: only s3 URLs may have a query, with endpoint, region, use_path_style and "+
+		"anonymous; signed URLs are refused, because manifests would contain the signature", place)
 }
 
 // ParseArg is Parse for a person's argument, whose path may be a glob.
 func ParseArg(s string) (Place, error) {
 	if len(s) > maxBytes {
-		return Place{}, fmt.Errorf("a path or URL of %d bytes, more than %d", len(s), maxBytes)
+		return Place{}, fmt.Errorf("path or URL of %d bytes: at most %d are allowed", len(s), maxBytes)
 	}
 	m := schemePrefix.FindStringSubmatch(s)
 	if m == nil {
@@ -83,7 +84,7 @@ func ParseArg(s string) (Place, error) {
 	p := Place{Scheme: strings.ToLower(m[1])}
 	rest := s[len(m[0]):]
 	if _, known := schemes[p.Scheme]; !known {
-		return Place{}, fmt.Errorf("URL of scheme %q: paths, s3, gs, az, https and hf are supported", m[1])
+		return Place{}, fmt.Errorf("unsupported URL scheme %q: paths, s3, gs, az, https and hf are supported", m[1])
 	}
 	if !utf8.ValidString(s) || strings.ContainsFunc(s, unicode.IsControl) || strings.ContainsRune(s, '\\') {
 		return Place{}, fmt.Errorf("%s URL with control characters or backslashes, or not UTF-8", p.Scheme)
@@ -124,7 +125,7 @@ func (p *Place) splitHost(rest string) error {
 		return fmt.Errorf("%s URL with user info before the host: give credentials in the environment", p.Scheme)
 	}
 	if !valid.MatchString(host) {
-		return fmt.Errorf("%s URL whose bucket or host name %q is not one", p.Scheme, host)
+		return fmt.Errorf("%s URL with an invalid bucket or host name %q", p.Scheme, host)
 	}
 	p.Host, p.Key = host, key
 	return nil
@@ -163,7 +164,7 @@ func (p *Place) splitHub(rest string) error {
 	return nil
 }
 
-// checkKey refuses what stores and file systems would read differently.
+// checkKey refuses keys that stores and file systems read differently.
 func (p *Place) checkKey() error {
 	p.Key = strings.TrimSuffix(p.Key, "/")
 	if p.Key == "" {
@@ -178,7 +179,8 @@ func (p *Place) checkKey() error {
 }
 
 func cleanS3Query(q string) (string, error) {
-	const form = "the query of an s3 URL may set endpoint (http[s]://host[:port]), region, use_path_style and anonymous (true or false)"
+	const form = "the query of an s3 URL may set endpoint (http[s]://host[:port]), region, " +
+		"use_path_style and anonymous (true or false)"
 	v, err := url.ParseQuery(q)
 	if err != nil {
 		return "", errors.New(form)
@@ -214,7 +216,7 @@ func cleanS3Query(q string) (string, error) {
 	return strings.Join(keys, "&"), nil
 }
 
-// redacted is the place without what may be secret, for errors.
+// redacted is the place without parts that may be secret, for errors.
 func (p Place) redacted() string {
 	if i := strings.IndexAny(p.Key, "?#"); i >= 0 && p.Scheme != "" {
 		p.Key = p.Key[:i]
@@ -228,7 +230,7 @@ func (p Place) Root() Place {
 	return p
 }
 
-// String is the place as it is written.
+// String formats the place.
 func (p Place) String() string {
 	if p.Scheme == "" {
 		return p.Key
@@ -258,8 +260,8 @@ func (p Place) Join(name string) Place {
 	return p
 }
 
-// Within tells whether p is dir or below it: in the same store, reached in the
-// same way. Links are not resolved.
+// Within reports whether p is dir or below it, in the same store, reached in the same
+// way. Links are not resolved.
 func (p Place) Within(dir Place) bool {
 	same := p.Scheme == dir.Scheme && p.Host == dir.Host && p.Query == dir.Query && (dir.Rev == "" || p.Rev == dir.Rev)
 	if p.Scheme == "" {
@@ -274,30 +276,30 @@ func validPlace(s, what string, allowed func(p Place) bool) error {
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	if !allowed(p) {
-		return fmt.Errorf("%s: a %s URL can't be one", what, p.Scheme)
+		return fmt.Errorf("%s: not possible with a %s URL", what, p.Scheme)
 	}
 	return nil
 }
 
-// ValidInput tells whether s may be an input file's place.
+// ValidInput reports whether s can be the place of an input file.
 func ValidInput(s string) error {
 	return validPlace(s, "input", func(p Place) bool { return schemes[p.Scheme].input && p.Key != "" })
 }
 
-// ValidInputURL tells whether inputs may be named by a URL of p's scheme.
+// ValidInputURL reports whether inputs can be given by a URL of p's scheme.
 func ValidInputURL(p Place) error {
 	if !schemes[p.Scheme].input {
-		return fmt.Errorf("%s: a %s URL can't be one", p, p.Scheme)
+		return fmt.Errorf("%s: not possible with a %s URL", p, p.Scheme)
 	}
 	return nil
 }
 
-// ValidOut tells whether s may be an output folder's place.
+// ValidOut reports whether s can be the place of an output folder.
 func ValidOut(s string) error {
 	return validPlace(s, "output folder", func(p Place) bool { return schemes[p.Scheme].out })
 }
 
-// ValidModelDir tells whether s may be a model folder's place.
+// ValidModelDir reports whether s can be the place of a model folder.
 func ValidModelDir(s string) error {
 	return validPlace(s, "model", func(p Place) bool { return schemes[p.Scheme].model })
 }

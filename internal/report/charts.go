@@ -141,7 +141,7 @@ func ridges(name, column, title, axis string, parts map[string]*part, of func(*p
 	}
 	bottom := top + float64(len(list))*(each+gap)
 	p := &plot{name: name, title: title, w: plotWidth, h: bottom + axisHeight + 12}
-	p.desc = fmt.Sprintf("One distribution for each of %d values of %s, each as high as the others.", len(list), column)
+	p.desc = fmt.Sprintf("One distribution for each of %d values of %s, each scaled to the same height.", len(list), column)
 	if more > 0 {
 		p.desc += fmt.Sprintf(" %d values with fewer documents are not shown.", more)
 	}

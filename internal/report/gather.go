@@ -15,7 +15,7 @@ import (
 	"surprisal/internal/store"
 )
 
-// Options say what a report has in it.
+// Options select the contents of a report.
 type Options struct {
 	// By are the columns to show distributions by; nil means dump, language and
 	// source, those of them that there are.
@@ -29,8 +29,8 @@ type Options struct {
 	Program string
 }
 
-// minTokens is the length below which a document is not shown as best or worst:
-// the perplexity of a few tokens says little.
+// minTokens is the minimum length of documents shown as best or worst: the perplexity of
+// a few tokens means little.
 const minTokens = 16
 
 // Binning on log axes: bins a decade, from 10^low.
@@ -79,7 +79,7 @@ func (h *histogram) merge(o *histogram) {
 	h.min, h.max = min(h.min, o.min), max(h.max, o.max)
 }
 
-// part is what is added up of some rows.
+// part is the sums over a set of rows.
 type part struct {
 	name          string
 	ppl, bpb, tok *histogram
@@ -126,7 +126,7 @@ type candidate struct {
 	key  float64 // smaller is shown first
 }
 
-// shortlist keeps the k smallest by key, ties by file and row.
+// shortlist keeps the k smallest by key; file and row break ties.
 type shortlist struct {
 	k    int
 	list []candidate
@@ -163,7 +163,7 @@ const (
 	maxParts   = 10_000
 )
 
-// data is all that a report is drawn from.
+// data is the input of a report's plots and tables.
 type data struct {
 	all                 *part
 	by                  []string
@@ -176,7 +176,7 @@ type data struct {
 	made                map[string]int64 // what engine on what device: rows
 }
 
-// step is what a percentile of perplexity keeps.
+// step is what a threshold at a percentile of perplexity keeps.
 type step struct {
 	P       float64 `json:"p"`
 	PPL     float64 `json:"ppl"`
@@ -249,7 +249,7 @@ func (d *data) reason(r string, n int64) {
 	d.reasons[r] += n
 }
 
-// columns finds which of the columns to show by there are.
+// columns finds which of the requested columns exist.
 func columns(ctx context.Context, c *curate.Corpus, o *Options) ([]string, error) {
 	if len(o.By) > 0 {
 		_, err := c.Kinds(ctx, o.By)
@@ -390,7 +390,7 @@ func cell(x float64, low, n int) int {
 	return int(max(0, min(i, float64(n-1))))
 }
 
-// text is a value for people.
+// text formats a value.
 func text(v *pq.Values, i int) string {
 	switch {
 	case v.Null[i]:

@@ -37,8 +37,8 @@ func when(ok bool, m markup) markup {
 	return ""
 }
 
-// render fills the slots of page.html, each {{Name}} once; what is filled in isn't
-// looked at again.
+// render fills the slots of page.html, each {{Name}} once; values are not
+// searched for slots.
 func (p *page) render() ([]byte, error) {
 	steps, err := json.Marshal(p.Steps) // < is escaped in it
 	if err != nil {
@@ -107,7 +107,7 @@ func (p *page) documents() markup {
 	legend := `<p class="legend" aria-label="Legend: surprisal of a token, from 0 to more than 10 nats">` +
 		"<span>surprisal of a token: 0</span>" +
 		each(p.Legend, func(n, _ int) markup { return `<i class="n` + markup(strconv.Itoa(n)) + `"></i>` }) +
-		"<span>10 nats and more</span></p>"
+		"<span>10 nats or more</span></p>"
 	if p.Why != "" {
 		legend = `<p class="note">Not coloured by surprisal: ` + escape(p.Why) + "</p>"
 	}
@@ -134,7 +134,7 @@ func (d docView) markup(i int) markup {
 // reasons is the table of rows without a score.
 func (p *page) reasons() markup {
 	if len(p.Reasons) == 0 {
-		return `<p class="muted">There are none.</p>`
+		return `<p class="muted">No rows without a score.</p>`
 	}
 	return `<div class="card scroll"><table><thead><tr><th>reason</th><th>rows</th></tr></thead><tbody>` +
 		each(p.Reasons, func(r reasonRow, _ int) markup {

@@ -62,7 +62,7 @@ type reasonCount struct {
 	N    int64  `json:"rows"`
 }
 
-// page is what page.html is filled with.
+// page has the values of page.html's slots.
 type page struct {
 	Title    string
 	Subtitle string
@@ -87,7 +87,7 @@ type page struct {
 
 type tile struct{ Value, Name string }
 
-// view is the distributions by one column, or of all.
+// view is the distributions by one column, or of all documents.
 type view struct {
 	Name    string
 	Figures []markup
@@ -343,9 +343,9 @@ func (r *Report) documents(ctx context.Context, c *curate.Corpus, d *data, o Opt
 		}
 	}
 	names := [][2]string{
-		{"Lowest perplexity", "what the model finds easiest: repetition, boilerplate, well-known texts"},
-		{"Median", "what is usual in this corpus"},
-		{"Highest perplexity", "what surprises it most: noise, other languages, broken text"},
+		{"Lowest perplexity", "easiest for the model: repetition, boilerplate, well-known texts"},
+		{"Median", "typical of this corpus"},
+		{"Highest perplexity", "most surprising for the model: noise, other languages, broken text"},
 	}
 	for i, docs := range groups {
 		g := docGroup{Name: names[i][0], Note: names[i][1]}

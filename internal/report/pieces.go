@@ -12,8 +12,8 @@ import (
 // maxTokenizerBytes bounds a tokenizer.json.
 const maxTokenizerBytes = 256 << 20
 
-// Pieces turns token ids into their texts. It decodes alone: encoding takes the
-// tokenizer library, which this program is without.
+// Pieces turns token IDs into their texts. It only decodes: encoding needs the tokenizer
+// library, which this program does not contain.
 type Pieces struct {
 	pieces map[int32]string
 	strip  bool // the first piece begins with a space that the text has not
@@ -69,7 +69,7 @@ func parsePieces(b []byte) (*Pieces, error) {
 	return p, nil
 }
 
-// unByteLevel undoes GPT-2's spelling of bytes as printable characters.
+// unByteLevel reverses GPT-2's encoding of bytes as printable characters.
 func unByteLevel(s string) string {
 	var b []byte
 	for _, r := range s {
@@ -89,7 +89,7 @@ func unByteLevel(s string) string {
 	return string(b)
 }
 
-// unSentencePiece undoes its space, and bytes written as <0x0A>.
+// unSentencePiece reverses its encoding of spaces, and of bytes as <0x0A>.
 func unSentencePiece(s string) string {
 	if len(s) == 6 && strings.HasPrefix(s, "<0x") && s[5] == '>' {
 		if v, err := strconv.ParseUint(s[3:5], 16, 8); err == nil {

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// role is what a shape is, and so its colour.
+// role determines a shape's colour.
 type role string
 
 // The roles. Heats go from 0 to heats-1.

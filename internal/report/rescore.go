@@ -15,8 +15,8 @@ import (
 	"surprisal/internal/shard/outdir"
 )
 
-// Rescorer scores single documents again, token by token, with the run's own
-// model and options, by a run of its own in a temporary folder.
+// Rescorer scores single documents again, token by token, with the run's model and
+// options, in a separate run in a temporary folder.
 type Rescorer struct {
 	Local   dispatch.Local
 	Program string
@@ -60,7 +60,7 @@ func (r *Rescorer) Tokens(ctx context.Context, c *curate.Corpus, docs []*curate.
 			return err
 		}
 		if n := again.Manifest.Model; n.Digest != m.Model.Digest || n.TokenizerDigest != m.Model.TokenizerDigest {
-			return fmt.Errorf("the model in %s is no longer the one that scored this run", m.Model.Dir)
+			return fmt.Errorf("the model in %s is not the one that scored this run", m.Model.Dir)
 		}
 		for i, f := range files {
 			g, err := again.Find(names[i])
@@ -107,7 +107,7 @@ func (r *Rescorer) text(ctx context.Context, text string, req dispatch.Request) 
 func (r *Rescorer) scratch(do func(dir string) error) error {
 	dir, err := os.MkdirTemp("", "surprisal-tokens-")
 	if err != nil {
-		return fmt.Errorf("make a temporary folder: %w", err)
+		return fmt.Errorf("create a temporary folder: %w", err)
 	}
 	return errors.Join(do(dir), os.RemoveAll(dir))
 }

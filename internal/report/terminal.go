@@ -11,7 +11,7 @@ import (
 	"surprisal/internal/score"
 )
 
-// Colours is what a terminal can show.
+// Colours is the colour support of a terminal.
 type Colours uint8
 
 // The kinds of terminals.
@@ -47,8 +47,8 @@ func (c Colours) begin(level int) string {
 	return fmt.Sprintf("\x1b[%s;48;5;%dm", fg, s.palette)
 }
 
-// visible makes a text safe for a terminal: whatever would move its cursor,
-// change its state or turn the writing direction is written as its code point.
+// visible makes a text safe for a terminal: characters that would move its cursor, change
+// its state or turn the writing direction are replaced.
 func visible(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r == '\n' || r == '\t' || (unicode.IsPrint(r) && !unicode.Is(unicode.Bidi_Control, r)) {
@@ -58,8 +58,8 @@ func visible(s string) string {
 	}, s)
 }
 
-// Print writes a document's tokens: coloured by surprisal with a legend, or, in
-// a plain terminal, one a line with its nats; and then its totals.
+// Print writes a document's tokens, coloured by surprisal with a legend or, in a plain
+// terminal, one per line with its nats, and then its totals.
 func Print(w io.Writer, title string, s score.Score, tokens []Token, c Colours) error {
 	var b strings.Builder
 	fmt.Fprintln(&b, visible(title))
@@ -82,7 +82,7 @@ func Print(w io.Writer, title string, s score.Score, tokens []Token, c Colours) 
 		for l := range levels {
 			name := fmt.Sprintf(" %g–%g ", float64(l)*natsALevel, float64(l+1)*natsALevel)
 			if l == levels-1 {
-				name = fmt.Sprintf(" %g and more ", float64(l)*natsALevel)
+				name = fmt.Sprintf(" %g or more ", float64(l)*natsALevel)
 			}
 			b.WriteString(" " + c.begin(l) + name + "\x1b[0m")
 		}
@@ -106,7 +106,7 @@ func Print(w io.Writer, title string, s score.Score, tokens []Token, c Colours) 
 		b.WriteString("\n\n")
 	}
 	fmt.Fprintf(&b, "tokens         %s\n", count(s.Tokens))
-	fmt.Fprintf(&b, "surprisal      %.3f nats, %.3f a token\n", s.SumNLL, s.SumNLL/math.Max(1, float64(s.Tokens)))
+	fmt.Fprintf(&b, "surprisal      %.3f nats, %.3f per token\n", s.SumNLL, s.SumNLL/math.Max(1, float64(s.Tokens)))
 	if p, ok := s.Perplexity(); ok {
 		fmt.Fprintf(&b, "perplexity     %s\n", number(p))
 	}
@@ -117,7 +117,7 @@ func Print(w io.Writer, title string, s score.Score, tokens []Token, c Colours) 
 		fmt.Fprintf(&b, "first choice   %s of %s tokens (%s)\n", count(s.Top1), count(s.Tokens), share(s.Top1, s.Tokens))
 	}
 	if s.Truncated {
-		b.WriteString("truncated      tokens behind --max-length have no score\n")
+		b.WriteString("truncated      tokens after --max-length have no score\n")
 	}
 	_, err := io.WriteString(w, b.String())
 	return err

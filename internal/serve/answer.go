@@ -41,7 +41,7 @@ func newFile(name string) (file, error) {
 		tag: hex.EncodeToString(sum[:8])}, nil
 }
 
-// asset sends an embedded file. Its name has its digest, so browsers may keep it.
+// asset sends an embedded file. Its name contains its digest, so browsers may cache it.
 func (s *Server) asset(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("name")
 	if name == "" {
@@ -63,11 +63,10 @@ func (s *Server) asset(w http.ResponseWriter, r *http.Request) {
 		h.Set("Content-Encoding", "gzip")
 		body = f.packed
 	}
-	_, _ = w.Write(body) // who asked is gone
+	_, _ = w.Write(body) // the client is gone
 }
 
-// index sends the page with what there is to show in it, so that it is drawn at
-// once.
+// index sends the page with the current state in it, so that it is drawn at once.
 func (s *Server) index(w http.ResponseWriter, _ *http.Request) {
 	st, _ := s.current()
 	first, err := json.Marshal(s.view(st, query{})) // < is escaped in it
@@ -79,11 +78,11 @@ func (s *Server) index(w http.ResponseWriter, _ *http.Request) {
 	// Slots are filled in one pass. Not html/template: see internal/report's markup.
 	slots := strings.NewReplacer("{{Style}}", string(s.files["app.css"].data), "{{Script}}", s.files["app.js"].tag,
 		"{{First}}", string(first))
-	_, _ = slots.WriteString(w, s.page) // who asked is gone
+	_, _ = slots.WriteString(w, s.page) // the client is gone
 }
 
 func (s *Server) nothing(w http.ResponseWriter, r *http.Request) {
-	refuse(w, http.StatusNotFound, "there is nothing at "+clip(r.URL.Path, 120))
+	refuse(w, http.StatusNotFound, "not found: "+clip(r.URL.Path, 120))
 }
 
 func answer(w http.ResponseWriter, v any) {
@@ -93,10 +92,10 @@ func answer(w http.ResponseWriter, v any) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_, _ = w.Write(append(b, '\n')) // who asked is gone
+	_, _ = w.Write(append(b, '\n')) // the client is gone
 }
 
-// refusal is what a request is refused with.
+// refusal is the body of a refused request.
 type refusal struct {
 	Error string `json:"error"`
 }
@@ -105,10 +104,10 @@ func refuse(w http.ResponseWriter, code int, why string) {
 	b, _ := json.Marshal(refusal{why}) // a string
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
-	_, _ = w.Write(append(b, '\n')) // who asked is gone
+	_, _ = w.Write(append(b, '\n')) // the client is gone
 }
 
-// fail tells an error in one line.
+// fail answers with an error in one line.
 func fail(w http.ResponseWriter, err error) { refuse(w, codeOf(err), oneLine(err.Error())) }
 
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }

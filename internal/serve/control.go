@@ -14,27 +14,27 @@ import (
 	"surprisal/internal/usage"
 )
 
-// order is what a person wants done.
+// order is a requested action.
 type order struct {
 	Do   string `json:"do"` // pause, resume, cancel, retry or drain
 	Name string `json:"name"`
-	// Confirm repeats the name: the person was asked.
+	// Confirm repeats the name, as a confirmation.
 	Confirm string `json:"confirm"`
-	Now     bool   `json:"now"` // of cancel: workers drop what they hold
+	Now     bool   `json:"now"` // of cancel: workers drop the jobs they have
 }
 
-// done is what came of it.
+// done is the result of an action.
 type done struct {
 	Said string `json:"said"`
 }
 
 const (
 	maxOrder = 4 << 10 // bytes
-	// orderWithin is how long one may take: a run of a million jobs is queued again.
+	// orderWithin bounds an action: requeueing a run of a million jobs takes minutes.
 	orderWithin = 10 * time.Minute
 )
 
-var errBusy = errors.New("something is being done to it already")
+var errBusy = errors.New("another action on it is in progress")
 
 // unlock tells whether a token is the right one.
 func (s *Server) unlock(w http.ResponseWriter, r *http.Request) {
@@ -66,7 +66,7 @@ func (s *Server) control(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer s.busy.Delete(o.Name)
-	// Who asked may close the page; what was begun goes on.
+	// The action continues if the browser closes the page.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), orderWithin)
 	defer cancel()
 	log := s.cfg.Log.With().Str("do", o.Do).Str("name", o.Name).Str("remote", r.RemoteAddr).Logger()
@@ -82,20 +82,20 @@ func (s *Server) control(w http.ResponseWriter, r *http.Request) {
 
 func readOrder(w http.ResponseWriter, r *http.Request) (o order, err error) {
 	if r.Header.Get("Content-Type") != "application/json" {
-		return o, errors.New("an order is application/json")
+		return o, errors.New("the request body must be application/json")
 	}
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(10 * time.Second)) // where it can be set
 	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxOrder))
 	if err != nil {
-		return o, fmt.Errorf("read the order: %w", err)
+		return o, fmt.Errorf("read the request: %w", err)
 	}
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&o); err != nil {
-		return o, fmt.Errorf("read the order: %w", err)
+		return o, fmt.Errorf("read the request: %w", err)
 	}
 	if o.Name == "" || o.Confirm != o.Name {
-		return o, errors.New("an order is confirmed by naming the run or worker again")
+		return o, errors.New("confirm by repeating the run or worker name")
 	}
 	return o, nil
 }
@@ -133,12 +133,12 @@ func (s *Server) obey(ctx context.Context, o order) (said string, err error) {
 		if err != nil {
 			return "", err
 		}
-		said = fmt.Sprintf("%s: %d dead jobs queued again, %d files mended (%d jobs)", o.Name, res.DeadJobs, res.MendedFiles,
+		said = fmt.Sprintf("%s: %d dead jobs requeued, %d failed files planned again (%d jobs)", o.Name, res.DeadJobs, res.MendedFiles,
 			res.NewJobs)
 		if res.FailedFiles > 0 {
 			said += fmt.Sprintf(", %d files still fail", res.FailedFiles)
 		}
 		return said, nil
 	}
-	return "", &usage.Error{Err: fmt.Errorf("there is no order %q: pause, resume, cancel, retry or drain", clip(o.Do, 40))}
+	return "", &usage.Error{Err: fmt.Errorf("unknown action %q: use pause, resume, cancel, retry or drain", clip(o.Do, 40))}
 }

@@ -17,7 +17,7 @@ import (
 const (
 	jobsPage = 50
 	deadPage = 20
-	// deepest is how many lines deep a browser may page; commands list all.
+	// deepest is the last line that a browser can page to; commands list all.
 	deepest = 5000
 	// listWithin is how long a list may take.
 	listWithin = time.Minute
@@ -43,8 +43,8 @@ func codeOf(err error) int {
 	return http.StatusInternalServerError
 }
 
-// scan waits for its turn to read a list; more than a few at a time would cost
-// memory, and the server its breath.
+// scan waits for its turn to read a list: many at a time would cost memory and slow the
+// server down.
 func (s *Server) scan(ctx context.Context, do func(ctx context.Context, client *jobs.Client) error) error {
 	client, err := s.queue()
 	if err != nil {
@@ -77,7 +77,7 @@ type jobsAnswer struct {
 	Page  int               `json:"page"`
 	Size  int               `json:"size"`
 	More  bool              `json:"more"`
-	Deep  bool              `json:"deep"` // there is more, and no page has it
+	Deep  bool              `json:"deep"` // there are more than any page shows
 	Took  float64           `json:"took"` // seconds
 }
 
@@ -116,7 +116,7 @@ func (s *Server) jobs(w http.ResponseWriter, r *http.Request) {
 	answer(w, a)
 }
 
-// job tells all of one job, as dispatcher job does.
+// job answers with one job, as dispatcher job does.
 func (s *Server) job(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	var d *monitor.JobDetail
@@ -133,7 +133,7 @@ func (s *Server) job(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if d.Letter != nil {
-		d.Letter.Raw = nil // bytes that were no job
+		d.Letter.Raw = nil // bytes that are not a job
 	}
 	answer(w, d)
 }
@@ -159,8 +159,8 @@ func (s *Server) dead(w http.ResponseWriter, r *http.Request) {
 	answer(w, a)
 }
 
-// letters reads dead letters, the newest first, without bytes that were no job, and
-// how many there are; run is empty for all runs.
+// letters reads dead letters, the newest first, without bytes that are not a job, and
+// their number; run is empty for all runs.
 func (s *Server) letters(ctx context.Context, run string, skip, limit int) (list []record.DeadLetter, total int,
 	err error) {
 	err = s.scan(ctx, func(ctx context.Context, client *jobs.Client) (err error) {

@@ -17,7 +17,7 @@ func (s *Server) state(w http.ResponseWriter, r *http.Request) {
 const (
 	// writeWithin is how long a browser may take to read one event.
 	writeWithin = 10 * time.Second
-	// aliveEvery is how often something is sent at least, so that a connection that
+	// aliveEvery is the longest time without an event, so that a connection that
 	// is gone is noticed.
 	aliveEvery = 10 * time.Second
 )
@@ -32,7 +32,7 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 	s.mu.Unlock()
 	if full {
 		w.Header().Set("Retry-After", "10")
-		refuse(w, http.StatusServiceUnavailable, fmt.Sprintf("%d browsers look on already", streamsAtMost))
+		refuse(w, http.StatusServiceUnavailable, fmt.Sprintf("%d browsers are connected already", streamsAtMost))
 		return
 	}
 	defer func() {
@@ -41,7 +41,7 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 		s.mu.Unlock()
 	}()
 	w.Header().Set("Content-Type", "text/event-stream")
-	w.Header().Set("X-Accel-Buffering", "no") // nginx holds nothing back
+	w.Header().Set("X-Accel-Buffering", "no") // nginx must not buffer
 	out := http.NewResponseController(w)
 	q := parseQuery(r.URL.Query())
 	var sent []byte
@@ -53,7 +53,7 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 		v.At = 0
 		b, err := json.Marshal(v)
 		if err != nil {
-			s.cfg.Log.Error().Err(err).Msg("page not made")
+			s.cfg.Log.Error().Err(err).Msg("could not render the page")
 			return
 		}
 		if !bytes.Equal(b, sent) || time.Since(at) > aliveEvery {

@@ -2,11 +2,11 @@ package serve
 
 import "surprisal/internal/jobs/record"
 
-// gpu is how a worker's GPU fares; what is nil its board does not tell.
+// gpu is the state of a worker's GPU; nil where the board does not report a value.
 type gpu struct {
 	Name   string   `json:"name"`
 	Index  int      `json:"index"`
-	Use    *float64 `json:"use,omitempty"`    // 0 to 1: of the time, that a kernel ran
+	Use    *float64 `json:"use,omitempty"`    // 0 to 1: share of the time in which a kernel ran
 	Power  *float64 `json:"power,omitempty"`  // watts
 	Limit  *float64 `json:"limit,omitempty"`  // watts
 	Memory *uint64  `json:"memory,omitempty"` // bytes used
@@ -14,7 +14,7 @@ type gpu struct {
 	Heat   *float64 `json:"heat,omitempty"`   // °C
 }
 
-// gpuOf is nil of a worker without a GPU, and where NVML tells nothing.
+// gpuOf is nil for a worker without a GPU, and where NVML reports nothing.
 func gpuOf(w record.Worker) *gpu {
 	s := w.GPU
 	if s == nil {

@@ -14,13 +14,13 @@ import (
 	"time"
 )
 
-// guard decides who is answered.
+// guard decides which requests are answered.
 type guard struct {
 	policy   string
 	hosts    []string // sorted, lower case
 	loopback bool
 	token    [sha256.Size]byte
-	open     bool // there is a token, so some may control
+	open     bool // there is a token, so control is possible
 	origin   *http.CrossOriginProtection
 	wrong    sync.Mutex // held a moment for each wrong token
 }
@@ -32,8 +32,8 @@ func newGuard(cfg Config, style []byte) *guard {
 	}
 }
 
-// policy lets the page load its own files and nothing else, and nobody frame it.
-// The style is in the page: one request less until it is drawn.
+// policy lets the page load its own files and nothing else, and forbids framing. The
+// style is in the page, which saves a request before it is drawn.
 func policy(style []byte) string {
 	sum := sha256.Sum256(style)
 	return "default-src 'none'; script-src 'self'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) +
@@ -41,7 +41,7 @@ func policy(style []byte) string {
 		"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 }
 
-// wrap refuses what another site's page may have sent.
+// wrap refuses requests that another site's page may have sent.
 func (g *guard) wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
@@ -55,17 +55,18 @@ func (g *guard) wrap(next http.Handler) http.Handler {
 		switch {
 		case !g.known(r.Host):
 			// A name that resolves to this address but isn't ours: DNS rebinding.
-			refuse(w, http.StatusMisdirectedRequest, "this server does not go by the name "+clip(r.Host,
+			refuse(w, http.StatusMisdirectedRequest, "this server does not answer to the name "+clip(r.Host,
 				80)+"; --allow-host adds one")
 		case g.origin.Check(r) != nil, foreign(r):
-			refuse(w, http.StatusForbidden, "another site asked for this")
+			refuse(w, http.StatusForbidden, "request from another site refused")
 		default:
 			next.ServeHTTP(w, r)
 		}
 	})
 }
 
-// foreign: a browser asks for another site's page, other than to go to this one.
+// foreign reports a browser's request on behalf of another site's page, except for
+// following a link to this one.
 func foreign(r *http.Request) bool {
 	switch r.Header.Get("Sec-Fetch-Site") {
 	case "", "same-origin", "none":
@@ -91,12 +92,12 @@ func (g *guard) known(host string) bool {
 }
 
 var (
-	errReadOnly = errors.New("this page only shows: dispatcher serve was started without --token-file")
-	errToken    = errors.New("the token is not the one of dispatcher serve --token-file")
+	errReadOnly = errors.New("read-only: dispatcher serve was started without --token-file")
+	errToken    = errors.New("wrong token: it must be that of dispatcher serve --token-file")
 )
 
-// may tells whether the request has the token. A wrong one takes a while, and only
-// one at a time is looked at.
+// may reports whether the request has the token. A wrong one is delayed, and only one
+// is checked at a time.
 func (g *guard) may(r *http.Request) error {
 	if !g.open {
 		return errReadOnly
@@ -116,5 +117,5 @@ func (g *guard) may(r *http.Request) error {
 	return errToken
 }
 
-// wrongWait is how long who sends a wrong token waits.
+// wrongWait is the delay of a wrong token.
 const wrongWait = 300 * time.Millisecond

@@ -15,16 +15,16 @@ const (
 	// a run or of all together.
 	workerPoints = 90
 	fleetPoints  = 300
-	// silentAfter is how long a worker that signs every second may be still.
+	// silentAfter is how long a worker that reports every second may be silent.
 	silentAfter = 8 * time.Second
-	// missedFor is how long a worker may not be listed until that means something.
+	// missedFor is how long a worker must be missing from the list to count as gone.
 	missedFor = 5 * time.Second
-	// goneFor is how long a worker is shown that vanished with something in hand.
+	// goneFor is how long a worker that vanished with jobs in hand is still shown.
 	goneFor  = 10 * time.Minute
 	goneMost = 200
 )
 
-// series is the last points of something, the newest last; NaN where there was none.
+// series is the last points of a value, the newest last; NaN where it is unknown.
 type series struct {
 	points []float32
 	most   int
@@ -38,8 +38,7 @@ func (s *series) add(v float64) {
 	s.points = append(s.points, float32(v))
 }
 
-// line is a series as a browser is sent it: each point a letter that says how many
-// 63rds of Top it is.
+// line is a series for a browser: each point a letter for its height in 63rds of Top.
 type line struct {
 	Top    float64 `json:"top"`
 	Points string  `json:"points"`
@@ -72,7 +71,7 @@ func (s *series) line(floor float64) *line {
 	return &line{Top: top, Points: string(b)}
 }
 
-// history is what records of one moment don't tell.
+// history is what the records of one moment do not contain.
 type history struct {
 	workers map[string]*past
 	runs    map[string]*series
@@ -83,7 +82,7 @@ type history struct {
 	looked  time.Time // of the overview that was taken in last
 }
 
-// past is a worker's.
+// past is the history of a worker.
 type past struct {
 	record           record.Worker
 	rate, use, power series
@@ -99,7 +98,7 @@ func newHistory() *history {
 	}
 }
 
-// workersNow takes in the records of one look.
+// workersNow takes the records of one reading.
 func (h *history) workersNow(list []record.Worker, now time.Time) {
 	there := make(map[string]bool, len(list))
 	for i := range list {
@@ -127,7 +126,7 @@ func (h *history) workersNow(list []record.Worker, now time.Time) {
 			if now.Sub(p.missed) < missedFor {
 				continue
 			}
-			// One that ended well took its record away, long before that ran out.
+			// A worker that exits cleanly deletes its record long before that expires.
 			if len(p.record.Progress) == 0 || p.missed.Sub(p.moved) < jobs.WorkerTTL/2 {
 				delete(h.workers, id)
 				continue

@@ -13,13 +13,13 @@ import (
 	"github.com/charmbracelet/x/ansi"
 )
 
-// screen is what a shot is drawn on; the zero one takes lines of any length and
-// number, without colours.
+// screen is the terminal that a shot is drawn on; the zero value takes lines of any
+// length and number, without colours.
 type screen struct {
 	width, height int
 	colours       bool
 	sparks        bool
-	keys          string // what keys do, the last line
+	keys          string // help on keys, the last line
 }
 
 var (
@@ -37,7 +37,7 @@ func (c screen) style(s lipgloss.Style, text string) string {
 	return s.Render(text)
 }
 
-// room is how many runs, workers and letters there is room for.
+// room is the number of runs, workers and letters that fit.
 func (c screen) room(runs, letters int) (r, w, l int) {
 	if c.height <= 0 {
 		return math.MaxInt, cellsMost, math.MaxInt
@@ -51,7 +51,7 @@ func (c screen) room(runs, letters int) (r, w, l int) {
 	return r, max(1, rest), l
 }
 
-// lines draws all.
+// lines draws the screen.
 func (c screen) lines(s shot) []string {
 	at := time.UnixMilli(s.At)
 	var out []string
@@ -106,7 +106,7 @@ func (c screen) lines(s shot) []string {
 	return out
 }
 
-// flow puts parts side by side, on as many lines as that takes.
+// flow puts parts side by side, on as many lines as needed.
 func (c screen) flow(parts ...string) []string {
 	lines := []string{""}
 	for _, p := range parts {
@@ -126,7 +126,7 @@ func (c screen) flow(parts ...string) []string {
 	return lines
 }
 
-// link tells of the connection.
+// link is the line about the connection.
 func (c screen) link(l link, at time.Time) string {
 	url := printable(l.URL)
 	switch {
@@ -135,7 +135,7 @@ func (c screen) link(l link, at time.Time) string {
 	case l.Seen.IsZero():
 		return url + ", " + c.style(warn, "not connected: "+printable(l.Why))
 	}
-	return c.style(bad, fmt.Sprintf("NATS IS AWAY since %s: what is shown is of %s",
+	return c.style(bad, fmt.Sprintf("NATS UNREACHABLE since %s: showing the state of %s",
 		l.Since.Local().Format(time.TimeOnly), l.Seen.Local().Format(time.TimeOnly))) +
 		c.style(bad, fmt.Sprintf(", %s ago", short(at.Sub(l.Seen).Seconds()))) + " (" + printable(l.Why) + ")"
 }

@@ -24,26 +24,26 @@ import (
 //go:embed assets
 var assets embed.FS
 
-// Config is what a Server is told.
+// Config configures a Server.
 type Config struct {
 	Program string   // version, shown
 	NATS    string   // the servers' URLs without secrets, shown until one is reached
-	Token   string   // of those who may control; empty: nobody may
-	Hosts   []string // names by which browsers may ask for it, beside IP addresses, localhost and this machine's name
-	// Address it listens on; on a loopback one only loopback names are answered.
+	Token   string   // that allows control; empty: nobody may
+	Hosts   []string // host names for browsers, beside IP addresses, localhost and this machine's name
+	// Address to listen on; on a loopback address only loopback names are answered.
 	Address net.Addr
-	// Dial connects for one order. An account that may look and not order ends the
-	// connection that it orders on, so what looks has another.
+	// Dial connects for one action. The server closes the connection of an account that
+	// may read but not act, so reading uses another connection.
 	Dial func(context.Context) (*jobs.Client, error)
 	Log  zerolog.Logger
 }
 
-// MinToken is the fewest characters of a token.
+// MinToken is the minimum length of a token.
 const MinToken = 16
 
 func (c Config) validate() error {
 	if c.Token != "" && len(c.Token) < MinToken {
-		return fmt.Errorf("the token has %d characters, want %d or more: head -c 24 /dev/urandom | base64 makes one",
+		return fmt.Errorf("the token has %d characters, but needs %d or more: create one with head -c 24 /dev/urandom | base64",
 			len(c.Token), MinToken)
 	}
 	return nil
@@ -59,7 +59,7 @@ type Server struct {
 	client atomic.Pointer[jobs.Client] // nil until NATS is reached
 	watch  atomic.Pointer[monitor.Monitor]
 	scans  chan struct{} // a slot for each list being read
-	busy   sync.Map      // runs and workers that something is being done to
+	busy   sync.Map      // runs and workers with an action in progress
 
 	mu      sync.Mutex
 	now     state
@@ -70,7 +70,7 @@ type Server struct {
 const (
 	// scansAtOnce bounds the lists that are read for browsers at a time.
 	scansAtOnce = 2
-	// streamsAtMost bounds the browsers that look on.
+	// streamsAtMost bounds the browsers with a stream.
 	streamsAtMost = 64
 )
 
@@ -102,8 +102,7 @@ func New(cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// Register mounts the page and what it asks for: /, /assets/ and /api/. Other
-// things may be mounted beside them.
+// Register mounts the page and what it requests: /, /assets/ and /api/.
 func (s *Server) Register(mux *http.ServeMux) {
 	for pattern, h := range map[string]http.HandlerFunc{
 		"GET /{$}":           s.index,
@@ -122,7 +121,7 @@ func (s *Server) Register(mux *http.ServeMux) {
 	}
 }
 
-// Overview is what is known of runs, queue and workers; ok is false before there is a
+// Overview is the known state of runs, queue and workers; ok is false before there is a
 // connection.
 func (s *Server) Overview() (over monitor.Overview, ok bool) {
 	m := s.watch.Load()
@@ -132,8 +131,8 @@ func (s *Server) Overview() (over monitor.Overview, ok bool) {
 	return m.Overview(), true
 }
 
-// Run connects, looks at the queue and keeps what is shown current until ctx ends;
-// it returns nil then. Controls that are under way end with it.
+// Run connects, watches the queue and keeps the shown state current until ctx ends, and
+// returns nil then. Actions in progress end with it.
 func (s *Server) Run(ctx context.Context, connect func(context.Context) (*jobs.Client, error)) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.keep(ctx) })
@@ -154,10 +153,10 @@ func (s *Server) Run(ctx context.Context, connect func(context.Context) (*jobs.C
 	return g.Wait()
 }
 
-// keepEvery is how often what is shown is made anew.
+// keepEvery is how often the shown state is composed.
 const keepEvery = time.Second
 
-// keep makes what is shown.
+// keep composes the shown state.
 func (s *Server) keep(ctx context.Context) error {
 	tick := time.NewTicker(keepEvery)
 	defer tick.Stop()
@@ -177,29 +176,29 @@ func (s *Server) keep(ctx context.Context) error {
 	}
 }
 
-// current is what is shown, and what is closed when that is old.
+// current is the shown state, and a channel that is closed when it is out of date.
 func (s *Server) current() (state, <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.now, s.changed
 }
 
-// HTTP is the server of h on this program's terms: slow or endless requests end.
+// HTTP is a server of h that ends slow and endless requests.
 func HTTP(h http.Handler) *http.Server {
 	return &http.Server{
 		Handler: h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
 	}
 }
 
-// Loopback tells whether only this machine reaches a listener there.
+// Loopback reports whether only this machine can reach a listener at a.
 func Loopback(a net.Addr) bool {
 	t, ok := a.(*net.TCPAddr)
 	return ok && t.IP.IsLoopback()
 }
 
-var errNotYet = errors.New("NATS is not reached yet")
+var errNotYet = errors.New("not connected to NATS yet")
 
-// queue is the connection, once there is one.
+// queue is the connection, if there is one yet.
 func (s *Server) queue() (*jobs.Client, error) {
 	if c := s.client.Load(); c != nil {
 		return c, nil
@@ -207,7 +206,7 @@ func (s *Server) queue() (*jobs.Client, error) {
 	return nil, errNotYet
 }
 
-// hostNames are those that a request may name it by, beside addresses.
+// hostNames are the valid Host headers, beside addresses.
 func (c Config) hostNames() []string {
 	names := append([]string{"localhost"}, c.Hosts...)
 	if !Loopback(c.Address) {

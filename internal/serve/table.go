@@ -7,19 +7,19 @@ import (
 	"github.com/charmbracelet/x/ansi"
 )
 
-// column is one of a table in a terminal.
+// column is a column of a table in a terminal.
 type column struct {
 	head  string
 	right bool
-	// drop is when it goes where there is too little room: the highest first, 0 never.
+	// drop orders the columns that are dropped where space is short: highest first, 0 never.
 	drop int
-	// most is how wide it may be; 0 is as wide as it likes.
+	// most is the maximum width; 0 is unlimited.
 	most int
-	// rest: it is cut to what the others leave.
+	// rest: cut to the width that the others leave.
 	rest bool
 }
 
-// restLeast is the least room that a column with rest is given.
+// restLeast is the minimum width of a column with rest.
 const restLeast = 16
 
 // tabulate lays rows under heads in width columns; 0 is as wide as it needs. The
@@ -37,7 +37,7 @@ func tabulate(width int, columns []column, rows [][]string) []string {
 			widths[c] = min(widths[c], max(col.most, len(col.head)))
 		}
 		if !some && col.drop > 0 {
-			widths[c] = -1 // nobody has anything to say there
+			widths[c] = -1 // the column is empty
 		}
 	}
 	if width > 0 {
@@ -96,8 +96,8 @@ func fit(width int, columns []column, widths []int) {
 	}
 }
 
-// printable is a text from elsewhere on one line, as a terminal may be sent it: what
-// moves cursors or turns text around does not get there.
+// printable makes a text from elsewhere safe for one line of a terminal: characters that
+// move the cursor or turn the writing direction are replaced.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {

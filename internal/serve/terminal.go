@@ -12,7 +12,7 @@ import (
 	tea "github.com/charmbracelet/bubbletea"
 )
 
-// terminal is what bubbletea draws: the newest state, and what a person wants of it.
+// terminal is the model that bubbletea draws: the newest state, and how to show it.
 type terminal struct {
 	top    *Top
 	st     state
@@ -21,12 +21,12 @@ type terminal struct {
 	paused time.Time // since when nothing is refreshed
 }
 
-// refreshed is told when there is something new to show.
+// refreshed is the message that there is a new state.
 type refreshed struct{ st state }
 
 var sorts = []string{"trouble", "name", "fast", "slow"}
 
-// Terminal draws on a terminal until a person quits or ctx ends.
+// Terminal draws on a terminal until the user quits or ctx ends.
 func (t *Top) Terminal(ctx context.Context, in io.Reader, out io.Writer, every time.Duration) error {
 	ctx, end := context.WithCancel(ctx)
 	m := terminal{top: t, q: query{sort: sorts[0]}, screen: screen{width: 80, height: 24, colours: true, sparks: true}}
@@ -64,7 +64,7 @@ func (t *Top) Terminal(ctx context.Context, in io.Reader, out io.Writer, every t
 // Init does nothing.
 func (m terminal) Init() tea.Cmd { return nil }
 
-// Update takes in keys, sizes and states.
+// Update handles keys, sizes and states.
 func (m terminal) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	switch msg := msg.(type) {
 	case refreshed:
@@ -109,7 +109,7 @@ func (m terminal) View() string {
 	c := m.screen
 	c.keys = fmt.Sprintf("q quit  s sort: %s  p pause  ↑↓ pages", m.q.sort)
 	if !m.paused.IsZero() {
-		c.keys = fmt.Sprintf("PAUSED at %s  p go on  q quit  s sort: %s", m.paused.Format(time.TimeOnly), m.q.sort)
+		c.keys = fmt.Sprintf("PAUSED at %s  p resume  q quit  s sort: %s", m.paused.Format(time.TimeOnly), m.q.sort)
 	}
 	return strings.Join(c.lines(m.shot()), "\n")
 }

@@ -16,16 +16,16 @@ import (
 )
 
 const (
-	// lettersMost is how many dead letters a terminal is shown.
+	// lettersMost is how many dead letters a terminal shows.
 	lettersMost = 20
-	// lettersEvery is how often they are read at most: each time reads all.
+	// lettersEvery is the shortest time between readings: each one reads all letters.
 	lettersEvery = 5 * time.Second
-	// firstWithin is how long a first look at the queue may take until what is known
-	// is shown as it is.
+	// firstWithin is how long to wait for the first reading of the queue before showing
+	// what is known.
 	firstWithin = 10 * time.Second
 )
 
-// Top shows in a terminal what Server shows in a browser: the same Server gathers it.
+// Top shows in a terminal what Server shows in a browser; the same Server gathers it.
 type Top struct {
 	s *Server
 
@@ -33,14 +33,14 @@ type Top struct {
 	letters []record.DeadLetter
 }
 
-// NewTop makes one; of cfg only Program, NATS and Log count.
+// NewTop makes a Top; it uses only Program, NATS and Log of cfg.
 func NewTop(cfg Config) (*Top, error) {
 	s, err := New(Config{Program: cfg.Program, NATS: cfg.NATS, Log: cfg.Log})
 	return &Top{s: s}, err
 }
 
-// shot is what there is to show at one time: the answer of /api/state, for which
-// dispatcher top --json is another way, and the newest dead letters.
+// shot is the state at one time, as /api/state answers it and dispatcher top --json
+// prints it, with the newest dead letters.
 type shot struct {
 	view
 	Letters []record.DeadLetter `json:"letters"`
@@ -53,8 +53,7 @@ func (t *Top) shot(st state, q query) shot {
 	return shot{t.s.view(st, q), append([]record.DeadLetter{}, t.letters...)}
 }
 
-// Run connects, has show called until ctx or show ends, and ends then itself. An
-// error of connect ends it too.
+// Run connects and runs show until ctx or show ends, or connect fails.
 func (t *Top) Run(ctx context.Context, connect func(context.Context) (*jobs.Client, error),
 	show func(context.Context) error) error {
 	ctx, end := context.WithCancel(ctx)
@@ -78,7 +77,7 @@ func (t *Top) keepLetters(ctx context.Context) error {
 		if st.link.OK && st.fleet.Dead != dead {
 			list, _, err := t.s.letters(ctx, "", 0, lettersMost)
 			if err != nil && ctx.Err() == nil {
-				t.s.cfg.Log.Warn().Err(err).Msg("dead letters not read")
+				t.s.cfg.Log.Warn().Err(err).Msg("could not read the dead letters")
 			}
 			if err == nil {
 				dead = st.fleet.Dead
@@ -101,10 +100,10 @@ func (t *Top) keepLetters(ctx context.Context) error {
 	}
 }
 
-// errNoAnswer: NATS was reached and told nothing.
-var errNoAnswer = errors.New("the queue was not read")
+// errNoAnswer: connected to NATS, but without an answer.
+var errNoAnswer = errors.New("the queue could not be read")
 
-// Once writes what there is to show, when the queue has been looked at.
+// Once writes the state after the queue has been read.
 func (t *Top) Once(ctx context.Context, out io.Writer, asJSON bool) error {
 	st, err := t.first(ctx)
 	if err != nil {
@@ -119,7 +118,7 @@ func (t *Top) Once(ctx context.Context, out io.Writer, asJSON bool) error {
 	return nil
 }
 
-// Follow writes it every so often until ctx ends.
+// Follow writes the state at an interval until ctx ends.
 func (t *Top) Follow(ctx context.Context, out io.Writer, every time.Duration, asJSON bool) error {
 	st, err := t.first(ctx)
 	tick := time.NewTicker(every)
@@ -141,7 +140,7 @@ func (t *Top) Follow(ctx context.Context, out io.Writer, every time.Duration, as
 	return err
 }
 
-// first is what is known when the queue has been looked at, or cannot be.
+// first is the state after the first reading of the queue, or after that failed.
 func (t *Top) first(ctx context.Context) (state, error) {
 	late := time.After(firstWithin)
 	for {
@@ -159,7 +158,7 @@ func (t *Top) first(ctx context.Context) (state, error) {
 	}
 }
 
-// looked tells whether all that runs have was counted, dead letters among it.
+// looked reports whether the jobs of all runs have been counted, and the dead letters.
 func (t *Top) looked(st state) bool {
 	for i := range st.runs {
 		if st.runs[i].Counting {
@@ -171,7 +170,7 @@ func (t *Top) looked(st state) bool {
 	return st.link.OK && (st.fleet.Dead == 0 || len(t.letters) > 0)
 }
 
-// write is one refresh: an object on a line, or tables and an empty line.
+// write writes one refresh: an object on a line, or tables and an empty line.
 func (t *Top) write(out io.Writer, st state, asJSON bool) error {
 	s := t.shot(st, query{size: cellsMost})
 	if asJSON {

@@ -25,7 +25,7 @@ const (
 	cellsMost = 2000
 )
 
-// state is all that is known, before a browser's wishes. It does not change.
+// state is all that is known, before a browser's selection. It is immutable.
 type state struct {
 	at      time.Time
 	link    link
@@ -38,9 +38,9 @@ type state struct {
 type link struct {
 	OK    bool      `json:"ok"`
 	URL   string    `json:"url"`
-	Why   string    `json:"why,omitempty"` // there is no answer
+	Why   string    `json:"why,omitempty"` // why there is no answer
 	Since time.Time `json:"since"`         // it is so
-	Seen  time.Time `json:"seen,omitzero"` // what is shown is of then
+	Seen  time.Time `json:"seen,omitzero"` // time of the shown state
 }
 
 // fleet is all workers and runs together.
@@ -67,7 +67,7 @@ type fleet struct {
 	MoreRuns int            `json:"more_runs"`
 }
 
-// run is one of them.
+// run is a row of the runs.
 type run struct {
 	ID         string               `json:"id"`
 	State      record.RunState      `json:"state"`
@@ -99,7 +99,7 @@ type run struct {
 	Rates      *line                `json:"rates"`
 }
 
-// worker is one of them.
+// worker is a row of the workers.
 type worker struct {
 	ID      string    `json:"id"`
 	Host    string    `json:"host"`
@@ -128,12 +128,12 @@ type inHand struct {
 	Tokens    int64  `json:"tokens"`
 }
 
-// compose makes the state of what the monitor knows.
+// compose makes the state from the monitor's.
 func (s *Server) compose(h *history, now time.Time) state {
 	s.mu.Lock()
 	was := s.now.link
 	s.mu.Unlock()
-	st := state{at: now, link: link{URL: s.cfg.NATS, Why: "NATS has not been reached yet"}}
+	st := state{at: now, link: link{URL: s.cfg.NATS, Why: "not connected to NATS yet"}}
 	st.fleet = fleet{States: map[string]int{}, Step: sampleEvery.Seconds()}
 	var over monitor.Overview
 	if m := s.watch.Load(); m != nil {
@@ -145,7 +145,7 @@ func (s *Server) compose(h *history, now time.Time) state {
 		case over.Trouble != nil:
 			st.link.Why = oneLine(over.Trouble.Error())
 		case over.Seen.IsZero():
-			st.link.Why = "asking for the first time"
+			st.link.Why = "waiting for the first answer"
 		default:
 			st.link.OK, st.link.Why = true, ""
 		}
@@ -262,7 +262,7 @@ func composeRuns(st *state, h *history, over monitor.Overview, sampled bool) {
 			}
 		}
 		if rec.State == record.RunComplete {
-			// Records may be gone by then; the run was checked, so all is there.
+			// Records may have expired; the run was checked, so it is complete.
 			r.Counts, r.Documents = map[record.State]int{record.StateDone: rec.Jobs}, rec.Rows
 		}
 		left := rec.Jobs
@@ -326,12 +326,12 @@ func options(r *record.Run) string {
 	o := r.Options
 	s := "column " + o.TextColumn
 	if o.IDsColumn != "" {
-		s = "ids in column " + o.IDsColumn
+		s = "token IDs in column " + o.IDsColumn
 	}
 	return fmt.Sprintf("%s, long documents: %s, L = %d, engine: %s", s, o.Long, o.MaxLength, o.Engine)
 }
 
-// query is what a browser wants to see.
+// query is a browser's selection.
 type query struct {
 	page       int
 	sort, find string
@@ -345,7 +345,7 @@ func parseQuery(v url.Values) query {
 		run: v.Get("run")}
 }
 
-// view is what a browser is sent.
+// view is the state as sent to a browser.
 type view struct {
 	At       int64  `json:"at"` // milliseconds
 	Program  string `json:"program"`
@@ -422,8 +422,8 @@ func trouble(state string) int {
 	return i
 }
 
-// cell is a worker in the overview of all: 0 to 9 how busy its GPU is, or what it
-// does where none tells.
+// cell is a worker in the overview of all: 0 to 9 for how busy its GPU is, or a letter
+// for its state where that is unknown.
 func (w *worker) cell() byte {
 	switch w.State {
 	case "stalled":

@@ -120,7 +120,7 @@ func next(src string, at int) (token, int, error) {
 	case c == '"' || c == '\'' || c == '`':
 		text, n := quoted(rest)
 		if n == 0 {
-			return token{}, 0, &Error{src, at, "a quote that is not closed"}
+			return token{}, 0, &Error{src, at, "unclosed quote"}
 		}
 		kind := tText
 		if c == '`' {
@@ -166,10 +166,10 @@ func next(src string, at int) (token, int, error) {
 		}
 	}
 	if w := meant[rest[0]]; w != "" {
-		return token{}, 0, &Error{src, at, fmt.Sprintf("%c: write %s", rest[0], w)}
+		return token{}, 0, &Error{src, at, fmt.Sprintf("%c is not an operator: write %s", rest[0], w)}
 	}
 	r, _ := utf8.DecodeRuneInString(rest)
-	return token{}, 0, &Error{src, at, fmt.Sprintf("%q can't be here", r)}
+	return token{}, 0, &Error{src, at, fmt.Sprintf("unexpected %q", r)}
 }
 
 func wordRune(r rune) bool { return r == '_' || unicode.IsLetter(r) || unicode.IsDigit(r) }

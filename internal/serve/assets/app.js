@@ -24,7 +24,7 @@ function follow() {
     const was = view.link.ok;
     view = v;
     show();
-    if (was !== v.link.ok) tell(v.link.ok ? "NATS answers again." : "NATS does not answer.", !v.link.ok);
+    if (was !== v.link.ok) tell(v.link.ok ? "NATS is reachable again." : "NATS is unreachable.", !v.link.ok);
   };
   source.onerror = () => {
     if (source.readyState === EventSource.CLOSED) again = setTimeout(follow, 2000);
@@ -34,17 +34,17 @@ function follow() {
 
 /** link says whether what is shown is live. */
 function link() {
-  if (parked) return; // hidden: whoever looks again has it anew
+  if (parked) return; // hidden: the stream starts again when the page is shown
   const l = view.link, box = $("link"), out = $("outage");
   if (Date.now() - heard > 25000 || (source && source.readyState !== EventSource.OPEN && Date.now() - heard > 3000)) lost = true;
   let words = "", alarm = "";
   if (lost) {
     words = "not live";
-    alarm = `dispatcher serve does not answer since ${clock(new Date(heard).toISOString())}. What is below is of then; the page goes on by itself.`;
+    alarm = `No answer from dispatcher serve since ${clock(new Date(heard).toISOString())}. The page shows the state of that time, and reconnects.`;
   } else if (!l.ok) {
-    words = "NATS is away";
-    alarm = l.seen ? `NATS does not answer since ${clock(l.since)}: ${l.why}. What is below is of ${clock(l.seen)}; the page goes on by itself.`
-      : `${l.why}: ${l.url}. The page goes on by itself once it answers.`;
+    words = "NATS unreachable";
+    alarm = l.seen ? `NATS has been unreachable since ${clock(l.since)}: ${l.why}. The page shows the state of ${clock(l.seen)}, and reconnects.`
+      : `${l.why}: ${l.url}. The page connects as soon as it answers.`;
   } else words = l.url.replace(/^\w+:\/\//, "");
   set(box, "class", "link " + (alarm ? "off" : "on"));
   text($("link-text"), alarm ? words : "live · " + words);
@@ -61,7 +61,7 @@ function show() {
   const f = view.fleet;
   const far = f.jobs ? Math.floor(100 * f.done / f.jobs) + " % · " : "";
   document.title = (f.dead ? `(${f.dead} dead) ` : "") + (view.link.ok ? far : "away · ") + "surprisal";
-  text($("foot"), `surprisal ${view.program} · ` + (view.controls ? "who has the token may control" : "read-only: dispatcher serve --token-file FILE lets those with the token control"));
+  text($("foot"), `surprisal ${view.program} · ` + (view.controls ? "control with the token" : "read-only: start dispatcher serve with --token-file FILE to allow control"));
   if (here.page) here.page.live(view);
   else { overview.tiles(view); overview.runs(view); overview.workers(view, turn); }
 }
@@ -106,8 +106,8 @@ $("w-find").addEventListener("input", (e) => {
   typing = setTimeout(() => { wish.find = e.target.value; turn(0); }, 250);
 });
 $("w-sort").addEventListener("change", (e) => { wish.sort = e.target.value; turn(0); });
-// A browser has six connections to a server for all its tabs: one that nobody looks
-// at gives its own up.
+// A browser has six connections to a server for all its tabs: a hidden tab gives its own
+// up.
 let hidden = 0;
 addEventListener("visibilitychange", () => {
   clearTimeout(hidden);

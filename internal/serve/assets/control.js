@@ -1,4 +1,4 @@
-// The token, and asking before anything is done.
+// The token, and the confirmation of actions.
 import { el, text } from "./dom.js";
 
 let token = ""; // in this page's memory alone: a reload forgets it
@@ -75,7 +75,7 @@ function open(title, parts, button, danger, run) {
 
 function unlock() {
   return open("Unlock controls", [
-    el("p", { class: "muted" }, "The token is what dispatcher serve was given with --token-file. This page keeps it until it is closed or loaded again."),
+    el("p", { class: "muted" }, "The token of dispatcher serve --token-file. This page keeps it until it is closed or reloaded."),
     el("input", { type: "text", autocomplete: "username", value: "surprisal", hidden: true, tabindex: "-1" }), // for password managers
     el("label", { for: "token" }, "Token"),
     el("input", { id: "token", type: "password", autocomplete: "current-password", required: true, spellcheck: "false" }),
@@ -94,11 +94,11 @@ function unlock() {
 }
 
 const orders = {
-  pause: (n) => ({ title: `Pause ${n}?`, words: "Workers finish the jobs they hold and take no more of it, until it is resumed.", button: "Pause the run" }),
-  resume: (n) => ({ title: `Resume ${n}?`, words: "A paused run goes on. Of any other, what is neither committed nor dead is queued again; no committed job is scored twice.", button: "Resume the run" }),
-  retry: (n) => ({ title: `Retry ${n}?`, words: "Its dead jobs are queued again and its failed files planned again. What is on record of their attempts is kept. Mend the cause first.", button: "Retry" }),
-  cancel: (n) => ({ title: `Cancel ${n}?`, words: "Its jobs leave the queue. What is committed stays; resume goes on from there.", button: "Cancel the run", danger: true, now: true }),
-  drain: (n) => ({ title: `Drain ${n}?`, words: "The worker finishes what it holds, or gives it back, and ends. Its supervisor may start another.", button: "Drain the worker", danger: true }),
+  pause: (n) => ({ title: `Pause ${n}?`, words: "Workers finish the jobs they have and take no more of this run until it is resumed.", button: "Pause the run" }),
+  resume: (n) => ({ title: `Resume ${n}?`, words: "A paused run continues. Of any other run, jobs that are neither committed nor dead are queued again; no committed job is scored twice.", button: "Resume the run" }),
+  retry: (n) => ({ title: `Retry ${n}?`, words: "Its dead jobs are requeued and its failed files planned again. The history of their attempts is kept. Fix the cause first.", button: "Retry" }),
+  cancel: (n) => ({ title: `Cancel ${n}?`, words: "Its jobs are deleted from the queue. Committed scores stay; resume continues from there.", button: "Cancel the run", danger: true, now: true }),
+  drain: (n) => ({ title: `Drain ${n}?`, words: "The worker finishes its jobs, or gives them back, and exits. Its supervisor may start another.", button: "Drain the worker", danger: true }),
 };
 
 /** order has something done to a run or a worker, once the person is known and has
@@ -106,7 +106,7 @@ const orders = {
 export async function order(what, name) {
   if (!token && !await unlock()) return;
   const o = orders[what](name);
-  const now = o.now && el("label", { class: "check" }, el("input", { type: "checkbox", name: "now" }), " Workers drop the jobs they hold, now");
+  const now = o.now && el("label", { class: "check" }, el("input", { type: "checkbox", name: "now" }), " Workers drop the jobs they have at once");
   const answer = await open(o.title, [el("p", {}, o.words), now], o.button, o.danger,
     (form) => send("/api/control", { do: what, name, confirm: name, now: Boolean(form.now && form.now.checked) }));
   if (answer) tell(answer.said);

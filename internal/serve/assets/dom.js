@@ -1,4 +1,4 @@
-// Making and changing elements, numbers and times for people, and lines.
+// Elements, number and time formats, and lines.
 
 /** el makes an element; text is always text, never markup. */
 export function el(tag, attrs, ...children) {

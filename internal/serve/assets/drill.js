@@ -14,7 +14,7 @@ async function ask(path, params, signal) {
 }
 
 const zero = (t) => !t || t.startsWith("0001-");
-const crumbs = (...parts) => el("nav", { class: "crumbs", "aria-label": "Where this is" }, el("a", { href: "#/" }, "Overview"), parts.map((p) => [el("span", { "aria-hidden": "true" }, "›"), p]));
+const crumbs = (...parts) => el("nav", { class: "crumbs", "aria-label": "Breadcrumbs" }, el("a", { href: "#/" }, "Overview"), parts.map((p) => [el("span", { "aria-hidden": "true" }, "›"), p]));
 const badge = (s) => el("span", { class: "badge j-" + s }, s);
 const cell = (label, ...c) => el("td", { role: "cell", "data-label": label }, ...c);
 
@@ -57,13 +57,13 @@ export class RunPage {
   live(v) {
     const r = v.runs.find((x) => x.id === this.id);
     if (!r) {
-      if (v.link.seen) text(this.tabs, "The queue does not know this run.");
+      if (v.link.seen) text(this.tabs, "The queue has no such run.");
       return;
     }
     this.card.update(r, v);
     const facts = [["Scores", r.out], ["Inputs", r.inputs.join(", ") + (r.input_count > r.inputs.length ? ` and ${count(r.input_count - r.inputs.length)} more` : "")], ["Model", r.model], ["Options", r.options],
       ["Tokens", `${count(r.tokens)} of about ${count(Math.max(r.estimated_tokens, r.tokens))}`], ["Planned", `${clock(r.created)}, by version ${r.program}`], ["Dispatcher", r.dispatcher || (r.over ? "none" : "none: dispatcher wait finishes the run")]];
-    if (!this.more.firstChild) this.more.append(el("summary", {}, "More about it"), el("dl", {}));
+    if (!this.more.firstChild) this.more.append(el("summary", {}, "Details"), el("dl", {}));
     const dl = this.more.lastChild;
     if (dl.childElementCount !== facts.length * 2) dl.replaceChildren(...facts.flatMap(([k]) => [el("dt", {}, k), el("dd", {})]));
     facts.forEach(([, s], i) => text(dl.children[2 * i + 1], s));
@@ -114,7 +114,7 @@ export class RunPage {
       cell("What", j.error ? el("span", { class: "bad" }, j.error) : j.tokens ? `${count(j.documents)} documents, ${count(j.tokens)} tokens` : "–")));
     const link = (p) => jobsLink(this.id, this.state) + (p ? "/" + p : "");
     this.list.replaceChildren(...[table("Jobs", ["Job", "State", "Rows", "Attempt", "Worker", "Changed", "What"], rows),
-      a.deep && el("p", { class: "muted" }, `There are more: dispatcher jobs ${this.id}` + (this.state ? ` --state ${this.state}` : "")), turner(a.page, a.more, link)].filter(Boolean));
+      a.deep && el("p", { class: "muted" }, `More jobs: dispatcher jobs ${this.id}` + (this.state ? ` --state ${this.state}` : "")), turner(a.page, a.more, link)].filter(Boolean));
     if (focused) { const e = [...this.list.querySelectorAll("a")].find((x) => x.getAttribute("href") === focused); if (e) e.focus(); }
   }
 }
@@ -162,7 +162,7 @@ function detail(d) {
   out.push(el("dl", {}, facts));
   const history = (r.history && r.history.length ? r.history : d.dead_letter && d.dead_letter.history) || [];
   out.push(el("h2", {}, "Attempts"));
-  if (!history.length) out.push(el("p", { class: "none" }, "None has ended yet."));
+  if (!history.length) out.push(el("p", { class: "none" }, "No attempt has ended yet."));
   else {
     out.push(table("Attempts", ["Attempt", "Outcome", "Worker", "Ended", "Took", "Error"], [...history].reverse().map((a) => el("tr", { role: "row" },
       el("th", { role: "rowheader", scope: "row" }, count(a.number)), cell("Outcome", badge(a.outcome)), cell("Worker", a.worker || "–"), cell("Ended", clock(a.ended)),
@@ -170,7 +170,7 @@ function detail(d) {
   }
   const l = d.dead_letter;
   if (l) {
-    out.push(el("h2", {}, "Dead letter"), el("p", {}, `${clock(l.time)}, ${l.worker || "a dispatcher’s finding"}: ${l.attempts} attempts counted, ${l.deliveries} deliveries.` + (d.state !== "dead" ? " It was submitted again since." : "")));
+    out.push(el("h2", {}, "Dead letter"), el("p", {}, `${clock(l.time)}, ${l.worker || "found by a dispatcher"}: ${l.attempts} attempts counted, ${l.deliveries} deliveries.` + (d.state !== "dead" ? " It has been requeued since." : "")));
     const b = d.state === "dead" && button("retry", d.run, "Retry the run’s dead jobs");
     if (b) out.push(b);
   }
@@ -183,7 +183,7 @@ export class LettersPage {
     this.list = el("div", { class: "letters" });
     this.total = el("p", { class: "muted" });
     this.node = el("div", {}, crumbs(el("span", { "aria-current": "page" }, "Dead letters")), el("h1", {}, "Dead letters"),
-      el("p", { class: "muted" }, "Jobs that no worker takes again. Mend the cause, then retry the run: its dead jobs are queued again."), this.total, this.list);
+      el("p", { class: "muted" }, "Jobs that are not retried. Fix the cause, then retry the run: its dead jobs are requeued."), this.total, this.list);
     this.page = 0;
   }
 
@@ -209,8 +209,8 @@ export class LettersPage {
           el("div", { class: "run-name" }, badge("dead"), el("a", { class: "id", href: jobLink(l.run, l.job) }, l.job.slice(0, 10) + "…"), el("span", { class: "muted" }, "of run "), el("a", { href: jobsLink(l.run, "dead") }, l.run)),
           el("div", { class: "actions" }, button("retry", l.run, "Retry the run’s dead jobs") || "")),
         el("p", { class: "problem" }, l.reason),
-        el("p", { class: "facts" }, [l.message ? `${l.message.input.rel} ${count(l.message.first)}–${count(l.message.last)}` : "an unreadable message", clock(l.time), l.worker || "a dispatcher’s finding", `${count(l.attempts)} attempts`].join(" · "))));
-      if (!list.length) list.push(el("p", { class: "none card" }, "There is none: every job is done or to be done."));
+        el("p", { class: "facts" }, [l.message ? `${l.message.input.rel} ${count(l.message.first)}–${count(l.message.last)}` : "unreadable message", clock(l.time), l.worker || "found by a dispatcher", `${count(l.attempts)} attempts`].join(" · "))));
+      if (!list.length) list.push(el("p", { class: "none card" }, "None: every job is done or still to do."));
       const t = turner(a.page, (a.page + 1) * a.size < a.total, (p) => "#/dead" + (p ? "/" + p : ""));
       this.list.replaceChildren(...list, ...(t ? [t] : []));
     } catch (err) {

@@ -24,7 +24,7 @@ export function tiles(v) {
   text($("t-rate-more"), f.rates ? `at most ${short(top)} in ${span(f.rates.points.length * f.step)}` : "");
   spark("c-rate", 300, f.rates);
   text($("t-left"), f.left !== undefined ? span(f.left) : f.live ? "unknown" : "–");
-  text($("t-left-more"), f.left !== undefined ? "until about " + clock(new Date(now() + f.left * 1000).toISOString()).replace(/:\d\d$/, "") : f.live ? "no worker has a run in hand" : "no run is under way");
+  text($("t-left-more"), f.left !== undefined ? "until about " + clock(new Date(now() + f.left * 1000).toISOString()).replace(/:\d\d$/, "") : f.live ? "no worker is scoring a run" : "no run in progress");
   text($("t-queue"), count(f.queue));
   const queue = [`${count(f.in_hand)} in hand or delayed`];
   if (f.redelivered) queue.push(`${count(f.redelivered)} redelivered`);
@@ -33,12 +33,12 @@ export function tiles(v) {
   text($("t-dead"), count(f.dead));
   set($("tile-dead"), "class", "card tile" + (f.dead ? " alarm" : ""));
   const more = $("t-dead-more");
-  if (!more.firstChild) more.append(el("a", { href: "#/dead" }, "Look at them"));
-  more.firstChild.textContent = f.dead ? "Look at them" : "None: every job is done or to be done";
+  if (!more.firstChild) more.append(el("a", { href: "#/dead" }, "Show"));
+  more.firstChild.textContent = f.dead ? "Show" : "None: every job is done or still to do";
   $("tile-use").hidden = f.use === undefined;
   $("tile-power").hidden = f.power === undefined;
   if (f.use !== undefined) { text($("t-use-more"), f.gpus === 1 ? "one GPU" : `mean of ${count(f.gpus)} GPUs`); text($("t-use"), Math.round(100 * f.use) + " %"); spark("c-use", 300, f.uses); }
-  if (f.power !== undefined) { text($("t-power-more"), f.power > 0 ? `${(f.rate / f.power).toPrecision(3)} tokens a joule` : ""); text($("t-power"), watts(f.power)); spark("c-power", 300, f.powers); }
+  if (f.power !== undefined) { text($("t-power-more"), f.power > 0 ? `${(f.rate / f.power).toPrecision(3)} tokens per joule` : ""); text($("t-power"), watts(f.power)); spark("c-power", 300, f.powers); }
 }
 
 export const watts = (w) => w < 10000 ? count(w) + " W" : (w / 1000).toFixed(1) + " kW";
@@ -89,7 +89,7 @@ export function makeRun(alone) {
       if (!alone) set(name, "href", jobsLink(r.id));
       text(model, r.model.split("/").filter(Boolean).pop() + (r.priority ? ` · priority ${r.priority}` : ""));
       text(percent, r.percent.toFixed(r.percent === 100 ? 0 : 1) + " %");
-      text(left, r.state === "complete" ? "every row is there" : r.left !== undefined ? span(r.left) + " left" : r.over ? "" : r.state === "paused" ? "" : "waits for workers");
+      text(left, r.state === "complete" ? "every row is scored" : r.left !== undefined ? span(r.left) + " left" : r.over ? "" : r.state === "paused" ? "" : "waiting for workers");
       bar.update(r);
       const states = jobStates.filter((s) => r.counts[s]);
       keyed(chips, r.counting ? [] : states, (s) => s, (s) => {
@@ -97,7 +97,7 @@ export function makeRun(alone) {
         const a = el("a", { class: "chip", href: jobsLink(r.id, s) }, el("i", { class: "seg " + s, "aria-hidden": "true" }), n, " " + s);
         return { node: el("li", {}, a), update: () => text(n, count(r.counts[s])) };
       });
-      if (r.counting) text(chips, "reading what became of its jobs…");
+      if (r.counting) text(chips, "reading the state of its jobs…");
       else if (chips.firstChild && chips.firstChild.nodeType === 3) { chips.firstChild.remove(); chips.keyedParts = null; }
       line.node.style.visibility = r.over ? "hidden" : "";
       line.draw(r.over ? null : r.rates);
@@ -130,10 +130,10 @@ export function runs(v) {
   keyed($("runs"), v.runs, (r) => r.id, () => { const m = makeRun(false); return { node: m.node, update: (r) => m.update(r, v) }; });
   const none = $("runs-none");
   none.hidden = v.runs.length > 0;
-  text(none, v.link.seen ? "There is no run on this queue. dispatcher submit queues one." : "Nothing is known yet.");
+  text(none, v.link.seen ? "No runs on this queue. Queue one with dispatcher submit." : "Nothing is known yet.");
   const more = $("runs-more");
   more.hidden = !v.fleet.more_runs;
-  text(more, `and ${count(v.fleet.more_runs)} older ones: dispatcher list`);
+  text(more, `and ${count(v.fleet.more_runs)} older runs: dispatcher list`);
 }
 
 const cellNames = { x: "stalled", s: "silent", g: "gone", d: "draining", i: "idle", b: "busy" };
@@ -152,7 +152,7 @@ function cells(v) {
   box.classList.toggle("few", c.length <= 40);
   const legend = $("legend");
   const kinds = [];
-  if (/[0-9]/.test(c)) kinds.push(["c2", "GPU little used"], ["c6", ""], ["c9", "GPU busy"]);
+  if (/[0-9]/.test(c)) kinds.push(["c2", "GPU idle"], ["c6", ""], ["c9", "GPU busy"]);
   for (const [k, n] of Object.entries(cellNames)) if (c.includes(k)) kinds.push(["c" + k, `${count(f.states[n] || 0)} ${n}`]);
   legend.replaceChildren(...kinds.map(([k, n]) => el("span", {}, el("i", { class: "cell " + k }), n)));
 }
@@ -226,7 +226,7 @@ export function workers(v, turn) {
   keyed(body, p.list, (w) => w.id, makeWorker);
   const none = $("w-none");
   none.hidden = p.list.length > 0;
-  text(none, v.fleet.workers ? "No worker is called so." : v.link.seen ? "No worker is connected. worker --nats … starts one." : "Nothing is known yet.");
+  text(none, v.fleet.workers ? "No worker matches." : v.link.seen ? "No worker is connected. Start one with worker --nats …" : "Nothing is known yet.");
   $("cells").hidden = $("legend").hidden = p.cells.length === 0;
   pages($("w-pages"), p.page, Math.ceil(p.found / p.size), turn, `${count(p.found)} workers`);
 }
