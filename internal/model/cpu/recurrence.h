@@ -86,6 +86,12 @@ static void walk(const sp_mixer *m, int64_t hv, int64_t v0, int64_t vn, int64_t 
     const int64_t at = t * m->ldk + h * K;
     if (t + 1 < t1) c += m->ldp; // after the last token the sum goes unused
     float *io = m->p + t * m->ldp + m->w_col + hv * V + v0;
+    for (int64_t i = 0; t + 1 < t1 && i < K; i += 16) { // the next token's rows, a cache line at a time
+      __builtin_prefetch(m->e + at + m->ldk + i);
+      __builtin_prefetch(m->kk + at + m->ldk + i);
+      __builtin_prefetch(m->q + at + m->ldk + i);
+      __builtin_prefetch(c + m->ldp + i);
+    }
     if (vn == SP_SLICE) {
       residual(io, r, u);
       token(K, S, m->e + at, m->kk + at, m->q + at, c, u, io, r);
