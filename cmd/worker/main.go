@@ -123,7 +123,11 @@ Exit codes: 0 drained; 1 failed; 2 wrong usage; 130 stopped by a second signal.`
 		Short: "Print the engines of this program on this machine, best first, as JSON",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return json.NewEncoder(cmd.OutOrStdout()).Encode(worker.TakeInventory(version))
+			have, err := worker.TakeInventory(version)
+			if err != nil {
+				return err
+			}
+			return json.NewEncoder(cmd.OutOrStdout()).Encode(have)
 		},
 	})
 	return cmd

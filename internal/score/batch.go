@@ -111,6 +111,7 @@ type EngineInfo struct {
 	Kind      EngineKind // cpu or cuda
 	Precision string     // fp32, bf16
 	Device    string     // for people: the GPU's name, or the CPU's
+	Set       string     // the CPU's instruction set: avx512, avx2, sse2 or neon; empty on a GPU
 	MaxTokens int        // token budget of a batch, a multiple of SplitMultiple
 	VocabSize int
 	// MinDocuments: a full batch of fewer leaves part of the engine idle, since the
@@ -120,4 +121,11 @@ type EngineInfo struct {
 	StateBytes int64
 	// Flops of a token with a target: its matrix products; 0 when not known.
 	Flops float64
+}
+
+// SameBits says whether the CPU engine gives the same bits on two instruction sets: all
+// that have a fused multiply-add do. Files of older versions name no set.
+func SameBits(a, b string) bool {
+	fused := func(set string) bool { return set == "avx512" || set == "avx2" || set == "neon" }
+	return a == b || fused(a) && fused(b)
 }

@@ -3,6 +3,7 @@ package worker
 import (
 	"fmt"
 
+	"surprisal/internal/model/cpu"
 	"surprisal/internal/score"
 )
 
@@ -11,7 +12,9 @@ import (
 type Inventory struct {
 	Engines []score.EngineKind `json:"engines"` // best first
 	GPUs    []inventoryGPU     `json:"gpus"`
-	NoGPU   string             `json:"no_gpu,omitempty"` // why there are none
+	NoGPU   string             `json:"no_gpu,omitempty"`   // why there are none
+	CPUSet  string             `json:"cpu_set,omitempty"`  // the instruction set that the CPU engine uses
+	CPUSets []string           `json:"cpu_sets,omitempty"` // those that it can use here, fastest first
 	Version string             `json:"version"`
 }
 
@@ -23,8 +26,12 @@ type inventoryGPU struct {
 }
 
 // TakeInventory looks at the machine; program is this program's version.
-func TakeInventory(program string) Inventory {
-	out := Inventory{engines(), []inventoryGPU{}, "", program}
+func TakeInventory(program string) (Inventory, error) {
+	out := Inventory{Engines: engines(), GPUs: []inventoryGPU{}, CPUSets: cpu.Sets(), Version: program}
+	var err error
+	if out.CPUSet, err = cpu.Set(); err != nil {
+		return Inventory{}, fmt.Errorf("%w: %w", ErrEngine, err)
+	}
 	list, err := gpus()
 	if err != nil {
 		out.NoGPU = err.Error()
@@ -32,5 +39,5 @@ func TakeInventory(program string) Inventory {
 	for _, g := range list {
 		out.GPUs = append(out.GPUs, inventoryGPU{g.Ordinal, g.Name, g.Memory, fmt.Sprintf("%d.%d", g.Major, g.Minor)})
 	}
-	return out
+	return out, nil
 }

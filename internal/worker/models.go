@@ -199,6 +199,9 @@ func (m *models) openEngine(ctx context.Context, j *score.Job) (Engine, error) {
 	if err != nil {
 		return nil, err
 	}
+	if set := e.Info().Set; set != "" {
+		line.Str("set", set)
+	}
 	line.Str("model", name).Str("digest", j.Model.Digest).Dur("digest_ms", digested).Dur("took", time.Since(start)).
 		Str("engine", string(e.Info().Kind)).Str("device", e.Info().Device).Msg("model loaded")
 	return e, nil

@@ -263,7 +263,7 @@ func (s *session) commit(ctx context.Context, done <-chan *task) error {
 func (s *session) publish(ctx context.Context, t *task) error {
 	began, info := time.Now(), s.model.engine.Info()
 	out, err := outdir.Create(store.Within(ctx, s.w.outputs), t.job, t.columns, shard.Metadata{
-		Precision: info.Precision, Engine: string(info.Kind), Device: info.Device, Program: s.w.cfg.Program,
+		Precision: info.Precision, Engine: string(info.Kind), Set: info.Set, Device: info.Device, Program: s.w.cfg.Program,
 	})
 	if err != nil {
 		return err

@@ -223,7 +223,8 @@ func (e *Engine) link() {
 func (e *Engine) Info() score.EngineInfo {
 	s, conv := e.stateFloats()
 	return score.EngineInfo{
-		Kind: score.EngineCPU, Precision: "fp32", Device: e.device, MaxTokens: e.cfg.MaxTokens, VocabSize: e.model.VocabSize,
+		Kind: score.EngineCPU, Precision: "fp32", Device: e.device, Set: C.GoString(e.set.name),
+		MaxTokens: e.cfg.MaxTokens, VocabSize: e.model.VocabSize,
 		StateBytes: int64(s+conv) * 4, Flops: e.model.Flops(),
 	}
 }

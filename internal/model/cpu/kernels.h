@@ -48,8 +48,6 @@ typedef struct {
 // sp_set is the kernels of one instruction set.
 typedef struct {
   const char *name;
-  // Sets with the same bits name give the same scores to the bit.
-  const char *bits;
   int32_t panel; // columns of a panel of packed weights
   int32_t slice; // columns of V that a walk takes
   void (*product)(const float *, int64_t, int64_t, const float *, int64_t, int64_t, float *, int64_t, int32_t);

@@ -7,7 +7,7 @@ import (
 
 // inEverySet runs a test for each instruction set that the machine has.
 func inEverySet(t *testing.T, name string, run func(t *testing.T, set string)) {
-	for _, set := range sets() {
+	for _, set := range Sets() {
 		t.Run(name+"/"+set, func(t *testing.T) { run(t, set) })
 	}
 }

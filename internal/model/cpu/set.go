@@ -16,8 +16,8 @@ import (
 // EnvSet names the instruction set to use, of those that the machine has.
 const EnvSet = "SURPRISAL_CPU_SET"
 
-// sets are the names of the instruction sets that this machine has, fastest first.
-func sets() []string {
+// Sets are the names of the instruction sets that this machine has, fastest first.
+func Sets() []string {
 	var names []string
 	for i := C.int32_t(0); ; i++ {
 		s := C.sp_set_at(i)
@@ -40,10 +40,20 @@ func setNamed(name string) (*C.sp_set, error) {
 	for i := C.int32_t(0); ; i++ {
 		s := C.sp_set_at(i)
 		if s == nil {
-			return nil, fmt.Errorf("%sinstruction set %q not available; this machine has %s", variable, name, strings.Join(sets(), ", "))
+			return nil, fmt.Errorf("%sinstruction set %q not available; this machine has %s", variable, name, strings.Join(Sets(), ", "))
 		}
 		if C.sp_set_runs(s) != 0 && (name == "" || name == C.GoString(s.name)) {
 			return s, nil
 		}
 	}
+}
+
+// Set is the name of the instruction set that an engine takes here, unless its Config
+// names another.
+func Set() (string, error) {
+	s, err := setNamed("")
+	if err != nil {
+		return "", err
+	}
+	return C.GoString(s.name), nil
 }

@@ -11,11 +11,6 @@
 
 const sp_set SP_SET = {
     .name = SP_NAME,
-#ifdef SP_SSE2
-    .bits = "two roundings",
-#else
-    .bits = "fused",
-#endif
     .panel = SP_PANEL,
     .slice = SP_SLICE,
     .product = product,
