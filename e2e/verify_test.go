@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -40,7 +41,7 @@ type verified struct {
 	Jobs, Verified int
 	Queued         int
 	Findings       []struct{ Kind, File, What, Remedy, Mended string }
-	Rescored       struct{ Rows, Equal int }
+	Rescored       struct{ Rows, Equal, Close int }
 }
 
 func verify(t *testing.T, code int, args ...string) (v verified) {
@@ -439,4 +440,35 @@ func TestVerifyQueuesAgain(t *testing.T) {
 	sameContents(t, want, contents(t, out))
 	must(t, worker.Process.Signal(os.Interrupt))
 	wait(t, worker, wr).want(t, 0)
+}
+
+// TestRescoreOnAnotherSet: where an instruction set gives other bits, scores are
+// compared within the bound of docs/scores.md. The files name their set.
+func TestRescoreOnAnotherSet(t *testing.T) {
+	if runtime.GOARCH != "amd64" {
+		t.Skip("needs sets with different bits, which only x86 has")
+	}
+	dir := t.TempDir()
+	in, out := filepath.Join(dir, "in"), filepath.Join(dir, "out")
+	writeParquet(t, filepath.Join(in, "a.parquet"), someTexts(40), 7)
+	t.Setenv("SURPRISAL_CPU_SET", "sse2")
+	dispatcher(t, "run", "--engine", "cpu", "--model", demoModel, "--out", out, in).want(t, 0)
+	if v := verify(t, 0, "--rescore", "40", out); v.Rescored.Equal != 40 {
+		t.Errorf("on the same set: %+v", v.Rescored)
+	}
+	for path, err := range outdir.ListOutputs(t.Context(), out) {
+		must(t, err)
+		c, err := shard.Inspect(t.Context(), path)
+		must(t, err)
+		if c.Metadata.Set != "sse2" {
+			t.Errorf("%s names the set %q", path, c.Metadata.Set)
+		}
+	}
+	t.Setenv("SURPRISAL_CPU_SET", "")
+	v := verify(t, 0, "--rescore", "40", out)
+	if v.Rescored.Equal+v.Rescored.Close != 40 {
+		t.Errorf("on another set: %+v", v.Rescored)
+	}
+	t.Setenv("SURPRISAL_CPU_SET", "altivec")
+	dispatcher(t, "run", "--engine", "cpu", "--model", demoModel, "--out", filepath.Join(dir, "none"), in).want(t, 2)
 }

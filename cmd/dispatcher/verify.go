@@ -129,7 +129,11 @@ func printVerification(w io.Writer, v *audit.Verification, repair bool, took tim
 	fmt.Fprintf(t, "verified\t%s of %s jobs, %s rows, in %s\n",
 		cli.Count(v.Verified), cli.Count(v.Jobs), cli.Count(v.Rows), took.Round(time.Millisecond))
 	if r := v.Rescored; r != nil {
-		fmt.Fprintf(t, "scored again\t%d rows (--seed %d), %d equal to the last bit\n", r.Rows, r.Seed, r.Equal)
+		fmt.Fprintf(t, "scored again\t%d rows (--seed %d), %d equal to the last bit", r.Rows, r.Seed, r.Equal)
+		if r.Close > 0 {
+			fmt.Fprintf(t, ", %d equal within rounding (scored on another instruction set)", r.Close)
+		}
+		fmt.Fprintln(t)
 	}
 	kinds, counts := v.Kinds()
 	line := "none"

@@ -24,7 +24,13 @@ type Rescored struct {
 	Seed  uint64 `json:"seed"`
 	Rows  int    `json:"rows"`
 	Equal int    `json:"equal"` // to the last bit
+	// Close rows were scored on an instruction set with other bits, and are within setBound.
+	Close int `json:"close,omitempty"`
 }
+
+// setBound is how far, in nats a token, a document's mean may differ between the CPU
+// engine's instruction sets that don't give the same bits (docs/scores.md).
+const setBound = 2e-5
 
 // drawn is a row to score again.
 type drawn struct {
@@ -56,7 +62,7 @@ func (v *verification) rescore(ctx context.Context) error {
 	if len(kept) == 0 {
 		return nil
 	}
-	fresh, err := v.scoreAgain(ctx, rows)
+	fresh, set, err := v.scoreAgain(ctx, rows)
 	if err != nil {
 		return err
 	}
@@ -68,6 +74,10 @@ func (v *verification) rescore(ctx context.Context) error {
 			continue
 		}
 		c := v.good[p.job.ID]
+		if old := c.Metadata.Set; old != "" && set != "" && !score.SameBits(old, set) && near(p.old, fresh[i]) {
+			v.v.Rescored.Close++
+			continue
+		}
 		v.add(Finding{
 			Kind: FindScore, File: p.job.Output, Job: p.job.ID, What: fmt.Sprintf("row %d: %s", p.row, what),
 			Remedy: fmt.Sprintf("if %s (%s) is a different kind of machine, verify there; otherwise --repair quarantines the file", c.Metadata.Device, c.Metadata.Engine),
@@ -128,52 +138,66 @@ func oldScores(ctx context.Context, picks []drawn) error {
 	return nil
 }
 
-// scoreAgain scores rows in a folder of its own.
-func (v *verification) scoreAgain(ctx context.Context, rows []shard.Row) ([]score.Score, error) {
+// scoreAgain scores rows in a folder of its own; set is the instruction set that it took.
+func (v *verification) scoreAgain(ctx context.Context, rows []shard.Row) (fresh []score.Score, set string, err error) {
 	dir, err := os.MkdirTemp("", "surprisal-rescore-")
 	if err != nil {
-		return nil, fmt.Errorf("create a folder: %w", err)
+		return nil, "", fmt.Errorf("create a folder: %w", err)
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	in, out := filepath.Join(dir, "sample.parquet"), filepath.Join(dir, "out")
 	o := v.m.Options
 	o.Keep, o.PerToken = nil, false // they decide no number
 	if err := shard.WriteRows(in, o, rows); err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	req := dispatch.Request{
 		Inputs: []string{in}, Out: out, ModelDir: v.m.Model.Dir, Tokenizer: v.m.Model.Tokenizer, Options: o, JobTokens: v.m.JobTokens,
 	}
 	m, _, err := dispatch.Plan(ctx, req)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	if m.Model.Digest != v.m.Model.Digest || m.Model.TokenizerDigest != v.m.Model.TokenizerDigest {
-		return nil, usage.Errorf("%s or its tokenizer is not the one that the run used: rows cannot be rescored", v.m.Model.Dir)
+		return nil, "", usage.Errorf("%s or its tokenizer is not the one that the run used: rows cannot be rescored", v.m.Model.Dir)
 	}
 	sum, err := v.req.Local.Run(ctx, ctx, req)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	if !sum.Complete {
-		return nil, fmt.Errorf("%d of %d jobs of the sample are dead: %s", len(sum.DeadJobs), sum.Jobs, sum.DeadJobs[0].Reason)
+		return nil, "", fmt.Errorf("%d of %d jobs of the sample are dead: %s", len(sum.DeadJobs), sum.Jobs, sum.DeadJobs[0].Reason)
 	}
-	var fresh []score.Score
 	for path, err := range outdir.ListOutputs(ctx, out) {
 		if err != nil {
-			return nil, err
+			return nil, "", err
 		}
+		c, err := shard.Inspect(ctx, path)
+		if err != nil {
+			return nil, "", err
+		}
+		set = c.Metadata.Set
 		if err := shard.ReadScores(ctx, path, func(s score.Score) error {
 			fresh = append(fresh, s)
 			return nil
 		}); err != nil {
-			return nil, err
+			return nil, "", err
 		}
 	}
 	if len(fresh) != len(rows) {
-		return nil, fmt.Errorf("got %d of %d rows back: %w", len(fresh), len(rows), io.ErrUnexpectedEOF)
+		return nil, "", fmt.Errorf("got %d of %d rows back: %w", len(fresh), len(rows), io.ErrUnexpectedEOF)
 	}
-	return fresh, nil
+	return fresh, set, nil
+}
+
+// near says whether two scores of one row differ only as far as two instruction sets may.
+func near(old, now score.Score) bool {
+	n := float64(old.Tokens)
+	if !(math.Abs(old.SumNLL-now.SumNLL) <= setBound*n) || math.Abs(float64(old.Top1-now.Top1)) > 1+n/1000 {
+		return false
+	}
+	now.SumNLL, now.Top1 = old.SumNLL, old.Top1
+	return differs(old, now) == ""
 }
 
 // differs says in what two scores of one row differ, or nothing.

@@ -92,10 +92,16 @@ var fields = []field{
 	textField("digest", func(c *Committed) *string { return &c.Digest }),
 }
 
+// setKey names the CPU engine's instruction set, in the files that it wrote.
+const setKey = keyPrefix + "set"
+
 func (c *Committed) keyValues() [][2]string {
-	kv := make([][2]string, len(fields))
-	for i, f := range fields {
-		kv[i] = [2]string{keyPrefix + f.key, f.get(c)}
+	kv := make([][2]string, 0, len(fields)+1)
+	for _, f := range fields {
+		kv = append(kv, [2]string{keyPrefix + f.key, f.get(c)})
+		if f.key == "engine" && c.Metadata.Set != "" {
+			kv = append(kv, [2]string{setKey, c.Metadata.Set})
+		}
 	}
 	return kv
 }
@@ -143,6 +149,7 @@ func InspectFile(r io.ReaderAt, size int64) (Committed, error) {
 			return c, pq.Corruptf("metadata %s%s: %w", keyPrefix, f.key, err)
 		}
 	}
+	c.Metadata.Set, _ = foot.Lookup(setKey)
 	if c.First < 0 || c.Last < c.First || c.Last > score.MaxRow || foot.Rows != c.Last-c.First+1 || c.Totals.Documents != foot.Rows {
 		return c, pq.Corruptf("%d rows, %d documents, for rows %d to %d", foot.Rows, c.Totals.Documents, c.First, c.Last)
 	}

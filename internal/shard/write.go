@@ -29,6 +29,7 @@ const (
 type Metadata struct {
 	Precision string // fp32, bf16
 	Engine    string // cpu, cuda
+	Set       string // the CPU engine's instruction set; empty on a GPU and in files of older versions
 	Device    string // for people
 	Program   string // version
 }
