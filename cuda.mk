@@ -134,7 +134,7 @@ $(CUDA_BUILD)/lab/%.checked: internal/gpu/kernels/lab/%.cu $(KERNELS) $(KERNEL_H
 # The layout of C, C++ and CUDA. It depends on clang-format's version, so that is pinned.
 CLANG_FORMAT_VERSION := 19.1.7
 CLANG_FORMAT := .build/clang-format-$(CLANG_FORMAT_VERSION)/bin/clang-format
-C_SOURCES := $(shell find internal/gpu -name '*.c' -o -name '*.h' -o -name '*.cc' -o -name '*.cu' -o -name '*.cuh')
+C_SOURCES := $(shell find internal/gpu internal/model/cpu -name '*.c' -o -name '*.h' -o -name '*.cc' -o -name '*.cu' -o -name '*.cuh')
 
 .PHONY: format-c
 format-c: $(CLANG_FORMAT) ## format the C, C++ and CUDA sources with .clang-format

@@ -71,7 +71,8 @@ func (c Config) validate() error {
 	case c.Threads < 1 || c.Threads > maxThreads:
 		return fmt.Errorf("%d threads is not within 1 and %d", c.Threads, maxThreads)
 	case c.MaxTokens < score.SplitMultiple || c.MaxTokens > maxMaxTokens || c.MaxTokens%score.SplitMultiple != 0:
-		return fmt.Errorf("a batch of %d tokens is not a multiple of %d up to %d", c.MaxTokens, score.SplitMultiple, maxMaxTokens)
+		return fmt.Errorf("a batch of %d tokens is not a multiple of %d up to %d",
+			c.MaxTokens, score.SplitMultiple, maxMaxTokens)
 	}
 	return nil
 }
@@ -188,8 +189,9 @@ func (e *Engine) plan() {
 	e.workers = make([]worker, e.cfg.Threads)
 	for i := range e.workers {
 		e.workers[i] = worker{
-			norm: e.mem.floats(maxTile * e.ldx), wide: e.mem.floats(maxTile * e.ldWide), slice: e.mem.floats((c.K + 3) * int(e.set.slice)),
-			loss: allocOf[C.sp_loss](&e.mem, maxTile), target: allocOf[int32](&e.mem, maxTile),
+			norm: e.mem.floats(maxTile * e.ldx), wide: e.mem.floats(maxTile * e.ldWide),
+			slice: e.mem.floats((c.K + 3) * int(e.set.slice)),
+			loss:  allocOf[C.sp_loss](&e.mem, maxTile), target: allocOf[int32](&e.mem, maxTile),
 			nll: e.mem.floats(maxTile), top1: allocOf[uint8](&e.mem, maxTile),
 		}
 	}

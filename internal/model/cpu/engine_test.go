@@ -54,7 +54,10 @@ func TestBadBatches(t *testing.T) {
 		{"foreign state", "another engine", func(b *score.Batch) { b.States[1] = foreign{} }},
 		{"nil pointer", "another engine", func(b *score.Batch) { b.States[1] = (*state)(nil) }},
 		{"one state twice", "twice", func(b *score.Batch) { b.States[0], b.States[1] = st, st }},
-		{"too many tokens", "budget", func(b *score.Batch) { b.Append(make([]int32, 128), make([]int32, 128), nil); b.Alloc() }},
+		{"too many tokens", "budget", func(b *score.Batch) {
+			b.Append(make([]int32, 128), make([]int32, 128), nil)
+			b.Alloc()
+		}},
 	} {
 		t.Run(f.name, func(t *testing.T) {
 			b := good()

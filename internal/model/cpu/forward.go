@@ -80,7 +80,8 @@ func (e *Engine) project(w *worker, l, first, last int) {
 
 // norm is w.norm [n] = rmsnorm(x[first:first+n]) * weight.
 func (e *Engine) norm(w *worker, weight []float32, first, n int) {
-	C.sp_rmsnorm(e.set, ptr(e.x[first*e.ldx:]), C.int64_t(e.ldx), nil, ptr(weight), ptr(w.norm), C.int64_t(e.ldx), C.int64_t(n), C.int64_t(e.model.Width), C.float(e.model.NormEps))
+	C.sp_rmsnorm(e.set, ptr(e.x[first*e.ldx:]), C.int64_t(e.ldx), nil, ptr(weight), ptr(w.norm), C.int64_t(e.ldx),
+		C.int64_t(n), C.int64_t(e.model.Width), C.float(e.model.NormEps))
 }
 
 // prepare takes rows first..last-1 from projections to the walk's operands,
@@ -168,7 +169,8 @@ func (e *Engine) loss(b *score.Batch) {
 	e.tiles(len(targets), func(w *worker, first, last int) {
 		at := targets[first:last]
 		rows := C.int64_t(len(at))
-		C.sp_rmsnorm(e.set, ptr(e.x), C.int64_t(e.ldx), (*C.int32_t)(&at[0]), ptr(e.lnF), ptr(w.norm), C.int64_t(e.ldx), rows, C.int64_t(e.model.Width), C.float(e.model.NormEps))
+		C.sp_rmsnorm(e.set, ptr(e.x), C.int64_t(e.ldx), (*C.int32_t)(&at[0]), ptr(e.lnF), ptr(w.norm), C.int64_t(e.ldx),
+			rows, C.int64_t(e.model.Width), C.float(e.model.NormEps))
 		for i, t := range at {
 			w.target[i] = b.Targets[t]
 		}
@@ -176,7 +178,8 @@ func (e *Engine) loss(b *score.Batch) {
 		C.sp_loss_start(&w.loss[0], rows)
 		for i, m := range e.head {
 			m.mulTo(w.wide, e.ldWide, w.norm, e.ldx, len(at), false)
-			C.sp_loss_block(e.set, &w.loss[0], ptr(w.wide), C.int64_t(e.ldWide), goal, C.int64_t(i*vocabBlock), rows, C.int64_t(m.out))
+			C.sp_loss_block(e.set, &w.loss[0], ptr(w.wide), C.int64_t(e.ldWide), goal, C.int64_t(i*vocabBlock), rows,
+				C.int64_t(m.out))
 		}
 		C.sp_loss_end(&w.loss[0], goal, ptr(w.nll), (*C.uint8_t)(&w.top1[0]), rows)
 		for i, t := range at {

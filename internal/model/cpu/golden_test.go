@@ -30,7 +30,8 @@ func open(t testing.TB, dir string, cfg Config) *Engine {
 // TestGoldens holds per-token scores against the float64 reference.
 func TestGoldens(t *testing.T) {
 	for _, name := range []string{
-		"kla", "plain", "gva", "expand_v", "neg_eigval", "no_conv", "kla_l2norm", "kla_128", "plain_128", "gva_128", "strong_decay_128",
+		"kla", "plain", "gva", "expand_v", "neg_eigval", "no_conv", "kla_l2norm",
+		"kla_128", "plain_128", "gva_128", "strong_decay_128",
 	} {
 		inEverySet(t, name, func(t *testing.T, set string) {
 			g := modeltest.ReadGolden(t, filepath.Join(goldens, name))

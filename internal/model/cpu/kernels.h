@@ -23,33 +23,33 @@ typedef struct {
   int64_t ldp, ldk;
   int32_t l2norm, kaczmarz, neg_eigval;
   float query_scale, kaczmarz_eps, norm_eps;
-  const float *conv_weight; // [taps, 2 H K + HV V]
-  const float *conv_bias;   // [2 H K + HV V]
-  const float *decay;       // [H], exp(A_log)
-  const float *dt_bias;     // [H K]
-  const float *step_bias;   // [H], of eta_proj
-  const float *gate_bias;   // [HV V]
-  const float *o_norm;      // [V]
-  const float *zeros;       // [2 H K + HV V]
+  const float *conv_weight;  // [taps, 2 H K + HV V]
+  const float *conv_bias;    // [2 H K + HV V]
+  const float *decay;        // [H], exp(A_log)
+  const float *dt_bias;      // [H K]
+  const float *step_bias;    // [H], of eta_proj
+  const float *gate_bias;    // [HV V]
+  const float *o_norm;       // [V]
+  const float *zeros;        // [2 H K + HV V]
   // p [T, ldp] are the fused projections. prepare puts b*k*exp(g) where b was and
   // w*v where w was; walk puts o where w was.
   float *p;
-  float *q;  // [T, ldk], written by prepare: query_scale * q
-  float *kk; // [T, ldk], written by prepare
-  float *e;  // [T, ldk], in: f_proj's output; out: exp(g)
+  float *q;   // [T, ldk], written by prepare: query_scale * q
+  float *kk;  // [T, ldk], written by prepare
+  float *e;   // [T, ldk], in: f_proj's output; out: exp(g)
 } sp_mixer;
 
 // sp_loss is a row's running log-sum-exp over blocks of the vocabulary.
 typedef struct {
-  float max, sum, target; // sum is of exp(logit - max)
-  int32_t arg;            // the lowest index of max
+  float max, sum, target;  // sum is of exp(logit - max)
+  int32_t arg;             // the lowest index of max
 } sp_loss;
 
 // sp_set is the kernels of one instruction set.
 typedef struct {
   const char *name;
-  int32_t panel; // columns of a panel of packed weights
-  int32_t slice; // columns of V that a walk takes
+  int32_t panel;  // columns of a panel of packed weights
+  int32_t slice;  // columns of V that a walk takes
   void (*product)(const float *, int64_t, int64_t, const float *, int64_t, int64_t, float *, int64_t, int32_t);
   void (*prepare)(const sp_mixer *, int64_t, int64_t, int64_t, const float *);
   void (*walk)(const sp_mixer *, int64_t, int64_t, int64_t, int64_t, int64_t, float *, float *);

@@ -8,9 +8,10 @@ static __attribute__((noinline)) float highest(const float *x, int64_t n) {
   sum16 top;
   for (int j = 0; j < SP_SUM / SP_W; j++) top.lane[j] = vset(-INFINITY);
   int64_t i = 0;
-  for (; i + SP_SUM <= n; i += SP_SUM)
+  for (; i + SP_SUM <= n; i += SP_SUM) {
     SP_UNROLL
     for (int j = 0; j < SP_SUM / SP_W; j++) top.lane[j] = vmax(vload(x + i + j * SP_W), top.lane[j]);
+  }
   float a[SP_SUM], max = -INFINITY;
   for (int j = 0; j < SP_SUM / SP_W; j++) vstore(a + j * SP_W, top.lane[j]);
   for (int j = 0; j < SP_SUM; j++) max = a[j] > max ? a[j] : max;
@@ -35,7 +36,8 @@ static __attribute__((noinline)) float sum_exp(const float *x, int64_t n, float 
   return total(&sum);
 }
 
-static void loss_block(sp_loss *l, const float *logits, int64_t ld, const int32_t *target, int64_t v0, int64_t rows, int64_t cols) {
+static void loss_block(sp_loss *l, const float *logits, int64_t ld, const int32_t *target, int64_t v0, int64_t rows,
+                       int64_t cols) {
   for (int64_t r = 0; r < rows; r++, l++, logits += ld) {
     const float max = highest(logits, cols);
     if (max > l->max) {

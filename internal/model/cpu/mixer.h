@@ -7,12 +7,14 @@
 SP_INLINE vf conv(const sp_mixer *m, const float *const *rows, int64_t taps, int64_t channels, int64_t col, int64_t n) {
   if (!taps) return vsilu(vloadn(rows[0] + col, n));
   vf y = vloadn(m->conv_bias + col, n);
-  for (int64_t j = 0; j < taps; j++) y = vfma(vloadn(m->conv_weight + j * channels + col, n), vloadn(rows[j] + col, n), y);
+  for (int64_t j = 0; j < taps; j++)
+    y = vfma(vloadn(m->conv_weight + j * channels + col, n), vloadn(rows[j] + col, n), y);
   return vsilu(y);
 }
 
 // squares writes the convolution of K channels from col to y and gives its sum of squares.
-SP_INLINE float squares(const sp_mixer *m, const float *const *rows, int64_t taps, int64_t channels, int64_t col, float *y) {
+SP_INLINE float squares(const sp_mixer *m, const float *const *rows, int64_t taps, int64_t channels, int64_t col,
+                        float *y) {
   SP_EACH(m->k, vstoren(y + i, conv(m, rows, taps, channels, col + i, lanes), lanes););
   return sum_squares(y, m->k);
 }
@@ -28,7 +30,8 @@ static __attribute__((noinline)) void sigmoid_steps(float *x, float step, int64_
 }
 
 // operands is e = exp(-decay e); k = scale k; b = b twice k e; q = qscale q, [n].
-static __attribute__((noinline)) void operands(float *e, float decay, float *k, float kscale, float *b, float twice, float *q, float qscale, int64_t n) {
+static __attribute__((noinline)) void operands(float *e, float decay, float *k, float kscale, float *b, float twice,
+                                               float *q, float qscale, int64_t n) {
   SP_EACH(n, {
     vf ev = vexp(vset(-decay) * vloadn(e + i, lanes));
     vf kv = vloadn(k + i, lanes) * vset(kscale);
@@ -39,13 +42,16 @@ static __attribute__((noinline)) void operands(float *e, float decay, float *k, 
   });
 }
 
-SP_INLINE void prepare_token(const sp_mixer *m, const float *const *rows, int64_t taps, float *p, float *q, float *k, float *e) {
+SP_INLINE void prepare_token(const sp_mixer *m, const float *const *rows, int64_t taps, float *p, float *q, float *k,
+                             float *e) {
   const int64_t H = m->h, K = m->k, V = m->v, HK = H * K, channels = 2 * HK + m->hv * V, group = m->hv / H * V;
   for (int64_t h = 0; h < H; h++) {
     const int64_t at = h * K;
-    const float q2 = squares(m, rows, taps, channels, at, q + at), k2 = squares(m, rows, taps, channels, HK + at, k + at);
+    const float q2 = squares(m, rows, taps, channels, at, q + at),
+                k2 = squares(m, rows, taps, channels, HK + at, k + at);
     float step = 1, qscale = m->query_scale, kscale = 1;
-    if (m->kaczmarz) step = first(vsigmoid(vset(p[m->eta_col + h] + m->step_bias[h]))) / (k2 > m->kaczmarz_eps ? k2 : m->kaczmarz_eps);
+    if (m->kaczmarz)
+      step = first(vsigmoid(vset(p[m->eta_col + h] + m->step_bias[h]))) / (k2 > m->kaczmarz_eps ? k2 : m->kaczmarz_eps);
     if (m->l2norm) {
       qscale *= 1.0f / sqrtf(q2 + 1e-6f);
       kscale = 1.0f / sqrtf(k2 + 1e-6f);

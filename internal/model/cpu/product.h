@@ -21,13 +21,15 @@
 #endif
 
 // block computes m rows (a constant) of one panel over depth rows of W.
-SP_INLINE void block(int m, const float *a, int64_t lda, const float *w, int64_t depth, float *c, int64_t ldc, int add) {
+SP_INLINE void block(int m, const float *a, int64_t lda, const float *w, int64_t depth, float *c, int64_t ldc,
+                     int add) {
   enum { V = SP_PANEL / SP_W };
   vf acc[SP_ROWS][V];
   SP_UNROLL
-  for (int r = 0; r < m; r++)
+  for (int r = 0; r < m; r++) {
     SP_UNROLL
     for (int j = 0; j < V; j++) acc[r][j] = vset(0);
+  }
   for (int64_t i = 0; i < depth; i++, w += SP_PANEL) {
     vf b[V];
     SP_UNROLL
@@ -40,18 +42,20 @@ SP_INLINE void block(int m, const float *a, int64_t lda, const float *w, int64_t
     }
   }
   SP_UNROLL
-  for (int r = 0; r < m; r++)
+  for (int r = 0; r < m; r++) {
     SP_UNROLL
     for (int j = 0; j < V; j++) {
       float *at = c + r * ldc + j * SP_W;
       if (add) acc[r][j] = vload(at) + acc[r][j];
       vstore(at, acc[r][j]);
     }
+  }
 }
 
-#define SP_BLOCK(m) \
-  static __attribute__((noinline)) void block_##m(const float *a, int64_t lda, const float *w, int64_t depth, float *c, int64_t ldc, int add) { \
-    block(m, a, lda, w, depth, c, ldc, add); \
+#define SP_BLOCK(m)                                                                                           \
+  static __attribute__((noinline)) void block_##m(const float *a, int64_t lda, const float *w, int64_t depth, \
+                                                  float *c, int64_t ldc, int add) {                           \
+    block(m, a, lda, w, depth, c, ldc, add);                                                                  \
   }
 SP_BLOCK(1)
 SP_BLOCK(2)
@@ -67,7 +71,8 @@ SP_BLOCK(12)
 #endif
 
 // rows_of_panel passes the rows of A by one panel.
-static void rows_of_panel(const float *a, int64_t lda, int64_t rows, const float *w, int64_t depth, float *c, int64_t ldc, int add) {
+static void rows_of_panel(const float *a, int64_t lda, int64_t rows, const float *w, int64_t depth, float *c,
+                          int64_t ldc, int add) {
 #define SP_STEP(m) \
   for (; rows >= m; rows -= m, a += m * lda, c += m * ldc) block_##m(a, lda, w, depth, c, ldc, add);
 #if SP_ROWS == 12
@@ -84,7 +89,8 @@ static void rows_of_panel(const float *a, int64_t lda, int64_t rows, const float
   SP_STEP(1)
 }
 
-static void product(const float *a, int64_t lda, int64_t rows, const float *w, int64_t k, int64_t n, float *c, int64_t ldc, int32_t add) {
+static void product(const float *a, int64_t lda, int64_t rows, const float *w, int64_t k, int64_t n, float *c,
+                    int64_t ldc, int32_t add) {
   const int64_t panels = (n + SP_PANEL - 1) / SP_PANEL;
   for (int64_t k0 = 0; k0 < k; k0 += SP_DEPTH) {
     const int64_t depth = k - k0 < SP_DEPTH ? k - k0 : SP_DEPTH;

@@ -39,7 +39,9 @@ SP_INLINE void residual(const float *wv, const float *r, float *u) {
 }
 
 // token takes S [K, SP_SLICE] one token on: o = q'S and r = S'c, by rows in order.
-static __attribute__((noinline)) void token(int64_t K, float *S, const float *restrict e, const float *restrict k, const float *restrict q, const float *restrict c, const float *u, float *restrict o, float *restrict r) {
+static __attribute__((noinline)) void token(int64_t K, float *S, const float *restrict e, const float *restrict k,
+                                            const float *restrict q, const float *restrict c, const float *u,
+                                            float *restrict o, float *restrict r) {
   vf oo[SP_COLS], rr[SP_COLS];
 #ifndef SP_U_IN_MEMORY
   vf uu[SP_COLS];
@@ -73,7 +75,8 @@ static __attribute__((noinline)) void token(int64_t K, float *S, const float *re
   }
 }
 
-static void walk(const sp_mixer *m, int64_t hv, int64_t v0, int64_t vn, int64_t t0, int64_t t1, float *s, float *scratch) {
+static void walk(const sp_mixer *m, int64_t hv, int64_t v0, int64_t vn, int64_t t0, int64_t t1, float *s,
+                 float *scratch) {
   const int64_t K = m->k, V = m->v, h = hv / (m->hv / m->h);
   float *S = scratch, *u = S + K * SP_SLICE, *o = u + SP_SLICE, *r = o + SP_SLICE;
   memset(S, 0, (K + 3) * SP_SLICE * sizeof *S);
@@ -84,9 +87,9 @@ static void walk(const sp_mixer *m, int64_t hv, int64_t v0, int64_t vn, int64_t 
   }
   for (int64_t t = t0; t < t1; t++) {
     const int64_t at = t * m->ldk + h * K;
-    if (t + 1 < t1) c += m->ldp; // after the last token the sum goes unused
+    if (t + 1 < t1) c += m->ldp;  // after the last token the sum goes unused
     float *io = m->p + t * m->ldp + m->w_col + hv * V + v0;
-    for (int64_t i = 0; t + 1 < t1 && i < K; i += 16) { // the next token's rows, a cache line at a time
+    for (int64_t i = 0; t + 1 < t1 && i < K; i += 16) {  // the next token's rows, a cache line at a time
       __builtin_prefetch(m->e + at + m->ldk + i);
       __builtin_prefetch(m->kk + at + m->ldk + i);
       __builtin_prefetch(m->q + at + m->ldk + i);

@@ -40,7 +40,8 @@ func setNamed(name string) (*C.sp_set, error) {
 	for i := C.int32_t(0); ; i++ {
 		s := C.sp_set_at(i)
 		if s == nil {
-			return nil, fmt.Errorf("%sinstruction set %q not available; this machine has %s", variable, name, strings.Join(Sets(), ", "))
+			return nil, fmt.Errorf("%sinstruction set %q not available; this machine has %s",
+				variable, name, strings.Join(Sets(), ", "))
 		}
 		if C.sp_set_runs(s) != 0 && (name == "" || name == C.GoString(s.name)) {
 			return s, nil

@@ -38,7 +38,8 @@ func TestSetsAgree(t *testing.T) {
 					sameBits(t, set+" and "+Sets()[0], got, want)
 				}
 				for d := range want {
-					if off := math.Abs(modeltest.Sum(got[d].NLL)-modeltest.Sum(want[d].NLL)) / float64(len(want[d].NLL)); !(off < 2e-5) {
+					off := math.Abs(modeltest.Sum(got[d].NLL)-modeltest.Sum(want[d].NLL)) / float64(len(want[d].NLL))
+					if !(off < 2e-5) {
 						t.Errorf("%s and %s: document %d differs by %.1e nats a token", set, Sets()[0], d, off)
 					}
 				}
@@ -85,8 +86,8 @@ func TestSetFromEnvironment(t *testing.T) {
 	}
 	t.Setenv(EnvSet, "altivec")
 	_, err := newEngine(w, c, Config{})
-	if err == nil || !strings.Contains(err.Error(), `SURPRISAL_CPU_SET: instruction set "altivec" not available; this machine has `) ||
-		strings.Contains(err.Error(), "\n") {
+	const want = `SURPRISAL_CPU_SET: instruction set "altivec" not available; this machine has `
+	if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
 		t.Errorf("error %v", err)
 	}
 }

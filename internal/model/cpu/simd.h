@@ -137,7 +137,7 @@ SP_INLINE float first(vf v) {
 // +inf, NaN is kept. x = n ln 2 + r, |r| <= ln 2 / 2. t holds n + 126 in its low
 // bits, so that a shift makes 2^(n-1) of it; the polynomial, Cephes' expf, is doubled.
 SP_INLINE vf vexp(vf x) {
-  const float magic = 12582912.0f + 126; // 1.5 * 2^23: adding it rounds to an integer
+  const float magic = 12582912.0f + 126;  // 1.5 * 2^23: adding it rounds to an integer
   x = vatleast(vatmost(x, 89.0f), -86.99f);
   vf t = vfma(x, vset(1.44269504088896341f), vset(magic));
   vf k = t - vset(magic);

@@ -65,7 +65,8 @@ type columns struct{ q, k, v, b, w, f, g, eta, total int }
 
 func columnsOf(c model.Config) columns {
 	kd, vd := c.Heads*c.K, c.VHeads*c.V
-	o := columns{k: kd, v: 2 * kd, b: 2*kd + vd, w: 3*kd + vd, f: 3*kd + 2*vd, g: 3*kd + 2*vd + c.V, eta: 3*kd + 2*vd + 2*c.V}
+	f := 3*kd + 2*vd
+	o := columns{k: kd, v: 2 * kd, b: 2*kd + vd, w: 3*kd + vd, f: f, g: f + c.V, eta: f + 2*c.V}
 	o.total = o.eta
 	if c.Kaczmarz {
 		o.total += c.Heads
