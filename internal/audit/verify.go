@@ -31,7 +31,7 @@ type FindingKind string
 
 // The kinds of findings.
 const (
-	FindManifest  FindingKind = "manifest"  // the manifest is not what was written
+	FindManifest  FindingKind = "manifest"  // the manifest has changed since it was written
 	FindInput     FindingKind = "input"     // an input is gone, changed, or was never readable
 	FindMissing   FindingKind = "missing"   // a job has no score file
 	FindDead      FindingKind = "dead"      // a job has no score file and is dead

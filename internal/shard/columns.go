@@ -16,7 +16,7 @@ type Kept struct {
 	bytes  int             // that the values point to
 }
 
-// Size is about how much memory the values take, for who holds many rows.
+// Size is about how much memory the values take, for callers that hold many rows.
 func (k Kept) Size() int { return len(k.values)*int(unsafe.Sizeof(parquet.Value{})) + k.bytes }
 
 // Columns are the kept columns' types, as the input has them.
@@ -123,7 +123,7 @@ func keptElements(f *pq.Footer, keep, own []string) ([]*pq.Element, error) {
 		keep = nil
 		for _, c := range f.Columns() {
 			if clash(c.Name()) {
-				return nil, f.ColumnErr("all columns are to be kept, but the output has a column %q of its own: name the columns to keep", c.Name())
+				return nil, f.ColumnErr("the output has a column %q of its own, so not all columns can be kept: name the columns to keep", c.Name())
 			}
 			keep = append(keep, c.Name())
 		}
@@ -131,7 +131,7 @@ func keptElements(f *pq.Footer, keep, own []string) ([]*pq.Element, error) {
 	var kept []*pq.Element
 	for _, name := range keep {
 		if clash(name) {
-			return nil, f.ColumnErr("column %q can't be kept: the output has one of that name", name)
+			return nil, f.ColumnErr("column %q can't be kept: the output has a column of this name", name)
 		}
 		e, err := f.Top(name)
 		if err != nil {

@@ -16,7 +16,7 @@ import (
 const keyPrefix = "surprisal."
 
 // ErrNotParquet: a file that has no readable footer at all: torn, not ours.
-var ErrNotParquet = errors.New("it can't be read as parquet")
+var ErrNotParquet = errors.New("not readable as parquet")
 
 // Committed is what a score file's footer says of it.
 type Committed struct {
@@ -143,7 +143,7 @@ func InspectFile(r io.ReaderAt, size int64) (Committed, error) {
 	for _, f := range fields {
 		v, ok := foot.Lookup(keyPrefix + f.key)
 		if !ok {
-			return c, fmt.Errorf("it is no score file: its metadata has no %s%s", keyPrefix, f.key)
+			return c, fmt.Errorf("not a score file: its metadata has no %s%s", keyPrefix, f.key)
 		}
 		if err := f.set(&c, v); err != nil {
 			return c, pq.Corruptf("metadata %s%s: %w", keyPrefix, f.key, err)

@@ -14,7 +14,7 @@ import (
 // when it is another file by now.
 func OpenInput(ctx context.Context, in score.Input) (*pq.Table, error) {
 	if jsonl.Is(in.Rel) {
-		return nil, fmt.Errorf("open %s: JSON lines are no table", in.Path)
+		return nil, fmt.Errorf("open %s: JSON lines are not a table", in.Path)
 	}
 	f, err := openInput(ctx, in)
 	if err != nil {

@@ -25,7 +25,7 @@ type footerCache struct {
 
 type cachedFooter struct {
 	in   score.Input
-	foot *pq.Footer // not changed by who reads it
+	foot *pq.Footer // readers do not change it
 }
 
 func (c *footerCache) get(in score.Input) *pq.Footer {

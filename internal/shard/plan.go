@@ -153,7 +153,7 @@ func clampTokens(t float64) int64 {
 	return int64(min(max(t, 0), 1<<62))
 }
 
-// checkColumns tells whether the file has the columns that are asked for, and
+// checkColumns reports whether the file has the columns that are asked for, and
 // gives those that are scored.
 func checkColumns(foot *pq.Footer, o score.Options) (scored []*pq.Leaf, ids bool, err error) {
 	if o.IDsColumn != "" {

@@ -260,7 +260,7 @@ func (r *Reader) endAhead() {
 	}
 }
 
-// Close gives the file back.
+// Close closes the file.
 func (r *Reader) Close() error {
 	r.endAhead()
 	if r.err == nil {

@@ -36,7 +36,7 @@ var scoreColumns = []scoreColumn{
 	{"error", parquet.ByteArray, func(s *score.Score, b []byte) { s.Error = string(b) }},
 }
 
-// conditional tells whether a score file is of a conditional run. A kept column
+// conditional reports whether a score file is of a conditional run. A kept column
 // may have a name of its columns; kept ones come before.
 func conditional(f *pq.Footer) bool {
 	columns := f.Columns()
@@ -113,7 +113,7 @@ func readScores(ctx context.Context, path string, do func(score.Score) error) er
 			}
 		}
 		if s.Row != row {
-			return pq.Corruptf("row %d where %d belongs", s.Row, row)
+			return pq.Corruptf("found row %d, expected row %d", s.Row, row)
 		}
 		if err := do(s); err != nil {
 			return err

@@ -98,103 +98,137 @@ type verifier struct {
 
 func near(a, b float64) bool { return a == b || math.Abs(a-b) <= 1e-12*math.Abs(b) }
 
-// scores reads the file's own columns and holds rows, totals and digest together.
-func (v *verifier) scores() error {
-	var s score.Score
-	var ppl, bpb float64
-	var hasPPL, hasBPB bool
-	type reader struct {
-		col *pq.Column
-		set func([]byte)
+// ownRow is one row of a score file's own columns.
+type ownRow struct {
+	score.Score
+	perplexity, bitsPerByte       float64
+	hasPerplexity, hasBitsPerByte bool
+	greedy, hasGreedy             bool
+}
+
+// ownColumn sets a field of an ownRow from a value.
+type ownColumn struct {
+	*pq.Column
+	set func([]byte)
+}
+
+// open starts to read a column whose type is known.
+func (v *verifier) open(name string, kind parquet.Kind, repeated bool, set func([]byte)) (ownColumn, error) {
+	e, err := v.foot.Top(name)
+	if err != nil {
+		return ownColumn{}, err
 	}
-	var readers []reader
-	add := func(name string, kind parquet.Kind, repeated bool, set func([]byte)) error {
-		e, err := v.foot.Top(name)
-		if err != nil {
-			return err
+	l := e.Leaf
+	if repeated {
+		if el := e.ListElement(); el != nil {
+			l = el.Leaf
 		}
-		l := e.Leaf
-		if repeated {
-			if el := e.ListElement(); el != nil {
-				l = el.Leaf
-			}
-		}
-		if l == nil || l.Kind != kind || (l.MaxRep > 0) != repeated {
-			return v.foot.ColumnErr("column %q is of type %s", name, e.TypeName(0))
-		}
-		readers = append(readers, reader{pq.NewColumn(v.ctx, v.f, v.foot, l, 0), set})
-		return nil
 	}
-	var err error
-	for _, sc := range scoreColumns {
-		err = errors.Join(err, add(sc.name, sc.kind, false, func(b []byte) { sc.set(&s, b) }))
+	if l == nil || l.Kind != kind || (l.MaxRep > 0) != repeated {
+		return ownColumn{}, v.foot.ColumnErr("column %q is of type %s", name, e.TypeName(0))
+	}
+	return ownColumn{pq.NewColumn(v.ctx, v.f, v.foot, l, 0), set}, nil
+}
+
+// ownColumns opens the file's own columns, which set r's fields.
+func (v *verifier) ownColumns(r *ownRow) ([]ownColumn, error) {
+	var columns []ownColumn
+	var errs error
+	add := func(name string, kind parquet.Kind, repeated bool, set func([]byte)) {
+		c, err := v.open(name, kind, repeated, set)
+		columns, errs = append(columns, c), errors.Join(errs, err)
 	}
 	float := func(b []byte) float64 { return math.Float64frombits(uint64(i64(b))) }
-	err = errors.Join(err,
-		add("perplexity", parquet.Double, false, func(b []byte) { ppl, hasPPL = float(b), true }),
-		add("bits_per_byte", parquet.Double, false, func(b []byte) { bpb, hasBPB = float(b), true }))
-	var greedy, hasGreedy bool
+	for _, sc := range scoreColumns {
+		add(sc.name, sc.kind, false, func(b []byte) { sc.set(&r.Score, b) })
+	}
+	add("perplexity", parquet.Double, false, func(b []byte) { r.perplexity, r.hasPerplexity = float(b), true })
+	add("bits_per_byte", parquet.Double, false, func(b []byte) { r.bitsPerByte, r.hasBitsPerByte = float(b), true })
 	if v.job.Options.Conditional() {
-		err = errors.Join(err,
-			add(contextColumn.name, contextColumn.kind, false, func(b []byte) { contextColumn.set(&s, b) }),
-			add("greedy", parquet.Boolean, false, func(b []byte) { greedy, hasGreedy = b[0] != 0, true }))
+		add(contextColumn.name, contextColumn.kind, false, func(b []byte) { contextColumn.set(&r.Score, b) })
+		add("greedy", parquet.Boolean, false, func(b []byte) { r.greedy, r.hasGreedy = b[0] != 0, true })
 	}
 	if v.job.Options.PerToken {
-		err = errors.Join(err,
-			add("token_ids", parquet.Int32, true, func(b []byte) { s.TokenIDs = append(s.TokenIDs, int32(le32(b))) }),
-			add("token_nll", parquet.Float, true, func(b []byte) { s.TokenNLL = append(s.TokenNLL, math.Float32frombits(le32(b))) }))
+		add("token_ids", parquet.Int32, true, func(b []byte) { r.TokenIDs = append(r.TokenIDs, int32(le32(b))) })
+		add("token_nll", parquet.Float, true, func(b []byte) {
+			r.TokenNLL = append(r.TokenNLL, math.Float32frombits(le32(b)))
+		})
 	}
+	return columns, errs
+}
+
+// scores reads the file's own columns and checks rows, totals and digest.
+func (v *verifier) scores() error {
+	var r ownRow
+	columns, err := v.ownColumns(&r)
 	if err != nil {
 		return pq.Corruptf("%w", err)
 	}
 	var totals Totals
 	digest := newDigester(v.job.Options)
 	for row := v.c.First; row <= v.c.Last; row++ {
-		s = score.Score{Bytes: -1, TokenIDs: s.TokenIDs[:0], TokenNLL: s.TokenNLL[:0]}
-		hasPPL, hasBPB, hasGreedy = false, false, false
-		for _, r := range readers {
-			if err := r.col.Row(func(e pq.Entry) error {
-				if e.Def == r.col.Leaf.MaxDef {
-					r.set(e.Val)
-				}
-				return nil
-			}); err == io.EOF {
-				return pq.Corruptf("the file ends before row %d", row)
-			} else if err != nil {
-				return err
-			}
+		r = ownRow{Score: score.Score{Bytes: -1, TokenIDs: r.TokenIDs[:0], TokenNLL: r.TokenNLL[:0]}}
+		if err := readOwnRow(columns, row); err != nil {
+			return err
 		}
-		if s.Row != row {
-			return pq.Corruptf("row %d where %d belongs", s.Row, row)
+		if err := v.checkRow(&r, row); err != nil {
+			return err
 		}
-		if err := checkScore(&s, v.job.Options); err != nil {
-			return pq.Corruptf("row %d: %w", row, err)
-		}
-		if s.Error != "" && (s.Tokens != 0 || s.SumNLL != 0 || s.Top1 != 0 || s.ContextTokens != 0 || s.Truncated || len(s.TokenNLL) > 0) {
-			return pq.Corruptf("row %d has a score and an error", row)
-		}
-		if want, ok := s.Perplexity(); ok != hasPPL || ok && !near(ppl, want) {
-			return pq.Corruptf("row %d: perplexity is not exp(sum_nll/n_tokens)", row)
-		}
-		if want, ok := s.BitsPerByte(); ok != hasBPB || ok && !near(bpb, want) {
-			return pq.Corruptf("row %d: bits_per_byte is not sum_nll/ln 2/n_bytes", row)
-		}
-		if want, ok := s.Greedy(); v.job.Options.Conditional() && (ok != hasGreedy || ok && greedy != want) {
-			return pq.Corruptf("row %d: greedy is not n_top1 = n_tokens", row)
-		}
-		totals.addScore(&s)
-		digest.add(&s)
+		totals.addScore(&r.Score)
+		digest.add(&r.Score)
 	}
-	for _, r := range readers {
-		if err := r.col.Row(func(pq.Entry) error { return nil }); err != io.EOF {
-			return pq.Corruptf("column %s goes on after row %d", r.col.Leaf.Path, v.c.Last)
+	for _, c := range columns {
+		if err := c.Row(func(pq.Entry) error { return nil }); err != io.EOF {
+			return pq.Corruptf("column %s continues after row %d", c.Leaf.Path, v.c.Last)
 		}
 	}
 	if totals != v.c.Totals {
-		return pq.Corruptf("its rows come to %+v, its metadata says %+v", totals, v.c.Totals)
+		return pq.Corruptf("its rows add up to %+v, its metadata says %+v", totals, v.c.Totals)
 	}
 	if d := digest.sum(); d != v.c.Digest {
 		return pq.Corruptf("its scores have digest %s, its metadata says %s", d, v.c.Digest)
+	}
+	return nil
+}
+
+// readOwnRow reads the next row of each column.
+func readOwnRow(columns []ownColumn, row int64) error {
+	for _, c := range columns {
+		if err := c.Row(func(e pq.Entry) error {
+			if e.Def == c.Leaf.MaxDef {
+				c.set(e.Val)
+			}
+			return nil
+		}); err == io.EOF {
+			return pq.Corruptf("the file ends before row %d", row)
+		} else if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkRow checks a row's numbers against each other.
+func (v *verifier) checkRow(r *ownRow, row int64) error {
+	s := &r.Score
+	if s.Row != row {
+		return pq.Corruptf("found row %d, expected row %d", s.Row, row)
+	}
+	if err := checkScore(s, v.job.Options); err != nil {
+		return pq.Corruptf("row %d: %w", row, err)
+	}
+	numbers := s.Tokens != 0 || s.SumNLL != 0 || s.Top1 != 0 || s.ContextTokens != 0 || s.Truncated || len(s.TokenNLL) > 0
+	if s.Error != "" && numbers {
+		return pq.Corruptf("row %d has a score and an error", row)
+	}
+	if want, ok := s.Perplexity(); ok != r.hasPerplexity || ok && !near(r.perplexity, want) {
+		return pq.Corruptf("row %d: perplexity is not exp(sum_nll/n_tokens)", row)
+	}
+	if want, ok := s.BitsPerByte(); ok != r.hasBitsPerByte || ok && !near(r.bitsPerByte, want) {
+		return pq.Corruptf("row %d: bits_per_byte is not sum_nll/ln 2/n_bytes", row)
+	}
+	if want, ok := s.Greedy(); v.job.Options.Conditional() && (ok != r.hasGreedy || ok && r.greedy != want) {
+		return pq.Corruptf("row %d: greedy is not n_top1 = n_tokens", row)
 	}
 	return nil
 }
@@ -247,7 +281,7 @@ func (v *verifier) keptOf(input bool) error {
 		}
 	}
 	for path := range ours {
-		return pq.Corruptf("it has a column %s that was not to be kept", path)
+		return pq.Corruptf("unexpected column %s", path)
 	}
 	return nil
 }
@@ -269,7 +303,7 @@ func (v *verifier) keptOfLines(ours map[string]*pq.Leaf) error {
 		cols = append(cols, pq.NewColumn(v.ctx, v.f, v.foot, l, 0))
 	}
 	for path := range ours {
-		return pq.Corruptf("it has a column %s that was not to be kept", path)
+		return pq.Corruptf("unexpected column %s", path)
 	}
 	for row := v.c.First; row <= v.c.Last; row++ {
 		want, err := r.Next()

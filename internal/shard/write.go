@@ -137,7 +137,7 @@ func (w *Writer) Write(s score.Score, kept Kept) error {
 
 func (w *Writer) write(s *score.Score, kept Kept) error {
 	if s.Row != w.next || s.Row > w.job.Last {
-		return fmt.Errorf("%w: row %d belongs here, of %d to %d", ErrRows, w.next, w.job.First, w.job.Last)
+		return fmt.Errorf("%w: expected row %d, of %d to %d", ErrRows, w.next, w.job.First, w.job.Last)
 	}
 	if s.Error != "" {
 		*s = score.Score{Row: s.Row, Bytes: s.Bytes, Error: s.Error}
@@ -315,10 +315,10 @@ func (w *Writer) seal() (Committed, error) {
 	}
 	back, err := InspectFile(w.file, st.Size())
 	if err != nil {
-		return c, fmt.Errorf("what was written can't be read back: %w", err)
+		return c, fmt.Errorf("the file written can't be read back: %w", err)
 	}
 	if back.Path = c.Path; back != c {
-		return c, fmt.Errorf("what was written reads back as something else: %+v", back)
+		return c, fmt.Errorf("the file written reads back differently: %+v", back)
 	}
 	return c, nil
 }

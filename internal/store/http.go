@@ -31,7 +31,7 @@ func tune(t *http.Transport) {
 // oneLine is the text of an SDK's error in one line.
 func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
 
-// isNoCredentials tells whether the SDK found no credentials to sign with.
+// isNoCredentials reports whether the SDK found no credentials to sign with.
 func isNoCredentials(err error) bool {
 	var op *smithy.OperationError
 	if !errors.As(err, &op) {

@@ -93,7 +93,7 @@ func OpenVersion(ctx context.Context, want Info) (*Object, error) {
 	return &Object{Info: want, bucket: b, key: p.Key}, nil
 }
 
-// Local tells whether the file is local, so that reads cost no request.
+// Local reports whether the file is local, so that reads cost no request.
 func (o *Object) Local() bool { return o.file != nil }
 
 // Unchanged checks a local file again, because reads of it cannot be conditional. For

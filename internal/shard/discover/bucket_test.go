@@ -34,7 +34,7 @@ func TestBucketDiscover(t *testing.T) {
 		"clash":       {[]string{u("fw/a"), u("fw/b")}, "001.parquet a/000.parquet b/000.parquet", ""},
 		"twice":       {[]string{u("fw/a"), u("fw/a/*")}, "000.parquet 001.parquet", ""},
 		"text file":   {[]string{u("fw/b/x.txt")}, "x.txt", ""},
-		"nothing":     {[]string{u("nothing")}, "", "there is no such file or folder"},
+		"nothing":     {[]string{u("nothing")}, "", "no such file or folder"},
 		"no match":    {[]string{u("fw/*.parquet")}, "", "matches no parquet file"},
 		"no parquet":  {[]string{u("fw/_tmp2"), u("fw")}, "", "there is no such"},
 		"no bucket":   {[]string{"s3://nobucket/x"}, "", "there is no bucket nobucket"},

@@ -146,7 +146,7 @@ func (d *discovery) argument(arg string) error {
 	case glob:
 		return d.glob(arg, abs)
 	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("input %s: there is no such file or folder; check the path", arg)
+		return fmt.Errorf("input %s: no such file or folder; check the path", arg)
 	}
 	var pe *fs.PathError
 	if errors.As(err, &pe) {
@@ -155,7 +155,7 @@ func (d *discovery) argument(arg string) error {
 	return fmt.Errorf("input %s: can't be read: %w", arg, err)
 }
 
-// covered tells whether an earlier argument took all that is below dir.
+// covered reports whether an earlier argument took all that is below dir.
 func (d *discovery) covered(dir string) bool {
 	for _, f := range d.found {
 		if under(f.in.Path, dir) {
@@ -208,7 +208,7 @@ func (d *discovery) add(path, base string, st fs.FileInfo) {
 	})
 }
 
-// takes tells whether a folder's file is an input by its name.
+// takes reports whether a folder's file is an input by its name.
 func (d *discovery) takes(name string) bool {
 	if d.lines {
 		return jsonl.Is(name)

@@ -113,7 +113,7 @@ func TestDiscoverRefuses(t *testing.T) {
 	}{
 		"nothing":            {nil, nil, "no input"},
 		"an empty argument":  {nil, []string{""}, "empty"},
-		"missing":            {nil, []string{"nowhere.parquet"}, "input nowhere.parquet: there is no such file"},
+		"missing":            {nil, []string{"nowhere.parquet"}, "input nowhere.parquet: no such file"},
 		"an empty folder":    {[]string{"d/read.me"}, []string{"d"}, "no .parquet or .jsonl file in this folder"},
 		"a glob of nothing":  {[]string{"d/a.txt"}, []string{"d/*.parquet"}, "matches no parquet file"},
 		"a glob of text":     {[]string{"d/a.txt"}, []string{"d/*"}, "matches no parquet file"},

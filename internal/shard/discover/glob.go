@@ -59,7 +59,7 @@ func globBase(abs, base string) string {
 	return base
 }
 
-// matchedBefore tells whether earlier arguments took all that the pattern names.
+// matchedBefore reports whether earlier arguments took all that the pattern names.
 func (d *discovery) matchedBefore(patterns []string) bool {
 	again := &discovery{exclude: d.exclude, seen: map[string]bool{}}
 	for _, p := range patterns {
@@ -119,7 +119,7 @@ func (d *discovery) match(dir, base string, parts []string, depth int) {
 	}
 }
 
-// wildSuffix tells whether a pattern leaves a file's suffix open.
+// wildSuffix reports whether a pattern leaves a file's suffix open.
 func wildSuffix(part string) bool { return strings.HasSuffix(part, "*") }
 
 func isFile(p string) bool {

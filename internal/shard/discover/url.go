@@ -26,7 +26,7 @@ func (d *discovery) url(arg string) error {
 	}
 	if hasMeta(p.Key) {
 		if p.Scheme == "https" {
-			return fmt.Errorf("input %s: a web server can't be searched: name its files one by one", arg)
+			return fmt.Errorf("input %s: a web server can't be listed: name its files one by one", arg)
 		}
 		return d.urlGlob(arg, p)
 	}
@@ -78,9 +78,9 @@ func (d *discovery) urlFolder(arg string, dir place.Place) error {
 	case err != nil:
 		return fmt.Errorf("input %w", err)
 	case !any:
-		return fmt.Errorf("input %s: there is no such file or folder; check the name", arg)
+		return fmt.Errorf("input %s: no such file or folder; check the name", arg)
 	case len(d.seen) == n && len(d.problems) > problems:
-		return fmt.Errorf("input %s: no %s file in this folder that can be taken (%s: %w)", arg, parquetSuffix, d.problems[problems].Path, d.problems[problems].Err)
+		return fmt.Errorf("input %s: no usable %s file in this folder (%s: %w)", arg, parquetSuffix, d.problems[problems].Path, d.problems[problems].Err)
 	case len(d.seen) == n && !slices.ContainsFunc(d.found, func(f found) bool { return inFolder(f.in.Path, dir) }):
 		return fmt.Errorf("input %s: no %s file in this folder or below it; name files with another suffix one by one or by a glob", arg, parquetSuffix)
 	}
@@ -112,7 +112,7 @@ func (d *discovery) list(dir place.Place, do func(store.Info, place.Place)) erro
 	return nil
 }
 
-// hiddenBelow tells whether a part of key below dir is hidden.
+// hiddenBelow reports whether a part of key below dir is hidden.
 func hiddenBelow(dir, key string) bool {
 	return slices.ContainsFunc(strings.Split(strings.TrimPrefix(strings.TrimPrefix(key, dir), "/"), "/"), hidden)
 }
@@ -165,7 +165,7 @@ func (d *discovery) urlGlob(arg string, p place.Place) error {
 		}
 	}
 	if len(d.problems) > problems && !slices.ContainsFunc(d.found, func(f found) bool { return f.arg == d.arg }) {
-		return fmt.Errorf("input %s: the pattern matches no file that can be taken (%s: %w)", arg, d.problems[problems].Path, d.problems[problems].Err)
+		return fmt.Errorf("input %s: the pattern matches no usable file (%s: %w)", arg, d.problems[problems].Path, d.problems[problems].Err)
 	}
 	if !matched {
 		return fmt.Errorf("input %s: the pattern matches no parquet file; check the path (** matches any number of folders)", arg)
@@ -173,7 +173,7 @@ func (d *discovery) urlGlob(arg string, p place.Place) error {
 	return nil
 }
 
-// matchURL tells whether a file's key is matched: by the pattern itself, or by
+// matchURL reports whether a file's key is matched: by the pattern itself, or by
 // being a parquet file below a folder that is.
 func matchURL(pattern, key []string) bool {
 	if len(pattern) == 0 {
@@ -215,7 +215,7 @@ func (d *discovery) addURL(info store.Info, base place.Place) {
 		d.problem(info.Name, fmt.Errorf("%w; rename it", err))
 		return
 	case info.Version == "":
-		d.problem(info.Name, errors.New("the server tells no version (etag) of it, so a change would not be seen: copy it to a bucket"))
+		d.problem(info.Name, errors.New("the server reports no version (ETag), so a change would go unnoticed: copy the file to a bucket"))
 		return
 	}
 	name := path.Base(base.Key)

@@ -39,7 +39,7 @@ func NewFile(ctx context.Context, in score.Input, file pq.File) *File {
 	return &File{ctx: ctx, in: in, file: file}
 }
 
-// Close gives the file back. One that was written to meanwhile is
+// Close closes the file. One that was written to meanwhile is
 // ErrInputChanged: what was read of it is worth nothing.
 func (l *File) Close() error {
 	l.stop()
@@ -88,7 +88,7 @@ func (l *File) next(limit int) error {
 
 // Kind tells what the values of a field are in the first rows, by the rule for
 // columns: 0 where all are null or missing. known says whether it is there at all,
-// be it with nulls alone. A field is named as the text column is.
+// even if all values are null. A field is named as the text column is.
 func (l *File) Kind(name string) (kind pq.Kind, known bool, err error) {
 	if k, ok := l.kinds[name]; ok {
 		return k.kind, k.known, nil
@@ -130,7 +130,7 @@ func (l *File) Describe() string {
 }
 
 // Read reads the fields of n rows, from row on, into v, as the kinds given; where
-// Int is asked for and a number of these rows is none, they are Float. A value of
+// Int is asked for and a number of these rows is not an integer, they are Float. A value of
 // another kind is null, and JSON text where text is asked for; fields of a line that
 // is no object are null.
 func (l *File) Read(names []string, kinds []pq.Kind, row int64, n int, v []*pq.Values) error {
@@ -146,7 +146,7 @@ func (l *File) Read(names []string, kinds []pq.Kind, row int64, n int, v []*pq.V
 			return l.wrap(err)
 		}
 		l.row++
-		o, _ := l.scan.Object() // what is wrong with it is told by its score
+		o, _ := l.scan.Object() // its score says what is wrong with it
 		for i, name := range names {
 			text += appendJSON(v[i], o.field(name))
 		}

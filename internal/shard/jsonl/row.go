@@ -25,7 +25,7 @@ const (
 // Object is the fields of a line.
 type Object map[string]json.RawMessage
 
-// parseObject reads a line; problem says in words for people why it is no object.
+// parseObject reads a line; problem says why it is not an object.
 func parseObject(line []byte, size int64) (o Object, problem string) {
 	switch {
 	case size > MaxLine:
@@ -61,7 +61,7 @@ func (o Object) field(name string) json.RawMessage {
 	return v
 }
 
-// find is field, and tells whether the field is there.
+// find is field, and reports whether the field is there.
 func (o Object) find(name string) (v json.RawMessage, ok bool) {
 	if v, ok = o[name]; !ok {
 		for i := range len(name) {

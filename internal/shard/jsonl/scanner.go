@@ -67,7 +67,7 @@ func NewScanner(ctx context.Context, file io.ReaderAt, name string, size, off in
 	return l, nil
 }
 
-// failing notes an error of reading, which is none of what was read.
+// failing notes an error of reading, which is not in the bytes read.
 type failing struct {
 	io.Reader
 	err error
@@ -105,7 +105,7 @@ func (l *Scanner) Start() int64 { return l.start }
 // Size is the length of the line in bytes.
 func (l *Scanner) Size() int64 { return l.size }
 
-// Object reads the line; problem says in words for people why it is no object.
+// Object reads the line; problem says why it is not an object.
 func (l *Scanner) Object() (o Object, problem string) { return parseObject(l.line, l.size) }
 
 // next finds the next line that is not blank; io.EOF past the last. Of a line

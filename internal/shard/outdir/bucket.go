@@ -61,7 +61,7 @@ func (o outBucket) Publish(ctx context.Context, f *os.File, _, name string, c sh
 		}
 		return compare(there, err, c, o.Path(name))
 	}
-	return c, fmt.Errorf("%w: %s comes back each time it is removed", shard.ErrConflict, o.Path(name))
+	return c, fmt.Errorf("%w: %s reappears each time it is removed", shard.ErrConflict, o.Path(name))
 }
 
 func (o outBucket) Remove(string) error { return nil }

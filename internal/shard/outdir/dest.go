@@ -33,7 +33,7 @@ type destPlace interface {
 	write(ctx context.Context, name string, replace bool, content func(io.Writer) error) error
 	// read opens a file; fs.ErrNotExist when there is none.
 	read(ctx context.Context, name string) (store.File, error)
-	// empty tells whether there is nothing but hidden files.
+	// empty reports whether there is nothing but hidden files.
 	empty(ctx context.Context) (bool, error)
 	// scratch makes a file without a name, on a disk that has room for name's.
 	scratch(name string) (*os.File, error)
@@ -52,7 +52,7 @@ func OpenDest(ctx context.Context, dir string) (*Dest, error) {
 	return &Dest{o}, nil
 }
 
-// Close gives the folder back.
+// Close closes the folder.
 func (d *Dest) Close() error { return d.out.Close() }
 
 // destPrefix is of the hidden temporaries, which RemoveTemporaries removes.
@@ -98,10 +98,10 @@ func (d *Dest) ReadFile(ctx context.Context, name string) ([]byte, error) {
 	return io.ReadAll(io.NewSectionReader(f, 0, f.Size))
 }
 
-// Empty tells whether there is nothing in it but hidden files.
+// Empty reports whether there is nothing in it but hidden files.
 func (d *Dest) Empty(ctx context.Context) (bool, error) { return d.out.empty(ctx) }
 
-// Exists tells whether there is a file of that name.
+// Exists reports whether there is a file of that name.
 func (d *Dest) Exists(ctx context.Context, name string) (bool, error) {
 	f, err := d.out.read(ctx, name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -113,7 +113,7 @@ func (d *Dest) Exists(ctx context.Context, name string) (bool, error) {
 	return true, f.Close()
 }
 
-// Parquet opens a parquet file of it; fs.ErrNotExist when there is none.
+// Parquet opens a parquet file in it; fs.ErrNotExist when there is none.
 func (d *Dest) Parquet(ctx context.Context, name string) (*pq.Table, error) {
 	f, err := d.out.read(ctx, name)
 	if err != nil {
@@ -168,7 +168,7 @@ func (o *outDir) write(_ context.Context, name string, replace bool, content fun
 }
 
 func (o *outDir) read(ctx context.Context, name string) (store.File, error) {
-	st, err := o.root.Stat(name) // first: opening a named pipe would wait for ever
+	st, err := o.root.Stat(name) // first: opening a named pipe would wait forever
 	if err != nil {
 		return store.File{}, err
 	}
@@ -236,7 +236,7 @@ func (o outBucket) write(ctx context.Context, name string, replace bool, content
 			return err
 		}
 	}
-	return errors.New("another program writes to it too")
+	return errors.New("another program is writing to it")
 }
 
 // compare tells the version of a file, and whether its bytes are f's.

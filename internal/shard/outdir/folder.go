@@ -71,7 +71,7 @@ func (o *outDir) create(dir, prefix string) (*os.File, string, error) {
 	return f, name, err
 }
 
-// mkdirAll makes dir and sees to it that a crash does not lose it.
+// mkdirAll makes dir and makes sure that a crash does not lose it.
 func (o *outDir) mkdirAll(dir string) error {
 	if _, err := o.root.Stat(dir); err == nil {
 		return nil
@@ -137,7 +137,7 @@ func (o *outDir) Publish(_ context.Context, f *os.File, temp, name string, c sha
 		// The other attempt may have crashed between its link and its sync.
 		return there, o.syncDir(path.Dir(name))
 	}
-	return c, fmt.Errorf("%w: %s comes back each time it is removed", shard.ErrConflict, o.Path(name))
+	return c, fmt.Errorf("%w: %s reappears each time it is removed", shard.ErrConflict, o.Path(name))
 }
 
 // link publishes without overwriting. Where hard links are not supported, a

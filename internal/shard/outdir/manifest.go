@@ -65,12 +65,12 @@ var ErrMoved = errors.New("it was moved or copied here")
 
 // ReadManifest reads and validates out/_manifest.json; the error wraps
 // fs.ErrNotExist when there is none, and ErrMoved when it is another folder's:
-// who went on with it would write there.
+// continuing it would write there.
 func ReadManifest(ctx context.Context, out string) (*score.Manifest, error) {
 	path := place.Join(out, score.ManifestName)
 	m, err := readManifest(ctx, path)
 	if err == nil && !samePlace(m.Out, out) {
-		err = fmt.Errorf("%w: it is of %s: put the folder back there, or score into a new one", ErrMoved, m.Out)
+		err = fmt.Errorf("%w: it belongs to %s: move the folder back there, or score into a new one", ErrMoved, m.Out)
 	}
 	if named := (*store.Error)(nil); errors.As(err, &named) { // it tells the path
 		return nil, fmt.Errorf("read manifest: %w", err)
@@ -81,7 +81,7 @@ func ReadManifest(ctx context.Context, out string) (*score.Manifest, error) {
 	return m, nil
 }
 
-// samePlace tells whether two names are of one folder.
+// samePlace reports whether two names are of one folder.
 func samePlace(a, b string) bool {
 	if place.IsURL(a) || place.IsURL(b) {
 		x, xerr := place.Resolve(a)
@@ -109,7 +109,7 @@ func readSmall(ctx context.Context, path string) ([]byte, error) {
 	}
 	defer f.Close()
 	if f.Size > MaxManifestBytes {
-		return nil, fmt.Errorf("%d bytes, at most %d are read", f.Size, MaxManifestBytes)
+		return nil, fmt.Errorf("%d bytes, more than the %d supported", f.Size, MaxManifestBytes)
 	}
 	return io.ReadAll(io.NewSectionReader(f, 0, f.Size))
 }

@@ -15,12 +15,12 @@ import (
 )
 
 // manifestCopy is a second copy of the manifest in OUT, compressed. gzip's
-// checksum tells whether it is whole; so it tells whether the manifest is as it
+// checksum reports whether it is whole; so it reports whether the manifest is as it
 // was written, and mends it.
 const manifestCopy = ".surprisal.manifest.gz"
 
-// ErrManifestChanged: the manifest is not what was written.
-var ErrManifestChanged = errors.New("the manifest is not what was written")
+// ErrManifestChanged: the manifest has changed since it was written.
+var ErrManifestChanged = errors.New("the manifest has changed since it was written")
 
 // ErrNoCopy: the manifest is valid, and its second copy is missing or broken.
 var ErrNoCopy = errors.New("the manifest's second copy is missing or broken")
@@ -102,7 +102,7 @@ func RestoreManifest(ctx context.Context, out string) error {
 		return fmt.Errorf("restore the manifest's copy: %w", err)
 	}
 	if _, err := parseManifest(b); err != nil {
-		return fmt.Errorf("restore the manifest's copy: neither it nor the manifest is whole: %w", errors.Join(err, copyErr, fs.ErrInvalid))
+		return fmt.Errorf("restore the manifest's copy: both it and the manifest are damaged: %w", errors.Join(err, copyErr, fs.ErrInvalid))
 	}
 	z, err := pack(b)
 	if err != nil {

@@ -94,7 +94,7 @@ func probeBucket(ctx context.Context, out string) (err error) {
 	defer func() { err = errors.Join(err, store.Remove(ctx, name)) }()
 	switch _, err := store.PutBytes(ctx, name, []byte("two"), store.Condition{Absent: true}); {
 	case err == nil:
-		return fmt.Errorf("the bucket overwrites files that are to be written only once: conditional writes (If-None-Match) are not supported")
+		return fmt.Errorf("the bucket overwrote an existing file: conditional writes (If-None-Match) are not supported")
 	case !errors.Is(err, fs.ErrExist):
 		return fmt.Errorf("put a file twice: %w", err)
 	}

@@ -57,7 +57,7 @@ type fetch struct {
 // Remote is a file of which each read may be a request over a network.
 type Remote interface {
 	io.ReaderAt
-	// Local tells whether reads cost no request.
+	// Local reports whether reads cost no request.
 	Local() bool
 	// Reader gives the file's bytes until ctx ends.
 	Reader(ctx context.Context) io.ReaderAt

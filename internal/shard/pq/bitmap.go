@@ -16,7 +16,7 @@ func (b *Bitmap) Set(row int64) {
 	b.words[w] |= 1 << (row & 63)
 }
 
-// Has tells whether row is in it.
+// Has reports whether row is in it.
 func (b *Bitmap) Has(row int64) bool {
 	w := int(row >> 6)
 	return w < len(b.words) && b.words[w]>>(row&63)&1 == 1

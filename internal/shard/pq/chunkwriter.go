@@ -92,7 +92,7 @@ func (b *pageBuffers) begin() *pageBuffers {
 	return b
 }
 
-// isDict tells whether values of this encoding are indices of a dictionary.
+// isDict reports whether values of this encoding are indices of a dictionary.
 func isDict(e format.Encoding) bool {
 	//lint:ignore SA1019 older writers name it, so files have it
 	return e == format.PlainDictionary || e == format.RLEDictionary

@@ -113,7 +113,7 @@ func (c *Column) readRow(do func(Entry) error) error {
 		return eofIsShort(err, c.left)
 	}
 	if e.Rep != 0 {
-		return Corruptf("a row that begins with repetition level %d", e.Rep)
+		return Corruptf("a row begins with repetition level %d", e.Rep)
 	}
 	if err := do(e); err != nil {
 		return err
@@ -144,7 +144,7 @@ func eofIsShort(err error, left int64) error {
 	return err
 }
 
-// rowGoesOn tells whether the next entry belongs to the row that was begun.
+// rowGoesOn reports whether the next entry belongs to the row that was begun.
 func (c *Column) rowGoesOn() (bool, error) {
 	for c.at == c.entries {
 		if err := c.nextPage(); err == io.EOF {
@@ -299,7 +299,7 @@ func (c *Column) header() (pageHeader, int64, error) {
 }
 
 // readDictionary reads the dictionary page at the chunk's start, if one is
-// there, for who jumps to a later page.
+// there, for callers that jump to a later page.
 func (c *Column) readDictionary(before int64) error {
 	if before <= c.chunk.start {
 		return nil
@@ -350,7 +350,7 @@ func (c *Column) body(h pageHeader, body int64) error {
 }
 
 // sized gives a buffer of n bytes, b's memory if it will do. Room that is far
-// larger than needed is let go, so that one huge page is not held for ever.
+// larger than needed is let go, so that one huge page is not held forever.
 func sized(b []byte, n int) []byte {
 	if cap(b) < n || (cap(b) > 4<<20 && cap(b)/4 > n) {
 		return make([]byte, n)
@@ -445,7 +445,7 @@ func (c *Column) inflate(codec format.CompressionCodec, plain bool, src []byte, 
 	}
 	c.page = sized(c.page, size)
 	if size == 0 && len(src) == 0 {
-		return c.page, nil // a v2 page of nulls alone has nothing to compress
+		return c.page, nil // a v2 page of only nulls has nothing to compress
 	}
 	return c.page, compress.Expand(codec, c.page, src)
 }

@@ -141,7 +141,7 @@ func (k *chunkCopy) dictionary(h pageHeader, at, body int64) error {
 		return err
 	}
 	if k.w.size > 0 {
-		return Corruptf("page at %d: a dictionary behind other pages", at)
+		return Corruptf("page at %d: a dictionary after other pages", at)
 	}
 	k.w.uses(format.Plain)
 	k.w.rawDict, k.w.rawDictBytes = true, body-at+int64(h.compressed)

@@ -98,7 +98,7 @@ func (c *Copy) writeTo(ctx context.Context, w io.Writer, scratch func() (*os.Fil
 				first = err
 			}
 			if first != nil && gctx.Err() == nil {
-				// Those behind are still made and dropped; the maker is told by ctx.
+				// Those behind are still made and dropped; ctx stops the maker.
 				g.Go(func() error { return first })
 			}
 		}

@@ -55,7 +55,7 @@ func buildSchema(elems []format.SchemaElement) (*Element, []*Leaf, error) {
 		return nil, nil, Corruptf("footer: schema: %d elements belong to no group", len(elems)-b.at)
 	}
 	if root.Leaf != nil {
-		return nil, nil, Corruptf("footer: schema: the root is no group")
+		return nil, nil, Corruptf("footer: schema: the root is not a group")
 	}
 	return root, b.leaves, nil
 }
@@ -140,13 +140,13 @@ func (f *Footer) Top(name string) (*Element, error) {
 			continue
 		}
 		if found != nil {
-			return nil, f.ColumnErr("column %q is there twice", name)
+			return nil, f.ColumnErr("column %q occurs twice", name)
 		}
 		found = c
 	}
 	if found == nil {
 		if i := strings.IndexByte(name, '.'); i > 0 && f.Has(name[:i]) {
-			return nil, f.ColumnErr("column %q: fields of nested columns can't be named, only whole top-level columns", name)
+			return nil, f.ColumnErr("column %q: only whole top-level columns can be named, not fields of nested ones", name)
 		}
 		return nil, f.ColumnErr("no column %q", name)
 	}
@@ -212,7 +212,7 @@ func (f *Footer) Describe() string {
 	return strings.Join(s, ", ")
 }
 
-// TypeName says an element's type in words for people.
+// TypeName says an element's type as a message.
 func (e *Element) TypeName(depth int) string {
 	if e.Leaf == nil {
 		if depth > 3 {
@@ -293,7 +293,7 @@ func (e *Element) AppendLeaves(l []*Leaf) []*Leaf {
 // Name is the element's own.
 func (e *Element) Name() string { return e.se.Name }
 
-// IsText tells whether a column holds strings, JSON or bytes that nothing is said of.
+// IsText reports whether a column holds strings, JSON or bytes that nothing is said of.
 func (e *Element) IsText() bool {
 	if e.Leaf == nil || e.maxRep > 0 || e.Leaf.Kind != parquet.ByteArray {
 		return false
@@ -308,7 +308,7 @@ func (e *Element) IsText() bool {
 	return false
 }
 
-// IsInteger tells whether values are integers of 32 or 64 bits, and whether they
+// IsInteger reports whether values are integers of 32 or 64 bits, and whether they
 // are unsigned.
 func (e *Element) IsInteger() (unsigned, ok bool) {
 	if e.Leaf == nil || e.Leaf.Kind != parquet.Int32 && e.Leaf.Kind != parquet.Int64 {

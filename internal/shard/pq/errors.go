@@ -24,7 +24,7 @@ func Corruptf(form string, a ...any) error {
 func ReadFull(r io.ReaderAt, b []byte, off int64) error {
 	if n, err := r.ReadAt(b, off); n < len(b) {
 		if err == nil || err == io.EOF {
-			err = Corruptf("the file ends at byte %d, inside what should be read", off+int64(n))
+			err = Corruptf("the file ends at byte %d, before the end of the data to read", off+int64(n))
 		}
 		return err
 	}

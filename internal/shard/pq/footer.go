@@ -82,7 +82,7 @@ func (f *Footer) StoredSize(l *Leaf) int64 {
 // Chunks is the number of column chunks.
 func (f *Footer) Chunks() int { return len(f.groups) * len(f.leaves) }
 
-// Readable tells whether the pages of these columns can be read, so far as the
+// Readable reports whether the pages of these columns can be read, so far as the
 // footer says.
 func (f *Footer) Readable(leaves []*Leaf) error {
 	for i := range f.groups {
@@ -96,7 +96,7 @@ func (f *Footer) Readable(leaves []*Leaf) error {
 			}
 			// Compression can't have made more of what the file holds.
 			if c.size() > compress.MaxRatio[codecOf(c)]*(c.compressed+64) {
-				return Corruptf("row group %d: column %s: %d bytes are said to expand to %d", i, l.Path, c.compressed, c.uncompressed)
+				return Corruptf("row group %d: column %s: claims %d bytes decompress to %d", i, l.Path, c.compressed, c.uncompressed)
 			}
 		}
 	}
@@ -429,7 +429,7 @@ func (f *Footer) check() error {
 		for j := range g.chunks {
 			c := &g.chunks[j]
 			if c.encrypted || c.elsewhere {
-				continue // an error only for who reads it
+				continue // an error only when it is read
 			}
 			if err := c.check(f.leaves[j], g.rows, f.DataEnd); err != nil {
 				return fmt.Errorf("row group %d: column %s: %w", i, f.leaves[j].Path, err)

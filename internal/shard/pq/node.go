@@ -123,7 +123,7 @@ func newNode(e *Element, c *parquet.Column) *Node {
 	return n
 }
 
-// sameType tells whether the library would write the element's type as it was.
+// sameType reports whether the library would write the element's type as it was.
 func sameType(t parquet.Type, e *Element) bool {
 	if t.Kind() != e.Leaf.Kind || (e.Leaf.fixedLen > 0 && t.Length() != e.Leaf.fixedLen) {
 		return false

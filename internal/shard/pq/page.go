@@ -246,7 +246,7 @@ func (h *pageHeader) checkCRC(b []byte) error {
 	return nil
 }
 
-// checkPageSize tells whether the sizes that a page's header claims can be.
+// checkPageSize reports whether the sizes that a page's header claims can be.
 func checkPageSize(codec format.CompressionCodec, compressed, uncompressed int64) error {
 	ratio, ok := compress.MaxRatio[codec]
 	if !ok {

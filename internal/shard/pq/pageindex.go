@@ -62,8 +62,8 @@ func (f *Footer) claims(file io.ReaderAt, c *chunk, l *Leaf, o valueOrder, foote
 	return out, nil
 }
 
-// covers tells whether pages' bounds fit their column and come to at least the chunk's.
-// parquet-go writes zeros for columns whose bounds it is told to skip, and cuts some
+// covers reports whether pages' bounds fit their column and come to at least the chunk's.
+// parquet-go writes zeros for columns whose bounds it is set to skip, and cuts some
 // maxima below the values; neither agrees with the chunk's statistics.
 func covers(pages []bounds, chunk bounds, l *Leaf, o valueOrder) bool {
 	all := bounds{empty: true}

@@ -242,7 +242,7 @@ func (b bounds) merge(c bounds, o valueOrder) bounds {
 	return m
 }
 
-// fits tells whether claimed bounds can be values of the column, in order.
+// fits reports whether claimed bounds can be values of the column, in order.
 func (b *bounds) fits(l *Leaf, o valueOrder) bool {
 	if b.min == nil || b.max == nil {
 		return false

@@ -58,7 +58,7 @@ func (t *Table) Path() string { return t.path }
 // Footer is what the file says of itself.
 func (t *Table) Footer() *Footer { return t.foot }
 
-// footerBytes reads the footer again, for those who look for more in it.
+// footerBytes reads the footer again, for more of its fields.
 func (t *Table) footerBytes() ([]byte, error) {
 	if t.file == nil || t.foot.size == 0 {
 		return nil, nil
@@ -75,7 +75,7 @@ func (t *Table) Column(ctx context.Context, l *Leaf, row int64) *Column {
 // Rows is the number of rows.
 func (t *Table) Rows() int64 { return t.foot.Rows }
 
-// Has tells whether there is a top-level column of that name.
+// Has reports whether there is a top-level column of that name.
 func (t *Table) Has(name string) bool { return t.foot.Has(name) }
 
 // HasField is Has, also of a field of structs: its names joined by dots.
@@ -90,7 +90,7 @@ func (t *Table) Describe() string { return t.foot.Describe() }
 // Metadata gives a key of the file's key-value metadata.
 func (t *Table) Metadata(key string) (string, bool) { return t.foot.Lookup(key) }
 
-// Close gives the file back. One that was written to meanwhile is
+// Close closes the file. One that was written to meanwhile is
 // ErrInputChanged: what was read of it is worth nothing.
 func (t *Table) Close() error {
 	if t.file == nil {

@@ -141,7 +141,7 @@ func (r *Reader) Struct(do func(id int16, typ byte) bool) {
 // Want fails unless a field has the type that it should have.
 func (r *Reader) Want(got, want byte) bool {
 	if got != want {
-		r.Fail(fmt.Errorf("%w: type %d where %d belongs", ErrBad, got, want))
+		r.Fail(fmt.Errorf("%w: found type %d, expected type %d", ErrBad, got, want))
 	}
 	return got == want
 }
