@@ -109,7 +109,7 @@ func readSmall(ctx context.Context, path string) ([]byte, error) {
 	}
 	defer f.Close()
 	if f.Size > MaxManifestBytes {
-		return nil, fmt.Errorf("%d bytes, more than the %d supported", f.Size, MaxManifestBytes)
+		return nil, fmt.Errorf("%d bytes, at most %d are supported", f.Size, MaxManifestBytes)
 	}
 	return io.ReadAll(io.NewSectionReader(f, 0, f.Size))
 }
