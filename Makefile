@@ -45,6 +45,9 @@ AZURITE := $(TOOLS)/azurite-$(AZURITE_VERSION)
 # What tests compare with: other readers of parquet, percentiles, the hub's cache.
 PYTHON_WHEELS := pyarrow==22.* duckdb==1.4.* numpy==2.* pandas==2.* huggingface_hub==1.*
 
+DEADCODE_VERSION := v0.51.0
+DEADCODE := $(TOOLS)/deadcode-$(DEADCODE_VERSION)
+
 GOVULNCHECK_VERSION := v1.9.0
 GOVULNCHECK := $(TOOLS)/govulncheck-$(GOVULNCHECK_VERSION)
 
@@ -113,6 +116,11 @@ lint: native $(STATICCHECK) ## gofmt, go vet, staticcheck
 	go vet -tags $(TAGS),failpoints ./internal/failpoint ./e2e
 	$(STATICCHECK) -tags $(TAGS),failpoints ./internal/failpoint ./e2e
 
+.PHONY: limits
+limits: native $(DEADCODE) ## functions nobody calls; packages, lines and names past the house's limits
+	SURPRISAL_LIMITS=1 go test -count 1 -run TestLimits ./internal
+	@dead=$$($(DEADCODE) -test -tags $(TAGS) ./...); [ -z "$$dead" ] || { printf '%s\n' "$$dead"; exit 1; }
+
 include cuda.mk
 
 .PHONY: stores
@@ -176,6 +184,11 @@ $(GOVULNCHECK):
 	mkdir -p $(TOOLS)
 	GOBIN=$(CURDIR)/$(TOOLS) CGO_ENABLED=0 go install golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION)
 	mv $(TOOLS)/govulncheck $@
+
+$(DEADCODE):
+	mkdir -p $(TOOLS)
+	GOBIN=$(CURDIR)/$(TOOLS) CGO_ENABLED=0 go install golang.org/x/tools/cmd/deadcode@$(DEADCODE_VERSION)
+	mv $(TOOLS)/deadcode $@
 
 $(FAKEGCS):
 	mkdir -p $(TOOLS)
