@@ -23,17 +23,17 @@ import (
 	"surprisal/internal/shard/outdir"
 )
 
-// CheckState is what came of a check.
+// CheckState is the result of a check.
 type CheckState string
 
 // The states of a check.
 const (
 	CheckOK   CheckState = "ok"
-	CheckWarn CheckState = "warn" // runs work; something is not as it might be
+	CheckWarn CheckState = "warn" // runs work; something could be better
 	CheckFail CheckState = "FAIL" // runs will fail
 )
 
-// Check is one thing that was looked at.
+// Check is one thing that was checked.
 type Check struct {
 	Name   string     `json:"check"`
 	State  CheckState `json:"state"`
@@ -41,23 +41,23 @@ type Check struct {
 	Remedy string     `json:"remedy,omitempty"`
 }
 
-// DoctorRequest is what to look at; what is empty is passed over.
+// DoctorRequest is what to check; empty fields are skipped.
 type DoctorRequest struct {
 	NATS    *conn.Config
 	Monitor string // URL of the NATS server's monitoring port: http://host:8222
 	Out     string
-	// ModelDir and Tokenizer are tried by scoring a line with Local's worker.
+	// ModelDir and Tokenizer are checked by scoring a line with Local's worker.
 	ModelDir  string
 	Tokenizer string
 	Local     *dispatch.Local
 	Program   string // version
 }
 
-// What is little enough to speak of.
+// Limits beyond which there is a warning or a failure.
 const (
 	lowDisk    = 10 << 30
 	noDisk     = 64 << 20
-	slowServer = 100 * time.Millisecond // to keep one message
+	slowServer = 100 * time.Millisecond // to store one message
 	clockApart = 2 * time.Second
 )
 
@@ -66,8 +66,8 @@ type doctor struct {
 	do  func(Check)
 }
 
-// Diagnose looks at all that a run needs, one after another, and tells each to do.
-// The error is of looking itself.
+// Diagnose checks all that a run needs, one thing after another, and calls do for each.
+// An error means that the checks themselves were interrupted.
 func Diagnose(ctx context.Context, req DoctorRequest, do func(Check)) error {
 	d := &doctor{req, do}
 	if req.NATS != nil {
@@ -190,7 +190,7 @@ func (d *doctor) workers(ctx context.Context, client *jobs.Client) {
 	}
 }
 
-// monitor asks the server's monitoring port what clients are not told.
+// monitor reads settings from the server's monitoring port that clients cannot see.
 func (d *doctor) monitor(ctx context.Context) {
 	const remedy = "start the server with --http_port 8222, and give that port with --monitor"
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
@@ -235,7 +235,7 @@ func (d *doctor) monitor(ctx context.Context) {
 	}
 }
 
-// worker looks at the worker program and has it score a line.
+// worker checks the worker program and has it score a line.
 func (d *doctor) worker(ctx context.Context) {
 	bin, err := dispatch.FindWorker(d.req.Local.WorkerBin)
 	if err != nil {
@@ -248,7 +248,7 @@ func (d *doctor) worker(ctx context.Context) {
 		return
 	}
 	what := fmt.Sprintf("%s, engines %v", bin, have.Engines)
-	gpus, _ := filepath.Glob("/dev/nvidia[0-9]*") // the pattern is a good one
+	gpus, _ := filepath.Glob("/dev/nvidia[0-9]*") // the pattern is valid
 	if len(gpus) > 0 && !have.Has(score.EngineCUDA) {
 		d.warn("engines", "use a worker built for GPUs, and make sure that the driver is installed", "%s; this machine has %d NVIDIA GPUs, which this worker cannot use", what, len(gpus))
 	} else {

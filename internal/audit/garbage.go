@@ -15,13 +15,13 @@ import (
 	"surprisal/internal/usage"
 )
 
-// GarbageRequest is what to look for.
+// GarbageRequest is where to look.
 type GarbageRequest struct {
-	// Out, if set, is looked through for temporaries of workers that are gone.
+	// Out, if set, is searched for temporary files of workers that are gone.
 	Out        string
-	StaleAfter time.Duration // age of a temporary; default the constant of that name
-	Quarantine bool          // and for what verify moved aside
-	// Client, if set, is asked for runs that are over: for Run or Out's alone, if
+	StaleAfter time.Duration // age of a temporary file; dispatch.StaleAfter
+	Quarantine bool          // also search for files that verify quarantined
+	// Client, if set, is asked for runs that have ended: only for Run or that of Out, if
 	// one is set.
 	Client    *jobs.Client
 	Run       string
@@ -29,7 +29,7 @@ type GarbageRequest struct {
 	DryRun    bool
 }
 
-// Garbage is one thing that nobody needs.
+// Garbage is a file or a run that nobody needs.
 type Garbage struct {
 	Kind    string  `json:"kind"` // temporary, quarantined, run
 	Name    string  `json:"name"`
@@ -39,12 +39,11 @@ type Garbage struct {
 	Removed bool    `json:"removed"`
 }
 
-// clockSkew is what the clocks of file server and queue may differ by.
+// clockSkew is how much the clocks of file server and queue may differ.
 const clockSkew = 5 * time.Minute
 
-// CollectGarbage removes what is left over, or with DryRun lists it: never a
-// committed file, a run that is not over, or a temporary that a worker may be
-// writing.
+// CollectGarbage deletes garbage, or with DryRun lists it. It never deletes a committed
+// file, a run that has not ended or a temporary file that a worker may be writing.
 func CollectGarbage(ctx context.Context, req GarbageRequest, do func(Garbage) error) error {
 	if req.StaleAfter <= 0 {
 		req.StaleAfter = dispatch.StaleAfter
@@ -62,7 +61,7 @@ func CollectGarbage(ctx context.Context, req GarbageRequest, do func(Garbage) er
 	return req.runs(ctx, do)
 }
 
-// files looks through Out and gives its run.
+// files searches Out and returns its run.
 func (req GarbageRequest) files(ctx context.Context, do func(Garbage) error) (run string, err error) {
 	out := req.Out
 	m, err := outdir.ReadManifest(ctx, out)
@@ -112,8 +111,8 @@ func earlier(a, b time.Time) time.Time {
 	return b
 }
 
-// writing is when the oldest attempt began that a worker has in hand; zero when
-// none has or the queue is not to be asked. Temporaries before it are dead.
+// writing is when the oldest attempt in hand began; zero if there is none, or no
+// client. Older temporary files are stale.
 func (req GarbageRequest) writing(ctx context.Context, run string) (time.Time, error) {
 	var oldest time.Time
 	if req.Client == nil {
@@ -163,7 +162,7 @@ func (req GarbageRequest) runs(ctx context.Context, do func(Garbage) error) erro
 		if !req.DryRun {
 			switch err := req.forget(ctx, r.ID); {
 			case errors.Is(err, jobs.ErrHeld):
-				continue // somebody begins it again
+				continue // a dispatcher has just continued it
 			case err != nil:
 				return err
 			}
@@ -176,7 +175,7 @@ func (req GarbageRequest) runs(ctx context.Context, do func(Garbage) error) erro
 	return nil
 }
 
-// forget forgets a run while no other dispatcher works on it.
+// forget deletes a run while no other dispatcher has its lease.
 func (req GarbageRequest) forget(ctx context.Context, run string) error {
 	release, err := dispatch.Acquire(ctx, req.Client, run, "gc")
 	if err != nil {

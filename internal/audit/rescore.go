@@ -19,7 +19,7 @@ import (
 	"surprisal/internal/usage"
 )
 
-// Rescored is what came of scoring rows again.
+// Rescored is the result of rescoring.
 type Rescored struct {
 	Seed  uint64 `json:"seed"`
 	Rows  int    `json:"rows"`
@@ -32,15 +32,15 @@ type Rescored struct {
 // engine's instruction sets that don't give the same bits (docs/scores.md).
 const setBound = 2e-5
 
-// drawn is a row to score again.
+// drawn is a row to rescore.
 type drawn struct {
 	job score.Job
 	row int64
 	old score.Score
 }
 
-// rescore draws rows of the files that are whole, scores their texts or ids
-// again with the run's options and compares bits.
+// rescore samples rows of the intact files, scores them again with the run's options
+// and compares all bits.
 func (v *verification) rescore(ctx context.Context) error {
 	picks := v.draw()
 	v.v.Rescored = &Rescored{Seed: v.req.Seed}
@@ -55,7 +55,7 @@ func (v *verification) rescore(ctx context.Context) error {
 			return err
 		}
 		if row.Problem != "" {
-			continue // ids that this program can't write either
+			continue // token IDs that this program cannot write
 		}
 		rows, kept = append(rows, row), append(kept, p)
 	}
@@ -87,7 +87,7 @@ func (v *verification) rescore(ctx context.Context) error {
 	return nil
 }
 
-// draw picks rows uniformly, without putting one back, in order.
+// draw samples rows uniformly without replacement, in order.
 func (v *verification) draw() []drawn {
 	list := v.m.Jobs()
 	list = slices.DeleteFunc(list, func(j score.Job) bool { _, ok := v.good[j.ID]; return !ok })
@@ -117,7 +117,7 @@ func (v *verification) draw() []drawn {
 	return picks
 }
 
-// oldScores fills in what is committed; picks are in order of file and row.
+// oldScores fills in the committed scores; picks are in order of file and row.
 func oldScores(ctx context.Context, picks []drawn) error {
 	for i := 0; i < len(picks); {
 		j := picks[i].job
@@ -138,7 +138,7 @@ func oldScores(ctx context.Context, picks []drawn) error {
 	return nil
 }
 
-// scoreAgain scores rows in a folder of its own; set is the instruction set that it took.
+// scoreAgain scores rows in a temporary folder; set is the instruction set that it used.
 func (v *verification) scoreAgain(ctx context.Context, rows []shard.Row) (fresh []score.Score, set string, err error) {
 	dir, err := os.MkdirTemp("", "surprisal-rescore-")
 	if err != nil {
@@ -147,7 +147,7 @@ func (v *verification) scoreAgain(ctx context.Context, rows []shard.Row) (fresh 
 	defer func() { _ = os.RemoveAll(dir) }()
 	in, out := filepath.Join(dir, "sample.parquet"), filepath.Join(dir, "out")
 	o := v.m.Options
-	o.Keep, o.PerToken = nil, false // they decide no number
+	o.Keep, o.PerToken = nil, false // they do not change scores
 	if err := shard.WriteRows(in, o, rows); err != nil {
 		return nil, "", err
 	}
@@ -190,7 +190,7 @@ func (v *verification) scoreAgain(ctx context.Context, rows []shard.Row) (fresh 
 	return fresh, set, nil
 }
 
-// near says whether two scores of one row differ only as far as two instruction sets may.
+// near reports whether two scores of one row differ only as far as two instruction sets may.
 func near(old, now score.Score) bool {
 	n := float64(old.Tokens)
 	if !(math.Abs(old.SumNLL-now.SumNLL) <= setBound*n) || math.Abs(float64(old.Top1-now.Top1)) > 1+n/1000 {
@@ -200,7 +200,7 @@ func near(old, now score.Score) bool {
 	return differs(old, now) == ""
 }
 
-// differs says in what two scores of one row differ, or nothing.
+// differs describes how two scores of one row differ; empty if they do not.
 func differs(old, now score.Score) string {
 	switch {
 	case old.Error != now.Error:

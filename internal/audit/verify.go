@@ -26,81 +26,80 @@ import (
 	"surprisal/internal/usage"
 )
 
-// FindingKind says what is wrong.
+// FindingKind is what is wrong.
 type FindingKind string
 
 // The kinds of findings.
 const (
-	FindManifest  FindingKind = "manifest"  // the manifest has changed since it was written
+	FindManifest  FindingKind = "manifest"  // the manifest has changed
 	FindInput     FindingKind = "input"     // an input is gone, changed, or was never readable
 	FindMissing   FindingKind = "missing"   // a job has no score file
 	FindDead      FindingKind = "dead"      // a job has no score file and is dead
-	FindDamaged   FindingKind = "damaged"   // a score file is not what was written
+	FindDamaged   FindingKind = "damaged"   // a score file has changed
 	FindForeign   FindingKind = "foreign"   // a file of another job, run or program
 	FindDuplicate FindingKind = "duplicate" // a second file of a job
-	FindTemporary FindingKind = "temporary" // what a worker that is gone was writing
+	FindTemporary FindingKind = "temporary" // a temporary file of a worker that is gone
 	FindSuccess   FindingKind = "success"   // _SUCCESS is missing, wrong or too early
-	FindScore     FindingKind = "score"     // scored again, a row gets another score
+	FindScore     FindingKind = "score"     // a row gets a different score when rescored
 )
 
-// Finding is one thing that is not as it should be.
+// Finding is one thing that is wrong.
 type Finding struct {
 	Kind   FindingKind `json:"kind"`
-	File   string      `json:"file"` // below OUT; an input by its path
+	File   string      `json:"file"` // relative to OUT; an input's path
 	Job    string      `json:"job,omitempty"`
 	What   string      `json:"what"`
 	Remedy string      `json:"remedy"`
-	// Mended is what Repair did about it.
+	// Mended is what Repair did.
 	Mended string `json:"mended,omitempty"`
 }
 
 // VerifyRequest is what to verify.
 type VerifyRequest struct {
 	Out string
-	// Client, if any, tells which jobs are dead, and takes the jobs that Repair
-	// makes open again.
+	// Client, if set, is asked which jobs are dead, and used to requeue the jobs whose
+	// files Repair quarantined.
 	Client *jobs.Client
 	Repair bool
-	// StaleAfter is when a temporary can only be a dead worker's; default the
-	// constant of that name.
+	// StaleAfter is the age at which a temporary file must be a killed worker's;
+	// dispatch.StaleAfter.
 	StaleAfter time.Duration
-	// Rescore rows, drawn with Seed, are scored again by Local.
+	// Rescore is how many rows, sampled with Seed, Local scores again.
 	Rescore int
 	Seed    uint64
 	Local   *dispatch.Local
 }
 
-// Verification is what Verify found.
+// Verification is the result of Verify.
 type Verification struct {
 	Run      string    `json:"run"`
 	Out      string    `json:"out"`
 	Jobs     int       `json:"jobs"`
-	Verified int       `json:"verified"` // jobs whose score file is whole
+	Verified int       `json:"verified"` // jobs whose score file is intact
 	Rows     int64     `json:"rows"`     // in them
 	Findings []Finding `json:"findings"`
 	Rescored *Rescored `json:"rescored,omitempty"`
-	// Queued jobs, of Repair with a client.
+	// Queued jobs, by Repair with a client.
 	Queued int `json:"queued,omitempty"`
-	// Quarantined files, of Repair.
+	// Quarantined files, by Repair.
 	Quarantined int `json:"quarantined,omitempty"`
 }
 
-// verification is one at work.
+// verification is a call of Verify.
 type verification struct {
 	req   VerifyRequest
 	v     *Verification
 	m     *score.Manifest
 	mu    sync.Mutex
 	good  map[string]shard.Committed // by job
-	bad   map[string]bool            // outputs to move aside, below OUT
+	bad   map[string]bool            // outputs to quarantine, relative to OUT
 	dead  map[string]string          // reasons, by job
-	found map[string]Finding         // of a job, by its output
+	found map[string]Finding         // of jobs, by output
 }
 
-// Verify reads all of a run's manifest, inputs and score files again. What is
-// wrong is a finding, not an error. With Repair, what is damaged or foreign is
-// moved aside and the manifest is restored, so that the command that began the
-// run scores again what is missing.
+// Verify reads a run's manifest, inputs and score files again. What is wrong is a
+// finding, not an error. With Repair it quarantines damaged and foreign files and
+// restores the manifest, so that the run's command scores again what is missing.
 func Verify(ctx context.Context, req VerifyRequest) (*Verification, error) {
 	out := req.Out
 	if req.StaleAfter == 0 {
@@ -149,7 +148,7 @@ func (v *verification) add(f Finding) {
 	v.v.Findings = append(v.v.Findings, f)
 }
 
-// sameCommand is the remedy of whatever the run's own command does again.
+// sameCommand is the remedy for missing scores.
 const sameCommand = "repeat the run's command: it scores what is missing"
 
 func (v *verification) manifest(ctx context.Context, out string) error {
@@ -173,7 +172,7 @@ func (v *verification) manifest(ctx context.Context, out string) error {
 	return nil
 }
 
-// askDead lists the dead jobs, if the queue can be asked and knows the run.
+// askDead lists the dead jobs, if there is a client and the queue knows the run.
 func (v *verification) askDead(ctx context.Context) error {
 	if v.req.Client == nil {
 		return nil
@@ -193,7 +192,7 @@ func (v *verification) askDead(ctx context.Context) error {
 func (v *verification) files(ctx context.Context) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(runtime.GOMAXPROCS(0))
-	var order []string // outputs, as the manifest has them
+	var order []string // outputs in the manifest's order
 	for i := range v.m.Files {
 		f := &v.m.Files[i]
 		if f.Error != "" {
@@ -249,7 +248,7 @@ func (v *verification) file(ctx context.Context, j score.Job, input bool) error 
 			f.Kind, f.What = FindDead, "no score file, and its job is dead: "+reason
 		}
 	case errors.Is(err, shard.ErrInputChanged):
-		// Between the look at the input and now.
+		// Since the input was checked.
 		f.Kind, f.File, f.What, f.Remedy = FindInput, j.Input.Path, err.Error(), "do not change inputs while a run is verified"
 	case errors.Is(err, shard.ErrConflict):
 		f.Kind, f.What, f.Remedy = FindForeign, unwrapped(err), aside
@@ -264,7 +263,7 @@ func (v *verification) file(ctx context.Context, j score.Job, input bool) error 
 	return nil
 }
 
-// unwrapped is an error's text without the path, which the finding has.
+// unwrapped is an error's text without the path, which is in the finding.
 func unwrapped(err error) string {
 	if u := errors.Unwrap(err); u != nil {
 		return u.Error()
@@ -272,7 +271,7 @@ func unwrapped(err error) string {
 	return err.Error()
 }
 
-// strays looks for what is in OUT and of no job.
+// strays finds files in OUT that belong to no job.
 func (v *verification) strays(ctx context.Context) error {
 	planned, ids := map[string]bool{}, map[string]string{}
 	for _, j := range v.m.Jobs() {
@@ -307,7 +306,7 @@ func (v *verification) strays(ctx context.Context) error {
 	})
 }
 
-// totals are what the good files add up to.
+// totals are the sums over the intact files.
 func (v *verification) totals() *dispatch.Summary {
 	var t shard.Totals
 	failed := 0
@@ -325,7 +324,7 @@ func (v *verification) totals() *dispatch.Summary {
 	}
 }
 
-// success holds _SUCCESS to what was found.
+// success compares _SUCCESS with the totals.
 func (v *verification) success(ctx context.Context) error {
 	have, err := outdir.ReadSuccess(ctx, v.v.Out)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -361,9 +360,9 @@ func sameJSON(a, b []byte) bool {
 	return err1 == nil && err2 == nil && bytes.Equal(ax, by)
 }
 
-// repair does what the findings' remedies say.
+// repair carries out the findings' remedies.
 func (v *verification) repair(ctx context.Context) error {
-	open := map[string]bool{} // jobs whose file is moved aside, or missing
+	open := map[string]bool{} // jobs whose file is quarantined or missing
 	for i := range v.v.Findings {
 		f := &v.v.Findings[i]
 		switch f.Kind {
@@ -376,7 +375,7 @@ func (v *verification) repair(ctx context.Context) error {
 			open[f.Job] = true
 		case FindDamaged, FindForeign, FindDuplicate, FindScore:
 			if !v.bad[f.File] {
-				continue // moved already
+				continue // already quarantined
 			}
 			to, err := outdir.Quarantine(ctx, v.v.Out, f.File)
 			if err != nil {
@@ -414,8 +413,7 @@ func (v *verification) repair(ctx context.Context) error {
 	return v.requeue(ctx, open)
 }
 
-// requeue queues what repair made open, and what nobody has, of a run that was
-// submitted and not cancelled.
+// requeue queues open jobs of a run that was submitted and not cancelled.
 func (v *verification) requeue(ctx context.Context, open map[string]bool) error {
 	r, err := v.req.Client.Run(ctx, v.m.Run)
 	if errors.Is(err, jobs.ErrNoRun) || errors.Is(err, jobs.ErrNotSetUp) || r.State == record.RunCancelled {
@@ -450,7 +448,7 @@ func (v *verification) requeue(ctx context.Context, open map[string]bool) error 
 	return nil
 }
 
-// Kinds counts findings by kind, in the order of their names.
+// Kinds counts the findings of each kind. kinds are sorted by name.
 func (v *Verification) Kinds() (kinds []FindingKind, counts map[FindingKind]int) {
 	counts = map[FindingKind]int{}
 	for _, f := range v.Findings {

@@ -13,43 +13,44 @@ import (
 )
 
 const (
-	followBatch = 256              // messages held at most
-	followWait  = 10 * time.Second // of one request
+	followBatch = 256              // messages held in memory
+	followWait  = 10 * time.Second // for one request
 	scanIdle    = 250 * time.Millisecond
-	scanLonger  = 5 * time.Second // that a scan waits for what seems to be missing, at most
+	scanLonger  = 5 * time.Second // the longest that a scan waits for messages that seem to be missing
 )
 
 // errEnough stops follow without an error.
 var errEnough = errors.New("enough")
 
-// follower reads the newest message of each subject of a stream and then all that
-// follow, in order and without gaps, through reconnects. It differs from
-// KeyValue.Watch in that it pulls, so a slow reader costs the server nothing and
-// holds followBatch messages at most.
+// follower reads the newest message of each subject of a stream and then all later
+// messages, in order and without gaps, even if the connection breaks. Unlike
+// KeyValue.Watch it pulls: a slow reader costs the server nothing, and at most
+// followBatch messages are held in memory.
 type follower struct {
 	c       *Client
 	stream  string
 	filter  string
 	each    func(jetstream.Msg) error
-	current func() error // once all that was there is told
+	current func() error // called once all existing messages have been read
 
-	scanned *scanned // of a scan; nil follows for ever
+	scanned *scanned // of a scan; nil: follow until ctx ends
 
-	created time.Time // of the stream: made anew, its sequence starts again
-	next    uint64    // stream sequence to go on from; 0: from the newest of each
+	created time.Time // of the stream; if it is recreated, its sequence starts again
+	next    uint64    // stream sequence to continue from; 0: from the newest of each subject
 	told    bool      // current was called
 }
 
-// scanned is what a scan has seen. That nothing is pending does not end it: a record
-// that changes meanwhile is taken off what is pending before it is counted anew.
+// scanned is the progress of a scan. A scan does not end just because no message is
+// pending: the server takes a record that changes off the pending ones before it counts
+// the new one.
 type scanned struct {
 	seed     maphash.Seed
-	subjects map[uint64]struct{} // told, by hash: a million subjects are 100 MB
-	there    int                 // subjects when it began
-	since    time.Time           // when nothing was pending, or as many were told, first
+	subjects map[uint64]struct{} // hashes of the subjects read: a million subjects are 100 MB
+	there    int                 // subjects when the scan began
+	since    time.Time           // when first no message was pending, or that many subjects were read
 }
 
-// again adds a subject, and reports whether it was there.
+// again adds a subject, and reports whether it had been read before.
 func (s *scanned) again(subject string) bool {
 	h := maphash.String(s.seed, subject)
 	_, was := s.subjects[h]
@@ -57,9 +58,9 @@ func (s *scanned) again(subject string) bool {
 	return was
 }
 
-// whole reports whether all that was there is told, as far as messages show. A record
-// that is removed, not changed, is missed at the end, and where all change faster than
-// they are read something always is pending: that goes on for a while.
+// whole reports whether all existing records have been read. A deleted record never
+// arrives, and records that change faster than they are read stay pending: therefore a
+// scan ends after scanLonger in any case.
 func (s *scanned) whole(pending uint64) bool {
 	if s.since.IsZero() && (pending == 0 || len(s.subjects) >= s.there) {
 		s.since = time.Now()
@@ -95,7 +96,7 @@ func isStop(err error) bool {
 	return errors.As(err, &stop)
 }
 
-// read makes a consumer where the last one ended, and reads until it breaks.
+// read creates a consumer that starts where the last one ended, and reads until it fails.
 func (f *follower) read(ctx context.Context) error {
 	ctx = perRequest{ctx}
 	s, err := f.c.js.Stream(ctx, f.stream)
@@ -138,7 +139,7 @@ func (f *follower) read(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		// nats.go's own timer ended it, not the server: something may be lost.
+		// nats.go's timer ended the request, not the server: messages may be lost.
 		if got < followBatch && time.Since(start) > followWait+900*time.Millisecond {
 			return errors.New("no answer from the server")
 		}
@@ -150,9 +151,9 @@ func (f *follower) read(ctx context.Context) error {
 	}
 }
 
-// missed asks the server, where a request ended without having been filled, whether
-// the newest message was lost on its way: with a connection that broke and was made
-// again before the server noticed, no gap would show until the next one.
+// missed asks the server whether the newest message was lost on its way, after a request
+// that ended early: if the connection broke and reconnected before the server noticed,
+// no gap would show until the next message.
 func (f *follower) missed(ctx context.Context, k jetstream.Consumer, seen uint64) error {
 	info, err := k.Info(ctx)
 	if err != nil {
@@ -162,7 +163,7 @@ func (f *follower) missed(ctx context.Context, k jetstream.Consumer, seen uint64
 		return fmt.Errorf("messages after the %dth of the consumer are missing", seen)
 	}
 	if info.NumPending == 0 {
-		return f.tell() // the last that was to be told is gone from the stream
+		return f.tell() // the last of the existing messages has left the stream
 	}
 	return nil
 }
@@ -219,7 +220,7 @@ func (f *follower) tell() error {
 	return nil
 }
 
-// forget deletes the consumer early; InactiveThreshold would do it too.
+// forget deletes the consumer at once rather than after InactiveThreshold.
 func (f *follower) forget(ctx context.Context, s jetstream.Stream, name string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
@@ -228,8 +229,8 @@ func (f *follower) forget(ctx context.Context, s jetstream.Stream, name string) 
 	}
 }
 
-// scan reads what a stream has now, the newest of each subject, each once: one that
-// changes meanwhile is told as it was or as it is.
+// scan reads the newest message of each subject in a stream once. A message that changes
+// meanwhile is read in its old or its new state.
 func (c *Client) scan(ctx context.Context, stream, filter string, each func(subject string, data []byte) error) error {
 	seen := &scanned{seed: maphash.MakeSeed(), subjects: map[uint64]struct{}{}}
 	f := &follower{
@@ -245,8 +246,7 @@ func (c *Client) scan(ctx context.Context, stream, filter string, each func(subj
 	return f.run(ctx)
 }
 
-// list is scan of records, decoded; one that this program can't read is logged and
-// left out.
+// list scans records and decodes them. It logs and skips unreadable ones.
 func list[T any](ctx context.Context, c *Client, stream, filter string, decode func([]byte) (T, error), each func(T)) error {
 	return c.scan(ctx, stream, filter, func(subject string, data []byte) error {
 		r, err := decode(data)
@@ -259,10 +259,10 @@ func list[T any](ctx context.Context, c *Client, stream, filter string, decode f
 	})
 }
 
-// headerOperation is set on a message that only says that a key is gone.
+// headerOperation is set on a message that marks a key as deleted.
 const headerOperation = "KV-Operation"
 
-// deleted reports whether a message only says that its key, or its letter, is gone.
+// deleted reports whether a message marks its key or its letter as deleted.
 func deleted(m jetstream.Msg) bool {
 	h := m.Headers()
 	return h.Get(headerOperation) != "" || h.Get("Nats-Marker-Reason") != ""

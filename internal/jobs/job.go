@@ -12,7 +12,7 @@ import (
 	"surprisal/internal/score"
 )
 
-// Job is a job's newest record; ErrNoJob where no worker has had it.
+// Job is a job's newest record; ErrNoJob if no worker has taken the job.
 func (c *Client) Job(ctx context.Context, run, job string) (record.Job, error) {
 	if !score.ValidRunID(run) || !record.ValidToken(job) {
 		return record.Job{}, fmt.Errorf("%w: %q of run %q is not a job ID", ErrNoJob, record.Clean(job, 80), record.Clean(run, 80))
@@ -36,7 +36,7 @@ func (c *Client) jobState(ctx context.Context, run, job string) (record.Job, err
 	return record.DecodeJob(e.Value())
 }
 
-// Letter is a job's dead letter; ErrNoJob where there is none.
+// Letter is a job's dead letter; ErrNoJob if there is none.
 func (c *Client) Letter(ctx context.Context, run, job string) (record.DeadLetter, error) {
 	var d record.DeadLetter
 	if !score.ValidRunID(run) || !record.ValidToken(job) {
@@ -59,7 +59,7 @@ func (c *Client) Letter(ctx context.Context, run, job string) (record.DeadLetter
 	return record.DecodeDeadLetter(raw.Data)
 }
 
-// Queued is when a job's message was put into the queue; zero where none is there.
+// Queued is when a job's message was queued; zero if there is no message.
 func (c *Client) Queued(ctx context.Context, run, job string) (time.Time, error) {
 	if !score.ValidRunID(run) || !record.ValidToken(job) {
 		return time.Time{}, fmt.Errorf("%w: %q of run %q is not a job ID", ErrNoJob, record.Clean(job, 80), record.Clean(run, 80))

@@ -17,15 +17,15 @@ import (
 	"surprisal/internal/traces"
 )
 
-// Lease is one delivery of one job to this worker, heartbeaten from receipt until
-// it is settled, by exactly one of Done, Retry, Fail, Abandon and Decline. An
-// error of these leaves the job to redelivery after AckWait.
+// Lease is one delivery of one job to this worker. It sends heartbeats from receipt until
+// it is settled by exactly one of Done, Retry, Fail, Abandon and Decline. If these
+// return an error, the job is redelivered after AckWait.
 type Lease struct {
 	Job     score.Job
 	Attempt int // 1 for the first
-	// Prior is what the record said before; its State is empty when there was
-	// none. StateDone: the job was done and its ack got lost; if the output is
-	// there, Done with its totals is all that is left.
+	// Prior is the record before this lease; its State is empty if there was none. If it
+	// is done, the job was done and its ack lost: if the output exists, only Done with
+	// its totals remains.
 	Prior record.Job
 
 	k        *Consumer
@@ -33,39 +33,39 @@ type Lease struct {
 	msg      jetstream.Msg
 	log      zerolog.Logger
 	id       string
-	asked    time.Time // for a job
+	asked    time.Time // when the job was requested
 	received time.Time
 
-	made       time.Time // when the consumer that delivered it was made
-	reconnects uint64    // of the connection, at the receipt
+	made       time.Time // when the consumer that delivered it was created
+	reconnects uint64    // of the connection, at receipt
 
-	ctx     context.Context
+	ctx     context.Context // of this delivery: a lease lives from receipt to settling, across calls
 	cancel  context.CancelCauseFunc
-	moved   atomic.Int64 // nanoseconds after received
-	beaten  atomic.Int64 // the last heartbeat, likewise
+	moved   atomic.Int64 // when there was progress, in nanoseconds after received
+	beaten  atomic.Int64 // when the last heartbeat was sent, likewise
 	settled atomic.Bool
 	halt    chan struct{}
 	halted  sync.Once
 	beats   sync.WaitGroup
 
-	origin   record.Job  // which delivery this is; it does not change
-	recorded atomic.Bool // the start is on record
+	origin   record.Job  // identifies the delivery; never changes
+	recorded atomic.Bool // the start is recorded
 	state    record.Job  // as this lease last wrote it
 }
 
-// Context ends with its parent, when the lease is settled, or with ErrStalled as
-// its cause when progress stopped. Heartbeats go on after the parent ended, until
+// Context ends with its parent, when the lease is settled, or with ErrStalled as its
+// cause if there is no progress. Heartbeats continue after the parent has ended, until
 // the lease is settled.
 func (l *Lease) Context() context.Context { return l.ctx }
 
-// TraceParent is the message's traces.Header; empty where the dispatcher did not trace.
+// TraceParent is the message's traces.Header; empty if the dispatcher does not trace.
 func (l *Lease) TraceParent() string { return l.msg.Headers().Get(traces.Header) }
 
-// Progress says that the job moves: call it at each batch.
+// Progress notes that the job advances: call it at each batch.
 func (l *Lease) Progress() { l.moved.Store(int64(time.Since(l.received))) }
 
-// start begins the heartbeats. AckWait runs from the delivery, so they do too. It
-// reports false where the client is closing.
+// start begins the heartbeats. AckWait runs from the delivery, and so do they. It
+// reports false if the client is closing.
 func (l *Lease) start(work context.Context) bool {
 	l.ctx, l.cancel = context.WithCancelCause(work)
 	l.halt = make(chan struct{})
@@ -79,7 +79,8 @@ func (l *Lease) start(work context.Context) bool {
 	})
 }
 
-// stop ends the heartbeats and waits: one sent after a Nak would undo its delay.
+// stop ends the heartbeats and waits for the last one: sent after a Nak, it would undo
+// the delay.
 func (l *Lease) stop() {
 	l.halted.Do(func() { close(l.halt) })
 	l.beats.Wait()
@@ -102,8 +103,8 @@ func (l *Lease) beat() {
 			return
 		case <-timer.C:
 		}
-		// A hung kernel leaves this goroutine alive: without progress the
-		// heartbeat would keep a job for ever that nobody does.
+		// A hung kernel does not stop this goroutine: without the check for progress, the
+		// heartbeat would keep the job forever.
 		if still := time.Since(l.received) - time.Duration(l.moved.Load()); still > l.k.cfg.StallAfter {
 			err := fmt.Errorf("%w for %s", ErrStalled, still.Round(time.Millisecond))
 			l.log.Error().Dur("without_progress", still).Msg("job stalled; giving it up")
@@ -126,12 +127,11 @@ func (l *Lease) beat() {
 	}
 }
 
-// record writes that this worker has the job. A verdict is why nobody may have it
-// any more.
+// record records that this worker has the job. A verdict is why the job is dead.
 func (l *Lease) record(ctx context.Context) (verdict string, err error) {
 	err = l.update(ctx, func(cur record.Job, exists bool) (record.Job, error) {
 		if exists && cur.Lease == l.id {
-			return cur, nil // an earlier try wrote it and the answer was lost
+			return cur, nil // an earlier try wrote it, and the reply was lost
 		}
 		verdict = ""
 		next := l.state
@@ -146,16 +146,16 @@ func (l *Lease) record(ctx context.Context) (verdict string, err error) {
 			switch cur.State {
 			case record.StateRunning:
 				if cur.Delivery > next.Delivery && time.Since(l.asked) >= l.run.AckWait {
-					return cur, ErrSuperseded // this process was frozen or cut off since it asked
+					return cur, ErrSuperseded // this process was frozen or disconnected since its request
 				}
-				// Whoever had it neither did it nor gave it back.
+				// The worker that had it neither settled it nor gave it back.
 				next.Lost++
 				next.History = cur.HistoryWithLost()
 				if next.Lost >= l.run.MaxLost {
 					verdict = fmt.Sprintf("%d workers vanished while working on it, most recently %s", next.Lost, cur.Worker)
 				}
 			case record.StateDead:
-				verdict = cur.Error // the letter was written and the Term got lost
+				verdict = cur.Error // the letter was written, but the Term lost
 			}
 		}
 		next.Attempt = next.Attempts() + 1
@@ -175,8 +175,8 @@ func (l *Lease) record(ctx context.Context) (verdict string, err error) {
 	return verdict, nil
 }
 
-// superseded looks whether the job was delivered again while this process was
-// frozen or cut off, and ends the lease's context then.
+// superseded reports whether the job was delivered again while this process was frozen
+// or disconnected. It ends the lease's context then.
 func (l *Lease) superseded() bool {
 	ctx, cancel := l.k.c.untilClose(context.Background())
 	defer cancel()
@@ -184,7 +184,7 @@ func (l *Lease) superseded() bool {
 	defer cancel()
 	cur, err := l.k.c.jobState(ctx, l.origin.Run, l.origin.Job)
 	if err != nil || cur.Lease == l.id || !cur.SameMessage(l.origin) {
-		return false // nothing says that it was: the heartbeats go on
+		return false // apparently not
 	}
 	l.log.Warn().Str("holder", cur.Worker).Str("state", string(cur.State)).Dur("held", time.Since(l.received)).
 		Msg("worker was frozen or disconnected for longer than the ack wait, and the job was delivered again; giving it up")
@@ -192,8 +192,8 @@ func (l *Lease) superseded() bool {
 	return true
 }
 
-// reportStall says in the job's record that it makes no progress: the worker
-// may end before it settles the job.
+// reportStall records that the job makes no progress: the worker may exit before it
+// settles the job.
 func (l *Lease) reportStall(why error) {
 	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
 	defer cancel()
@@ -212,11 +212,11 @@ func (l *Lease) reportStall(why error) {
 	}
 }
 
-// errKeep tells update to leave the record as it is.
+// errKeep makes update leave the record unchanged.
 var errKeep = errors.New("keep the record")
 
-// update changes the job's record by compare and swap, trying through a broken
-// connection until ctx ends.
+// update changes the job's record by compare and swap, and retries until ctx ends if the
+// connection is broken.
 func (l *Lease) update(ctx context.Context, change func(cur record.Job, exists bool) (record.Job, error)) error {
 	return again(ctx, func(ctx context.Context) error {
 		kv, err := l.k.c.bucket(ctx, JobBucket)
@@ -243,7 +243,7 @@ func swapRecord(ctx context.Context, kv jetstream.KeyValue, key string, change f
 	case err != nil:
 		return cur, err
 	default:
-		// A record that can't be read counts as none and is written over.
+		// An unreadable record counts as none and is overwritten.
 		if cur, err = record.DecodeJob(entry.Value()); err == nil {
 			exists = true
 		}
