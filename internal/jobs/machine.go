@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// Machine names the boot and the pid namespace in which this process's pid means
-// something; empty where that can't be told.
+// Machine identifies the boot and the PID namespace in which this process's PID is
+// valid; empty if they are unknown.
 func Machine() string {
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
@@ -22,8 +22,8 @@ func Machine() string {
 	return strings.TrimSpace(string(boot)) + " " + space
 }
 
-// hasEnded reports whether the dispatcher's process is surely no more, as only one
-// on its machine can tell. A pid that is used again counts as alive.
+// hasEnded reports whether the dispatcher's process has certainly exited, which only a
+// process on the same machine can tell. A PID that is used again counts as running.
 func hasEnded(d, me record.Dispatcher) bool {
 	if d.Machine == "" || d.Machine != me.Machine || d.Host != me.Host || d.PID <= 0 {
 		return false

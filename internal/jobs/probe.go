@@ -15,17 +15,16 @@ import (
 	"surprisal/internal/score"
 )
 
-// Health is what a look at the server showed.
+// Health is the result of Probe.
 type Health struct {
 	URL       string // without secrets
 	Server    string // its name
 	Version   string
 	Cluster   string // empty for a single server
 	RoundTrip time.Duration
-	// StoreUsed and StoreLimit in bytes are the account's; a negative limit is none.
+	// StoreUsed and StoreLimit are the account's, in bytes; a negative limit means none.
 	StoreUsed, StoreLimit int64
-	// Publish is the median time that one message of a job's size took to be kept in
-	// a file.
+	// Publish is the median time to store one message of a job's size in a file.
 	Publish time.Duration
 	// ClockAhead is how far the server's clock is ahead of this machine's.
 	ClockAhead time.Duration
@@ -34,9 +33,9 @@ type Health struct {
 // probes is how many messages Probe publishes.
 const probes = 5
 
-// Probe looks at the server, and stores a few messages in a stream of its own,
-// which it removes again. It touches nothing of the queue. An error wraps
-// ErrNoJetStream, or says what the server refuses.
+// Probe measures the server, and stores a few messages in a stream of its own, which it
+// deletes again. It does not touch the queue. An error wraps ErrNoJetStream, or says
+// what the server refuses.
 func (c *Client) Probe(ctx context.Context) (h Health, err error) {
 	ctx = perRequest{ctx}
 	h = Health{URL: c.URL()}
@@ -83,8 +82,8 @@ func (c *Client) Probe(ctx context.Context) (h Health, err error) {
 	return h, nil
 }
 
-// Store is how many bytes JetStream stores for the account, and how many it may; a
-// negative limit is none.
+// Store is how many bytes JetStream stores for the account, and how many it may store; a
+// negative limit means none.
 func (c *Client) Store(ctx context.Context) (used, limit int64, err error) {
 	var a *jetstream.AccountInfo
 	err = read(ctx, func(ctx context.Context) (err error) {
@@ -97,12 +96,12 @@ func (c *Client) Store(ctx context.Context) (used, limit int64, err error) {
 	return int64(min(a.Store, 1<<62)), a.Limits.MaxStore, nil
 }
 
-// ForgetRun removes all that the server has of a run: its jobs in the queue, their
-// records, its dead letters and, last, its own record, so that a call that is cut
-// off can be made again. What is in OUT stays.
+// DeleteRun deletes all that the server has of a run: its jobs in the queue, their
+// records, its dead letters and, last, its own record, so that an interrupted call can
+// be repeated. OUT is not touched.
 func (c *Client) DeleteRun(ctx context.Context, run string) error {
 	if !score.ValidRunID(run) {
-		return fmt.Errorf("forget run: %q is not a run ID", run)
+		return fmt.Errorf("delete run: %q is not a run ID", run)
 	}
 	if err := c.CloseRun(ctx, run); err != nil {
 		return err
@@ -118,7 +117,7 @@ func (c *Client) DeleteRun(ctx context.Context, run string) error {
 			err = s.Purge(ctx, jetstream.WithPurgeSubject(x.subject))
 		}
 		if err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
-			return c.fail("forget run "+run, err)
+			return c.fail("delete run "+run, err)
 		}
 	}
 	return nil

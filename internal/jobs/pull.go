@@ -10,17 +10,16 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// errGone: the run's consumer is not there: the run is over, or the server has
-// just come up.
+// errGone: the run has no consumer: the run has ended, or the server has just started.
 var errGone = errors.New("the run's consumer is gone")
 
-// pull asks the run's consumer for one job and waits for one that long; 0 takes
-// what is there at once. Consume and Messages would prefetch up to 500, and a
-// worker would sit on jobs that others could do. A job sent just as ctx ends
-// reaches nobody: it comes again after AckWait, and has no record that counts it.
+// pull asks the run's consumer for one job and waits for it that long, with 0 not at
+// all. Consume and Messages would prefetch up to 500 jobs, and a worker would hold jobs
+// that others could do. A job sent just as ctx ends is lost: it is redelivered after
+// AckWait, and no record counts it as an attempt.
 func (k *Consumer) pull(ctx context.Context, run string, wait time.Duration) (jetstream.Msg, error) {
 	if !k.c.Connected() {
-		return nil, conn.ErrUnreachable // a request now would leave nats.go a subscription behind
+		return nil, conn.ErrUnreachable // a request would leave a subscription in nats.go
 	}
 	h, err := k.roster.handle(ctx, run)
 	if err == nil && wait == 0 {
@@ -29,8 +28,8 @@ func (k *Consumer) pull(ctx context.Context, run string, wait time.Duration) (je
 			return msg, nil
 		}
 	} else if err == nil {
-		// nats.go derives the request's expiry from the deadline, which must be
-		// ours: a caller's may be too near.
+		// nats.go derives the request's expiry from the deadline, which must therefore be
+		// ours: the caller's may be too near.
 		ctx, cancel := context.WithTimeout(perRequest{ctx}, wait)
 		defer cancel()
 		var msg jetstream.Msg

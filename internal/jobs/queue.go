@@ -9,21 +9,21 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// QueueInfo is the work stream and its consumers at one moment.
+// QueueInfo is the job stream and its consumers at one moment.
 type QueueInfo struct {
-	Messages    uint64    // in the stream: waiting, in workers' hands or delayed
-	Bytes       uint64    //
+	Messages    uint64    // in the stream: pending, in hand or delayed
+	Bytes       uint64    // of the messages
 	Pending     uint64    // not delivered yet
-	AckPending  int       // in workers' hands, or delayed after a failed attempt
-	Redelivered int       // of these, delivered more than once
+	AckPending  int       // in hand, or delayed after a failed attempt
+	Redelivered int       // of AckPending, delivered more than once
 	Waiting     int       // workers that wait for a job
 	Oldest      time.Time // when the oldest message was queued; zero when none is
-	// Runs that have a part of it, in the order that workers take them.
+	// Runs that have a consumer, in the order in which workers serve them.
 	Runs []RunQueueInfo
 }
 
-// Queue says how the queue stands. An empty queue is not a complete run: that is
-// for the committed outputs to say.
+// Queue is the state of the queue. An empty queue does not mean that runs are complete:
+// only committed outputs tell.
 func (c *Client) Queue(ctx context.Context) (QueueInfo, error) {
 	var q QueueInfo
 	runs, err := c.runQueues(ctx)
@@ -53,7 +53,7 @@ func (c *Client) Queue(ctx context.Context) (QueueInfo, error) {
 	return q, c.fail("look at the queue", err)
 }
 
-// strays lists the subjects in the stream that no run's consumer hands out.
+// strays lists the subjects in the stream that no run's consumer delivers.
 func (c *Client) strays(ctx context.Context) ([]string, error) {
 	s, err := c.js.Stream(ctx, jobStream)
 	if err != nil {
@@ -70,7 +70,7 @@ func (c *Client) strays(ctx context.Context) ([]string, error) {
 	if held == 0 {
 		return nil, nil
 	}
-	// The subjects first: a run's consumer is made before its first message.
+	// Subjects first: a run's consumer is created before its first message.
 	info, err := s.Info(ctx, jetstream.WithSubjectFilter(allJobs))
 	if err != nil {
 		return nil, err

@@ -14,22 +14,22 @@ import (
 	"surprisal/internal/score"
 )
 
-// sweepEvery is how often Reap looks for dead messages whose advisory was lost.
+// sweepEvery is how often Reap searches for messages whose MaxDeliver advisory was lost.
 const sweepEvery = time.Minute
 
-// advisory is the part of a MaxDeliver advisory that is used.
+// advisory is the used part of a MaxDeliver advisory.
 type advisory struct {
 	Stream     string `json:"stream"`
 	Seq        uint64 `json:"stream_seq"`
 	Deliveries uint64 `json:"deliveries"`
 }
 
-// Reap turns jobs that hit MaxDeliver into dead letters, until ctx ends; it
-// returns ctx's cause then. Each dispatcher runs it; several share the work.
+// Reap turns jobs that reached MaxDeliver into dead letters until ctx ends, and returns
+// ctx's cause then. Each dispatcher runs it; several share the work.
 //
-// MaxDeliver is the backstop: the server never delivers such a message again, yet
-// keeps it, and counts it neither as pending nor as pending ack. Left there it
-// would also keep its job from being submitted again.
+// MaxDeliver is the last resort: the server never delivers such a message again, but
+// keeps it, and counts it neither as pending nor as ack pending. If it stayed, its job
+// could not be submitted again.
 func (c *Client) Reap(ctx context.Context) error {
 	ctx = perRequest{ctx}
 	wait := 100 * time.Millisecond
@@ -91,8 +91,8 @@ func (c *Client) reapSome(ctx context.Context) error {
 	return nil
 }
 
-// bury writes the dead letter and the record of a message that the server gave up
-// on, then deletes it.
+// bury writes the dead letter and the record for a message that reached MaxDeliver, then
+// deletes the message.
 func (c *Client) bury(ctx context.Context, seq, deliveries uint64) error {
 	s, err := c.js.Stream(ctx, jobStream)
 	if err != nil {
@@ -100,7 +100,7 @@ func (c *Client) bury(ctx context.Context, seq, deliveries uint64) error {
 	}
 	raw, err := s.GetMsg(ctx, seq)
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return nil // acked at last, or buried
+		return nil // acked or buried meanwhile
 	}
 	if err != nil {
 		return err
@@ -120,7 +120,7 @@ func (c *Client) buryMessage(ctx context.Context, s jetstream.Stream, raw *jetst
 	} else {
 		d.Raw = raw.Data
 	}
-	over := false // the record says that the message has had its end
+	over := false // the message is recorded as done or dead
 	if mine.Recordable() {
 		cur, err := c.jobState(ctx, run, id)
 		switch {
@@ -175,8 +175,8 @@ func (c *Client) recordDead(ctx context.Context, mine record.Job, reason string)
 	return err
 }
 
-// sweep finds messages that hit MaxDeliver and whose advisory nobody kept, and
-// those that belong to no run there is.
+// sweep buries messages that reached MaxDeliver and whose advisory was lost, and those
+// that belong to no run.
 func (c *Client) sweep(ctx context.Context) error {
 	runs, err := c.runQueues(ctx)
 	if err != nil {
@@ -199,8 +199,8 @@ func (c *Client) sweep(ctx context.Context) error {
 	return nil
 }
 
-// sweepRun: when nothing of the run is pending and nothing is in anybody's hands,
-// what is left below its last delivery has hit MaxDeliver.
+// sweepRun buries the run's messages that reached MaxDeliver: when none is pending or in
+// hand, these are all that remain up to the last delivery.
 func (c *Client) sweepRun(ctx context.Context, q RunQueueInfo) error {
 	if q.Pending > 0 || q.AckPending > 0 {
 		return nil
@@ -227,14 +227,14 @@ func (c *Client) sweepRun(ctx context.Context, q RunQueueInfo) error {
 	return nil
 }
 
-// buryStray ends a message that no worker will ever get: its run is over, or
-// there never was one.
+// buryStray removes a message that no worker will ever get: its run has ended, or never
+// existed.
 func (c *Client) buryStray(ctx context.Context, subject string) error {
 	run, _ := splitSubject(subject)
 	r, err := c.Run(ctx, run)
 	switch {
 	case err == nil && !r.State.Final():
-		return nil // a dispatcher is about to open it, or will when it is resumed
+		return nil // a dispatcher is about to open the run, or will when it is resumed
 	case err != nil && !errors.Is(err, ErrNoRun) && !errors.Is(err, record.ErrBad):
 		return err
 	}
@@ -250,8 +250,7 @@ func (c *Client) buryStray(ctx context.Context, subject string) error {
 		return err
 	}
 	if r.State == record.RunComplete || r.State == record.RunCancelled {
-		// Queued by one whose publish took its time while another closed the run: what
-		// CloseRun would have removed.
+		// A slow publish of one dispatcher arrived after another had closed the run.
 		c.log.Info().Str("run", run).Str("subject", record.Clean(subject, 128)).Msg("deleted a job of a run that has ended")
 		if err := s.DeleteMsg(ctx, raw.Sequence); err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
 			return err

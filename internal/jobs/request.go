@@ -11,27 +11,27 @@ import (
 )
 
 const (
-	// requestTimeout bounds one request: one that went into a connection just
-	// dying is never answered, whatever time its caller has.
+	// requestTimeout bounds one request: a request sent into a dying connection is never
+	// answered, however long its caller waits.
 	requestTimeout = 5 * time.Second
-	readTries      = 3 // of what only reads
+	readTries      = 3 // for requests that can be repeated
 )
 
-// perRequest hides ctx's deadline, not its end, so that the jetstream package
-// puts requestTimeout on each request.
+// perRequest is a context without the deadline of the one it wraps, which it ends with,
+// so that the jetstream package applies requestTimeout to each request.
 type perRequest struct{ context.Context }
 
-// Deadline reports none.
+// Deadline reports that there is none.
 func (perRequest) Deadline() (time.Time, bool) { return time.Time{}, false }
 
-// stopError ends again's tries.
+// stopError makes again give up.
 type stopError struct{ error }
 
 func (e stopError) Unwrap() error { return e.error }
 
 func permanent(err error) error { return stopError{err} }
 
-// again does what until it succeeds, fails for good, or ctx ends.
+// again calls what until it succeeds, fails permanently, or ctx ends.
 func again(ctx context.Context, what func(context.Context) error) error {
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
 		err := what(perRequest{ctx})
@@ -53,8 +53,8 @@ func again(ctx context.Context, what func(context.Context) error) error {
 	}
 }
 
-// read does what, which changes nothing when it is done twice, and does it again a
-// few times where the connection was the trouble.
+// read calls what, which can be repeated safely, and repeats it a few times if the
+// connection fails.
 func read(ctx context.Context, what func(context.Context) error) error {
 	for try := 1; ; try++ {
 		err := what(perRequest{ctx})
@@ -65,23 +65,23 @@ func read(ctx context.Context, what func(context.Context) error) error {
 	}
 }
 
-// codeWrongLastConstant is what a server says of a lost compare and swap, in place
-// of JSErrCodeStreamWrongLastSequence, where it can't tell the sequence: of
-// replicated streams.
+// codeWrongLastConstant is the error of a lost compare and swap in a replicated stream,
+// where the server cannot give the sequence, instead of
+// JSErrCodeStreamWrongLastSequence.
 const codeWrongLastConstant jetstream.ErrorCode = 10164
 
-// lostRace reports whether a compare and swap failed because somebody was quicker.
+// lostRace reports whether a compare and swap failed because another one was faster.
 func lostRace(err error) bool {
 	var api *jetstream.APIError
 	return errors.Is(err, jetstream.ErrKeyExists) || errors.As(err, &api) &&
 		(api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == codeWrongLastConstant)
 }
 
-// codeNoLeader is what the servers of a cluster say while they choose who leads.
+// codeNoLeader is the error of a cluster while it elects a leader.
 const codeNoLeader jetstream.ErrorCode = 10008
 
-// isBroken reports whether a request failed for want of a connection, or of a leader
-// among the servers.
+// isBroken reports whether a request failed because there was no connection, or no
+// leader in the cluster.
 func isBroken(err error) bool {
 	var api *jetstream.APIError
 	if errors.As(err, &api) && api.ErrorCode == codeNoLeader {

@@ -7,9 +7,9 @@ import (
 	"surprisal/internal/jobs/record"
 )
 
-// Revive records of a run's dead jobs that they are to be submitted again, so
-// that nobody who watches takes an old death for a new one. Call it before
-// Submit, while none of them is queued. Dead letters stay until the job is done.
+// RetryDead records that a run's dead jobs are waiting, so that a watching dispatcher
+// does not take an old death for a new one, and returns how many there are. Call it
+// before Submit, while none of them is queued. Dead letters stay until the job is done.
 func (c *Client) RetryDead(ctx context.Context, run string) (int, error) {
 	var dead []string
 	if err := c.JobStates(ctx, run, func(s record.Job) {
@@ -38,16 +38,16 @@ func (c *Client) RetryDead(ctx context.Context, run string) (int, error) {
 			return nil
 		})
 		if err != nil {
-			return i, c.fail(fmt.Sprintf("revive job %s", key), err)
+			return i, c.fail(fmt.Sprintf("retry job %s", key), err)
 		}
 	}
 	return len(dead), nil
 }
 
-// Redeem records that a dead job is done: its output is there after all, by a
-// worker that was taken for lost. Its dead letter goes.
+// MarkDone records that a dead job is done, because its output exists: a worker that
+// was taken for lost finished after all. It deletes the dead letter.
 func (c *Client) MarkDone(ctx context.Context, run, job string) error {
-	op := "redeem job " + job
+	op := "mark done job " + job
 	err := again(ctx, func(ctx context.Context) error {
 		kv, err := c.bucket(ctx, JobBucket)
 		if err != nil {

@@ -12,8 +12,7 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// roster is the runs that a worker may take jobs of, as last looked at, and whose
-// turn it is.
+// roster is the runs that a worker can take jobs of, as last read, and whose turn it is.
 type roster struct {
 	c   *Client
 	log zerolog.Logger
@@ -21,42 +20,42 @@ type roster struct {
 	mu      sync.Mutex
 	runs    map[string]*liveRun
 	turn    uint64        // counts jobs taken
-	idle    int           // workers that waited for a job when last looked
-	changed chan struct{} // closed, and made anew, when a run came, went or has jobs
-	dirty   chan struct{} // full: look again
+	idle    int           // workers that waited for a job when last read
+	changed chan struct{} // closed and replaced when a run was added, removed or got jobs
+	dirty   chan struct{} // full: read the runs again
 }
 
-// liveRun is a run in a roster.
+// liveRun is a run in the roster.
 type liveRun struct {
 	RunQueueInfo
-	served  uint64    // turn of the last job taken of it
-	parked  uint64    // turn of the last wait on it
-	shun    time.Time // not before
+	served  uint64    // turn of the last job taken
+	parked  uint64    // turn of the last wait for a job
+	shun    time.Time // take no job before
 	shunned int       // times in a row
-	told    bool      // its drift was logged
-	heard   time.Time // of the last notice that jobs were queued, or of the run at all
+	told    bool      // the drift was logged
+	heard   time.Time // when the last notice of queued jobs came, or the run was first seen
 	handle  jetstream.Consumer
 }
 
 const (
-	// lookEvery is how often a worker looks at the runs, where no notice came.
+	// lookEvery is how often a worker reads the runs without a notice.
 	lookEvery = 10 * time.Second
-	// shunFirst and shunMost are for how long a run is left alone whose job was
-	// declined here: the others are not held up.
+	// shunFirst and shunMost are how long a run is skipped after this worker declined a
+	// job of it, so that other runs are not held up.
 	shunFirst = time.Second
 	shunMost  = 5 * time.Minute
-	// countLag is for how long a server may not count yet what it has acked.
+	// countLag is how long a server may take to count messages that it has acked.
 	countLag = 2 * time.Second
 )
 
 func newRoster(c *Client, log zerolog.Logger) *roster {
 	return &roster{
 		c: c, log: log, runs: map[string]*liveRun{}, changed: make(chan struct{}),
-		dirty: make(chan struct{}, 1), // one look is enough for any number of notices
+		dirty: make(chan struct{}, 1), // one read serves any number of notices
 	}
 }
 
-// hear takes a notice.
+// hear handles a notice.
 func (r *roster) hear(run string, n notice) {
 	if n == noticeQueued {
 		r.mu.Lock()
@@ -73,7 +72,7 @@ func (r *roster) hear(run string, n notice) {
 	r.look()
 }
 
-// look has the runs looked at soon.
+// look makes follow read the runs soon.
 func (r *roster) look() {
 	select {
 	case r.dirty <- struct{}{}:
@@ -81,13 +80,13 @@ func (r *roster) look() {
 	}
 }
 
-// wake tells those who wait; mu is held.
+// wake wakes waiting calls of Next; mu is held.
 func (r *roster) wake() {
 	close(r.changed)
 	r.changed = make(chan struct{})
 }
 
-// rouse has all who wait ask all runs.
+// rouse makes waiting calls of Next ask all runs again, with new handles.
 func (r *roster) rouse() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -97,12 +96,12 @@ func (r *roster) rouse() {
 	r.wake()
 }
 
-// refresh looks at the runs.
+// refresh reads the runs.
 func (r *roster) refresh(ctx context.Context) error {
 	asked := time.Now()
 	list, err := r.c.runQueues(ctx)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		err = nil // wiped: a dispatcher makes it anew
+		err = nil // the store was lost: a dispatcher recreates the stream
 	}
 	if err != nil {
 		return r.c.fail("look at the queue", err)
@@ -117,11 +116,11 @@ func (r *roster) refresh(ctx context.Context) error {
 		r.idle += q.Waiting
 		l := r.runs[q.Run]
 		if l == nil {
-			l = &liveRun{served: r.turn, heard: asked} // its jobs may have been queued just now
+			l = &liveRun{served: r.turn, heard: asked} // its jobs may just have been queued
 			r.runs[q.Run] = l
 			r.log.Debug().Str("run", q.Run).Int("priority", q.Priority).Msg("serving run")
 		}
-		if l.heard.After(asked.Add(-countLag)) { // the answer may be from before the notice
+		if l.heard.After(asked.Add(-countLag)) { // the answer may be older than the notice
 			q.Pending = max(q.Pending, 1)
 		}
 		news = news || !l.open() && q.drift == nil && !q.Paused && (q.Pending > 0 || q.AckPending > 0) || q.Pending > l.Pending
@@ -150,9 +149,9 @@ func (l *liveRun) open() bool {
 	return l.drift == nil && !l.Paused && (l.Pending > 0 || l.AckPending > 0)
 }
 
-// order lists the runs to try: by priority, and within one those first that have
-// waited for their turn the longest. wait is closed when that may have changed;
-// soon is when the next run that is left alone may be tried.
+// order lists the runs to try: by priority, and within a priority those first that have
+// waited longest for their turn. wait is closed when the order may have changed; soon
+// is when the next skipped run may be tried.
 func (r *roster) order(now time.Time) (runs []string, wait <-chan struct{}, soon time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -177,7 +176,7 @@ func (r *roster) order(now time.Time) (runs []string, wait <-chan struct{}, soon
 	return runs, r.changed, soon
 }
 
-// park chooses which of runs to wait on: each in turn.
+// park chooses the run to wait for: each in turn.
 func (r *roster) park(runs []string) string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -195,16 +194,16 @@ func (r *roster) park(runs []string) string {
 	return best
 }
 
-// sweepEvery is how often an idle worker asks each of n runs for a job: rarely
-// where many workers do, which wait on all the runs by then.
+// sweepEvery is how often an idle worker asks each of n runs for a job: rarely if many
+// workers are idle, which together wait for jobs of all runs.
 func (r *roster) sweepEvery(n int) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	const rate = 300 // requests a second, all workers together
+	const rate = 300 // requests per second, all workers together
 	return min(max(time.Duration(r.idle*n)*time.Second/rate, time.Second), 30*time.Second)
 }
 
-// queue is the run's part of the queue as last looked at.
+// queue is the run's part of the queue, as last read.
 func (r *roster) queue(run string) (RunQueueInfo, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -215,7 +214,7 @@ func (r *roster) queue(run string) (RunQueueInfo, bool) {
 	return l.RunQueueInfo, true
 }
 
-// handle is the run's consumer, looked up once.
+// handle is the run's consumer, which is looked up once.
 func (r *roster) handle(ctx context.Context, run string) (jetstream.Consumer, error) {
 	r.mu.Lock()
 	l := r.runs[run]
@@ -253,12 +252,11 @@ func (r *roster) none(run string) {
 	defer r.mu.Unlock()
 	if l := r.runs[run]; l != nil && l.Pending > 0 {
 		l.Pending = 0
-		l.AckPending = max(l.AckPending, 1) // until looked at, some are in hand
+		l.AckPending = max(l.AckPending, 1) // until the next read, assume that some are in hand
 	}
 }
 
-// leave leaves the run alone for a while: its consumer is gone, or its job was
-// declined.
+// leave skips the run for a while.
 func (r *roster) leave(run string, d time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -267,7 +265,7 @@ func (r *roster) leave(run string, d time.Duration) {
 	}
 }
 
-// declined leaves the run alone, longer each time in a row.
+// declined skips the run, longer each time in a row.
 func (r *roster) declined(run string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -277,7 +275,7 @@ func (r *roster) declined(run string) {
 	}
 }
 
-// accepted notes that a job of the run was one for this worker.
+// accepted notes that this worker did a job of the run.
 func (r *roster) accepted(run string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -286,8 +284,7 @@ func (r *roster) accepted(run string) {
 	}
 }
 
-// pending lists the runs that had jobs to give when last looked at, and why none
-// may come of others.
+// pending lists the runs that had pending jobs when last read.
 func (r *roster) pending(now time.Time) (runs []RunQueueInfo) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

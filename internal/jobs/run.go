@@ -20,7 +20,7 @@ func (c *Client) PutRun(ctx context.Context, r record.Run) error {
 	if err != nil {
 		return fmt.Errorf("record run: %w", err)
 	}
-	// Made by a try whose answer was lost, it counts as one that was there.
+	// A record that an earlier try created, whose reply was lost, counts as existing.
 	err = read(ctx, func(ctx context.Context) error {
 		kv, err := c.bucket(ctx, runBucket)
 		if err == nil {
@@ -80,10 +80,9 @@ func (c *Client) Runs(ctx context.Context) ([]record.Run, error) {
 	return runs, nil
 }
 
-// UpdateRun changes a run's record by compare and swap: change may be called more
-// than once, each time with the newest record, and where a reply gets lost on a
-// record that has the change already. Its error ends the update and is
-// returned as it is.
+// UpdateRun changes a run's record by compare and swap: change may be called more than
+// once, each time with the newest record, which already has the change if a reply was
+// lost. An error of change ends the update and is returned unchanged.
 func (c *Client) UpdateRun(ctx context.Context, id string, change func(*record.Run) error) (record.Run, error) {
 	ctx = perRequest{ctx}
 	for try := 0; ; try++ {
@@ -106,7 +105,7 @@ func (c *Client) UpdateRun(ctx context.Context, id string, change func(*record.R
 		if err == nil {
 			return r, nil
 		}
-		// With a lost reply the change may be made twice: change must bear that.
+		// If a reply is lost, change is applied twice.
 		if !(lostRace(err) || isBroken(err)) || try == 20 || ctx.Err() != nil {
 			return r, c.fail("update run "+id, err)
 		}
@@ -114,7 +113,7 @@ func (c *Client) UpdateRun(ctx context.Context, id string, change func(*record.R
 	}
 }
 
-// NextEpoch numbers a new submission of a run.
+// NextEpoch gives the number of a new submission of a run.
 func (c *Client) NextEpoch(ctx context.Context, run string) (uint64, error) {
 	r, err := c.UpdateRun(ctx, run, func(r *record.Run) error { r.Epoch++; return nil })
 	return r.Epoch, err

@@ -14,14 +14,14 @@ import (
 	"surprisal/internal/score"
 )
 
-// Metadata of a run's consumer: what workers must agree on.
+// Metadata of a run's consumer: settings on which workers must agree.
 const (
 	metaMaxAttempts = "surprisal.max-attempts"
 	metaMaxLost     = "surprisal.max-lost"
 	metaPriority    = "surprisal.priority"
 )
 
-// durablePrefix begins the name of each run's consumer.
+// durablePrefix is the prefix of the names of runs' consumers.
 const durablePrefix = "run-"
 
 func runDurable(run string) string { return durablePrefix + run }
@@ -33,7 +33,7 @@ func runConsumer(run string, priority int, t record.RunConfig) jetstream.Consume
 		AckPolicy:     jetstream.AckExplicitPolicy, AckWait: t.AckWait, MaxDeliver: t.MaxDeliver,
 		// No BackOff: it would replace AckWait.
 		MaxAckPending: t.MaxAckPending,
-		// The server refuses a request for more than one job, whoever asks.
+		// The server rejects requests for more than one job.
 		MaxRequestBatch: 1,
 		// Each idle worker has one request waiting; the server's default is 512.
 		MaxWaiting: 16384,
@@ -51,19 +51,19 @@ type RunQueueInfo struct {
 	Config   record.RunConfig `json:"-"`
 	Priority int              `json:"priority"`
 	Paused   bool             `json:"paused,omitempty"`
-	// Pending jobs were not delivered yet; AckPending ones are in workers' hands,
-	// or delayed after a failed attempt.
+	// Pending jobs have not been delivered yet; AckPending ones are in hand, or delayed
+	// after a failed attempt.
 	Pending     uint64 `json:"pending"`
 	AckPending  int    `json:"ack_pending"`
 	Redelivered int    `json:"redelivered"` // of these, delivered more than once
-	Waiting     int    `json:"waiting"`     // workers that wait for a job of it just now
+	Waiting     int    `json:"waiting"`     // workers that wait for a job of the run
 
 	delivered uint64    // stream sequence of the last delivery
-	created   time.Time // when the consumer was; another time, another consumer
-	drift     error     // why no worker may take from it
+	created   time.Time // when the consumer was created, which identifies it
+	drift     error     // why workers must not take jobs of the run
 }
 
-// runQueueInfo reads a consumer; ok is false where it is no run's.
+// runQueueInfo reads a consumer; ok is false if it does not belong to a run.
 func runQueueInfo(info *jetstream.ConsumerInfo) (q RunQueueInfo, ok bool) {
 	run, ok := strings.CutPrefix(info.Name, durablePrefix)
 	if !ok || !score.ValidRunID(run) {
@@ -100,10 +100,10 @@ func runQueueInfo(info *jetstream.ConsumerInfo) (q RunQueueInfo, ok bool) {
 	return q, true
 }
 
-// OpenRun makes the run's consumer, so that workers take its jobs, or checks that
-// the one that is there is as asked; of that it changes the priority alone, because
-// workers live on the rest. What asked leaves open is as it is, or as kept in the
-// run's record where there is no consumer yet. Call it before Submit.
+// OpenRun creates the run's consumer, so that workers take its jobs, or checks that an
+// existing one has the settings asked for; it changes only the priority, because
+// workers depend on the rest. Settings that asked leaves open stay as they are or, if
+// there is no consumer yet, are those of the run's record, kept. Call it before Submit.
 func (c *Client) OpenRun(ctx context.Context, run string, priority int, asked, kept record.RunConfig) error {
 	op := "open run " + run
 	if !score.ValidRunID(run) {
@@ -159,9 +159,9 @@ func (c *Client) OpenRun(ctx context.Context, run string, priority int, asked, k
 	return c.fail(op, c.announce(run, noticeChanged))
 }
 
-// CloseRun removes a run's jobs from the queue, those in workers' hands included
-// (they finish, and their acks mean nothing), and its consumer. Records and dead
-// letters stay. A run that is closed already is no error.
+// CloseRun deletes a run's consumer and its jobs from the queue, including those in hand,
+// which workers finish and whose acks have no effect. Records and dead letters stay.
+// Closing a closed run is not an error.
 func (c *Client) CloseRun(ctx context.Context, run string) error {
 	if err := c.PurgeRun(ctx, run); err != nil {
 		return err
@@ -173,16 +173,16 @@ func (c *Client) CloseRun(ctx context.Context, run string) error {
 	return c.fail("close run "+run, c.announce(run, noticeChanged))
 }
 
-// farFuture is until when a paused run's consumer rests.
+// farFuture is until when the consumer of a paused run is paused.
 var farFuture = time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// HoldRun has the server hand out no more of the run's jobs, through restarts of
-// everything, until ReleaseRun. Jobs in workers' hands are not touched.
+// PauseRun makes the server deliver no more of the run's jobs until ResumeRun, even if
+// servers and workers restart. Jobs in hand are not affected.
 func (c *Client) PauseRun(ctx context.Context, run string) error {
 	return c.setPause(ctx, "pause", run, farFuture)
 }
 
-// ReleaseRun undoes HoldRun.
+// ResumeRun undoes PauseRun.
 func (c *Client) ResumeRun(ctx context.Context, run string) error {
 	return c.setPause(ctx, "resume", run, time.Time{})
 }
@@ -222,8 +222,8 @@ func (c *Client) runQueues(ctx context.Context) ([]RunQueueInfo, error) {
 	return runs, err
 }
 
-// RunQueue is the run's part of the queue; ErrNoRun where it has none: it was
-// never queued, or is over.
+// RunQueue is the run's part of the queue; ErrNoRun if it has none: it was never queued,
+// or has ended.
 func (c *Client) RunQueue(ctx context.Context, run string) (RunQueueInfo, error) {
 	if !score.ValidRunID(run) {
 		return RunQueueInfo{}, fmt.Errorf("%w: %q is not a run ID", ErrNoRun, record.Clean(run, 80))
@@ -242,7 +242,7 @@ func (c *Client) RunQueue(ctx context.Context, run string) (RunQueueInfo, error)
 	return q, c.fail("look at the queue of run "+run, err)
 }
 
-// Holds reports whether the queue has any message of the run, in whatever state.
+// Holds reports whether the queue has any message of the run, in any state.
 func (c *Client) Holds(ctx context.Context, run string) (bool, error) {
 	if !score.ValidRunID(run) {
 		return false, fmt.Errorf("look for run: %q is not a run ID", run)

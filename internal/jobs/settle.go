@@ -14,7 +14,7 @@ import (
 	"surprisal/internal/jobs/record"
 )
 
-// settle runs how once, with the heartbeat still on; how stops it before it acks.
+// settle calls how once, while heartbeats continue; how stops them before it acks.
 func (l *Lease) settle(ctx context.Context, op string, how func(context.Context) error) error {
 	if !l.settled.CompareAndSwap(false, true) {
 		return fmt.Errorf("%s job %s: %w", op, l.Job.ID, ErrSettled)
@@ -28,8 +28,9 @@ func (l *Lease) settle(ctx context.Context, op string, how func(context.Context)
 	return nil
 }
 
-// Done: the output is committed. It records totals, then acks. Whoever holds the
-// job by now: the output is the same, so done is done. ErrNotAcked is harmless.
+// Done: the output is committed. It records the totals, then acks. The job is done even
+// if another worker has it by now, because the output is the same. ErrNotAcked is
+// harmless.
 func (l *Lease) Done(ctx context.Context, t record.Totals) error {
 	l.k.roster.accepted(l.state.Run)
 	return l.settle(ctx, "finish", func(ctx context.Context) error {
@@ -49,7 +50,7 @@ func (l *Lease) Done(ctx context.Context, t record.Totals) error {
 			next := l.state
 			next.State, next.Totals, next.Error, next.Letter = record.StateDone, &t, "", false
 			if exists {
-				next.History = cur.History // longer than ours, where the job was delivered again
+				next.History = cur.History // longer than ours if the job was delivered again
 			}
 			next.History = record.Ended(next.History, next.Worker, next.Started, record.OutcomeDone, "")
 			return next, nil
@@ -63,7 +64,7 @@ func (l *Lease) Done(ctx context.Context, t record.Totals) error {
 			return err
 		}
 		l.stop()
-		var nobody time.Time // since when nobody takes the ack, at a server that is there
+		var nobody time.Time // since when a reachable server has no responder for the ack
 		ackErr := again(ctx, func(ctx context.Context) error {
 			if l.orphaned(ctx) {
 				return permanent(errOrphaned)
@@ -79,7 +80,7 @@ func (l *Lease) Done(ctx context.Context, t record.Totals) error {
 			case nobody.IsZero():
 				nobody = time.Now()
 			case time.Since(nobody) > requestTimeout:
-				return permanent(err) // the queue it came from is gone, and the message with it
+				return permanent(err) // the stream is gone, and the message with it
 			}
 			return err
 		})
@@ -96,9 +97,8 @@ func (l *Lease) Done(ctx context.Context, t record.Totals) error {
 	})
 }
 
-// Retry: the attempt failed and another may do better. The last attempt allowed
-// makes the job dead. ErrSuperseded: the job has been delivered again since, and
-// that delivery decides.
+// Retry: the attempt failed, and another one may succeed. If no attempts are left, the job
+// is dead. ErrSuperseded: the job has been delivered again, and that delivery decides.
 func (l *Lease) Retry(ctx context.Context, cause error) error {
 	return l.settle(ctx, "retry", func(ctx context.Context) error {
 		if l.state.Failed+1 >= l.run.MaxAttempts {
@@ -120,7 +120,7 @@ func (l *Lease) Retry(ctx context.Context, cause error) error {
 	})
 }
 
-// Fail: no attempt can do better. The job is dead.
+// Fail: no attempt can succeed. The job is dead.
 func (l *Lease) Fail(ctx context.Context, cause error) error {
 	return l.settle(ctx, "fail", func(ctx context.Context) error {
 		l.state.Failed++
@@ -129,7 +129,7 @@ func (l *Lease) Fail(ctx context.Context, cause error) error {
 	})
 }
 
-// Abandon gives the job back at once and uncounted, on drain.
+// Abandon gives the job back at once, on drain. It does not count as an attempt.
 func (l *Lease) Abandon(ctx context.Context) error {
 	return l.settle(ctx, "give back", func(ctx context.Context) error {
 		if err := l.giveBack(ctx, record.StateWaiting, func(*record.Job) {}); err != nil {
@@ -140,9 +140,9 @@ func (l *Lease) Abandon(ctx context.Context) error {
 	})
 }
 
-// Decline gives back, later and uncounted, a job that this worker can't do. The
-// delay grows with the deliveries, up to five minutes, so that a job nobody can
-// do neither spins nor comes near MaxDeliver in days.
+// Decline gives back a job that this worker cannot do, with a delay. It does not count as
+// an attempt. The delay grows with the deliveries up to five minutes, so that a job that
+// no worker can do reaches MaxDeliver only after days.
 func (l *Lease) Decline(ctx context.Context, reason string) error {
 	l.k.roster.declined(l.state.Run)
 	return l.settle(ctx, "decline", func(ctx context.Context) error {
@@ -156,9 +156,9 @@ func (l *Lease) Decline(ctx context.Context, reason string) error {
 	})
 }
 
-// giveBack records that the job waits for another delivery, if this lease is
-// still the one on record: a Nak of an old delivery would take the job from
-// whoever holds it now.
+// giveBack records that the job waits for another delivery, if this lease is still the
+// recorded one: a Nak of an old delivery would take the job from the worker that has it
+// now.
 func (l *Lease) giveBack(ctx context.Context, state record.State, change func(*record.Job)) error {
 	err := l.update(ctx, func(cur record.Job, exists bool) (record.Job, error) {
 		if exists && cur.Lease != l.id {
@@ -280,8 +280,8 @@ func (l *Lease) withdrawIfDone(ctx context.Context, at uint64) error {
 	return nil
 }
 
-// nak gives the message back. The delay is never zero: a bare Nak is delivered
-// again at once, and MaxDeliver is used up in milliseconds.
+// nak gives the message back. The delay is never zero: without one, the message is
+// redelivered at once and reaches MaxDeliver within milliseconds.
 func (l *Lease) nak(ctx context.Context, delay time.Duration) error {
 	if l.orphaned(ctx) {
 		return nil
@@ -289,13 +289,13 @@ func (l *Lease) nak(ctx context.Context, delay time.Duration) error {
 	return l.k.c.sure(ctx, func() error { return l.msg.NakWithDelay(max(delay, time.Millisecond)) })
 }
 
-// errOrphaned: the queue was made anew since the delivery.
+// errOrphaned: the queue was recreated since the delivery.
 var errOrphaned = errors.New("the queue that delivered it no longer exists")
 
-// orphaned reports whether the queue was made anew since the delivery. What this
-// message's reply subject names there is no job or another's: an ack would never
-// be answered, or would take that one off the queue. It asks the server only where
-// the connection has broken since, or askedAlready.
+// orphaned reports whether the queue was recreated since the delivery. The message's reply
+// subject then names no message, or another one: an ack would never be answered, or
+// would remove that other message. It asks the server only if the connection has been
+// broken since.
 func (l *Lease) orphaned(ctx context.Context) bool {
 	if l.k.c.nc.Stats().Reconnects == l.reconnects {
 		return false
@@ -306,7 +306,7 @@ func (l *Lease) orphaned(ctx context.Context) bool {
 	return err == nil && !now.CachedInfo().Created.Equal(l.made)
 }
 
-// sure sends what has no reply, and waits until the server has read it.
+// sure sends a message without a reply, and waits until the server has read it.
 func (c *Client) sure(ctx context.Context, send func() error) error {
 	return again(ctx, func(ctx context.Context) error {
 		if err := send(); err != nil && !errors.Is(err, jetstream.ErrMsgAlreadyAckd) {
@@ -318,7 +318,7 @@ func (c *Client) sure(ctx context.Context, send func() error) error {
 	})
 }
 
-// backoff doubles from d to most, jittered.
+// backoff is d doubled n times, at most most, with jitter.
 func backoff(d, most time.Duration, n int) time.Duration {
 	for ; n > 0 && d < most; n-- {
 		d *= 2

@@ -25,13 +25,13 @@ const (
 	codePerSubject jetstream.ErrorCode = 10077
 )
 
-// publish is one job on its way.
+// publish is one job being published.
 type publish struct {
 	run, job string
 	data     []byte
 	tries    int
 	future   jetstream.PubAckFuture
-	ack      *jetstream.PubAck // what came of the last try
+	ack      *jetstream.PubAck // result of the last try
 	err      error
 }
 
@@ -41,18 +41,18 @@ type submission struct {
 	stream          jetstream.Stream // looked up at the first duplicate
 	flight          []*publish       // in the order published
 	queued, already int
-	runs            map[string]time.Time // told to workers, and when
-	parent          string               // of the jobs' spans; empty: nobody traces
-	used            int                  // dropped by the server as duplicates of jobs gone since
+	runs            map[string]time.Time // when workers were last notified
+	parent          string               // of the jobs' spans; empty without tracing
+	used            int                  // dropped by the server as duplicates of jobs that have left the queue
 }
 
-// Submit queues jobs. Each job's ack is checked: when err is nil all of them are
-// in the queue, queued by this call or already there. After an error the rest is
-// not, and submitting everything again is safe.
+// Submit queues jobs. It checks the ack of each: if err is nil, all of them are in the
+// queue, queued by this call or before. After an error it is safe to submit all of them
+// again.
 //
-// epoch is of NextEpoch, a new one for each call. Under one used less than
-// Topology.Duplicates ago the server drops jobs that were acked since: that is
-// ErrEpochUsed, never silence.
+// epoch must be a new one from NextEpoch for each call. If it was used less than
+// Topology.Duplicates ago, the server drops jobs that were acked since, and Submit
+// returns ErrEpochUsed.
 func (c *Client) Submit(ctx context.Context, jobs iter.Seq[score.Job], epoch uint64) (queued, already int, err error) {
 	s := &submission{c: c, epoch: epoch, runs: map[string]time.Time{}, parent: traces.Parent(ctx)}
 	err = s.run(perRequest{ctx}, jobs)
@@ -75,7 +75,7 @@ func (s *submission) run(ctx context.Context, jobs iter.Seq[score.Job]) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		data, err := job.Encode() // validates the ids, so that the subject is one
+		data, err := job.Encode() // validates the IDs, so that the subject is valid
 		if err != nil {
 			return err
 		}
@@ -111,7 +111,7 @@ func (s *submission) send(p *publish) {
 	p.future, p.err = s.c.js.PublishMsgAsync(msg, jetstream.WithStallWait(submitTimeout))
 }
 
-// settleOldest waits for the oldest publish, and sends it again where that helps.
+// settleOldest waits for the ack of the oldest publish, and repeats it if that may help.
 func (s *submission) settleOldest(ctx context.Context) error {
 	p := s.flight[0]
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 10*time.Second) {
@@ -131,8 +131,8 @@ func (s *submission) settleOldest(ctx context.Context) error {
 		}
 		s.c.log.Warn().Err(err).Str("job", p.job).Int("try", p.tries).Msg("job not queued; retrying")
 		conn.Sleep(ctx, conn.Jitter(wait))
-		// A broken connection fails all that is in flight: one wait is enough for
-		// them. The message ids stay, so a lost ack does not queue a job twice.
+		// A broken connection fails all publishes in flight: one wait is enough for them.
+		// The message IDs stay the same, so that a lost ack does not queue a job twice.
 		s.send(p)
 		for _, q := range s.flight[1:] {
 			if q.failed() && worthAgain(q.err) && q.tries < submitTries {
@@ -155,8 +155,7 @@ func worthAgain(err error) bool {
 	return !errors.Is(err, nats.ErrConnectionClosed)
 }
 
-// wait waits for the outcome. A copy that is queued already is a good one: then
-// there is no ack.
+// wait waits for the result. If the job is already queued, there is no ack, and no error.
 func (p *publish) wait(ctx context.Context) error {
 	if p.ack == nil && p.err == nil {
 		select {
@@ -172,7 +171,7 @@ func (p *publish) wait(ctx context.Context) error {
 	return p.err
 }
 
-// failed reports whether it is known to have failed.
+// failed reports whether the publish is known to have failed.
 func (p *publish) failed() bool {
 	if p.ack == nil && p.err == nil {
 		select {
@@ -183,8 +182,8 @@ func (p *publish) failed() bool {
 	return p.err != nil && !isPerSubject(p.err)
 }
 
-// count books an ack. A duplicate says only that the message id was seen: by an
-// earlier try of ours, or by an earlier submission whose message may be gone.
+// count counts an ack. A duplicate only means that the message ID was used before: by an
+// earlier try, or by an earlier submission whose message may have left the queue.
 func (s *submission) count(ctx context.Context, p *publish) error {
 	switch {
 	case p.ack == nil:
@@ -192,10 +191,10 @@ func (s *submission) count(ctx context.Context, p *publish) error {
 		return nil
 	case !p.ack.Duplicate || p.tries > 1:
 		s.queued++
-		// Workers need not wait for the last of a hundred thousand.
+		// Workers need not wait until the last job is queued.
 		if time.Since(s.runs[p.run]) > time.Second {
 			s.runs[p.run] = time.Now()
-			_ = s.c.announce(p.run, noticeQueued) // told again at the end
+			_ = s.c.announce(p.run, noticeQueued) // repeated at the end
 		}
 		return nil
 	}
@@ -218,8 +217,8 @@ func (s *submission) count(ctx context.Context, p *publish) error {
 	return nil
 }
 
-// PurgeRun removes a run's jobs from the queue, those in workers' hands included
-// (they finish, and their acks mean nothing). Records and dead letters stay.
+// PurgeRun deletes a run's jobs from the queue, including those in hand, which workers
+// finish and whose acks have no effect. Records and dead letters stay.
 func (c *Client) PurgeRun(ctx context.Context, run string) error {
 	if !score.ValidRunID(run) {
 		return fmt.Errorf("purge run: %q is not a run ID", run)

@@ -39,14 +39,14 @@ const (
 	metaMonitorPeer = "io.nats.monitor.peer-expect"
 )
 
-// headerRoom is what a job message's headers may take beside its body.
+// headerRoom is the size allowed for a job message's headers.
 const headerRoom = 1 << 10
 
 func jobSubject(run, job string) string  { return "surprisal.job." + run + "." + job }
 func deadSubject(run, job string) string { return "surprisal.dead." + run + "." + job }
 
-// Topology is how the queue is set up. In Setup a zero field means: as it is, or
-// the default where it does not exist yet.
+// Topology is how the queue is set up. In Setup a zero field means unchanged, or the
+// default if the queue does not exist yet.
 type Topology struct {
 	Replicas   int           // 1; 3 or 5 on a cluster
 	Duplicates time.Duration // 2 min; how long message ids are remembered
@@ -76,9 +76,9 @@ func (t Topology) validate() error {
 	return nil
 }
 
-// Setup makes the streams, buckets and consumers that are missing and checks
-// the others; it never changes one, because workers live on them. Only
-// dispatchers call it; two at once are fine.
+// Setup creates the missing streams, buckets and consumers and checks the others. It
+// never changes existing ones, because workers depend on them. Only dispatchers call
+// it; two may do so at the same time.
 func (c *Client) Setup(ctx context.Context, t Topology) error {
 	var found Topology
 	err := read(ctx, func(ctx context.Context) (err error) {
@@ -106,8 +106,7 @@ func (c *Client) Setup(ctx context.Context, t Topology) error {
 	return c.fail("set up the queue", err)
 }
 
-// Check reports how the queue is set up, or ErrNotSetUp, or ErrDrift. It changes
-// nothing.
+// Check returns how the queue is set up, or ErrNotSetUp or ErrDrift. It changes nothing.
 func (c *Client) Check(ctx context.Context) (Topology, error) {
 	ctx = perRequest{ctx}
 	t, err := c.found(ctx)
@@ -127,7 +126,7 @@ func (c *Client) Check(ctx context.Context) (Topology, error) {
 	return t, c.fail("check the queue", err)
 }
 
-// found is the topology as it stands, with zeros for what is missing.
+// found is the existing topology, with zeros for what is missing.
 func (c *Client) found(ctx context.Context) (Topology, error) {
 	var t Topology
 	s, err := c.js.Stream(ctx, jobStream)
@@ -150,7 +149,7 @@ func (t Topology) streams() []jetstream.StreamConfig {
 	return []jetstream.StreamConfig{{
 		Name: jobStream, Description: "jobs not done yet", Subjects: []string{jobSubjects},
 		Retention: jetstream.WorkQueuePolicy, Storage: jetstream.FileStorage, Replicas: t.Replicas,
-		// A second copy of a queued job is refused, and accepted again once acked.
+		// A second copy of a queued job is rejected, but accepted once the first is acked.
 		Discard: jetstream.DiscardNew, DiscardNewPerSubject: true, MaxMsgsPerSubject: 1,
 		MaxMsgSize: score.MaxJobBytes + headerRoom, Duplicates: t.Duplicates, Metadata: meta,
 	}, {
@@ -182,8 +181,8 @@ func reaper() jetstream.ConsumerConfig {
 	}
 }
 
-// fail wraps an error of the server with the operation and with the sentinel
-// that callers decide on.
+// fail wraps an error of the server with the operation and the sentinel that callers
+// test for.
 func (c *Client) fail(op string, err error) error {
 	if err == nil {
 		return nil
@@ -203,7 +202,7 @@ func (c *Client) fail(op string, err error) error {
 		known = conn.ErrUnreachable
 	}
 	if errors.Is(known, conn.ErrDenied) {
-		return fmt.Errorf("%s: %w", op, known) // it says all; err is only the closed connection
+		return fmt.Errorf("%s: %w", op, known) // err is only that the connection is closed
 	}
 	if known != nil && !errors.Is(err, known) {
 		return fmt.Errorf("%s: %w: %w", op, known, err)

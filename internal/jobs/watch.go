@@ -11,10 +11,10 @@ import (
 	"surprisal/internal/score"
 )
 
-// WatchRun calls state for the newest record of each of the run's jobs, current
-// once they are all told, then state for each change, until ctx ends; it returns
-// ctx's cause then. A record may be told twice. It holds a few hundred records at
-// most, goes on through reconnects, and waits for state, which may take its time.
+// WatchRun calls state for the newest record of each of the run's jobs, then current,
+// then state for each change, until ctx ends, and returns ctx's cause then. It may call
+// state twice for a record. It holds at most a few hundred records, resumes after
+// reconnects, and waits for state, which may take long.
 func (c *Client) WatchRun(ctx context.Context, run string, state func(record.Job), current func()) error {
 	if !score.ValidRunID(run) {
 		return fmt.Errorf("watch run: %q is not a run ID", run)
@@ -43,8 +43,8 @@ func (c *Client) WatchRun(ctx context.Context, run string, state func(record.Job
 	return c.fail("watch run "+run, f.run(ctx))
 }
 
-// RecordsSince is when the bucket of the jobs' records was made: another time,
-// other records.
+// RecordsSince is when the bucket of the jobs' records was created, which identifies the
+// bucket.
 func (c *Client) RecordsSince(ctx context.Context) (time.Time, error) {
 	var made time.Time
 	err := read(ctx, func(ctx context.Context) error {
@@ -57,8 +57,8 @@ func (c *Client) RecordsSince(ctx context.Context) (time.Time, error) {
 	return made, c.fail("look at the jobs' records", err)
 }
 
-// JobStates lists the newest record of each of the run's jobs, through state. A
-// job that no worker has taken has none.
+// JobStates calls state for the newest record of each of the run's jobs. Jobs that no
+// worker has taken have none.
 func (c *Client) JobStates(ctx context.Context, run string, state func(record.Job)) error {
 	if !score.ValidRunID(run) {
 		return fmt.Errorf("list jobs: %q is not a run ID", run)

@@ -5,17 +5,16 @@ import (
 	"time"
 )
 
-// watchdog breaks a silence: servers and clients have been seen to stop
-// delivering while messages wait.
+// watchdog acts when no jobs arrive: servers and clients have been observed to stop
+// delivering although messages are pending.
 type watchdog struct {
 	k     *Consumer
-	since time.Time // of the silence, or of the last step against it
+	since time.Time // when the silence began, or the last step against it was taken
 	steps int
 }
 
-// look acts when the silence has lasted and jobs are pending that this worker may
-// take: first it looks at the runs anew, then it makes a new connection, and so on
-// in turn.
+// look acts if the silence lasts although jobs are pending that this worker may take: it
+// renews the consumers' handles and, next time, the connection, in turn.
 func (w *watchdog) look(ctx context.Context) {
 	k := w.k
 	if time.Since(w.since) < k.cfg.IdleAfter || !k.c.Connected() {

@@ -13,11 +13,11 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// WorkerTTL is how long a worker is listed after its last sign of life; PutWorker
-// is due every WorkerTTL/3.
+// WorkerTTL is how long a worker is listed after its last PutWorker, which is due every
+// WorkerTTL/3.
 const WorkerTTL = 30 * time.Second
 
-// PutWorker records a worker's sign of life.
+// PutWorker records that a worker is alive.
 func (c *Client) PutWorker(ctx context.Context, w record.Worker) error {
 	if !record.ValidToken(w.ID) {
 		return fmt.Errorf("record worker: ID %q: must be 1 to 64 of a-z, A-Z, 0-9, - and _", record.Clean(w.ID, 80))
@@ -34,7 +34,7 @@ func (c *Client) PutWorker(ctx context.Context, w record.Worker) error {
 	return c.fail("record worker "+w.ID, err)
 }
 
-// RemoveWorker removes the record, on a clean stop.
+// RemoveWorker deletes the record when a worker exits.
 func (c *Client) RemoveWorker(ctx context.Context, id string) error {
 	ctx = perRequest{ctx}
 	kv, err := c.bucket(ctx, workerBucket)
@@ -47,7 +47,7 @@ func (c *Client) RemoveWorker(ctx context.Context, id string) error {
 	return c.fail("remove worker "+id, err)
 }
 
-// Workers lists the workers alive, by id.
+// Workers lists the workers that are alive, by ID.
 func (c *Client) Workers(ctx context.Context) ([]record.Worker, error) {
 	var workers []record.Worker
 	err := list(ctx, c, "KV_"+workerBucket, "$KV."+workerBucket+".*", record.DecodeWorker, func(w record.Worker) { workers = append(workers, w) })
@@ -57,6 +57,6 @@ func (c *Client) Workers(ctx context.Context) ([]record.Worker, error) {
 	slices.SortStableFunc(workers, func(a, b record.Worker) int {
 		return cmp.Or(strings.Compare(a.ID, b.ID), b.Updated.Compare(a.Updated))
 	})
-	// One that signs meanwhile may be told twice.
+	// A worker that updates its record meanwhile may be read twice.
 	return slices.CompactFunc(workers, func(a, b record.Worker) bool { return a.ID == b.ID }), nil
 }
