@@ -12,11 +12,11 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// Config is how to reach NATS.
+// Config is how to connect to NATS.
 type Config struct {
-	URLs []string // "nats://host:4222"; user info in them is used and never shown
+	URLs []string // "nats://host:4222"; user info in them is used but never shown
 	Name string   // shown by the server's monitoring
-	// Who we are: by one of a token, a user with a password, an NKey, credentials.
+	// Authentication: one of a token, a user with a password, an NKey, credentials.
 	Token        string
 	TokenFile    string // read in place of Token
 	User         string
@@ -24,10 +24,10 @@ type Config struct {
 	PasswordFile string // read in place of Password
 	NKeyFile     string // an NKey's seed
 	CredsFile    string // a JWT and its NKey's seed
-	CAFile       string // signs the server's certificate; default the system's
-	CertFile     string // ours, where the server wants one
-	KeyFile      string // CertFile's
-	// Wait makes Connect try until ctx ends (workers). Otherwise it reports
+	CAFile       string // the CA of the server's certificate; default the system's CAs
+	CertFile     string // client certificate, if the server requires one
+	KeyFile      string // key of CertFile
+	// Wait makes Dial retry until ctx ends (workers). Otherwise it returns
 	// ErrUnreachable after one try of each server. Wrong credentials end both.
 	Wait    bool
 	Timeout time.Duration // of one try of one server; 3 s
@@ -44,8 +44,7 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// takeUserInfo moves user info out of the URLs, so that no error and no log line
-// of any layer can show it.
+// takeUserInfo moves user info out of the URLs, so that no error or log line shows it.
 func (c Config) takeUserInfo() (Config, error) {
 	urls := make([]string, 0, len(c.URLs))
 	for _, raw := range c.URLs {
@@ -124,7 +123,7 @@ func (c Config) validate() error {
 	case c.Timeout < 0:
 		return fmt.Errorf("timeout %s is negative", c.Timeout)
 	}
-	// Before the first try: a server that is away would hide a wrong path.
+	// Before the first try: an unreachable server would hide a wrong path.
 	for _, path := range []string{c.NKeyFile, c.CredsFile, c.CAFile, c.CertFile, c.KeyFile} {
 		if path == "" {
 			continue
@@ -138,7 +137,7 @@ func (c Config) validate() error {
 	return nil
 }
 
-// identity says which settings hold who we are.
+// identity names the settings that authenticate the client.
 func (c Config) identity() string {
 	switch {
 	case c.Token != "":

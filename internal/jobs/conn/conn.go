@@ -22,7 +22,7 @@ type NATS interface {
 	Close()
 }
 
-// Conn is a connection, and how it stands.
+// Conn is a connection and its state.
 type Conn struct {
 	NATS
 	log zerolog.Logger
@@ -34,12 +34,12 @@ type Conn struct {
 	lost chan struct{} // closed while the connection is broken; made anew with it
 }
 
-// Wrap makes a Conn of a connection that is there already.
+// Wrap makes a Conn of an existing connection.
 func Wrap(nc NATS, log zerolog.Logger) *Conn {
 	return &Conn{NATS: nc, log: log, closed: make(chan struct{}), lost: make(chan struct{})}
 }
 
-// Closed is closed when the connection is closed for good; Err says why.
+// Closed is closed when the connection is closed permanently; Err tells why.
 func (c *Conn) Closed() <-chan struct{} { return c.closed }
 
 // Err is nil while the connection lives and after Close; ErrAuth when a server
@@ -50,7 +50,7 @@ func (c *Conn) Err() error {
 	return c.err
 }
 
-// Lost is closed once the connection that is there now breaks.
+// Lost is closed once the current connection breaks.
 func (c *Conn) Lost() <-chan struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -72,8 +72,8 @@ func (c *Conn) link(up bool) {
 	}
 }
 
-// closedForGood is called once nothing can come over the connection any more: the
-// server came back and refused the credentials twice, or it denies what was asked.
+// closedForGood is called when the connection is closed permanently: the server rejected
+// the credentials twice after a reconnect, or denied a request.
 func (c *Conn) closedForGood(err error) {
 	c.mu.Lock()
 	select {
@@ -97,12 +97,12 @@ func (c *Conn) closedForGood(err error) {
 	c.mu.Unlock()
 	level := zerolog.ErrorLevel
 	if errors.Is(err, ErrDenied) {
-		level = zerolog.DebugLevel // whoever asked tells it
+		level = zerolog.DebugLevel // whoever made the request reports it
 	}
 	c.log.WithLevel(level).Err(err).Msg("connection to NATS closed")
 }
 
-// Close closes the connection, after what was written to it is sent.
+// Close sends what was written to the connection and closes it.
 func (c *Conn) Close() {
 	if c.IsConnected() {
 		_ = c.FlushTimeout(time.Second) // the last Naks; without them AckWait does it

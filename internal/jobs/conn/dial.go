@@ -13,8 +13,8 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// Dial is nats.Connect with the first connection under ctx. nats.go's own
-// RetryOnFailedConnect would hand back a connection that is none yet.
+// Dial is nats.Connect with the first connection under ctx. With nats.go's
+// RetryOnFailedConnect the connection would not be established yet when it returns.
 func Dial(ctx context.Context, cfg Config) (*Conn, *nats.Conn, error) {
 	cfg, err := cfg.withDefaults().readSecrets()
 	if err == nil {
@@ -43,7 +43,7 @@ func (c *Conn) dial(ctx context.Context, cfg Config) (*nats.Conn, error) {
 		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
 	}
 	var lastSaid time.Time
-	hungUp := 0 // times in a row that the server closed right after the TLS handshake
+	hungUp := 0 // times in a row that the server closed the connection right after the TLS handshake
 	for wait := 200 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
 		if err := ctx.Err(); err != nil {
 			return nil, fmt.Errorf("connect to NATS at %s: %w", at, err)
@@ -56,13 +56,13 @@ func (c *Conn) dial(ctx context.Context, cfg Config) (*nats.Conn, error) {
 		case isAuthError(err):
 			return nil, fmt.Errorf("%w at %s: check %s", ErrAuth, at, cfg.identity())
 		case errors.Is(err, nats.ErrTLS) && cfg.Wait && hungUp < 3:
-			hungUp++ // it refuses our certificate, or is going down
+			hungUp++ // it rejects our certificate, or is shutting down
 			Sleep(ctx, Jitter(wait))
 			continue
 		case tlsRemedy(err) != "":
 			return nil, fmt.Errorf("%w at %s: %w: %s", ErrTLS, at, err, tlsRemedy(err))
 		case !isNetError(err):
-			// A file that is missing, a key that can't be read: waiting won't help.
+			// Such as a missing file or an unreadable key: waiting does not help.
 			return nil, fmt.Errorf("%w: connect to NATS at %s: %w", ErrConfig, at, err)
 		case !cfg.Wait:
 			return nil, fmt.Errorf("%w at %s: %w: is it running?", ErrUnreachable, at, err)
@@ -83,8 +83,8 @@ func (c *Conn) options(ctx context.Context, cfg Config) ([]nats.Option, error) {
 		nats.CustomReconnectDelay(func(n int) time.Duration {
 			return Jitter(min(100*time.Millisecond<<min(n, 6), 5*time.Second))
 		}),
-		// A heartbeat or a Nak that waited out a broken connection would act on
-		// somebody else's delivery: callers see the error and decide.
+		// A heartbeat or a Nak that waited for a reconnect would act on another delivery:
+		// callers get the error and decide.
 		nats.ReconnectBufSize(-1),
 		nats.PingInterval(20 * time.Second), nats.MaxPingsOutstanding(2),
 		nats.NoCallbacksAfterClientClose(),
@@ -99,8 +99,8 @@ func (c *Conn) options(ctx context.Context, cfg Config) ([]nats.Option, error) {
 		}),
 		nats.ErrorHandler(func(nc *nats.Conn, _ *nats.Subscription, err error) {
 			if errors.Is(err, nats.ErrPermissionViolation) {
-				// No answer would ever come to what was asked, so every wait on this
-				// connection ends here, with the reason.
+				// The denied request will never be answered, so close the connection with the
+				// reason.
 				c.closedForGood(err)
 				nc.Close()
 				return
@@ -132,7 +132,7 @@ func (c *Conn) options(ctx context.Context, cfg Config) ([]nats.Option, error) {
 	return o, nil
 }
 
-// tlsRemedy is empty for an error that is none of TLS.
+// tlsRemedy is what to do about a TLS error; empty for other errors.
 func tlsRemedy(err error) string {
 	var cert *tls.CertificateVerificationError
 	var op *net.OpError
@@ -151,9 +151,9 @@ func tlsRemedy(err error) string {
 	return ""
 }
 
-// ctxDialer lets the first connection's dial end with its context.
+// ctxDialer ends the first dial with its context.
 type ctxDialer struct {
-	first   context.Context
+	first   context.Context // of Dial: nats.go's dialer has no context parameter
 	timeout time.Duration
 	once    sync.Once
 }
@@ -165,7 +165,7 @@ func (d *ctxDialer) Dial(network, address string) (net.Conn, error) {
 	return nd.DialContext(ctx, network, address)
 }
 
-// denied is what the server denies, without its preamble.
+// denied is what the server denies, without the beginning of its message.
 func denied(err error) string {
 	s := strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {

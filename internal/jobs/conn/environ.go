@@ -5,18 +5,18 @@ import (
 	"strings"
 )
 
-// EnvURL names the variable that has the servers' URLs, separated by commas.
+// EnvURL is the variable with the servers' URLs, separated by commas.
 const EnvURL = "SURPRISAL_NATS_URL"
 
-// Setting is one thing that a person says of how to reach NATS.
+// Setting is one setting of a Config that a person can make.
 type Setting struct {
-	Name  string  // the flag's, "nats-ca"; empty for a secret, which no list of processes may show
+	Name  string  // the flag's, "nats-ca"; empty for secrets, which must not be in process lists
 	Env   string  // the environment variable's
 	Usage string  // for a flag's help
 	Value *string // in the Config
 }
 
-// Settings lists what can be said beside the URLs.
+// Settings lists the settings besides the URLs.
 func (c *Config) Settings() []Setting {
 	return []Setting{
 		{"", "SURPRISAL_NATS_TOKEN", "", &c.Token},
@@ -45,8 +45,8 @@ func FromEnv(getenv func(string) string) Config {
 	return c
 }
 
-// Environ is what FromEnv reads back, as os/exec's Cmd.Env wants it. All
-// variables are in it, those without a value too, so that none is inherited.
+// Environ gives the variables that FromEnv reads, for os/exec's Cmd.Env. It includes
+// those without a value, so that none is inherited.
 func (c Config) Environ() []string {
 	env := []string{EnvURL + "=" + strings.Join(c.URLs, ",")}
 	for _, s := range c.Settings() {
@@ -58,7 +58,7 @@ func (c Config) Environ() []string {
 // maxSecretBytes bounds a file that holds a token or a password.
 const maxSecretBytes = 64 << 10
 
-// ReadSecret reads a secret's file, less the line break that editors add.
+// ReadSecret reads a file with a secret, without the final line break that editors add.
 func ReadSecret(path string) (string, error) {
 	st, err := os.Stat(path)
 	if err != nil {

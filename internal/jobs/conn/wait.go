@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// sleep waits for d or ctx.
+// Sleep waits for d or ctx.
 func Sleep(ctx context.Context, d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -15,8 +15,8 @@ func Sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// jitter spreads d over 0.75 d .. 1.25 d. No two processes wait from the same
-// nanosecond on, and under a test's virtual clock the same waits come again.
+// Jitter gives a duration from 0.75 d to 1.25 d. It derives it from the time, which
+// differs between processes, and repeats under a test's virtual clock.
 func Jitter(d time.Duration) time.Duration {
 	x := uint64(time.Now().UnixNano()) * 0x9e3779b97f4a7c15
 	x = (x ^ x>>32) * 0xd6e8feb86659fd93

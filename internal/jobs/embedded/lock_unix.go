@@ -9,8 +9,8 @@ import (
 	"syscall"
 )
 
-// lockFile takes the store for this process: two servers on one store would
-// corrupt it. The kernel lets go when the process dies.
+// lockFile locks the store for this process: two servers on one store would corrupt it.
+// The kernel releases the lock when the process ends.
 func lockFile(path string) (unlock func(), err error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {

@@ -20,14 +20,14 @@ import (
 // ErrStoreInUse: another server runs on the store folder. It is wrapped: use errors.Is.
 var ErrStoreInUse = errors.New("queue store is in use")
 
-// serverStart bounds how long a server may take to read its store back.
+// serverStart bounds how long a server may take to read its store.
 const serverStart = 60 * time.Second
 
-// ServerConfig sets the embedded server up.
+// Config is how the server is set up.
 type Config struct {
-	StoreDir string         // where JetStream keeps its files; made if missing, 0700
-	Port     int            // 0: any free one. The same port and token let workers reconnect after a restart
-	Token    string         // empty: 32 random bytes, in hex
+	StoreDir string         // JetStream's folder; created with mode 0700 if missing
+	Port     int            // 0: any free port. With the same port and token workers reconnect after a restart
+	Token    string         // empty: 32 random bytes, in hexadecimal
 	Log      zerolog.Logger // the zero Logger is silent
 }
 
@@ -55,8 +55,8 @@ func (c Config) validate() error {
 	return nil
 }
 
-// Server is an embedded NATS server on the loopback interface. It keeps what it
-// has acked through a power cut: every write is synced.
+// Server is a NATS server. What it has acked survives a power failure: every write is
+// synced.
 type Server struct {
 	ns     *server.Server
 	port   int
@@ -65,7 +65,7 @@ type Server struct {
 	once   sync.Once
 }
 
-// StartServer starts it and waits until it takes connections, or ctx ends.
+// Start starts a server and waits until it accepts connections, or ctx ends.
 func Start(ctx context.Context, cfg Config) (*Server, error) {
 	cfg, err := cfg.withDefaults()
 	if err == nil {
@@ -97,8 +97,8 @@ func (s *Server) start(ctx context.Context, cfg Config) error {
 	opts := &server.Options{
 		ServerName: "surprisal", Host: "127.0.0.1", Port: port, Authorization: cfg.Token,
 		JetStream: true, StoreDir: cfg.StoreDir,
-		// NATS syncs every two minutes by default; jobs are coarse, so nothing is
-		// lost for it.
+		// NATS syncs every two minutes by default. There are few jobs, so that syncing each
+		// write costs little.
 		SyncAlways: true,
 		MaxPayload: 1 << 20,
 		NoSigs:     true, DisableJetStreamBanner: true,
@@ -110,7 +110,7 @@ func (s *Server) start(ctx context.Context, cfg Config) error {
 	s.ns = ns
 	log := &serverLog{log: cfg.Log}
 	ns.SetLoggerV2(log, cfg.Log.GetLevel() <= zerolog.TraceLevel, false, false)
-	// Start can block on a large store; it returns by itself once shut down.
+	// Start can block on a large store; it returns once the server is shut down.
 	started := make(chan struct{})
 	go func() {
 		defer close(started)
@@ -148,7 +148,7 @@ func (s *Server) URL() string {
 // Port it listens on.
 func (s *Server) Port() int { return s.port }
 
-// Token that clients need. Hand it over by environment or stdin, never argv.
+// Token that clients need. Pass it by environment or stdin, never as an argument.
 func (s *Server) Token() string { return s.token }
 
 // Shutdown stops the server and waits until its files are closed.
@@ -166,8 +166,8 @@ func (s *Server) stop() {
 	}
 }
 
-// serverLog passes the server's log on. Its notices are our debug; a fatal error
-// ends Start's wait, never the process.
+// serverLog forwards the server's log, with notices at debug level. A fatal error ends
+// Start, never the process.
 type serverLog struct {
 	log zerolog.Logger
 	mu  sync.Mutex

@@ -9,31 +9,31 @@ import (
 // Outcome is how an attempt ended.
 type Outcome string
 
-// The outcomes of an attempt. One that was given back uncounted has none.
+// The outcomes of an attempt. A job that was given back has none.
 const (
 	OutcomeDone    Outcome = "done"    // output committed
-	OutcomeFailed  Outcome = "failed"  // its worker said why, and another may try
-	OutcomeStalled Outcome = "stalled" // it made no progress, as its worker found
-	OutcomeLost    Outcome = "lost"    // its worker never settled it
-	OutcomeDead    Outcome = "dead"    // it ended the job: no other could do better, or none was left
+	OutcomeFailed  Outcome = "failed"  // the worker gave a reason, and another attempt may succeed
+	OutcomeStalled Outcome = "stalled" // the worker found that there was no progress
+	OutcomeLost    Outcome = "lost"    // the worker never settled it
+	OutcomeDead    Outcome = "dead"    // the job is dead: no attempt can succeed, or none was left
 )
 
-// Attempt is one that ended.
+// Attempt is an attempt that ended.
 type Attempt struct {
-	// Number counts the job's attempts over all submissions, from 1; the job's
-	// own Attempt begins anew with each.
+	// Number counts the job's attempts over all submissions, from 1, whereas Job.Attempt
+	// starts again with each submission.
 	Number  int       `json:"number"`
 	Worker  string    `json:"worker"`
 	Started time.Time `json:"started,omitzero"`
-	// Ended is when it was settled; of a lost one, when that was found.
+	// Ended is when it was settled, or found to be lost.
 	Ended   time.Time `json:"ended"`
 	Outcome Outcome   `json:"outcome"`
 	Error   string    `json:"error,omitempty"`
 }
 
-const maxHistory = 10 // attempts kept, the newest
+const maxHistory = 10 // newest attempts kept
 
-// ended adds an attempt to a history, which is not changed.
+// Ended returns the history with one more attempt. It does not change its argument.
 func Ended(history []Attempt, worker string, started time.Time, how Outcome, reason string) []Attempt {
 	a := Attempt{
 		Number: 1, Worker: worker, Started: started, Ended: time.Now().UTC(), Outcome: how,
@@ -45,7 +45,8 @@ func Ended(history []Attempt, worker string, started time.Time, how Outcome, rea
 	return append(slices.Clone(history[max(0, len(history)-maxHistory+1):]), a)
 }
 
-// lost adds the attempt of the lease on record, whose worker never settled it.
+// HistoryWithLost is the history with the attempt of the recorded lease, whose worker
+// never settled it.
 func (s Job) HistoryWithLost() []Attempt {
 	if s.Stalled != "" {
 		return Ended(s.History, s.Worker, s.Started, OutcomeStalled, s.Stalled)

@@ -5,17 +5,16 @@ import (
 	"time"
 )
 
-// RunConfig is how a run's jobs are handed out. A zero field is one that nobody
-// has asked for.
+// RunConfig is how a run's jobs are delivered. A zero field was not asked for.
 type RunConfig struct {
 	AckWait       time.Duration `json:"ack_wait_ns,omitzero"`     // 60 s; workers heartbeat every third of it
 	MaxAttempts   int           `json:"max_attempts,omitzero"`    // 5; failed attempts until a job is dead
 	MaxLost       int           `json:"max_lost,omitzero"`        // 5; attempts whose worker vanished until a job is dead
-	MaxDeliver    int           `json:"max_deliver,omitzero"`     // 1000; backstop over all deliveries, drains and declines included
+	MaxDeliver    int           `json:"max_deliver,omitzero"`     // 1000; limit of all deliveries, also drained and declined ones
 	MaxAckPending int           `json:"max_ack_pending,omitzero"` // 65536; jobs in hand or delayed, all workers together
 }
 
-// Or is t with what it leaves open taken from d.
+// Or is t with its zero fields taken from d.
 func (t RunConfig) Or(d RunConfig) RunConfig {
 	set := func(v *int, d int) {
 		if *v == 0 {
@@ -32,10 +31,12 @@ func (t RunConfig) Or(d RunConfig) RunConfig {
 	return t
 }
 
+// WithDefaults is t with its zero fields set to the defaults.
 func (t RunConfig) WithDefaults() RunConfig {
 	return t.Or(RunConfig{AckWait: time.Minute, MaxAttempts: 5, MaxLost: 5, MaxDeliver: 1000, MaxAckPending: 65536})
 }
 
+// Validate checks a configuration without zero fields.
 func (t RunConfig) Validate() error {
 	switch {
 	case t.AckWait < 100*time.Millisecond:

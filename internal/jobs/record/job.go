@@ -16,14 +16,14 @@ type State string
 // The states of a job. A queued job that no worker has taken yet has no record.
 const (
 	StateRunning State = "running" // a worker has it
-	StateWaiting State = "waiting" // given back uncounted: drained, or declined
-	StateFailed  State = "failed"  // an attempt failed; it is tried again later
+	StateWaiting State = "waiting" // given back: drained or declined
+	StateFailed  State = "failed"  // an attempt failed; the job will be retried
 	StateDone    State = "done"    // output committed
 	StateDead    State = "dead"    // in the dead letters
 )
 
-// Totals is what a job's output adds up to, for progress shown to people; a
-// run's result is added up from the committed outputs instead.
+// Totals is the sum over a job's output, for progress shown to people; a run's result is
+// computed from the committed outputs.
 type Totals struct {
 	Documents int64   `json:"documents"`
 	Failed    int64   `json:"failed"` // rows without a score
@@ -32,33 +32,32 @@ type Totals struct {
 	SumNLL    float64 `json:"sum_nll"` // nats
 	Top1      int64   `json:"top1"`
 	Seconds   float64 `json:"seconds"` // wall time in the worker
-	// What the GPU took for it, as far as that is known: its worker charges each job
-	// with all since the last one, so that their sum is right.
+	// GPU time and energy, if known. The worker charges each job with all that was used
+	// since the previous one, so that the sum is right.
 	GPUSeconds *float64 `json:"gpu_seconds,omitempty"`
 	Joules     *float64 `json:"joules,omitempty"`
 }
 
-// JobState is the newest record of a job, bucket surprisal_jobs, key <run>.<job>.
+// Job is the newest record of a job, bucket surprisal_jobs, key <run>.<job>.
 type Job struct {
 	Version int    `json:"v"`
 	Run     string `json:"run"`
 	Job     string `json:"job"`
 	State   State  `json:"state"`
-	// Seq and Delivery name the delivery that wrote this: the message's stream
-	// sequence and how often it had been delivered.
+	// Seq and Delivery identify the delivery that wrote this record: the message's stream
+	// sequence, and how often it had been delivered.
 	Seq      uint64 `json:"seq"`
 	Delivery uint64 `json:"delivery"`
-	// Queued is when the message was; with Seq it names the message even where
-	// the stream was made anew.
+	// Queued is when the message was queued; with Seq it identifies the message even if the
+	// stream was recreated.
 	Queued time.Time `json:"queued,omitzero"`
-	// Lease is the random name of the lease on record: the one that may decide
-	// what becomes of the job.
+	// Lease is the random name of the recorded lease, the one that may settle the job.
 	Lease string `json:"lease,omitempty"`
-	// Failed and Lost count the attempts of this message that ended in Retry, and
-	// those whose worker never settled them.
+	// Failed and Lost count the attempts at this message that ended in Retry, and those
+	// whose worker never settled them.
 	Failed int `json:"failed,omitempty"`
 	Lost   int `json:"lost,omitempty"`
-	// Letter: a dead letter of this job or of an earlier message of it is kept.
+	// Letter: there is a dead letter of this job or of an earlier message of it.
 	Letter bool `json:"letter,omitempty"`
 	// Attempt is 1 for the first.
 	Attempt int       `json:"attempt"`
@@ -67,23 +66,23 @@ type Job struct {
 	Device  string    `json:"device,omitempty"`
 	Started time.Time `json:"started,omitzero"`
 	Updated time.Time `json:"updated"`
-	// Stalled: its worker found that it makes no progress, and said so before it
-	// ended.
+	// Stalled: the worker found that there is no progress, and recorded it before it exited.
 	Stalled string `json:"stalled,omitempty"`
-	// History is how the newest attempts ended, those of earlier submissions
-	// included, oldest first.
+	// History is how the newest attempts ended, including those of earlier submissions, the
+	// oldest first.
 	History []Attempt `json:"history,omitempty"`
 	// Error of the last failed attempt, or why the job is dead or was declined.
 	Error  string  `json:"error,omitempty"`
 	Totals *Totals `json:"totals,omitempty"` // with StateDone only
 }
 
+// Key is the record's key in its bucket.
 func (s Job) Key() string { return s.Run + "." + s.Job }
 
-// sameMessage reports whether s was written by a delivery of the same message.
+// SameMessage reports whether s and t were written by deliveries of the same message.
 func (s Job) SameMessage(t Job) bool { return s.Seq == t.Seq && s.Queued.Equal(t.Queued) }
 
-// attempts is how many have counted against the message.
+// Attempts is how many attempts have counted against the message.
 func (s Job) Attempts() int { return s.Failed + s.Lost }
 
 // Encode gives the record's bytes.
@@ -112,7 +111,7 @@ func (s Job) Encode() ([]byte, error) {
 	}
 }
 
-// DecodeJobState reads a record, which may be anything.
+// DecodeJob reads a record, which may be anything.
 func DecodeJob(b []byte) (Job, error) {
 	var s Job
 	if err := decodeRecord(b, &s, func() int { return s.Version }); err != nil {
@@ -137,6 +136,6 @@ func DecodeJob(b []byte) (Job, error) {
 	return s, nil
 }
 
-// recordable reports whether the record has a valid key: a message that is no job
-// may have come under any subject.
+// Recordable reports whether the record has a valid key: a message that is not a job may
+// have any subject.
 func (s Job) Recordable() bool { return score.ValidRunID(s.Run) && ValidToken(s.Job) }

@@ -15,19 +15,19 @@ type RunState string
 const (
 	RunPlanned   RunState = "planned"   // manifest written, jobs not all queued
 	RunRunning   RunState = "running"   // jobs queued
-	RunPaused    RunState = "paused"    //
+	RunPaused    RunState = "paused"    // workers take no jobs of it
 	RunComplete  RunState = "complete"  // every output is there and checked
 	RunFailed    RunState = "failed"    // jobs are dead, or the check failed
-	RunCancelled RunState = "cancelled" //
+	RunCancelled RunState = "cancelled" // by a person
 )
 
-// Final reports whether nothing happens to a run in this state by itself.
+// Final reports whether a run in this state has ended.
 func (s RunState) Final() bool {
 	return s == RunComplete || s == RunFailed || s == RunCancelled
 }
 
-// RunRecord is a manifest's header without its files, and how the run fares:
-// bucket surprisal_runs, key <run>. The manifest itself is in OUT.
+// Run is a manifest's header without its files, and the run's state: bucket
+// surprisal_runs, key <run>. The manifest itself is in OUT.
 type Run struct {
 	Version int      `json:"v"`
 	ID      string   `json:"id"`
@@ -45,23 +45,23 @@ type Run struct {
 	Rows         int64         `json:"rows"`
 	Tokens       int64         `json:"estimated_tokens"`
 	State        RunState      `json:"state"`
-	// Drop: the run was cancelled and workers are to drop what they hold of it.
+	// Drop: the run was cancelled, and workers drop the jobs in hand.
 	Drop bool `json:"drop,omitempty"`
-	// Priority: workers take jobs of a run with a higher one first.
+	// Priority: workers take jobs of runs with a higher priority first.
 	Priority int `json:"priority,omitempty"`
-	// Config is what was asked for when the run was queued; what is zero was not.
+	// Config is what was asked for when the run was queued.
 	Config RunConfig `json:"config,omitzero"`
-	// Epoch is the last that NextEpoch gave.
+	// Epoch is the last one that NextEpoch gave.
 	Epoch   uint64    `json:"epoch"`
 	Updated time.Time `json:"updated"`
-	// Error says why a run failed.
+	// Error is why a run failed.
 	Error string `json:"error,omitempty"`
 }
 
 // maxRunInputs bounds the inputs kept in a run's record.
 const maxRunInputs = 16
 
-// NewRunRecord is the record of a run just planned.
+// NewRun is the record of a run that was just planned.
 func NewRun(m *score.Manifest) Run {
 	r := Run{
 		Version: recordVersion, ID: m.Run, Created: m.Created, Program: m.Program, Out: m.Out,
@@ -75,6 +75,7 @@ func NewRun(m *score.Manifest) Run {
 	return r
 }
 
+// Encode gives the record's bytes.
 func (r Run) Encode() ([]byte, error) {
 	r.Version, r.Updated, r.Error = recordVersion, time.Now().UTC(), Clean(r.Error, MaxError)
 	if !score.ValidRunID(r.ID) {
@@ -83,7 +84,7 @@ func (r Run) Encode() ([]byte, error) {
 	return json.Marshal(r)
 }
 
-// DecodeRunRecord reads a record, which may be anything.
+// DecodeRun reads a record, which may be anything.
 func DecodeRun(b []byte) (Run, error) {
 	var r Run
 	if err := decodeRecord(b, &r, func() int { return r.Version }); err != nil {

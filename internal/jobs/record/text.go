@@ -29,7 +29,7 @@ func decodeRecord(b []byte, v any, version func() int) error {
 	return nil
 }
 
-// validToken reports whether s can be a bucket key's and a subject's token.
+// ValidToken reports whether s can be a token of a bucket's key and of a subject.
 func ValidToken(s string) bool {
 	if s == "" || len(s) > 64 {
 		return false
@@ -39,7 +39,7 @@ func ValidToken(s string) bool {
 	}) < 0
 }
 
-// clean makes s fit for a record or a log line: valid UTF-8, no control
+// Clean makes s fit for a record or a log line: valid UTF-8, no control
 // characters, at most n bytes.
 func Clean(s string, n int) string {
 	s = strings.ToValidUTF8(s, "\uFFFD")

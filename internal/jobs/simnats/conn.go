@@ -13,7 +13,7 @@ import (
 // package jobs sets it.
 const requestTimeout = 5 * time.Second
 
-// Conn is one process's connection, as jobs.Conn, and the process's fate: it can
+// Conn is one process's connection, as conn.NATS, and the process's fate: it can
 // be frozen, and it can crash between any two calls.
 type Conn struct {
 	n    *Net
@@ -339,7 +339,7 @@ func (c *Conn) Pause(ctx context.Context, op string, d time.Duration) error {
 	return err
 }
 
-// IsConnected is of jobs.Conn, as the next ones.
+// IsConnected and the next methods are those of conn.NATS.
 func (c *Conn) IsConnected() bool {
 	c.n.mu.Lock()
 	defer c.n.mu.Unlock()
