@@ -105,12 +105,14 @@ func (d *doctor) nats(ctx context.Context) {
 		d.fail("nats", "start nats-server --jetstream there, or correct the URL, the port or the firewall", err)
 		return
 	case err != nil:
-		d.fail("nats", "correct the URL, or the files given with --nats-ca, --nats-cert, --nats-key and --nats-creds", err)
+		d.fail("nats", "correct the URL, or the files given with --nats-ca, --nats-cert, --nats-key and --nats-creds",
+			err)
 		return
 	}
 	defer client.Close()
 	h, err := client.Probe(ctx)
-	at := fmt.Sprintf("%s (nats-server %s), round trip %s, credentials accepted", h.URL, h.Version, h.RoundTrip.Round(10*time.Microsecond))
+	at := fmt.Sprintf("%s (nats-server %s), round trip %s, credentials accepted", h.URL, h.Version,
+		h.RoundTrip.Round(10*time.Microsecond))
 	if h.Cluster != "" {
 		at += ", cluster " + h.Cluster
 	}
@@ -131,17 +133,20 @@ func (d *doctor) nats(ctx context.Context) {
 		d.ok("jetstream", "streams in files; %s bytes of storage used, no account limit", group(h.StoreUsed))
 	}
 	if h.Publish > slowServer {
-		d.warn("publish", "put the server's store_dir on a local SSD", "storing a message takes %s", h.Publish.Round(time.Millisecond))
+		d.warn("publish", "put the server's store_dir on a local SSD", "storing a message takes %s",
+			h.Publish.Round(time.Millisecond))
 	} else {
 		d.ok("publish", "storing a message takes %s", h.Publish.Round(10*time.Microsecond))
 	}
 	if d.req.Monitor == "" {
-		d.warn("sync_interval", "make sure that nats.conf has jetstream { sync_interval: always }, or give --monitor http://HOST:8222",
+		d.warn("sync_interval", "make sure that nats.conf has jetstream { sync_interval: always }, or give "+
+			"--monitor http://HOST:8222",
 			"not checked: only the server's monitoring port shows it")
 	}
 	d.queue(ctx, client)
 	if off := h.ClockAhead; off.Abs() > clockApart {
-		d.warn("clock", "run an NTP client on both machines: ages and times are wrong until then", "the server's clock is %s ahead", off.Round(time.Millisecond))
+		d.warn("clock", "run an NTP client on both machines: ages and times are wrong until then",
+			"the server's clock is %s ahead", off.Round(time.Millisecond))
 	} else {
 		d.ok("clock", "%s apart from the server's", off.Abs().Round(time.Millisecond))
 	}
@@ -153,7 +158,8 @@ func (d *doctor) queue(ctx context.Context, client *jobs.Client) {
 	case errors.Is(err, jobs.ErrNotSetUp):
 		d.warn("queue", "the first dispatcher submit sets it up", "not set up yet")
 	case errors.Is(err, jobs.ErrDrift):
-		d.fail("queue", "workers depend on these settings: undo the change, or delete what differs while no run is active and submit again", err)
+		d.fail("queue", "workers depend on these settings: undo the change, or delete what differs while no run is "+
+			"active and submit again", err)
 	case err != nil:
 		d.fail("queue", "see the server's log", err)
 	case t.Replicas == 1:
@@ -182,9 +188,11 @@ func (d *doctor) workers(ctx context.Context, client *jobs.Client) {
 	}
 	switch {
 	case len(list) == 0:
-		d.warn("workers", "start worker --nats URL on a machine that can read model and inputs and write OUT", "none running")
+		d.warn("workers", "start worker --nats URL on a machine that can read model and inputs and write OUT",
+			"none running")
 	case len(others) > 0:
-		d.warn("workers", "use one version everywhere", "%d running; versions other than %s: %v", len(list), d.req.Program, others)
+		d.warn("workers", "use one version everywhere", "%d running; versions other than %s: %v", len(list),
+			d.req.Program, others)
 	default:
 		d.ok("workers", "%d running, all of this version", len(list))
 	}
@@ -195,7 +203,8 @@ func (d *doctor) monitor(ctx context.Context) {
 	const remedy = "start the server with --http_port 8222, and give that port with --monitor"
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(d.req.Monitor, "/")+"/jsz?config=1", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(d.req.Monitor, "/")+"/jsz?config=1",
+		nil)
 	if err != nil {
 		d.fail("sync_interval", remedy, err)
 		return
@@ -224,12 +233,14 @@ func (d *doctor) monitor(ctx context.Context) {
 	case js.Config.SyncAlways:
 		d.ok("sync_interval", "always: each message is on disk when it is acked")
 	default:
-		d.warn("sync_interval", "a power failure loses the newest messages, and the same submit requeues their jobs; set jetstream { sync_interval: always }",
+		d.warn("sync_interval", "a power failure loses the newest messages, and the same submit requeues their "+
+			"jobs; set jetstream { sync_interval: always }",
 			"%s: messages are on disk that long after they are acked", js.Config.SyncInterval)
 	}
 	free := js.Config.MaxStore - js.Store
 	if free < noDisk {
-		d.fail("store", "raise max_file_store, or free space on the disk of "+js.Config.StoreDir, fmt.Errorf("%s bytes free for streams", group(free)))
+		d.fail("store", "raise max_file_store, or free space on the disk of "+js.Config.StoreDir,
+			fmt.Errorf("%s bytes free for streams", group(free)))
 	} else {
 		d.ok("store", "%s: %s bytes free for streams", js.Config.StoreDir, group(free))
 	}
@@ -250,7 +261,8 @@ func (d *doctor) worker(ctx context.Context) {
 	what := fmt.Sprintf("%s, engines %v", bin, have.Engines)
 	gpus, _ := filepath.Glob("/dev/nvidia[0-9]*") // the pattern is valid
 	if len(gpus) > 0 && !have.Has(score.EngineCUDA) {
-		d.warn("engines", "use a worker built for GPUs, and make sure that the driver is installed", "%s; this machine has %d NVIDIA GPUs, which this worker cannot use", what, len(gpus))
+		d.warn("engines", "use a worker built for GPUs, and make sure that the driver is installed",
+			"%s; this machine has %d NVIDIA GPUs, which this worker cannot use", what, len(gpus))
 	} else {
 		d.ok("engines", "%s", what)
 	}
@@ -260,7 +272,8 @@ func (d *doctor) worker(ctx context.Context) {
 }
 
 func (d *doctor) model(ctx context.Context) {
-	const remedy = "MODEL is a folder with model-ckpt.pth, training_metadata.json and tokenizer.json (or give --tokenizer)"
+	const remedy = "MODEL is a folder with model-ckpt.pth, training_metadata.json and tokenizer.json (or give " +
+		"--tokenizer)"
 	cfg, err := model.LoadConfig(d.req.ModelDir)
 	if err != nil {
 		d.fail("model", remedy, err)
@@ -274,13 +287,15 @@ func (d *doctor) model(ctx context.Context) {
 	defer func() { _ = os.RemoveAll(dir) }()
 	in := filepath.Join(dir, "line.parquet")
 	o := score.Options{TextColumn: "text", Long: score.LongCarry, Special: score.SpecialText, Engine: score.EngineAuto}
-	if err := shard.WriteRows(in, o, []shard.Row{{Text: "One line to check that model and tokenizer load."}}); err != nil {
+	line := shard.Row{Text: "One line to check that model and tokenizer load."}
+	if err := shard.WriteRows(in, o, []shard.Row{line}); err != nil {
 		d.fail("model", "free space in the folder for temporary files", err)
 		return
 	}
 	began := time.Now()
 	sum, err := d.req.Local.Run(ctx, ctx, dispatch.Request{
-		Inputs: []string{in}, Out: filepath.Join(dir, "out"), ModelDir: d.req.ModelDir, Tokenizer: d.req.Tokenizer, Options: o, Program: d.req.Program,
+		Inputs: []string{in}, Out: filepath.Join(dir, "out"), ModelDir: d.req.ModelDir, Tokenizer: d.req.Tokenizer,
+		Options: o, Program: d.req.Program,
 	})
 	switch {
 	case err != nil:
@@ -290,7 +305,8 @@ func (d *doctor) model(ctx context.Context) {
 	case sum.FailedRows > 0 || sum.Tokens == 0:
 		d.fail("model", remedy, fmt.Errorf("scoring a line failed: %+v", sum.RowErrors))
 	default:
-		d.ok("model", "%s and its tokenizer load: a line of %d tokens scored in %s, loading included", cfg.Name, sum.Tokens, time.Since(began).Round(10*time.Millisecond))
+		d.ok("model", "%s and its tokenizer load: a line of %d tokens scored in %s, loading included", cfg.Name,
+			sum.Tokens, time.Since(began).Round(10*time.Millisecond))
 	}
 }
 
@@ -315,9 +331,11 @@ func (d *doctor) out(ctx context.Context) {
 		d.ok("publish files", "put a file in %s; a second one of the same name was refused", out)
 		return
 	case !h.Links:
-		d.warn("publish files", "no data is lost; a file system with hard links would also rule out overwriting", "written, synced, renamed: %s has no hard links", h.At)
+		d.warn("publish files", "no data is lost; a file system with hard links would also rule out overwriting",
+			"written, synced, renamed: %s has no hard links", h.At)
 	case !h.SyncedFolders:
-		d.warn("publish files", "make sure that the file system keeps names over a crash by itself", "written, synced, linked; folders cannot be synced in %s", h.At)
+		d.warn("publish files", "make sure that the file system keeps names over a crash by itself",
+			"written, synced, linked; folders cannot be synced in %s", h.At)
 	default:
 		d.ok("publish files", "written, synced, linked and the folder synced in %s", h.At)
 	}
@@ -326,7 +344,8 @@ func (d *doctor) out(ctx context.Context) {
 	case free < noDisk:
 		d.fail("disk", "free space on the disk of "+out, fmt.Errorf("%s bytes free", group(free)))
 	case free < lowDisk:
-		d.warn("disk", "make sure that this is enough for the scores, or choose another --out", "%s bytes free", group(free))
+		d.warn("disk", "make sure that this is enough for the scores, or choose another --out", "%s bytes free",
+			group(free))
 	default:
 		d.ok("disk", "%s bytes free", group(free))
 	}

@@ -80,7 +80,8 @@ func (v *verification) rescore(ctx context.Context) error {
 		}
 		v.add(Finding{
 			Kind: FindScore, File: p.job.Output, Job: p.job.ID, What: fmt.Sprintf("row %d: %s", p.row, what),
-			Remedy: fmt.Sprintf("if %s (%s) is a different kind of machine, verify there; otherwise --repair quarantines the file", c.Metadata.Device, c.Metadata.Engine),
+			Remedy: fmt.Sprintf("if %s (%s) is a different kind of machine, verify there; otherwise --repair "+
+				"quarantines the file", c.Metadata.Device, c.Metadata.Engine),
 		})
 		v.bad[p.job.Output] = true
 	}
@@ -152,21 +153,24 @@ func (v *verification) scoreAgain(ctx context.Context, rows []shard.Row) (fresh 
 		return nil, "", err
 	}
 	req := dispatch.Request{
-		Inputs: []string{in}, Out: out, ModelDir: v.m.Model.Dir, Tokenizer: v.m.Model.Tokenizer, Options: o, JobTokens: v.m.JobTokens,
+		Inputs: []string{in}, Out: out, ModelDir: v.m.Model.Dir, Tokenizer: v.m.Model.Tokenizer, Options: o,
+		JobTokens: v.m.JobTokens,
 	}
 	m, _, err := dispatch.Plan(ctx, req)
 	if err != nil {
 		return nil, "", err
 	}
 	if m.Model.Digest != v.m.Model.Digest || m.Model.TokenizerDigest != v.m.Model.TokenizerDigest {
-		return nil, "", usage.Errorf("%s or its tokenizer is not the one that the run used: rows cannot be rescored", v.m.Model.Dir)
+		return nil, "", usage.Errorf("%s or its tokenizer is not the one that the run used: rows cannot be rescored",
+			v.m.Model.Dir)
 	}
 	sum, err := v.req.Local.Run(ctx, ctx, req)
 	if err != nil {
 		return nil, "", err
 	}
 	if !sum.Complete {
-		return nil, "", fmt.Errorf("%d of %d jobs of the sample are dead: %s", len(sum.DeadJobs), sum.Jobs, sum.DeadJobs[0].Reason)
+		return nil, "", fmt.Errorf("%d of %d jobs of the sample are dead: %s", len(sum.DeadJobs), sum.Jobs,
+			sum.DeadJobs[0].Reason)
 	}
 	for path, err := range outdir.ListOutputs(ctx, out) {
 		if err != nil {
@@ -214,7 +218,8 @@ func differs(old, now score.Score) string {
 	case old.ContextTokens != now.ContextTokens:
 		return fmt.Sprintf("n_context_tokens %d, rescored %d", old.ContextTokens, now.ContextTokens)
 	case old.Bytes != now.Bytes || old.Truncated != now.Truncated:
-		return fmt.Sprintf("%d bytes, truncated %t, rescored %d, %t", old.Bytes, old.Truncated, now.Bytes, now.Truncated)
+		return fmt.Sprintf("%d bytes, truncated %t, rescored %d, %t", old.Bytes, old.Truncated, now.Bytes,
+			now.Truncated)
 	}
 	return ""
 }

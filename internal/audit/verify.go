@@ -165,7 +165,8 @@ func (v *verification) manifest(ctx context.Context, out string) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return usage.Errorf("%s is not an output folder of a run: it has no %s", out, score.ManifestName)
 	default:
-		return usage.Errorf("%s: %w, and there is no intact copy of it: choose another --out, or restore it from a backup", out, err)
+		return usage.Errorf("%s: %w, and there is no intact copy of it: choose another --out, or restore it from a "+
+			"backup", out, err)
 	}
 	m.Out = out
 	v.m, v.v.Run = m, m.Run
@@ -207,7 +208,8 @@ func (v *verification) files(ctx context.Context) error {
 			input = false
 			v.add(Finding{
 				Kind: FindInput, File: f.Input.Path, What: err.Error(),
-				Remedy: "restore the file with its modification time; scores of the changed file belong in another --out",
+				Remedy: "restore the file with its modification time; scores of the changed file belong in another " +
+					"--out",
 			})
 		}
 		for _, j := range v.m.FileJobs(i) {
@@ -249,7 +251,8 @@ func (v *verification) file(ctx context.Context, j score.Job, input bool) error 
 		}
 	case errors.Is(err, shard.ErrInputChanged):
 		// Since the input was checked.
-		f.Kind, f.File, f.What, f.Remedy = FindInput, j.Input.Path, err.Error(), "do not change inputs while a run is verified"
+		f.Kind, f.File, f.What, f.Remedy = FindInput, j.Input.Path, err.Error(),
+			"do not change inputs while a run is verified"
 	case errors.Is(err, shard.ErrConflict):
 		f.Kind, f.What, f.Remedy = FindForeign, unwrapped(err), aside
 		v.bad[j.Output] = true
@@ -287,7 +290,8 @@ func (v *verification) strays(ctx context.Context) error {
 			})
 		case e.Kind == outdir.EntryParquet:
 			v.add(Finding{
-				Kind: FindForeign, File: e.Rel, What: "a parquet file of no job of the run: readers of the folder would take it for scores",
+				Kind: FindForeign, File: e.Rel, What: "a parquet file of no job of the run: readers of the folder " +
+					"would take it for scores",
 				Remedy: "move it elsewhere; --repair quarantines it",
 			})
 			v.bad[e.Rel] = true
@@ -338,7 +342,8 @@ func (v *verification) success(ctx context.Context) error {
 	f := Finding{Kind: FindSuccess, File: score.SuccessName}
 	switch {
 	case s.Complete && err != nil:
-		f.What, f.Remedy = "missing, although every job is committed and intact", "--repair writes it, as does the run's command or dispatcher wait "+v.m.Run
+		f.What, f.Remedy = "missing, although every job is committed and intact",
+			"--repair writes it, as does the run's command or dispatcher wait "+v.m.Run
 	case s.Complete && !sameJSON(have, want):
 		f.What, f.Remedy = "its totals are not those of the score files", "--repair rewrites it"
 	case !s.Complete && err == nil:
@@ -389,7 +394,8 @@ func (v *verification) repair(ctx context.Context) error {
 				delete(v.good, f.Job)
 			}
 		case FindTemporary:
-			if err := outdir.Remove(ctx, v.v.Out, outdir.Entry{Kind: outdir.EntryTemporary, Path: f.File, Rel: f.File}); err != nil {
+			e := outdir.Entry{Kind: outdir.EntryTemporary, Path: f.File, Rel: f.File}
+			if err := outdir.Remove(ctx, v.v.Out, e); err != nil {
 				return err
 			}
 			f.Mended = "removed"

@@ -45,7 +45,8 @@ func newLease() lease {
 
 // dead reports whether the holder was a process on this machine that has exited.
 func (l lease) dead(mine lease) bool {
-	return l.Boot != "" && l.Boot == mine.Boot && l.Host == mine.Host && l.PID > 0 && errors.Is(unix.Kill(l.PID, 0), unix.ESRCH)
+	return l.Boot != "" && l.Boot == mine.Boot && l.Host == mine.Host && l.PID > 0 &&
+		errors.Is(unix.Kill(l.PID, 0), unix.ESRCH)
 }
 
 func (l lease) put(ctx context.Context, name string, when store.Condition) (store.Info, error) {
@@ -115,7 +116,8 @@ func hold(ctx context.Context, name string, mine lease, info *store.Info, log ze
 		case ctx.Err() != nil:
 			return
 		case errors.Is(err, store.ErrChanged) || errors.Is(err, fs.ErrNotExist):
-			log.Error().Err(err).Msg("another dispatcher has taken over the output bucket; both may queue the same jobs, with the same scores")
+			log.Error().Err(err).Msg("another dispatcher has taken over the output bucket; both may queue the same " +
+				"jobs, with the same scores")
 			return
 		default:
 			log.Warn().Err(err).Msg("lock in the output bucket not renewed; retrying")
@@ -148,7 +150,8 @@ func takeOver(ctx context.Context, out, name string, mine lease, log zerolog.Log
 			case err != nil:
 				return first, err
 			case there.Version != first.Version:
-				return first, usage.Errorf("--out %s: another dispatcher is using it (pid %d on %s): wait until it ends, or stop it", out, l.PID, l.Host)
+				return first, usage.Errorf("--out %s: another dispatcher is using it (pid %d on %s): wait until it "+
+					"ends, or stop it", out, l.PID, l.Host)
 			}
 		}
 	}

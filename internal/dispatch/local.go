@@ -62,7 +62,8 @@ func (l *Local) Run(drain, ctx context.Context, req Request) (*Summary, error) {
 			e = have.best()
 		}
 		if !have.Has(e) { // checked before OUT is bound to the engine
-			return "", 0, usage.Errorf("--engine %s: the worker program supports only %v on this machine", e, have.Engines)
+			return "", 0, usage.Errorf("--engine %s: the worker program supports only %v on this machine", e,
+				have.Engines)
 		}
 		workers, err = l.workers(e, have)
 		return e, workers, err
@@ -177,7 +178,8 @@ func (l *Local) startQueue(ctx context.Context) (q *localQueue, err error) {
 	if err != nil {
 		return nil, err
 	}
-	q.at = conn.Config{URLs: []string{q.server.URL()}, Token: q.server.Token(), Name: "surprisal dispatcher", Log: l.Log}
+	q.at = conn.Config{URLs: []string{q.server.URL()}, Token: q.server.Token(), Name: "surprisal dispatcher",
+		Log: l.Log}
 	q.client, err = jobs.Connect(ctx, q.at)
 	return q, err
 }
@@ -246,7 +248,9 @@ func (l *Local) follow(
 
 // observe starts an observer of the queue in g, if metrics are wanted. report is
 // Report, with the observer in between.
-func (l *Local) observe(ctx context.Context, g *errgroup.Group, client *jobs.Client) (report func(monitor.Progress), end func()) {
+func (l *Local) observe(
+	ctx context.Context, g *errgroup.Group, client *jobs.Client,
+) (report func(monitor.Progress), end func()) {
 	if l.Metrics == nil {
 		return l.Report, func() {}
 	}

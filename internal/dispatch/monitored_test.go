@@ -38,7 +38,8 @@ func sees(t *testing.T, m *monitor.Monitor, state record.RunState, want map[reco
 	var o monitor.Overview
 	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		o = m.Overview()
-		if len(o.Runs) == 1 && o.Trouble == nil && !o.More[0].Counting && o.Runs[0].Run.State == state && maps.Equal(o.Runs[0].Jobs, want) {
+		if len(o.Runs) == 1 && o.Trouble == nil && !o.More[0].Counting && o.Runs[0].Run.State == state &&
+			maps.Equal(o.Runs[0].Jobs, want) {
 			return o.Runs[0]
 		}
 	}
@@ -61,7 +62,8 @@ func TestMonitor(t *testing.T) {
 			if !strings.Contains(err.Error(), "address already in use") || b.Ctx.Err() != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(100 * time.Millisecond) // somebody else took the port between the two servers, and will let it go
+			// somebody else took the port between the two servers, and will let it go
+			time.Sleep(100 * time.Millisecond)
 		}
 	}
 	b.Stop()
@@ -89,7 +91,8 @@ func TestMonitor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := st.Runs[0]; !maps.Equal(rs.Jobs, want.Jobs) || rs.Documents != want.Documents || rs.Tokens != want.Tokens || rs.Pace.Percent != want.Pace.Percent || rs.Documents != 3 {
+	if want := st.Runs[0]; !maps.Equal(rs.Jobs, want.Jobs) || rs.Documents != want.Documents ||
+		rs.Tokens != want.Tokens || rs.Pace.Percent != want.Pace.Percent || rs.Documents != 3 {
 		t.Errorf("monitor: %+v\nstatus: %+v", rs, want)
 	}
 	if more := m.Overview().More[0]; more.LastError != "never" || more.LastDone.IsZero() {
@@ -139,7 +142,8 @@ func TestMonitor(t *testing.T) {
 
 	// A server that has lost all: nothing is shown; then what is queued anew.
 	restart(t.TempDir())
-	for deadline := time.Now().Add(time.Minute); len(m.Overview().Runs) > 0 || m.Overview().Trouble != nil; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); len(m.Overview().Runs) > 0 ||
+		m.Overview().Trouble != nil; time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("runs of a server that was wiped: %+v", m.Overview())
 		}
@@ -152,7 +156,8 @@ func TestMonitor(t *testing.T) {
 	if sum, err := b.wait(); err != nil || !sum.Complete {
 		t.Fatalf("%+v %v", sum, err)
 	}
-	for deadline := time.Now().Add(time.Minute); m.Overview().Runs[0].Run.State != record.RunComplete; time.Sleep(20 * time.Millisecond) {
+	complete := func() bool { return m.Overview().Runs[0].Run.State == record.RunComplete }
+	for deadline := time.Now().Add(time.Minute); !complete(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the run is never complete")
 		}

@@ -222,7 +222,8 @@ func (f modelFiles) digest(ctx context.Context, req Request, m *score.Model) (er
 // model.
 func resolveModel(ctx context.Context, req Request, m *score.Manifest) (modelFiles, error) {
 	if req.ModelDir == "" {
-		return modelFiles{}, usage.Errorf("--model DIR is required: a folder with model-ckpt.pth and training_metadata.json")
+		return modelFiles{}, usage.Errorf("--model DIR is required: a folder with model-ckpt.pth and " +
+			"training_metadata.json")
 	}
 	if err := place.ValidModelDir(req.ModelDir); err != nil {
 		return modelFiles{}, usage.Errorf("--model: %w", err)
@@ -258,7 +259,8 @@ func resolveModel(ctx context.Context, req Request, m *score.Manifest) (modelFil
 	}
 	if _, err := os.Stat(tok); err != nil {
 		if req.Tokenizer == "" {
-			return modelFiles{}, usage.Errorf("--model %s has no tokenizer.json: give --tokenizer FILE, or score token IDs with --ids-column", req.ModelDir)
+			return modelFiles{}, usage.Errorf("--model %s has no tokenizer.json: give --tokenizer FILE, or score "+
+				"token IDs with --ids-column", req.ModelDir)
 		}
 		return modelFiles{}, usage.Errorf("--tokenizer %s: %w", req.Tokenizer, err)
 	}
@@ -288,7 +290,8 @@ func sameRun(known, m *score.Manifest) error {
 	default:
 		return nil
 	}
-	return usage.Errorf("--out %s holds run %s, which used %s: choose another --out, or delete that folder", m.Out, known.Run, what)
+	return usage.Errorf("--out %s holds run %s, which used %s: choose another --out, or delete that folder", m.Out,
+		known.Run, what)
 }
 
 // planFiles plans inputs, several at a time, and keeps the files planned in known.
@@ -308,7 +311,8 @@ func planFiles(ctx context.Context, inputs []score.Input, m, known *score.Manife
 				k.Input = in // a later commit of a hub repository that holds the same file
 			}
 			if k.Input != in {
-				return nil, usage.Errorf("input %s has changed since run %s began (%s holds scores of the old version): choose another --out", in.Path, known.Run, m.Out)
+				return nil, usage.Errorf("input %s has changed since run %s began (%s holds scores of the old "+
+					"version): choose another --out", in.Path, known.Run, m.Out)
 			}
 			files[i] = *k
 			delete(before, in.Rel)

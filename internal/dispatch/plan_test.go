@@ -14,7 +14,8 @@ func TestJobTokens(t *testing.T) {
 		workers int
 		want    int64
 	}{
-		{0, 0, DefaultJobTokens}, {1e6, 1, DefaultJobTokens}, {0, 2, 200_000}, {27_800_000, 2, 434_375}, {27_800_000, 8, 200_000},
+		{0, 0, DefaultJobTokens}, {1e6, 1, DefaultJobTokens}, {0, 2, 200_000}, {27_800_000, 2, 434_375}, {27_800_000, 8,
+			200_000},
 		{1e9, 8, 3_906_250}, {1e12, 8, DefaultJobTokens}, {1 << 62, 2, DefaultJobTokens},
 	} {
 		if got := jobTokens(c.tokens, c.workers); got != c.want {
@@ -34,9 +35,10 @@ func TestPlanShares(t *testing.T) {
 		workers int
 		want    int64
 	}{{0, 1, DefaultJobTokens}, {0, 2, 200_000}, {3000, 2, 3000}} {
-		req := Request{Inputs: []string{demo + "/corpus"}, ModelDir: demo + "/model", JobTokens: c.asked, Options: score.Options{
-			TextColumn: "text", Long: score.LongCarry, Special: score.SpecialText, Engine: score.EngineAuto,
-		}}
+		req := Request{Inputs: []string{demo + "/corpus"}, ModelDir: demo + "/model", JobTokens: c.asked,
+			Options: score.Options{
+				TextColumn: "text", Long: score.LongCarry, Special: score.SpecialText, Engine: score.EngineAuto,
+			}}
 		req.Engine = func(context.Context, score.EngineKind) (score.EngineKind, int, error) {
 			return score.EngineCPU, c.workers, nil
 		}
@@ -45,7 +47,8 @@ func TestPlanShares(t *testing.T) {
 			t.Fatal(err)
 		}
 		if m.JobTokens != c.want || m.Options.Engine != score.EngineCPU {
-			t.Errorf("%d workers, %d asked for: jobs of %d on %s, want %d", c.workers, c.asked, m.JobTokens, m.Options.Engine, c.want)
+			t.Errorf("%d workers, %d asked for: jobs of %d on %s, want %d", c.workers, c.asked, m.JobTokens,
+				m.Options.Engine, c.want)
 		}
 		if c.asked > 0 && m.JobCount() < 50 {
 			t.Errorf("%d jobs of %d tokens", m.JobCount(), c.asked)

@@ -33,7 +33,8 @@ func FindWorker(bin string) (string, error) {
 	if p, err := exec.LookPath("surprisal-worker"); err == nil {
 		return p, nil
 	}
-	return "", usage.Errorf("there is no worker program beside this one and no surprisal-worker on PATH: build it with run make build, or give --worker-bin")
+	return "", usage.Errorf("there is no worker program beside this one and no surprisal-worker on PATH: run make " +
+		"build, or give --worker-bin")
 }
 
 // Engines is the output of `worker engines`.

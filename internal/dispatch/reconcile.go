@@ -40,7 +40,8 @@ func Reconcile(ctx context.Context, m *score.Manifest) (*Committed, error) {
 		case err != nil:
 			return err
 		case got.Job != j.ID || got.ConfigDigest != j.ConfigDigest:
-			return usage.Errorf("%s holds scores of job %s of run %s, not of this run: choose another --out", path, got.Job, got.Run)
+			return usage.Errorf("%s holds scores of job %s of run %s, not of this run: choose another --out", path,
+				got.Job, got.Run)
 		default:
 			c.Jobs[j.ID] = true
 			c.Totals.Add(got.Totals)

@@ -103,7 +103,8 @@ func sameOut(out string, m *score.Manifest) error {
 	if aerr == nil && berr == nil && os.SameFile(a, b) {
 		return nil
 	}
-	return usage.Errorf("%s holds run %s, whose workers write to %s: move it back, or make that path lead to it", out, m.Run, m.Out)
+	return usage.Errorf("%s holds run %s, whose workers write to %s: move it back, or make that path lead to it", out,
+		m.Run, m.Out)
 }
 
 // Pause makes workers finish the run's jobs in hand and take no more of them, until
@@ -183,7 +184,9 @@ type Retried struct {
 
 // Retry requeues the run's dead jobs, keeping the history in their records, and plans
 // its failed files again.
-func Retry(ctx context.Context, client *jobs.Client, run string, what RetryOptions, opt QueueOptions, log zerolog.Logger) (*Retried, error) {
+func Retry(
+	ctx context.Context, client *jobs.Client, run string, what RetryOptions, opt QueueOptions, log zerolog.Logger,
+) (*Retried, error) {
 	r, m, err := open(ctx, client, run)
 	if err != nil {
 		return nil, err

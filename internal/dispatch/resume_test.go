@@ -55,7 +55,8 @@ func TestResumeWithoutQueue(t *testing.T) {
 	b.queue(QueueOptions{})
 	before := b.Work(b.Consumer("a"), 15)
 	b.Start()
-	if _, err := Resume(b.Ctx, b.Client, "", b.M.Run, QueueOptions{}, zerolog.Nop()); !strings.Contains(fmt.Sprint(err), "dispatcher resume OUT") {
+	if _, err := Resume(b.Ctx, b.Client, "", b.M.Run, QueueOptions{}, zerolog.Nop()); !strings.Contains(fmt.Sprint(err),
+		"dispatcher resume OUT") {
 		t.Fatalf("resume of a run that the queue does not know: %v", err)
 	}
 	r, err := Resume(b.Ctx, b.Client, b.M.Out, "", QueueOptions{}, zerolog.Nop())
@@ -127,7 +128,8 @@ func TestManyWait(t *testing.T) {
 	}
 	k := b.Consumer("a")
 	b.Work(k, 5)
-	if _, err := Resume(b.Ctx, b.Client, "", b.M.Run, QueueOptions{}, zerolog.Nop()); err != nil { // takes over from who waits
+	// takes over from who waits
+	if _, err := Resume(b.Ctx, b.Client, "", b.M.Run, QueueOptions{}, zerolog.Nop()); err != nil {
 		t.Fatal(err)
 	}
 	b.Work(k, 7)
@@ -219,7 +221,8 @@ func TestRunConfigIsKept(t *testing.T) {
 	}
 	resume(QueueOptions{Run: record.RunConfig{AckWait: 20 * time.Second}}) // what is asked goes first
 	want(20 * time.Second)
-	if r, err := b.Client.Run(b.Ctx, b.M.Run); err != nil || r.Config != (record.RunConfig{AckWait: 20 * time.Second, MaxAttempts: 3}) {
+	if r, err := b.Client.Run(b.Ctx, b.M.Run); err != nil || r.Config != (record.RunConfig{AckWait: 20 * time.Second,
+		MaxAttempts: 3}) {
 		t.Fatalf("on record: %+v %v", r.Config, err)
 	}
 	// The queue was wiped, a dispatcher has just recorded the run anew, and one that
@@ -232,7 +235,8 @@ func TestRunConfigIsKept(t *testing.T) {
 		err = b.Client.PutRun(b.Ctx, r)
 	}
 	if err == nil {
-		err = newWatch(b.Client, b.M, &Committed{}, func(monitor.Progress) {}, zerolog.Nop(), alone{}).resubmit(b.Ctx, []int32{0})
+		err = newWatch(b.Client, b.M, &Committed{}, func(monitor.Progress) {}, zerolog.Nop(), alone{}).resubmit(b.Ctx,
+			[]int32{0})
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -271,10 +275,12 @@ func TestPauseCancelRetry(t *testing.T) {
 	if sum, err := b.wait(); err != nil || sum.Complete || len(sum.DeadJobs) != 1 {
 		t.Fatalf("%+v %v", sum, err)
 	}
-	if res, err := Resume(b.Ctx, b.Client, "", b.M.Run, QueueOptions{}, zerolog.Nop()); err != nil || res.Queued != 0 || res.Dead != 1 {
+	if res, err := Resume(b.Ctx, b.Client, "", b.M.Run, QueueOptions{}, zerolog.Nop()); err != nil || res.Queued != 0 ||
+		res.Dead != 1 {
 		t.Fatalf("resume is no retry: %+v %v", res, err)
 	}
-	if res, err := Retry(b.Ctx, b.Client, b.M.Run, RetryOptions{Dead: true, FailedFiles: true}, QueueOptions{}, zerolog.Nop()); err != nil || res.DeadJobs != 1 {
+	if res, err := Retry(b.Ctx, b.Client, b.M.Run, RetryOptions{Dead: true, FailedFiles: true}, QueueOptions{},
+		zerolog.Nop()); err != nil || res.DeadJobs != 1 {
 		t.Fatalf("%+v %v", res, err)
 	}
 	waited := make(chan error, 1)
@@ -287,7 +293,8 @@ func TestPauseCancelRetry(t *testing.T) {
 		t.Fatalf("who waits took an old death for a new one: %v", err)
 	case <-time.After(time.Second):
 	}
-	if l, err = k.Next(b.Ctx, b.Ctx); err != nil || len(l.Prior.History) != 1 || l.Prior.History[0].Error != "bad rows" {
+	if l, err = k.Next(b.Ctx, b.Ctx); err != nil || len(l.Prior.History) != 1 ||
+		l.Prior.History[0].Error != "bad rows" {
 		t.Fatalf("history is not kept: %+v %v", l.Prior, err)
 	}
 	if err := Cancel(b.Ctx, b.Client, b.M.Run, true); err != nil { // from under who waits
@@ -303,7 +310,8 @@ func TestPauseCancelRetry(t *testing.T) {
 	}
 	_ = l.Abandon(b.Ctx)
 	// A person who changes their mind resumes it.
-	if res, err := Resume(b.Ctx, b.Client, "", b.M.Run, QueueOptions{}, zerolog.Nop()); err != nil || res.Queued+res.Dead != 1 {
+	if res, err := Resume(b.Ctx, b.Client, "", b.M.Run, QueueOptions{}, zerolog.Nop()); err != nil ||
+		res.Queued+res.Dead != 1 {
 		t.Fatalf("%+v %v", res, err)
 	}
 	b.Work(k, 1)
@@ -356,10 +364,13 @@ func TestReconcileMany(t *testing.T) {
 		t.Fatal(err)
 	}
 	took := time.Since(start)
-	t.Logf("%d jobs reconciled in %s on %d cores: %.0f a second", len(all), took.Round(time.Millisecond), runtime.GOMAXPROCS(0), float64(len(all))/took.Seconds())
+	t.Logf("%d jobs reconciled in %s on %d cores: %.0f a second", len(all), took.Round(time.Millisecond),
+		runtime.GOMAXPROCS(0), float64(len(all))/took.Seconds())
 	left := slices.Collect(pending(m, c))
-	if len(c.Jobs) != len(all)-leave || len(left) != leave || len(c.Foreign) != 0 || c.Totals.Documents != int64(len(all)-leave) {
-		t.Fatalf("%d committed, %d left, %d foreign, %d documents", len(c.Jobs), len(left), len(c.Foreign), c.Totals.Documents)
+	if len(c.Jobs) != len(all)-leave || len(left) != leave || len(c.Foreign) != 0 ||
+		c.Totals.Documents != int64(len(all)-leave) {
+		t.Fatalf("%d committed, %d left, %d foreign, %d documents", len(c.Jobs), len(left), len(c.Foreign),
+			c.Totals.Documents)
 	}
 	if per := took / time.Duration(len(all)); per > 600*time.Microsecond && n >= 20000 {
 		t.Errorf("%s a job: 100,000 take more than a minute", per)

@@ -48,11 +48,15 @@ type QueueOptions struct {
 
 // Submit plans req and queues the jobs that OUT does not hold, as the run's only
 // dispatcher until Release.
-func Submit(ctx context.Context, client *jobs.Client, req Request, opt QueueOptions, log zerolog.Logger) (*Submitted, error) {
+func Submit(
+	ctx context.Context, client *jobs.Client, req Request, opt QueueOptions, log zerolog.Logger,
+) (*Submitted, error) {
 	if err := client.Setup(ctx, opt.Topology); err != nil {
 		return nil, err
 	}
-	s, err := Begin(ctx, req, StaleAfter, log, func(run string) (func(), error) { return Acquire(ctx, client, run, "submit") })
+	s, err := Begin(ctx, req, StaleAfter, log, func(run string) (func(), error) {
+		return Acquire(ctx, client, run, "submit")
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +90,9 @@ const StaleAfter = time.Hour
 
 // Begin plans req, writes the manifest, deletes temporary files older than stale and
 // finds what OUT already holds. It takes OUT's lock and what own takes, until Release.
-func Begin(ctx context.Context, req Request, stale time.Duration, log zerolog.Logger, own func(run string) (func(), error)) (*Submitted, error) {
+func Begin(
+	ctx context.Context, req Request, stale time.Duration, log zerolog.Logger, own func(run string) (func(), error),
+) (*Submitted, error) {
 	if req.Out == "" {
 		return nil, usage.Errorf("no output folder: give --out DIR")
 	}
@@ -99,7 +105,10 @@ func Begin(ctx context.Context, req Request, stale time.Duration, log zerolog.Lo
 
 // underLock calls what while it holds OUT's lock and what own takes, which the result
 // keeps.
-func underLock(ctx context.Context, m *score.Manifest, log zerolog.Logger, own func(run string) (func(), error), what func() (*Submitted, error)) (*Submitted, error) {
+func underLock(
+	ctx context.Context, m *score.Manifest, log zerolog.Logger, own func(run string) (func(), error),
+	what func() (*Submitted, error),
+) (*Submitted, error) {
 	hold := &Submitted{}
 	unlock, err := LockOut(ctx, m.Out, log)
 	if err != nil {
@@ -127,7 +136,8 @@ func begin(ctx context.Context, m, known *score.Manifest, stale time.Duration, l
 	switch {
 	case known == nil:
 		if err := outdir.WriteManifest(ctx, m.Out, m); errors.Is(err, fs.ErrExist) {
-			return nil, usage.Errorf("--out %s: another dispatcher has just started a run there: repeat the command to continue it", m.Out)
+			return nil, usage.Errorf("--out %s: another dispatcher has just started a run there: repeat the command "+
+				"to continue it", m.Out)
 		} else if err != nil {
 			return nil, usage.Errorf("--out: %w", err)
 		}
@@ -231,7 +241,9 @@ func (s *Submitted) living(ctx context.Context, client *jobs.Client) (iter.Seq[s
 // Enqueue creates the run's consumer if there is none, as asked for or else as the
 // run's record has it, queues jobs and records the run as running. A paused run
 // stays paused.
-func Enqueue(ctx context.Context, client *jobs.Client, r record.Run, asked record.RunConfig, left iter.Seq[score.Job]) error {
+func Enqueue(
+	ctx context.Context, client *jobs.Client, r record.Run, asked record.RunConfig, left iter.Seq[score.Job],
+) error {
 	if err := client.OpenRun(ctx, r.ID, r.Priority, asked, r.Config); err != nil {
 		return err
 	}
@@ -254,7 +266,9 @@ func Enqueue(ctx context.Context, client *jobs.Client, r record.Run, asked recor
 }
 
 // queueJobs queues jobs under a new epoch.
-func queueJobs(ctx context.Context, client *jobs.Client, run string, left iter.Seq[score.Job]) (epoch uint64, err error) {
+func queueJobs(
+	ctx context.Context, client *jobs.Client, run string, left iter.Seq[score.Job],
+) (epoch uint64, err error) {
 	traces.NameRun(ctx, run)
 	if epoch, err = client.NextEpoch(ctx, run); err != nil {
 		return 0, fmt.Errorf("queue run %s: %w", run, err)

@@ -21,7 +21,9 @@ import (
 // Wait watches a submitted run until its end, checks OUT and summarizes. Any number of
 // dispatchers may wait for a run; the one that has the run's lease requeues lost jobs
 // and finishes the run. If it dies, another one takes over.
-func Wait(ctx context.Context, client *jobs.Client, run string, report func(monitor.Progress), log zerolog.Logger) (*Summary, error) {
+func Wait(
+	ctx context.Context, client *jobs.Client, run string, report func(monitor.Progress), log zerolog.Logger,
+) (*Summary, error) {
 	started := time.Now()
 	keep := keeper{client: client, run: run}
 	keep.try(ctx)
@@ -97,7 +99,9 @@ func open(ctx context.Context, client *jobs.Client, run string) (record.Run, *sc
 
 // conclude finishes the run and records how it ended, or waits until the dispatcher
 // that has the run's lease has done so.
-func conclude(ctx context.Context, client *jobs.Client, t tenure, m *score.Manifest, c *Committed, epoch uint64, sum *Summary) error {
+func conclude(
+	ctx context.Context, client *jobs.Client, t tenure, m *score.Manifest, c *Committed, epoch uint64, sum *Summary,
+) error {
 	for !t.Held() {
 		r, err := client.Run(ctx, m.Run)
 		switch {

@@ -54,7 +54,9 @@ func (alone) Held() bool { return true }
 
 type progressSum struct{ documents, tokens int64 }
 
-func newWatch(client *jobs.Client, m *score.Manifest, c *Committed, report func(monitor.Progress), log zerolog.Logger, t tenure) *watch {
+func newWatch(
+	client *jobs.Client, m *score.Manifest, c *Committed, report func(monitor.Progress), log zerolog.Logger, t tenure,
+) *watch {
 	w := &watch{
 		client: client, m: m, tenure: t, report: report, log: log, started: time.Now(),
 		before: progressSum{c.Totals.Documents, c.Totals.Tokens}, jobs: monitor.Track(m), commit: time.Now(),
@@ -166,7 +168,8 @@ func (w *watch) follow(ctx context.Context, states <-chan record.Job) (*Committe
 		}
 		if w.resent++; w.resent > maxResend {
 			j := w.jobs.Job(lost[0])
-			return nil, nil, fmt.Errorf("%d jobs of run %s are neither committed, dead nor queued after %d attempts to requeue them (one is rows %d-%d of %s)",
+			return nil, nil, fmt.Errorf("%d jobs of run %s are neither committed, dead nor queued after %d attempts "+
+				"to requeue them (one is rows %d-%d of %s)",
 				len(lost), w.m.Run, maxResend, j.First, j.Last, j.Input.Rel)
 		}
 		w.log.Warn().Int("jobs", len(lost)).Msg("jobs lost by the queue, or score files deleted; requeuing")
@@ -257,7 +260,8 @@ func (w *watch) check(ctx context.Context) error {
 }
 
 func wiped(m *score.Manifest) error {
-	return fmt.Errorf("the queue no longer knows run %s: its store was lost; continue with `dispatcher resume %s`", m.Run, m.Out)
+	return fmt.Errorf("the queue no longer knows run %s: its store was lost; continue with `dispatcher resume %s`",
+		m.Run, m.Out)
 }
 
 // take notes a job's newest record.
@@ -282,7 +286,8 @@ func (w *watch) take(s record.Job) {
 	e = e.Str("run", s.Run).Str("job", s.Job).Str("file", j.Input.Rel).Int64("first", j.First).Int64("last", j.Last).
 		Str("worker", s.Worker).Int("attempt", s.Attempt)
 	if s.Totals != nil {
-		e = e.Int64("documents", s.Totals.Documents).Int64("tokens", s.Totals.Tokens).Int64("failed_rows", s.Totals.Failed)
+		e = e.Int64("documents", s.Totals.Documents).Int64("tokens", s.Totals.Tokens).
+			Int64("failed_rows", s.Totals.Failed)
 	}
 	if s.Error != "" {
 		e = e.Str("error", s.Error)

@@ -66,7 +66,8 @@ func TestHistory(t *testing.T) {
 			t.Errorf("attempt %+v", a)
 		}
 	}
-	if h := s.History; h[0].Worker != "a" || h[1].Worker != "hung" || h[2].Error != "boom" || h[3].Error != "boom again" || h[4].Worker != "b" {
+	if h := s.History; h[0].Worker != "a" || h[1].Worker != "hung" || h[2].Error != "boom" ||
+		h[3].Error != "boom again" || h[4].Worker != "b" {
 		t.Fatalf("history %+v", h)
 	}
 	_, err = r.c.Letter(r.ctx, "run", js[0].ID)
@@ -90,7 +91,8 @@ func TestHistoryIsBounded(t *testing.T) {
 		r.ok(err)
 		last := s.History[len(s.History)-1]
 		if len(b) > record.MaxJobBytes || len(s.History) > 10 || last.Number != i+1 || len(last.Error) > 512 {
-			t.Fatalf("record of %d bytes, %d attempts, the last number %d with %d bytes", len(b), len(s.History), last.Number, len(last.Error))
+			t.Fatalf("record of %d bytes, %d attempts, the last number %d with %d bytes", len(b), len(s.History),
+				last.Number, len(last.Error))
 		}
 		if i > 3 && len(s.History) < 4 {
 			t.Fatalf("only %d attempts are kept", len(s.History))
@@ -116,7 +118,8 @@ func TestZombieDoneKeepsHistory(t *testing.T) {
 	l := r.next(b)
 	r.ok(zombie.Done(r.ctx, record.Totals{}))
 	r.ok(l.Done(context.WithoutCancel(r.ctx), record.Totals{}))
-	if s := r.state(js[0]); !slices.Equal(outcomes(s.History), []record.Outcome{record.OutcomeLost, record.OutcomeDone}) {
+	if s := r.state(js[0]); !slices.Equal(outcomes(s.History), []record.Outcome{record.OutcomeLost,
+		record.OutcomeDone}) {
 		t.Fatalf("history %+v", s.History)
 	}
 }

@@ -33,7 +33,8 @@ func New(nc conn.NATS, js jetstream.JetStream, cfg conn.Config) *Client {
 
 func newClient(nc *conn.Conn, js jetstream.JetStream, cfg conn.Config) *Client {
 	return &Client{
-		nc: nc, js: js, log: cfg.Log, wait: cfg.Wait, closing: make(chan struct{}), kvs: make(map[string]jetstream.KeyValue),
+		nc: nc, js: js, log: cfg.Log, wait: cfg.Wait, closing: make(chan struct{}),
+		kvs: make(map[string]jetstream.KeyValue),
 	}
 }
 

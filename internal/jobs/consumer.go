@@ -336,7 +336,8 @@ func (t *turn) ask(ctx context.Context, run string, wait time.Duration) (jetstre
 
 // isEmpty reports whether a fetch ended because there was no job.
 func isEmpty(err error) bool {
-	return errors.Is(err, nats.ErrTimeout) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, jetstream.ErrNoMessages)
+	return errors.Is(err, nats.ErrTimeout) || errors.Is(err, context.DeadlineExceeded) ||
+		errors.Is(err, jetstream.ErrNoMessages)
 }
 
 // begin makes a lease of a delivery: it starts heartbeats, then records the lease. It
@@ -367,7 +368,8 @@ func (k *Consumer) begin(work context.Context, msg jetstream.Msg, asked time.Tim
 		Queued: meta.Timestamp.UTC(), Lease: l.id, Worker: k.cfg.Worker, Engine: k.cfg.Engine, Device: k.cfg.Device,
 		Started: time.Now().UTC(),
 	}
-	l.log = k.log.With().Str("run", record.Clean(run, 64)).Str("job", record.Clean(id, 64)).Uint64("delivery", meta.NumDelivered).Logger()
+	l.log = k.log.With().Str("run", record.Clean(run, 64)).Str("job", record.Clean(id, 64)).
+		Uint64("delivery", meta.NumDelivered).Logger()
 	job, jobErr := score.DecodeJob(msg.Data())
 	if jobErr == nil && (job.Run != run || job.ID != id) {
 		jobErr = fmt.Errorf("%w: it is job %s of run %s", score.ErrBadJob, job.ID, job.Run)

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -160,7 +162,8 @@ func (m *claim) try(ctx context.Context, kv jetstream.KeyValue) (uint64, record.
 func (c *Client) holdLease(run string, me record.Dispatcher, value []byte, rev uint64) *DispatcherLease {
 	ctx, stop := c.untilClose(context.Background())
 	l := &DispatcherLease{
-		c: c, run: run, me: me, rev: rev, renewed: time.Now(), lost: make(chan struct{}), stop: stop, done: make(chan struct{}),
+		c: c, run: run, me: me, rev: rev, renewed: time.Now(), lost: make(chan struct{}), stop: stop,
+		done: make(chan struct{}),
 	}
 	if !c.spawn(func() {
 		defer close(l.done)
@@ -294,4 +297,32 @@ func (c *Client) Dispatcher(ctx context.Context, run string) (d record.Dispatche
 		return d.Decode(e.Value())
 	})
 	return d, ok && err == nil, c.fail("read the lease of run "+run, err)
+}
+
+// Machine identifies the boot and the PID namespace in which this process's PID is
+// valid; empty if they are unknown.
+func Machine() string {
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	space, err := os.Readlink("/proc/self/ns/pid")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(boot)) + " " + space
+}
+
+// hasEnded reports whether the dispatcher's process has certainly exited, which only a
+// process on the same machine can tell. A PID that is used again counts as running.
+func hasEnded(d, me record.Dispatcher) bool {
+	if d.Machine == "" || d.Machine != me.Machine || d.Host != me.Host || d.PID <= 0 {
+		return false
+	}
+	p, err := os.FindProcess(d.PID)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = p.Release() }()
+	return errors.Is(p.Signal(syscall.Signal(0)), os.ErrProcessDone)
 }

@@ -168,7 +168,9 @@ func (f *follower) missed(ctx context.Context, k jetstream.Consumer, seen uint64
 	return nil
 }
 
-func (f *follower) drain(ctx context.Context, k jetstream.Consumer, batch jetstream.MessageBatch, seen *uint64) (got int, err error) {
+func (f *follower) drain(
+	ctx context.Context, k jetstream.Consumer, batch jetstream.MessageBatch, seen *uint64,
+) (got int, err error) {
 	for {
 		var msg jetstream.Msg
 		var idle <-chan time.Time
@@ -247,7 +249,9 @@ func (c *Client) scan(ctx context.Context, stream, filter string, each func(subj
 }
 
 // list scans records and decodes them. It logs and skips unreadable ones.
-func list[T any](ctx context.Context, c *Client, stream, filter string, decode func([]byte) (T, error), each func(T)) error {
+func list[T any](
+	ctx context.Context, c *Client, stream, filter string, decode func([]byte) (T, error), each func(T),
+) error {
 	return c.scan(ctx, stream, filter, func(subject string, data []byte) error {
 		r, err := decode(data)
 		if err != nil {

@@ -201,7 +201,8 @@ func (r *rig) wantState(j score.Job, want record.State, failed, lost int) record
 	r.t.Helper()
 	s := r.state(j)
 	if s.State != want || s.Failed != failed || s.Lost != lost {
-		r.t.Fatalf("job is %s, %d failed, %d lost (%s); want %s, %d, %d", s.State, s.Failed, s.Lost, s.Error, want, failed, lost)
+		r.t.Fatalf("job is %s, %d failed, %d lost (%s); want %s, %d, %d", s.State, s.Failed, s.Lost, s.Error, want,
+			failed, lost)
 	}
 	return s
 }
@@ -222,13 +223,16 @@ func vanish(l *Lease) {
 func manifest(run string, n int) *score.Manifest {
 	m := &score.Manifest{
 		Version: score.FormatVersion, Run: run, Created: "2025-01-02T03:04:05Z", Program: "test", Out: "/out",
-		Inputs:  []string{"/in"},
-		Options: score.Options{TextColumn: "text", Long: score.LongCarry, MaxLength: 2048, Special: score.SpecialText, Engine: score.EngineAuto},
-		Model:   score.Model{Dir: "/model", Digest: "sha256:00", Tokenizer: "/model/tokenizer.json", TokenizerDigest: "sha256:01"},
+		Inputs: []string{"/in"},
+		Options: score.Options{TextColumn: "text", Long: score.LongCarry, MaxLength: 2048, Special: score.SpecialText,
+			Engine: score.EngineAuto},
+		Model: score.Model{Dir: "/model", Digest: "sha256:00", Tokenizer: "/model/tokenizer.json",
+			TokenizerDigest: "sha256:01"},
 	}
 	m.ConfigDigest = score.ConfigDigest(m.Options, m.Model)
 	if n > 0 {
-		f := score.FilePlan{Input: score.Input{Path: "/in/a.parquet", Rel: "a.parquet", Size: 1, Version: "v"}, Rows: int64(n) * 10}
+		f := score.FilePlan{Input: score.Input{Path: "/in/a.parquet", Rel: "a.parquet", Size: 1, Version: "v"},
+			Rows: int64(n) * 10}
 		for i := range n {
 			f.Cuts = append(f.Cuts, int64(i)*10)
 		}

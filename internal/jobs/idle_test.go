@@ -42,7 +42,8 @@ func TestIdleCost(t *testing.T) {
 	time.Sleep(5 * time.Second)
 	used, span := cpu(t)-before, time.Since(start) // a busy machine sleeps longer
 	sent2, got2, cut2 := traffic()
-	t.Logf("%d idle workers on %d runs: %.1f %% of a core, server and workers together; %.0f messages a second in, %.0f KB/s out",
+	t.Logf("%d idle workers on %d runs: %.1f %% of a core, server and workers together; %.0f messages a second in, "+
+		"%.0f KB/s out",
 		workers, runs, 100*used.Seconds()/span.Seconds(), (sent2-sent)/span.Seconds(), (got2-got)/span.Seconds()/1024)
 	if cut2 > cut {
 		t.Errorf("%g slow consumers", cut2-cut)

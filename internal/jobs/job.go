@@ -15,7 +15,8 @@ import (
 // Job is a job's newest record; ErrNoJob if no worker has taken the job.
 func (c *Client) Job(ctx context.Context, run, job string) (record.Job, error) {
 	if !score.ValidRunID(run) || !record.ValidToken(job) {
-		return record.Job{}, fmt.Errorf("%w: %q of run %q is not a job ID", ErrNoJob, record.Clean(job, 80), record.Clean(run, 80))
+		return record.Job{}, fmt.Errorf("%w: %q of run %q is not a job ID", ErrNoJob, record.Clean(job, 80),
+			record.Clean(run, 80))
 	}
 	var s record.Job
 	err := read(ctx, func(ctx context.Context) (err error) {
@@ -62,7 +63,8 @@ func (c *Client) Letter(ctx context.Context, run, job string) (record.DeadLetter
 // Queued is when a job's message was queued; zero if there is no message.
 func (c *Client) Queued(ctx context.Context, run, job string) (time.Time, error) {
 	if !score.ValidRunID(run) || !record.ValidToken(job) {
-		return time.Time{}, fmt.Errorf("%w: %q of run %q is not a job ID", ErrNoJob, record.Clean(job, 80), record.Clean(run, 80))
+		return time.Time{}, fmt.Errorf("%w: %q of run %q is not a job ID", ErrNoJob, record.Clean(job, 80),
+			record.Clean(run, 80))
 	}
 	var at time.Time
 	err := read(ctx, func(ctx context.Context) error {

@@ -152,7 +152,8 @@ func (l *Lease) record(ctx context.Context) (verdict string, err error) {
 				next.Lost++
 				next.History = cur.HistoryWithLost()
 				if next.Lost >= l.run.MaxLost {
-					verdict = fmt.Sprintf("%d workers vanished while working on it, most recently %s", next.Lost, cur.Worker)
+					verdict = fmt.Sprintf("%d workers vanished while working on it, most recently %s", next.Lost,
+						cur.Worker)
 				}
 			case record.StateDead:
 				verdict = cur.Error // the letter was written, but the Term lost
@@ -187,7 +188,8 @@ func (l *Lease) superseded() bool {
 		return false // apparently not
 	}
 	l.log.Warn().Str("holder", cur.Worker).Str("state", string(cur.State)).Dur("held", time.Since(l.received)).
-		Msg("worker was frozen or disconnected for longer than the ack wait, and the job was delivered again; giving it up")
+		Msg("worker was frozen or disconnected for longer than the ack wait, and the job was delivered again; " +
+			"giving it up")
 	l.cancel(ErrSuperseded)
 	return true
 }
@@ -234,7 +236,9 @@ func (l *Lease) update(ctx context.Context, change func(cur record.Job, exists b
 	})
 }
 
-func swapRecord(ctx context.Context, kv jetstream.KeyValue, key string, change func(record.Job, bool) (record.Job, error)) (record.Job, error) {
+func swapRecord(
+	ctx context.Context, kv jetstream.KeyValue, key string, change func(record.Job, bool) (record.Job, error),
+) (record.Job, error) {
 	var cur record.Job
 	exists := false
 	entry, err := kv.Get(ctx, key)

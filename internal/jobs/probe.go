@@ -40,7 +40,8 @@ func (c *Client) Probe(ctx context.Context) (h Health, err error) {
 	ctx = perRequest{ctx}
 	h = Health{URL: c.URL()}
 	if nc, ok := c.nc.NATS.(*nats.Conn); ok {
-		h.Server, h.Version, h.Cluster = nc.ConnectedServerName(), nc.ConnectedServerVersion(), nc.ConnectedClusterName()
+		h.Server, h.Version, h.Cluster = nc.ConnectedServerName(), nc.ConnectedServerVersion(),
+			nc.ConnectedClusterName()
 		if h.RoundTrip, err = nc.RTT(); err != nil {
 			return h, c.fail("measure the round trip", err)
 		}
@@ -54,7 +55,8 @@ func (c *Client) Probe(ctx context.Context) (h Health, err error) {
 	subject := "surprisal.control.probe." + strings.ToLower(rand.Text()) // one that dispatchers may publish to
 	asked := time.Now()
 	s, err := c.js.CreateStream(ctx, jetstream.StreamConfig{
-		Name: name, Subjects: []string{subject}, Storage: jetstream.FileStorage, Replicas: 1, MaxAge: time.Minute, MaxBytes: 1 << 20,
+		Name: name, Subjects: []string{subject}, Storage: jetstream.FileStorage, Replicas: 1, MaxAge: time.Minute,
+		MaxBytes: 1 << 20,
 	})
 	if err != nil {
 		return h, c.fail("make a stream in a file", err)

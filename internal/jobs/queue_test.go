@@ -214,7 +214,8 @@ func TestFailIsDeadAtOnce(t *testing.T) {
 	l := r.next(k)
 	r.ok(l.Fail(r.ctx, fmt.Errorf("input changed:\n%s", strings.Repeat("é", 5000))))
 	s := r.wantState(js[0], record.StateDead, 1, 0)
-	if len(s.Error) > record.MaxError || !strings.HasPrefix(s.Error, "input changed: é") || !strings.HasSuffix(s.Error, "…") {
+	if len(s.Error) > record.MaxError || !strings.HasPrefix(s.Error, "input changed: é") || !strings.HasSuffix(s.Error,
+		"…") {
 		t.Fatalf("error of %d bytes: %.40q", len(s.Error), s.Error)
 	}
 	r.is(l.Done(r.ctx, record.Totals{}), ErrSettled)
@@ -232,7 +233,8 @@ func TestDeadLetterBeforeTerm(t *testing.T) {
 	r.submit(js, 1, 1, 0)
 	k, _ := r.worker(quick("a"))
 	l := r.next(k)
-	_, err := r.c.putLetter(r.ctx, record.DeadLetter{Run: "run", ID: js[0].ID, Job: &js[0], Reason: "no good", Attempts: 1})
+	_, err := r.c.putLetter(r.ctx, record.DeadLetter{Run: "run", ID: js[0].ID, Job: &js[0], Reason: "no good",
+		Attempts: 1})
 	r.ok(err)
 	r.ok(l.update(r.ctx, func(record.Job, bool) (record.Job, error) {
 		s := l.state
@@ -317,7 +319,8 @@ func TestManyWorkers(t *testing.T) {
 		}
 	}
 	wg.Wait()
-	t.Logf("%d jobs taken, recorded and acked in %s: %.0f a second", n, time.Since(start).Round(time.Millisecond), n/time.Since(start).Seconds())
+	t.Logf("%d jobs taken, recorded and acked in %s: %.0f a second", n, time.Since(start).Round(time.Millisecond),
+		n/time.Since(start).Seconds())
 	r.empty()
 }
 
@@ -416,7 +419,9 @@ type afterPublish struct {
 	do func()
 }
 
-func (p *afterPublish) Publish(ctx context.Context, subject string, data []byte, opts ...jetstream.PublishOpt) (*jetstream.PubAck, error) {
+func (p *afterPublish) Publish(
+	ctx context.Context, subject string, data []byte, opts ...jetstream.PublishOpt,
+) (*jetstream.PubAck, error) {
 	a, err := p.JetStream.Publish(ctx, subject, data, opts...)
 	p.do()
 	return a, err

@@ -75,7 +75,8 @@ func (c *Client) reapSome(ctx context.Context) error {
 		if err := json.Unmarshal(msg.Data(), &a); err != nil || a.Stream != jobStream {
 			c.log.Warn().Err(err).Msg("malformed advisory")
 		} else if err := c.bury(ctx, a.Seq, a.Deliveries); err != nil {
-			c.log.Warn().Err(err).Uint64("seq", a.Seq).Msg("job that reached MaxDeliver not moved to the dead letters; retrying")
+			c.log.Warn().Err(err).Uint64("seq", a.Seq).Msg("job that reached MaxDeliver not moved to the dead " +
+				"letters; retrying")
 			if err := msg.NakWithDelay(conn.Jitter(2 * time.Second)); err != nil {
 				return err
 			}
@@ -105,13 +106,17 @@ func (c *Client) bury(ctx context.Context, seq, deliveries uint64) error {
 	if err != nil {
 		return err
 	}
-	return c.buryMessage(ctx, s, raw, deliveries, fmt.Sprintf("delivered %d times and never finished (MaxDeliver)", deliveries))
+	return c.buryMessage(ctx, s, raw, deliveries, fmt.Sprintf("delivered %d times and never finished (MaxDeliver)",
+		deliveries))
 }
 
-func (c *Client) buryMessage(ctx context.Context, s jetstream.Stream, raw *jetstream.RawStreamMsg, deliveries uint64, reason string) error {
+func (c *Client) buryMessage(
+	ctx context.Context, s jetstream.Stream, raw *jetstream.RawStreamMsg, deliveries uint64, reason string,
+) error {
 	run, id := splitSubject(raw.Subject)
 	seq := raw.Sequence
-	mine := record.Job{Run: run, Job: id, State: record.StateDead, Seq: seq, Delivery: deliveries, Queued: raw.Time.UTC(), Letter: true}
+	mine := record.Job{Run: run, Job: id, State: record.StateDead, Seq: seq, Delivery: deliveries,
+		Queued: raw.Time.UTC(), Letter: true}
 	d := record.DeadLetter{
 		Run: run, ID: id, Deliveries: deliveries, Seq: seq, Reason: reason,
 	}
@@ -148,7 +153,8 @@ func (c *Client) buryMessage(ctx context.Context, s jetstream.Stream, raw *jetst
 				return err
 			}
 		}
-		c.log.Error().Str("run", record.Clean(run, 64)).Str("job", record.Clean(id, 64)).Str("reason", d.Reason).Msg("job is dead")
+		c.log.Error().Str("run", record.Clean(run, 64)).Str("job", record.Clean(id, 64)).
+			Str("reason", d.Reason).Msg("job is dead")
 	}
 	if err := s.DeleteMsg(ctx, seq); err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
 		return err
@@ -251,7 +257,8 @@ func (c *Client) buryStray(ctx context.Context, subject string) error {
 	}
 	if r.State == record.RunComplete || r.State == record.RunCancelled {
 		// A slow publish of one dispatcher arrived after another had closed the run.
-		c.log.Info().Str("run", run).Str("subject", record.Clean(subject, 128)).Msg("deleted a job of a run that has ended")
+		c.log.Info().Str("run", run).Str("subject", record.Clean(subject, 128)).
+			Msg("deleted a job of a run that has ended")
 		if err := s.DeleteMsg(ctx, raw.Sequence); err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
 			return err
 		}

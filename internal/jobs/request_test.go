@@ -13,7 +13,8 @@ import (
 
 func TestLostRace(t *testing.T) {
 	api := func(code jetstream.ErrorCode) error {
-		return fmt.Errorf("update: %w", &jetstream.APIError{Code: 400, ErrorCode: code, Description: "wrong last sequence"})
+		return fmt.Errorf("update: %w", &jetstream.APIError{Code: 400, ErrorCode: code,
+			Description: "wrong last sequence"})
 	}
 	for _, c := range []struct {
 		err  error

@@ -53,7 +53,8 @@ func (c *Client) MarkDone(ctx context.Context, run, job string) error {
 		if err != nil {
 			return err
 		}
-		_, err = swapRecord(ctx, kv, record.Job{Run: run, Job: job}.Key(), func(s record.Job, exists bool) (record.Job, error) {
+		key := record.Job{Run: run, Job: job}.Key()
+		_, err = swapRecord(ctx, kv, key, func(s record.Job, exists bool) (record.Job, error) {
 			if !exists || s.State != record.StateDead {
 				return s, errKeep
 			}

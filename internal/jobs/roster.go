@@ -123,7 +123,8 @@ func (r *roster) refresh(ctx context.Context) error {
 		if l.heard.After(asked.Add(-countLag)) { // the answer may be older than the notice
 			q.Pending = max(q.Pending, 1)
 		}
-		news = news || !l.open() && q.drift == nil && !q.Paused && (q.Pending > 0 || q.AckPending > 0) || q.Pending > l.Pending
+		news = news || !l.open() && q.drift == nil && !q.Paused && (q.Pending > 0 || q.AckPending > 0) ||
+			q.Pending > l.Pending
 		l.RunQueueInfo = q
 		if q.drift == nil {
 			l.told = false

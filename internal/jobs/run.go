@@ -70,7 +70,8 @@ func (c *Client) run(ctx context.Context, id string) (record.Run, uint64, error)
 // Runs lists the runs' records, oldest first.
 func (c *Client) Runs(ctx context.Context) ([]record.Run, error) {
 	var runs []record.Run
-	err := list(ctx, c, "KV_"+runBucket, "$KV."+runBucket+".*", record.DecodeRun, func(r record.Run) { runs = append(runs, r) })
+	err := list(ctx, c, "KV_"+runBucket, "$KV."+runBucket+".*", record.DecodeRun,
+		func(r record.Run) { runs = append(runs, r) })
 	if err != nil {
 		return nil, c.fail("list runs", err)
 	}

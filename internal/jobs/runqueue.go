@@ -78,8 +78,10 @@ func runQueueInfo(info *jetstream.ConsumerInfo) (q RunQueueInfo, ok bool) {
 		return n
 	}
 	q = RunQueueInfo{
-		Run: run, Priority: num(metaPriority), Paused: info.Paused, Pending: info.NumPending, AckPending: info.NumAckPending,
-		Redelivered: info.NumRedelivered, Waiting: info.NumWaiting, delivered: info.Delivered.Stream, created: info.Created,
+		Run: run, Priority: num(metaPriority), Paused: info.Paused, Pending: info.NumPending,
+		AckPending:  info.NumAckPending,
+		Redelivered: info.NumRedelivered, Waiting: info.NumWaiting, delivered: info.Delivered.Stream,
+		created: info.Created,
 		Config: record.RunConfig{
 			AckWait: have.AckWait, MaxAttempts: num(metaMaxAttempts), MaxLost: num(metaMaxLost),
 			MaxDeliver: have.MaxDeliver, MaxAckPending: have.MaxAckPending,

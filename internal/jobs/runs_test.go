@@ -44,7 +44,10 @@ func TestHigherPriorityIsFirst(t *testing.T) {
 	r.queueRun("least", -1, 2)
 	heard := func(runs ...string) func() bool {
 		return func() bool {
-			return !slices.ContainsFunc(runs, func(run string) bool { q, _ := k.roster.queue(run); return q.Pending == 0 })
+			return !slices.ContainsFunc(runs, func(run string) bool {
+				q, _ := k.roster.queue(run)
+				return q.Pending == 0
+			})
 		}
 	}
 	r.until("the new runs are heard of", heard("high", "least"))
@@ -253,7 +256,10 @@ func TestCancelDrops(t *testing.T) {
 		held[l.Job.Run] = l
 	}
 	cancel := func(drop bool) {
-		_, err := r.c.UpdateRun(r.ctx, "gone", func(rec *record.Run) error { rec.State, rec.Drop = record.RunCancelled, drop; return nil })
+		_, err := r.c.UpdateRun(r.ctx, "gone", func(rec *record.Run) error {
+			rec.State, rec.Drop = record.RunCancelled, drop
+			return nil
+		})
 		r.ok(err)
 		r.ok(r.c.CloseRun(r.ctx, "gone"))
 	}
@@ -332,9 +338,10 @@ func TestFrozenBeforeTheStart(t *testing.T) {
 		takes     bool // the job is found done, or is to be done again
 		says      string
 	}{
-		"running":  {func(*rig, *Lease) {}, false, "delivered again; giving it up"},
-		"done":     {func(r *rig, l *Lease) { r.ok(l.Done(r.ctx, record.Totals{})) }, true, "which was delivered again"},
-		"run over": {func(r *rig, l *Lease) { r.ok(l.Done(r.ctx, record.Totals{})); r.ok(r.c.CloseRun(r.ctx, "run")) }, false, "giving the job back"},
+		"running": {func(*rig, *Lease) {}, false, "delivered again; giving it up"},
+		"done":    {func(r *rig, l *Lease) { r.ok(l.Done(r.ctx, record.Totals{})) }, true, "which was delivered again"},
+		"run over": {func(r *rig, l *Lease) { r.ok(l.Done(r.ctx, record.Totals{})); r.ok(r.c.CloseRun(r.ctx, "run")) },
+			false, "giving the job back"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			// b must keep the job meanwhile: a busy machine may hold its heartbeats up.
@@ -363,7 +370,10 @@ func TestFrozenBeforeTheStart(t *testing.T) {
 			l := r.next(b)
 			c.meanwhile(r, l)
 			if name == "run over" {
-				r.until("the run is gone from the roster", func() bool { _, there := a.roster.queue("run"); return !there })
+				r.until("the run is gone from the roster", func() bool {
+					_, there := a.roster.queue("run")
+					return !there
+				})
 			}
 			close(thaw) // SIGCONT
 			r.until("it says so", func() bool { return r.log.has(c.says) })
@@ -568,7 +578,8 @@ func TestStrays(t *testing.T) {
 		_, err = r.c.js.Publish(r.ctx, jobSubject(run, js[0].ID), b)
 		r.ok(err)
 	}
-	for run, state := range map[string]record.RunState{"planned": record.RunPlanned, "complete": record.RunComplete, "cancelled": record.RunCancelled} {
+	for run, state := range map[string]record.RunState{"planned": record.RunPlanned, "complete": record.RunComplete,
+		"cancelled": record.RunCancelled} {
 		rec := record.NewRun(manifest(run, 1))
 		rec.State = state
 		r.ok(r.c.PutRun(r.ctx, rec))

@@ -103,7 +103,8 @@ func (l *Lease) Retry(ctx context.Context, cause error) error {
 	return l.settle(ctx, "retry", func(ctx context.Context) error {
 		if l.state.Failed+1 >= l.run.MaxAttempts {
 			l.state.Failed++
-			l.state.History = record.Ended(l.state.History, l.state.Worker, l.state.Started, record.OutcomeDead, cause.Error())
+			l.state.History = record.Ended(l.state.History, l.state.Worker, l.state.Started, record.OutcomeDead,
+				cause.Error())
 			return l.die(ctx, fmt.Sprintf("attempt %d of %d failed: %v", l.state.Failed, l.run.MaxAttempts, cause))
 		}
 		err := l.giveBack(ctx, record.StateFailed, func(s *record.Job) {
@@ -124,7 +125,8 @@ func (l *Lease) Retry(ctx context.Context, cause error) error {
 func (l *Lease) Fail(ctx context.Context, cause error) error {
 	return l.settle(ctx, "fail", func(ctx context.Context) error {
 		l.state.Failed++
-		l.state.History = record.Ended(l.state.History, l.state.Worker, l.state.Started, record.OutcomeDead, cause.Error())
+		l.state.History = record.Ended(l.state.History, l.state.Worker, l.state.Started, record.OutcomeDead,
+			cause.Error())
 		return l.die(ctx, cause.Error())
 	})
 }
@@ -146,7 +148,10 @@ func (l *Lease) Abandon(ctx context.Context) error {
 func (l *Lease) Decline(ctx context.Context, reason string) error {
 	l.k.roster.declined(l.state.Run)
 	return l.settle(ctx, "decline", func(ctx context.Context) error {
-		if err := l.giveBack(ctx, record.StateWaiting, func(s *record.Job) { s.Error = "declined: " + reason }); err != nil {
+		if err := l.giveBack(ctx, record.StateWaiting, func(s *record.Job) {
+			s.Error = "declined: " +
+				"" + reason
+		}); err != nil {
 			return err
 		}
 		l.k.cfg.Meter.Settled(string(record.StateWaiting))

@@ -129,7 +129,8 @@ func TestTwoBuryTogether(t *testing.T) {
 				// letter is out before the zombie looks at the record.
 				ac.js = &afterPublish{ac.js, func() {
 					holder()
-					_, err := r.c.putLetter(r.ctx, record.DeadLetter{Run: "run", ID: js[0].ID, Job: &js[0], Reason: "holder's"})
+					_, err := r.c.putLetter(r.ctx, record.DeadLetter{Run: "run", ID: js[0].ID, Job: &js[0],
+						Reason: "holder's"})
 					r.ok(err)
 				}}
 				r.is(zombie.Fail(r.ctx, errBoom), ErrSuperseded)
@@ -141,7 +142,11 @@ func TestTwoBuryTogether(t *testing.T) {
 				holder()
 				// Its letter is gone before the record says that the job is dead.
 				var once sync.Once
-				bc.js = &afterPublish{bc.js, func() { once.Do(func() { r.ok(r.c.dropLetter(r.ctx, "run", js[0].ID)) }) }}
+				bc.js = &afterPublish{bc.js, func() {
+					once.Do(func() {
+						r.ok(r.c.dropLetter(r.ctx, "run", js[0].ID))
+					})
+				}}
 				r.ok(l.Fail(r.ctx, errBoom))
 			}
 			r.wantState(js[0], record.StateDead, 1, 1)

@@ -57,7 +57,8 @@ func (c *Client) Submit(ctx context.Context, jobs iter.Seq[score.Job], epoch uin
 	s := &submission{c: c, epoch: epoch, runs: map[string]time.Time{}, parent: traces.Parent(ctx)}
 	err = s.run(perRequest{ctx}, jobs)
 	if err == nil && s.used > 0 {
-		err = fmt.Errorf("%w: %d jobs were recently queued under epoch %d and have left the queue: submit under a new epoch", ErrEpochUsed, s.used, epoch)
+		err = fmt.Errorf("%w: %d jobs were recently queued under epoch %d and have left the queue: submit under a "+
+			"new epoch", ErrEpochUsed, s.used, epoch)
 	}
 	for run := range s.runs {
 		if aerr := c.announce(run, noticeQueued); aerr != nil {

@@ -167,9 +167,12 @@ func (t Topology) streams() []jetstream.StreamConfig {
 func (t Topology) buckets() []jetstream.KeyValueConfig {
 	return []jetstream.KeyValueConfig{
 		{Bucket: runBucket, Description: "runs", History: 1, MaxValueSize: 64 << 10, Replicas: t.Replicas},
-		{Bucket: JobBucket, Description: "newest state of each job", History: 1, MaxValueSize: record.MaxJobBytes, Replicas: t.Replicas},
-		{Bucket: workerBucket, Description: "workers alive", History: 1, MaxValueSize: 64 << 10, TTL: WorkerTTL, Replicas: t.Replicas},
-		{Bucket: leaseBucket, Description: "dispatchers at work", History: 1, MaxValueSize: 4 << 10, TTL: LeaseTTL, Replicas: t.Replicas},
+		{Bucket: JobBucket, Description: "newest state of each job", History: 1, MaxValueSize: record.MaxJobBytes,
+			Replicas: t.Replicas},
+		{Bucket: workerBucket, Description: "workers alive", History: 1, MaxValueSize: 64 << 10, TTL: WorkerTTL,
+			Replicas: t.Replicas},
+		{Bucket: leaseBucket, Description: "dispatchers at work", History: 1, MaxValueSize: 4 << 10, TTL: LeaseTTL,
+			Replicas: t.Replicas},
 	}
 }
 
@@ -198,7 +201,8 @@ func (c *Client) fail(op string, err error) error {
 		known = ErrNotSetUp
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
 		known = ErrNoJetStream
-	case errors.Is(err, nats.ErrReconnectBufExceeded), errors.Is(err, nats.ErrDisconnected), errors.Is(err, nats.ErrNoResponders):
+	case errors.Is(err, nats.ErrReconnectBufExceeded), errors.Is(err, nats.ErrDisconnected),
+		errors.Is(err, nats.ErrNoResponders):
 		known = conn.ErrUnreachable
 	}
 	if errors.Is(known, conn.ErrDenied) {

@@ -105,7 +105,8 @@ func TestTrapBareNak(t *testing.T) {
 		t.Fatalf("error %q", s.Error)
 	}
 	d := r.dead("run")
-	if len(d) != 1 || d[0].ID != js[0].ID || d[0].Attempts != 3 || d[0].Job == nil || d[0].Reason != "attempt 3 of 3 failed: boom" {
+	if len(d) != 1 || d[0].ID != js[0].ID || d[0].Attempts != 3 || d[0].Job == nil ||
+		d[0].Reason != "attempt 3 of 3 failed: boom" {
 		t.Fatalf("dead letters %+v", d)
 	}
 	r.empty()
@@ -274,7 +275,10 @@ func TestTrapJobKillsItsWorkers(t *testing.T) {
 		}
 		vanish(l)
 	}
-	r.until("the fourth finds it over", func() bool { r.none(k, 600*time.Millisecond); return r.state(js[0]).State != record.StateRunning })
+	r.until("the fourth finds it over", func() bool {
+		r.none(k, 600*time.Millisecond)
+		return r.state(js[0]).State != record.StateRunning
+	})
 	r.wantState(js[0], record.StateDead, 0, 3)
 	if d := r.dead("run"); len(d) != 1 || d[0].Attempts != 3 {
 		t.Fatalf("dead letters %+v", d)
@@ -394,7 +398,8 @@ func TestTrapUpdateRewritesALiveDurable(t *testing.T) {
 			t.Fatalf("%v does not say what differs", err)
 		}
 	}
-	for _, cfg := range []record.RunConfig{{AckWait: 30 * time.Second}, {MaxAttempts: 7}, {MaxDeliver: 9}, {MaxAckPending: 9}} {
+	for _, cfg := range []record.RunConfig{{AckWait: 30 * time.Second}, {MaxAttempts: 7}, {MaxDeliver: 9},
+		{MaxAckPending: 9}} {
 		drifts(open(cfg))
 	}
 	drifts(r.c.Setup(r.ctx, Topology{Duplicates: time.Minute}))
@@ -452,7 +457,8 @@ func TestTrapQueueIsDisposable(t *testing.T) {
 	r.submit(js, 1, 3, 0)
 	k, _ := r.worker(quick("a"))
 	r.ok(r.next(k).Done(r.ctx, record.Totals{}))
-	for _, s := range []string{jobStream, deadStream, eventStream, "KV_" + JobBucket, "KV_" + runBucket, "KV_" + workerBucket, "KV_" + leaseBucket} {
+	for _, s := range []string{jobStream, deadStream, eventStream, "KV_" + JobBucket, "KV_" + runBucket,
+		"KV_" + workerBucket, "KV_" + leaseBucket} {
 		r.ok(r.c.js.DeleteStream(r.ctx, s))
 	}
 	// The dispatcher starts from nothing with what has no output yet; the worker

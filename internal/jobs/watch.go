@@ -63,5 +63,6 @@ func (c *Client) JobStates(ctx context.Context, run string, state func(record.Jo
 	if !score.ValidRunID(run) {
 		return fmt.Errorf("list jobs: %q is not a run ID", run)
 	}
-	return c.fail("list jobs of run "+run, list(ctx, c, "KV_"+JobBucket, "$KV."+JobBucket+"."+run+".*", record.DecodeJob, state))
+	return c.fail("list jobs of run "+run, list(ctx, c, "KV_"+JobBucket, "$KV."+JobBucket+"."+run+".*",
+		record.DecodeJob, state))
 }

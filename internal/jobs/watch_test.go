@@ -125,7 +125,8 @@ func TestRuns(t *testing.T) {
 		m.Inputs = append(m.Inputs, "/more")
 	}
 	rec := record.NewRun(m)
-	if rec.Jobs != 7 || rec.Rows != 70 || len(rec.Inputs) != 16 || rec.InputCount != 41 || rec.State != record.RunPlanned {
+	if rec.Jobs != 7 || rec.Rows != 70 || len(rec.Inputs) != 16 || rec.InputCount != 41 ||
+		rec.State != record.RunPlanned {
 		t.Fatalf("record %+v", rec)
 	}
 	_, err := r.c.Run(r.ctx, "one")
@@ -173,7 +174,8 @@ func TestRuns(t *testing.T) {
 
 func TestWorkers(t *testing.T) {
 	r := newRig(t, record.RunConfig{})
-	r.ok(r.c.PutWorker(r.ctx, record.Worker{ID: "b", Host: "h", PID: 7, Engine: "cpu", TokensPerSec: 1.5, Progress: []record.Progress{{Run: "run", Job: "job", Tokens: 5}}}))
+	r.ok(r.c.PutWorker(r.ctx, record.Worker{ID: "b", Host: "h", PID: 7, Engine: "cpu", TokensPerSec: 1.5,
+		Progress: []record.Progress{{Run: "run", Job: "job", Tokens: 5}}}))
 	r.ok(r.c.PutWorker(r.ctx, record.Worker{ID: "a"}))
 	if err := r.c.PutWorker(r.ctx, record.Worker{ID: "a b.>"}); err == nil {
 		t.Fatal("a bad id was taken")

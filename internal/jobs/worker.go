@@ -50,7 +50,8 @@ func (c *Client) RemoveWorker(ctx context.Context, id string) error {
 // Workers lists the workers that are alive, by ID.
 func (c *Client) Workers(ctx context.Context) ([]record.Worker, error) {
 	var workers []record.Worker
-	err := list(ctx, c, "KV_"+workerBucket, "$KV."+workerBucket+".*", record.DecodeWorker, func(w record.Worker) { workers = append(workers, w) })
+	err := list(ctx, c, "KV_"+workerBucket, "$KV."+workerBucket+".*", record.DecodeWorker,
+		func(w record.Worker) { workers = append(workers, w) })
 	if err != nil {
 		return nil, c.fail("list workers", err)
 	}

@@ -57,7 +57,8 @@ type ListRequest struct {
 var errLimit = errors.New("limit")
 
 // JobStateNames are the states by which jobs can be listed.
-var JobStateNames = []record.State{StateQueued, record.StateRunning, record.StateWaiting, record.StateFailed, record.StateDone, record.StateDead}
+var JobStateNames = []record.State{StateQueued, record.StateRunning, record.StateWaiting, record.StateFailed,
+	record.StateDone, record.StateDead}
 
 // ListJobs calls do once for each job: first those that have a record, by their last
 // change, then those that OUT holds, then the queued ones in the manifest's order.
@@ -185,7 +186,8 @@ func (l *lister) known(ctx context.Context, ids []string, more bool) error {
 // record makes a line of a job's record; told reports whether the job was listed
 // before.
 func (l *lister) record(s record.Job) (j JobLine, told bool) {
-	j = JobLine{Job: s.Job, State: s.State, Attempt: s.Attempt, Worker: s.Worker, Updated: s.Updated, Error: s.Error, Last: -1}
+	j = JobLine{Job: s.Job, State: s.State, Attempt: s.Attempt, Worker: s.Worker, Updated: s.Updated, Error: s.Error,
+		Last: -1}
 	if s.Totals != nil {
 		j.Documents, j.Tokens = s.Totals.Documents, s.Totals.Tokens
 	}
@@ -356,7 +358,8 @@ func GetJob(ctx context.Context, client *jobs.Client, out, run, id string) (*Job
 
 // output fills in what the manifest and OUT have.
 func (d *JobDetail) output(ctx context.Context, j score.Job) error {
-	d.Job, d.File, d.Input, d.First, d.Last, d.Output = j.ID, j.Input.Rel, j.Input.Path, j.First, j.Last, place.Join(j.Out, j.Output)
+	d.Job, d.File, d.Input, d.First, d.Last, d.Output = j.ID, j.Input.Rel, j.Input.Path, j.First, j.Last,
+		place.Join(j.Out, j.Output)
 	c, err := shard.Inspect(ctx, d.Output)
 	switch {
 	case err == nil && c.Job == j.ID && c.ConfigDigest == j.ConfigDigest:
@@ -396,13 +399,15 @@ func (d *JobDetail) ask(ctx context.Context, client *jobs.Client, known bool) er
 	case err == nil:
 		d.Letter = &letter
 		if j := letter.Job; j != nil && !known {
-			d.File, d.Input, d.First, d.Last, d.Output = j.Input.Rel, j.Input.Path, j.First, j.Last, place.Join(j.Out, j.Output)
+			d.File, d.Input, d.First, d.Last, d.Output = j.Input.Rel, j.Input.Path, j.First, j.Last,
+				place.Join(j.Out, j.Output)
 		}
 	case !errors.Is(err, jobs.ErrNoJob) && !errors.Is(err, jobs.ErrNotSetUp):
 		return err
 	}
 	if !known && d.Record == nil && d.Letter == nil && d.Queued.IsZero() {
-		return usage.Errorf("the queue knows no job %s of run %s: give the whole ID, or run this where the output folder can be read", d.Run, d.Job)
+		return usage.Errorf("the queue knows no job %s of run %s: give the whole ID, or run this where the output "+
+			"folder can be read", d.Run, d.Job)
 	}
 	return nil
 }
@@ -410,7 +415,9 @@ func (d *JobDetail) ask(ctx context.Context, client *jobs.Client, known bool) er
 // NewestDead lists dead letters of a run, or of all runs with run "", the newest
 // first: at most limit after the first skip. It keeps skip+limit in memory. total is
 // how many there are.
-func NewestDead(ctx context.Context, client *jobs.Client, run string, skip, limit int) (letters []record.DeadLetter, total int, err error) {
+func NewestDead(
+	ctx context.Context, client *jobs.Client, run string, skip, limit int,
+) (letters []record.DeadLetter, total int, err error) {
 	last := newest[record.DeadLetter]{most: skip + limit}
 	err = client.DeadEach(ctx, run, func(d record.DeadLetter) { total++; last.add(d) })
 	if err != nil && !errors.Is(err, jobs.ErrNotSetUp) {

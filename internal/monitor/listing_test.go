@@ -18,14 +18,17 @@ func manifestOf(t testing.TB, files, jobs int) *score.Manifest {
 	t.Helper()
 	out := t.TempDir()
 	m := &score.Manifest{
-		Version: score.FormatVersion, Run: "run-1", Created: "2026-01-02T03:04:05Z", Program: "test", Out: out, Inputs: []string{"/in"},
-		Options: score.Options{TextColumn: "text", Long: score.LongCarry, MaxLength: 64, Special: score.SpecialText, Engine: score.EngineCPU},
-		Model:   score.Model{Dir: "/m", Digest: "sha256:aa"},
+		Version: score.FormatVersion, Run: "run-1", Created: "2026-01-02T03:04:05Z", Program: "test", Out: out,
+		Inputs: []string{"/in"},
+		Options: score.Options{TextColumn: "text", Long: score.LongCarry, MaxLength: 64, Special: score.SpecialText,
+			Engine: score.EngineCPU},
+		Model: score.Model{Dir: "/m", Digest: "sha256:aa"},
 	}
 	m.ConfigDigest = score.ConfigDigest(m.Options, m.Model)
 	for i := range files {
 		f := score.FilePlan{Rows: int64(jobs) * 10, RowGroups: 1}
-		f.Input = score.Input{Path: fmt.Sprintf("/in/f%04d.parquet", i), Rel: fmt.Sprintf("f%04d.parquet", i), Size: 1, Version: "1-1"}
+		f.Input = score.Input{Path: fmt.Sprintf("/in/f%04d.parquet", i), Rel: fmt.Sprintf("f%04d.parquet", i), Size: 1,
+			Version: "1-1"}
 		for c := range jobs {
 			f.Cuts = append(f.Cuts, int64(c)*10)
 		}
@@ -62,10 +65,11 @@ func TestListMillionJobs(t *testing.T) {
 		}
 	}()
 	n, began := 0, time.Now()
-	more, err := ListJobs(t.Context(), ListRequest{Out: out, States: []record.State{StateQueued}}, func(j JobLine) error {
-		n++
-		return nil
-	})
+	more, err := ListJobs(t.Context(), ListRequest{Out: out, States: []record.State{StateQueued}},
+		func(j JobLine) error {
+			n++
+			return nil
+		})
 	close(stop)
 	<-done
 	if err != nil || more || n != 1_000_000 {

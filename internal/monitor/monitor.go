@@ -82,7 +82,8 @@ func (c Config) withDefaults() Config {
 func New(client *jobs.Client, cfg Config) *Monitor {
 	cfg = cfg.withDefaults()
 	return &Monitor{
-		client: client, log: cfg.Log, every: cfg.Every, finals: make(chan struct{}, finalsAtOnce), runs: map[string]*following{}, rates: map[string]*workerRate{},
+		client: client, log: cfg.Log, every: cfg.Every, finals: make(chan struct{}, finalsAtOnce),
+		runs: map[string]*following{}, rates: map[string]*workerRate{},
 		over: Overview{Status: Status{Runs: []RunStatus{}, Workers: []record.Worker{}}},
 	}
 }
@@ -177,7 +178,8 @@ func (m *Monitor) look(ctx context.Context) error {
 			inHand[h.Run] = true
 		}
 	}
-	over := Overview{Status: Status{Runs: []RunStatus{}, Queue: queue, Workers: append([]record.Worker{}, workers...)}, Seen: time.Now()}
+	over := Overview{Status: Status{Runs: []RunStatus{}, Queue: queue, Workers: append([]record.Worker{}, workers...)},
+		Seen: time.Now()}
 	for _, r := range records {
 		t := m.follow(ctx, r, inHand[r.ID])
 		if !r.State.Final() && time.Since(t.leased) > leaseEvery {

@@ -64,7 +64,8 @@ func TestNewestFirst(t *testing.T) {
 	var newer func(string, []record.State, int, int) ([]string, bool, bool)
 	page := func(skip, limit int, states ...record.State) (ids []string, more bool) {
 		t.Helper()
-		req := ListRequest{Out: b.M.Out, Run: b.M.Run, Client: b.Client, States: states, Skip: skip, Limit: limit, Newest: true, Newer: newer}
+		req := ListRequest{Out: b.M.Out, Run: b.M.Run, Client: b.Client, States: states, Skip: skip, Limit: limit,
+			Newest: true, Newer: newer}
 		more, err := ListJobs(b.Ctx, req, func(j JobLine) error { ids = append(ids, j.Job); return nil })
 		if err != nil {
 			t.Fatal(err)
@@ -89,7 +90,8 @@ func TestNewestFirst(t *testing.T) {
 			t.Errorf("%+v: %v, more %t", x, got, more)
 		}
 		if x.limit > 0 {
-			if got, more, ok := m.Newest(b.M.Run, x.states, x.skip, x.limit); !ok || !slices.Equal(got, x.want) || more != x.more {
+			if got, more, ok := m.Newest(b.M.Run, x.states, x.skip, x.limit); !ok || !slices.Equal(got, x.want) ||
+				more != x.more {
 				t.Errorf("%+v: the monitor has %v, more %t", x, got, more)
 			}
 			newer = m.Newest

@@ -132,7 +132,8 @@ func (o *RunsObserver) overview() {
 
 func runMetrics(r RunStatus, more RunMore, workers []record.Worker, since time.Time) metrics.Run {
 	m := metrics.Run{
-		ID: r.Run.ID, Jobs: map[string]int{"queued": r.Run.Jobs}, Rows: r.Run.Rows, Documents: r.Documents, Tokens: r.Tokens,
+		ID: r.Run.ID, Jobs: map[string]int{"queued": r.Run.Jobs}, Rows: r.Run.Rows, Documents: r.Documents,
+		Tokens:       r.Tokens,
 		TokensPerSec: r.Pace.TokensPerSec, Left: -1, LastCommit: more.LastDone, Paused: r.Run.State == record.RunPaused,
 	}
 	for state, n := range r.Jobs {

@@ -20,12 +20,15 @@ import (
 // TestRunMetrics: only a run that is on has jobs left.
 func TestRunMetrics(t *testing.T) {
 	for state, want := range map[record.RunState]map[string]int{
-		record.RunRunning: {"queued": 4, "running": 2, "failed": 1, "done": 2, "dead": 1}, record.RunPaused: {"queued": 4, "running": 2, "failed": 1, "done": 2, "dead": 1},
-		record.RunCancelled: {"done": 2, "dead": 1}, record.RunFailed: {"done": 2, "dead": 1}, record.RunComplete: {"done": 10},
+		record.RunRunning:   {"queued": 4, "running": 2, "failed": 1, "done": 2, "dead": 1},
+		record.RunPaused:    {"queued": 4, "running": 2, "failed": 1, "done": 2, "dead": 1},
+		record.RunCancelled: {"done": 2, "dead": 1}, record.RunFailed: {"done": 2, "dead": 1},
+		record.RunComplete: {"done": 10},
 	} {
 		m := runMetrics(RunStatus{
-			Run:  record.Run{State: state, Jobs: 10},
-			Jobs: map[record.State]int{record.StateRunning: 2, record.StateFailed: 1, record.StateDone: 2, record.StateDead: 1},
+			Run: record.Run{State: state, Jobs: 10},
+			Jobs: map[record.State]int{record.StateRunning: 2, record.StateFailed: 1, record.StateDone: 2,
+				record.StateDead: 1},
 		}, RunMore{}, nil, time.Now())
 		if !maps.Equal(m.Jobs, want) {
 			t.Errorf("%s: %v, want %v", state, m.Jobs, want)
@@ -97,8 +100,10 @@ func TestObserver(t *testing.T) {
 			}
 		}
 	}
-	told(look(), true, `surprisal_queue_jobs{state="pending"} 2`, `surprisal_queue_jobs{state="in_hand"} 1`, "surprisal_dead_letters 1", "surprisal_ack_wait_seconds 30",
-		`surprisal_workers{engine="cuda",state="busy"} 1`, `surprisal_workers{engine="cpu",state="busy"} 1`, `surprisal_workers{engine="cpu",state="idle"} 1`,
+	told(look(), true, `surprisal_queue_jobs{state="pending"} 2`, `surprisal_queue_jobs{state="in_hand"} 1`,
+		"surprisal_dead_letters 1", "surprisal_ack_wait_seconds 30",
+		`surprisal_workers{engine="cuda",state="busy"} 1`, `surprisal_workers{engine="cpu",state="busy"} 1`,
+		`surprisal_workers{engine="cpu",state="idle"} 1`,
 		"surprisal_nats_connected 1", "surprisal_heartbeat_age_seconds 0", "surprisal_workers_vanished_total 0")
 	for _, id := range []string{"crashes", "ends", "idle"} {
 		if err := b.Client.RemoveWorker(b.Ctx, id); err != nil {
@@ -127,6 +132,7 @@ func TestObserver(t *testing.T) {
 		t.Fatal(err)
 	}
 	body := look()
-	told(body, true, "surprisal_heartbeat_age_seconds 0", "surprisal_workers_vanished_total 1", `surprisal_queue_jobs{state="in_hand"} 0`)
+	told(body, true, "surprisal_heartbeat_age_seconds 0", "surprisal_workers_vanished_total 1",
+		`surprisal_queue_jobs{state="in_hand"} 0`)
 	told(body, false, "surprisal_workers{", "surprisal_store_limit_bytes ")
 }

@@ -23,7 +23,8 @@ const stateCommitted record.State = "committed"
 
 // trackedStates are the states that a Tracker distinguishes.
 var trackedStates = [...]record.State{
-	StateQueued, stateCommitted, record.StateRunning, record.StateWaiting, record.StateFailed, record.StateDone, record.StateDead,
+	StateQueued, stateCommitted, record.StateRunning, record.StateWaiting, record.StateFailed, record.StateDone,
+	record.StateDead,
 }
 
 // Tracker has the state of each job of a run, from the newest records, and the sums

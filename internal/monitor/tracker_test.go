@@ -14,7 +14,8 @@ import (
 // TestFind finds each job by its id and by the beginning of it.
 func TestFind(t *testing.T) {
 	m := manifestOf(t, 3, 7)
-	m.Files = slices.Insert(m.Files, 1, score.FilePlan{Input: score.Input{Rel: "bad"}, Error: "bad"}, score.FilePlan{Input: score.Input{Rel: "empty"}})
+	m.Files = slices.Insert(m.Files, 1, score.FilePlan{Input: score.Input{Rel: "bad"}, Error: "bad"},
+		score.FilePlan{Input: score.Input{Rel: "empty"}})
 	x := Track(m)
 	n := int32(0)
 	for j := range m.AllJobs() {
@@ -61,8 +62,10 @@ func TestTracker(t *testing.T) {
 		t.Error("a record of another run's job was taken")
 	}
 	for _, r := range []record.Job{
-		rec(1, record.StateRunning, 0, nil), rec(1, record.StateDone, 100, nil), rec(2, record.StateFailed, 0, errors.New("once")),
-		rec(3, record.StateDone, 50, nil), rec(3, record.StateRunning, 0, nil), rec(4, record.StateDead, 0, errors.New("bad rows")),
+		rec(1, record.StateRunning, 0, nil), rec(1, record.StateDone, 100, nil), rec(2, record.StateFailed, 0,
+			errors.New("once")),
+		rec(3, record.StateDone, 50, nil), rec(3, record.StateRunning, 0, nil), rec(4, record.StateDead, 0,
+			errors.New("bad rows")),
 	} {
 		if i, ok := of.Take(r); !ok || of.Job(i).ID != r.Job {
 			t.Errorf("job %s is at %d, %t", r.Job, i, ok)
@@ -78,11 +81,13 @@ func TestTracker(t *testing.T) {
 		t.Errorf("%v without a manifest, want %v", got, want)
 	}
 	for _, x := range []*Tracker{of, loose} {
-		if d, n := x.Scored(); d != 10 || n != 100 || x.failed != 1 || x.Waiting() != "once" || x.lastError != "bad rows" || !x.lastDone.Equal(time.Unix(4, 0)) {
+		if d, n := x.Scored(); d != 10 || n != 100 || x.failed != 1 || x.Waiting() != "once" ||
+			x.lastError != "bad rows" || !x.lastDone.Equal(time.Unix(4, 0)) {
 			t.Errorf("%d documents, %d tokens: %+v", d, n, x)
 		}
 	}
-	if of.Finished() || of.Open(all[0].ID) || of.Open(all[1].ID) || !of.Open(all[3].ID) || !of.Open(all[5].ID) || of.Open(all[4].ID) {
+	if of.Finished() || of.Open(all[0].ID) || of.Open(all[1].ID) || !of.Open(all[3].ID) || !of.Open(all[5].ID) ||
+		of.Open(all[4].ID) {
 		t.Error("what is open")
 	}
 	lost := of.Settle(map[string]bool{all[0].ID: true, all[1].ID: true, all[2].ID: true})

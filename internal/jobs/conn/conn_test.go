@@ -34,10 +34,12 @@ func TestDialUnreachable(t *testing.T) {
 	const addr = "127.0.0.1:1" // nobody listens there
 	start := time.Now()
 	_, _, err := Dial(context.Background(), Config{URLs: []string{"nats://me:secret@" + addr}})
-	if !strings.HasPrefix(err.Error(), "cannot reach NATS at nats://"+addr) || !strings.HasSuffix(err.Error(), "is it running?") {
+	if !strings.HasPrefix(err.Error(), "cannot reach NATS at nats://"+addr) || !strings.HasSuffix(err.Error(),
+		"is it running?") {
 		t.Fatalf("got %v", err)
 	}
-	if strings.ContainsAny(err.Error(), "\n") || strings.Contains(err.Error(), "secret") || time.Since(start) > 20*time.Second {
+	if strings.ContainsAny(err.Error(), "\n") || strings.Contains(err.Error(), "secret") ||
+		time.Since(start) > 20*time.Second {
 		t.Fatalf("got %v after %s", err, time.Since(start))
 	}
 	// A worker waits for it, as long as it is let.

@@ -78,14 +78,16 @@ func TestServerPortTaken(t *testing.T) {
 	}
 	defer l.Close()
 	start := time.Now()
-	_, err = Start(context.Background(), Config{StoreDir: t.TempDir(), Port: l.Addr().(*net.TCPAddr).Port, Log: zerolog.New(io.Discard)})
+	_, err = Start(context.Background(), Config{StoreDir: t.TempDir(), Port: l.Addr().(*net.TCPAddr).Port,
+		Log: zerolog.New(io.Discard)})
 	if err == nil || !strings.Contains(err.Error(), "address already in use") || time.Since(start) > serverStart/2 {
 		t.Fatalf("got %v after %s", err, time.Since(start))
 	}
 }
 
 func TestServerConfig(t *testing.T) {
-	for _, cfg := range []Config{{}, {StoreDir: "x", Port: -1}, {StoreDir: "x", Port: 70000}, {StoreDir: "x", Token: "short"}} {
+	for _, cfg := range []Config{{}, {StoreDir: "x", Port: -1}, {StoreDir: "x", Port: 70000}, {StoreDir: "x",
+		Token: "short"}} {
 		if s, err := Start(context.Background(), cfg); err == nil {
 			s.Shutdown()
 			t.Errorf("%+v was taken", cfg)

@@ -7,11 +7,14 @@ import (
 
 // RunConfig is how a run's jobs are delivered. A zero field was not asked for.
 type RunConfig struct {
-	AckWait       time.Duration `json:"ack_wait_ns,omitzero"`     // 60 s; workers heartbeat every third of it
-	MaxAttempts   int           `json:"max_attempts,omitzero"`    // 5; failed attempts until a job is dead
-	MaxLost       int           `json:"max_lost,omitzero"`        // 5; attempts whose worker vanished until a job is dead
-	MaxDeliver    int           `json:"max_deliver,omitzero"`     // 1000; limit of all deliveries, also drained and declined ones
-	MaxAckPending int           `json:"max_ack_pending,omitzero"` // 65536; jobs in hand or delayed, all workers together
+	AckWait     time.Duration `json:"ack_wait_ns,omitzero"`  // 60 s; workers heartbeat every third of it
+	MaxAttempts int           `json:"max_attempts,omitzero"` // 5; failed attempts until a job is dead
+	// 5; attempts whose worker vanished until a job is dead
+	MaxLost int `json:"max_lost,omitzero"`
+	// 1000; limit of all deliveries, also drained and declined ones
+	MaxDeliver int `json:"max_deliver,omitzero"`
+	// 65536; jobs in hand or delayed, all workers together
+	MaxAckPending int `json:"max_ack_pending,omitzero"`
 }
 
 // Or is t with its zero fields taken from d.

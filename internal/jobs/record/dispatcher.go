@@ -23,7 +23,8 @@ type Dispatcher struct {
 
 // String names the dispatcher for people.
 func (d Dispatcher) String() string {
-	return fmt.Sprintf("dispatcher %s on %s, pid %d, since %s", d.Command, Clean(d.Host, 64), d.PID, d.Since.Format(time.RFC3339))
+	return fmt.Sprintf("dispatcher %s on %s, pid %d, since %s", d.Command, Clean(d.Host, 64), d.PID,
+		d.Since.Format(time.RFC3339))
 }
 
 // Encode gives the record's bytes.

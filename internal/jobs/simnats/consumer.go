@@ -92,7 +92,8 @@ func (st *stream) createConsumer(cfg jetstream.ConsumerConfig) (*consumer, error
 			for _, a := range st.filters(other.cfg) {
 				for _, b := range st.filters(cfg) {
 					if a == "" || b == "" {
-						return nil, apiError(400, 10099, "multiple non-filtered consumers not allowed on workqueue stream")
+						return nil, apiError(400, 10099, "multiple non-filtered consumers not allowed on workqueue "+
+							"stream")
 					}
 					if matches(a, b) || matches(b, a) {
 						return nil, apiError(400, 10100, "filtered consumer not unique on workqueue stream")
@@ -254,7 +255,8 @@ func (k *consumer) ask(p *pull) {
 	k.used = time.Now()
 	n := k.st.s.n
 	if most := k.cfg.MaxRequestBatch; most > 0 && p.left > most {
-		p.send(n.fate(p.c.name, "refuse", "").way(n.faults), inbound{err: fmt.Errorf("nats: Exceeded MaxRequestBatch of %d", most)})
+		p.send(n.fate(p.c.name, "refuse", "").way(n.faults), inbound{err: fmt.Errorf("nats: Exceeded "+
+			"MaxRequestBatch of %d", most)})
 		return
 	}
 	if p.noWait {

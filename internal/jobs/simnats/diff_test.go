@@ -138,9 +138,11 @@ func (x *subject) setup(ctx context.Context) {
 		FilterSubject: x.tag + ".job.r.*", MaxRequestBatch: 1,
 	})
 	x.say("create consumer %s", cause(err))
-	_, err = x.s.CreateConsumer(ctx, jetstream.ConsumerConfig{Durable: "second", AckPolicy: jetstream.AckExplicitPolicy, FilterSubject: x.tag + ".job.r.*"})
+	_, err = x.s.CreateConsumer(ctx, jetstream.ConsumerConfig{Durable: "second", AckPolicy: jetstream.AckExplicitPolicy,
+		FilterSubject: x.tag + ".job.r.*"})
 	x.say("overlapping consumer %s", cause(err))
-	_, err = x.s.CreateConsumer(ctx, jetstream.ConsumerConfig{Durable: "other", AckPolicy: jetstream.AckExplicitPolicy, FilterSubject: x.tag + ".job.q.*", AckWait: x.ackWait})
+	_, err = x.s.CreateConsumer(ctx, jetstream.ConsumerConfig{Durable: "other", AckPolicy: jetstream.AckExplicitPolicy,
+		FilterSubject: x.tag + ".job.q.*", AckWait: x.ackWait})
 	x.say("other consumer %s", cause(err))
 	_, err = x.js.Consumer(ctx, "W"+x.tag, "none")
 	x.say("no consumer %s", cause(err))
@@ -237,7 +239,8 @@ func (x *subject) do(ctx context.Context, op, n, k int) {
 		}
 		x.held = append(x.held, m)
 		meta, err := m.Metadata()
-		x.say("next %s %d, delivery %d of consumer %d: %s", m.Subject(), meta.Sequence.Stream, meta.NumDelivered, meta.Sequence.Consumer, cause(err))
+		x.say("next %s %d, delivery %d of consumer %d: %s", m.Subject(), meta.Sequence.Stream, meta.NumDelivered,
+			meta.Sequence.Consumer, cause(err))
 	case 7:
 		if m := held(); m != nil {
 			x.say("double ack %s", cause(m.DoubleAck(ctx)))
@@ -355,7 +358,8 @@ func (x *subject) look(ctx context.Context) {
 			return
 		}
 		i := k.CachedInfo()
-		x.say("consumer %s: pending %d, ack pending %d, delivered to %d", name, i.NumPending, i.NumAckPending, i.Delivered.Stream)
+		x.say("consumer %s: pending %d, ack pending %d, delivered to %d", name, i.NumPending, i.NumAckPending,
+			i.Delivered.Stream)
 	}
 	for stream, filter := range map[string]string{"KV_b" + x.tag: "$KV.b" + x.tag + ".*"} {
 		x.list(ctx, stream, filter)
@@ -375,7 +379,8 @@ func (x *subject) list(ctx context.Context, stream, filter string) {
 		policy = jetstream.DeliverAllPolicy
 	}
 	k, err := s.CreateConsumer(ctx, jetstream.ConsumerConfig{
-		FilterSubject: filter, AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true, DeliverPolicy: policy, InactiveThreshold: time.Minute,
+		FilterSubject: filter, AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true, DeliverPolicy: policy,
+		InactiveThreshold: time.Minute,
 	})
 	if err != nil {
 		x.say("follow %s", cause(err))
@@ -394,7 +399,8 @@ func (x *subject) list(ctx context.Context, stream, filter string) {
 			data = data[strings.Index(data, `"stream_seq"`):]
 			data = strings.Join(slices.Sorted(strings.SplitSeq(data[:strings.Index(data, "}")], ",")), ",")
 		}
-		x.say("%s %d of %d, op %q: %s %s", m.Subject(), meta.Sequence.Stream, meta.Sequence.Consumer, m.Headers().Get("KV-Operation"), data, cause(err))
+		x.say("%s %d of %d, op %q: %s %s", m.Subject(), meta.Sequence.Stream, meta.Sequence.Consumer,
+			m.Headers().Get("KV-Operation"), data, cause(err))
 		left = meta.NumPending
 	}
 }

@@ -131,7 +131,8 @@ func (k *clientConsumer) start(size int, timeouts bool, f fetching, noWait bool)
 	go func() {
 		defer close(b.msgs)
 		err := p.collect(b, size, f)
-		if (err == nats.ErrTimeout || err == jetstream.ErrNoMessages) && !timeouts { //nolint:errorlint // as it was sent
+		//nolint:errorlint // as it was sent
+		if (err == nats.ErrTimeout || err == jetstream.ErrNoMessages) && !timeouts {
 			err = nil
 		}
 		// The server learns that nobody listens any more.

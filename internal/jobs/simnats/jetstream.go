@@ -25,7 +25,9 @@ func (j *js) CreateStream(ctx context.Context, cfg jetstream.StreamConfig) (jets
 	return j.streamOf(ctx, "create stream", cfg.Name, func(s *server) (*stream, error) { return s.create(cfg) })
 }
 
-func (j *js) streamOf(ctx context.Context, op, name string, do func(*server) (*stream, error)) (jetstream.Stream, error) {
+func (j *js) streamOf(
+	ctx context.Context, op, name string, do func(*server) (*stream, error),
+) (jetstream.Stream, error) {
 	i, err := request(ctx, j.c, op, name, func(s *server) (*jetstream.StreamInfo, error) {
 		st, err := do(s)
 		if err != nil {
@@ -49,11 +51,15 @@ func (j *js) DeleteStream(ctx context.Context, name string) error {
 }
 
 func (j *js) Consumer(ctx context.Context, of, name string) (jetstream.Consumer, error) {
-	return j.consumerOf(ctx, "consumer info", of, name, func(st *stream) (*consumer, error) { return st.consumer(name) })
+	return j.consumerOf(ctx, "consumer info", of, name, func(st *stream) (*consumer, error) {
+		return st.consumer(name)
+	})
 }
 
 func (j *js) CreateConsumer(ctx context.Context, of string, cfg jetstream.ConsumerConfig) (jetstream.Consumer, error) {
-	return j.consumerOf(ctx, "create consumer", of, cfg.Durable, func(st *stream) (*consumer, error) { return st.createConsumer(cfg) })
+	return j.consumerOf(ctx, "create consumer", of, cfg.Durable, func(st *stream) (*consumer, error) {
+		return st.createConsumer(cfg)
+	})
 }
 
 func (j *js) UpdateConsumer(ctx context.Context, of string, cfg jetstream.ConsumerConfig) (jetstream.Consumer, error) {
@@ -67,7 +73,9 @@ func (j *js) UpdateConsumer(ctx context.Context, of string, cfg jetstream.Consum
 	})
 }
 
-func (j *js) PauseConsumer(ctx context.Context, of, name string, until time.Time) (*jetstream.ConsumerPauseResponse, error) {
+func (j *js) PauseConsumer(
+	ctx context.Context, of, name string, until time.Time,
+) (*jetstream.ConsumerPauseResponse, error) {
 	return j.pause(ctx, "pause consumer", of, name, until)
 }
 
@@ -75,7 +83,9 @@ func (j *js) ResumeConsumer(ctx context.Context, of, name string) (*jetstream.Co
 	return j.pause(ctx, "resume consumer", of, name, time.Time{})
 }
 
-func (j *js) pause(ctx context.Context, op, of, name string, until time.Time) (*jetstream.ConsumerPauseResponse, error) {
+func (j *js) pause(
+	ctx context.Context, op, of, name string, until time.Time,
+) (*jetstream.ConsumerPauseResponse, error) {
 	k, err := j.consumerOf(ctx, op, of, name, func(st *stream) (*consumer, error) {
 		k, err := st.consumer(name)
 		if err == nil {
@@ -102,7 +112,8 @@ func (j *js) DeleteConsumer(ctx context.Context, of, name string) error {
 		}
 		k.disarm()
 		for _, p := range k.waiting {
-			p.send(s.n.fate(p.c.name, "consumer deleted", "").way(s.n.faults), inbound{err: jetstream.ErrConsumerDeleted})
+			p.send(s.n.fate(p.c.name, "consumer deleted", "").way(s.n.faults),
+				inbound{err: jetstream.ErrConsumerDeleted})
 		}
 		delete(st.consumers, name)
 		return struct{}{}, nil
@@ -110,7 +121,9 @@ func (j *js) DeleteConsumer(ctx context.Context, of, name string) error {
 	return err
 }
 
-func (j *js) consumerOf(ctx context.Context, op, of, key string, do func(*stream) (*consumer, error)) (jetstream.Consumer, error) {
+func (j *js) consumerOf(
+	ctx context.Context, op, of, key string, do func(*stream) (*consumer, error),
+) (jetstream.Consumer, error) {
 	i, err := request(ctx, j.c, op, of+"/"+key, func(s *server) (*jetstream.ConsumerInfo, error) {
 		st, err := s.stream(of)
 		if err != nil {
@@ -128,7 +141,9 @@ func (j *js) consumerOf(ctx context.Context, op, of, key string, do func(*stream
 	return &clientConsumer{j: j, stream: of, name: i.Name, info: i}, nil
 }
 
-func (j *js) Publish(ctx context.Context, subject string, data []byte, _ ...jetstream.PublishOpt) (*jetstream.PubAck, error) {
+func (j *js) Publish(
+	ctx context.Context, subject string, data []byte, _ ...jetstream.PublishOpt,
+) (*jetstream.PubAck, error) {
 	m := nats.NewMsg(subject)
 	m.Data = slices.Clone(data)
 	return j.publish(ctx, m)
@@ -149,7 +164,9 @@ func (j *js) PublishMsgAsync(m *nats.Msg, _ ...jetstream.PublishOpt) (jetstream.
 	if err := j.c.step(); err != nil {
 		return nil, err
 	}
-	answers, err := ask(j.c, "publish async", m.Subject, func(s *server) (*jetstream.PubAck, error) { return s.publish(m) })
+	answers, err := ask(j.c, "publish async", m.Subject, func(s *server) (*jetstream.PubAck, error) {
+		return s.publish(m)
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -271,7 +288,9 @@ func onStream[T any](ctx context.Context, s *clientStream, op, key string, do fu
 	})
 }
 
-func (s *clientStream) GetMsg(ctx context.Context, seq uint64, opts ...jetstream.GetMsgOpt) (*jetstream.RawStreamMsg, error) {
+func (s *clientStream) GetMsg(
+	ctx context.Context, seq uint64, opts ...jetstream.GetMsgOpt,
+) (*jetstream.RawStreamMsg, error) {
 	filter := ""
 	for _, o := range opts {
 		v, err := optionOf(o)
@@ -280,11 +299,15 @@ func (s *clientStream) GetMsg(ctx context.Context, seq uint64, opts ...jetstream
 		}
 		filter = v.FieldByName("NextFor").String()
 	}
-	return onStream(ctx, s, "get message", "", func(st *stream) (*jetstream.RawStreamMsg, error) { return st.get(seq, filter) })
+	return onStream(ctx, s, "get message", "", func(st *stream) (*jetstream.RawStreamMsg, error) {
+		return st.get(seq, filter)
+	})
 }
 
 func (s *clientStream) GetLastMsgForSubject(ctx context.Context, subject string) (*jetstream.RawStreamMsg, error) {
-	return onStream(ctx, s, "get last", subject, func(st *stream) (*jetstream.RawStreamMsg, error) { return st.lastOf(subject) })
+	return onStream(ctx, s, "get last", subject, func(st *stream) (*jetstream.RawStreamMsg, error) {
+		return st.lastOf(subject)
+	})
 }
 
 func (s *clientStream) DeleteMsg(ctx context.Context, seq uint64) error {

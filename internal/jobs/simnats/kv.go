@@ -24,8 +24,9 @@ func (j *js) KeyValue(ctx context.Context, bucket string) (jetstream.KeyValue, e
 
 func (j *js) CreateKeyValue(ctx context.Context, cfg jetstream.KeyValueConfig) (jetstream.KeyValue, error) {
 	s, err := j.CreateStream(ctx, jetstream.StreamConfig{
-		Name: "KV_" + cfg.Bucket, Subjects: []string{"$KV." + cfg.Bucket + ".>"}, MaxMsgsPerSubject: max(int64(cfg.History), 1),
-		MaxAge: cfg.TTL, MaxMsgSize: cfg.MaxValueSize, Storage: cfg.Storage, Replicas: max(cfg.Replicas, 1),
+		Name: "KV_" + cfg.Bucket, Subjects: []string{"$KV." + cfg.Bucket + ".>"},
+		MaxMsgsPerSubject: max(int64(cfg.History), 1),
+		MaxAge:            cfg.TTL, MaxMsgSize: cfg.MaxValueSize, Storage: cfg.Storage, Replicas: max(cfg.Replicas, 1),
 		Discard: jetstream.DiscardNew, AllowRollup: true,
 	})
 	if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {

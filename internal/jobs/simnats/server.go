@@ -124,7 +124,8 @@ func (st *stream) store(m *nats.Msg) (*jetstream.PubAck, error) {
 			have = of[len(of)-1]
 		}
 		if want != fmt.Sprint(have) {
-			return nil, apiError(400, jetstream.JSErrCodeStreamWrongLastSequence, fmt.Sprintf("wrong last sequence: %d", have))
+			return nil, apiError(400, jetstream.JSErrCodeStreamWrongLastSequence, fmt.Sprintf("wrong last sequence: %d",
+				have))
 		}
 	}
 	if most := st.cfg.MaxMsgsPerSubject; most > 0 && int64(len(of)) >= most {

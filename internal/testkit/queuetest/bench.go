@@ -76,7 +76,8 @@ func (b *Bench) Connect() *jobs.Client {
 // MadeUp is the manifest of a run whose inputs nobody reads: one row a job.
 func MadeUp(out string, files, jobsEach int) *score.Manifest {
 	m := &score.Manifest{
-		Version: score.FormatVersion, Run: "run-1", Created: "2026-01-02T03:04:05Z", Program: "test", Out: out, Inputs: []string{"/in"},
+		Version: score.FormatVersion, Run: "run-1", Created: "2026-01-02T03:04:05Z", Program: "test", Out: out,
+		Inputs: []string{"/in"},
 		Options: score.Options{TextColumn: "text", Long: score.LongCarry, MaxLength: 2048, Special: score.SpecialText,
 			Engine: score.EngineCPU},
 		Model: score.Model{Dir: "/m", Digest: "sha256:aa", Tokenizer: "/t.json", TokenizerDigest: "sha256:bb"},
@@ -84,7 +85,8 @@ func MadeUp(out string, files, jobsEach int) *score.Manifest {
 	m.ConfigDigest = score.ConfigDigest(m.Options, m.Model)
 	for i := range files {
 		rel := fmt.Sprintf("%06d.parquet", i)
-		f := score.FilePlan{Input: score.Input{Path: "/in/" + rel, Rel: rel, Size: 1, Version: "v"}, Rows: int64(jobsEach),
+		f := score.FilePlan{Input: score.Input{Path: "/in/" + rel, Rel: rel, Size: 1, Version: "v"},
+			Rows:      int64(jobsEach),
 			RowGroups: 1, Tokens: int64(jobsEach)}
 		for c := range jobsEach {
 			f.Cuts = append(f.Cuts, int64(c))
@@ -103,7 +105,8 @@ func Commit(ctx context.Context, j score.Job) (shard.Totals, error) {
 	}
 	defer func() { _ = w.Abort() }()
 	for row := j.First; row <= j.Last; row++ {
-		if err := w.Write(score.Score{Row: row, Tokens: 10, Bytes: 40, SumNLL: 20 + float64(row)}, shard.Kept{}); err != nil {
+		if err := w.Write(score.Score{Row: row, Tokens: 10, Bytes: 40, SumNLL: 20 + float64(row)},
+			shard.Kept{}); err != nil {
 			return shard.Totals{}, err
 		}
 	}
