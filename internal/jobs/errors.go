@@ -66,8 +66,8 @@ type OldConsumerError struct{ Stream, Consumer string }
 
 // Error has the remedy, in one line.
 func (e *OldConsumerError) Error() string {
-	return fmt.Sprintf("consumer %s of stream %s, made by an earlier version, takes the jobs of all runs: once no worker "+
-		"of that version is running, delete it with `nats consumer rm %s %s`, then retry",
+	return fmt.Sprintf("consumer %s of stream %s, made by an earlier version, takes the jobs of all runs: once no "+
+		"worker of that version is running, delete it with `nats consumer rm %s %s`, then retry",
 		e.Consumer, e.Stream, e.Stream, e.Consumer)
 }
 

@@ -119,7 +119,7 @@ func (c Config) validate() error {
 	case c.User == "" && c.Password != "":
 		return errors.New("password without a user: set SURPRISAL_NATS_USER or give --nats-user")
 	case (c.CertFile == "") != (c.KeyFile == ""):
-		return errors.New("a client certificate needs both --nats-cert and --nats-key")
+		return errors.New("a client certificate needs both its certificate file and its key file")
 	case c.Timeout < 0:
 		return fmt.Errorf("timeout %s is negative", c.Timeout)
 	}
