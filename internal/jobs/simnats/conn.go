@@ -9,8 +9,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// requestTimeout is jetstream's default where a context has no deadline, as
-// package jobs sets it.
+// requestTimeout is jetstream's default for a context without a deadline, as package jobs
+// sets it.
 const requestTimeout = 5 * time.Second
 
 // Conn is one process's connection, as conn.NATS, and the process's fate: it can
@@ -20,9 +20,9 @@ type Conn struct {
 	name string
 
 	up             bool
-	gen            int       // connections so far: what is on its way over an old one is lost
-	lastIn         time.Time // what comes last, of all that is on its way
-	lastOut, floor time.Time // the same of what goes; floor without what was sent at this instant
+	gen            int       // connections so far: messages on an old one are lost
+	lastIn         time.Time // when the last of the incoming messages on their way arrives
+	lastOut, floor time.Time // the same for outgoing ones; floor without those sent at this instant
 	sent           time.Time
 	reconnects     uint64
 
@@ -46,18 +46,18 @@ func (n *Net) Conn(name string) *Conn {
 	return c
 }
 
-// JetStream is what the process sees of the server.
+// JetStream is the process's interface to the server.
 func (c *Conn) JetStream() jetstream.JetStream { return &js{c: c} }
 
-// CrashAt lets the process crash before its nth step from now on; a call has two,
-// before it and after it.
+// CrashAt makes the process crash before its nth step from now on; a call has two steps,
+// before and after it.
 func (c *Conn) CrashAt(n int) {
 	c.n.mu.Lock()
 	defer c.n.mu.Unlock()
 	c.crashAt = c.calls + n
 }
 
-// Crash stops the process dead: no call of it returns before the end.
+// Crash stops the process: none of its calls returns before the end.
 func (c *Conn) Crash() {
 	c.n.mu.Lock()
 	defer c.n.mu.Unlock()
@@ -84,7 +84,7 @@ func (c *Conn) FreezeAt(n int, d time.Duration) {
 	c.freezeAt, c.frozen = c.calls+n, d
 }
 
-// Freeze stops the process for d; then it goes on as if nothing had been.
+// Freeze stops the process for d, after which it continues.
 func (c *Conn) Freeze(d time.Duration) {
 	c.n.mu.Lock()
 	defer c.n.mu.Unlock()
@@ -116,7 +116,7 @@ func (c *Conn) Cut(d time.Duration) {
 	c.reconnectIn(d)
 }
 
-// drop loses the connection and what is on its way.
+// drop loses the connection and the messages on their way.
 func (c *Conn) drop() {
 	if c.up {
 		c.up = false
@@ -146,8 +146,8 @@ func (c *Conn) reconnectIn(d time.Duration) {
 	})
 }
 
-// step is the place between two operations where a process stands while it is
-// frozen, and ends when it crashes.
+// step is a point between two operations at which a process waits while it is frozen,
+// and stops when it crashes.
 func (c *Conn) step() error {
 	n := c.n
 	n.mu.Lock()
@@ -184,9 +184,9 @@ func (c *Conn) step() error {
 	}
 }
 
-// out gives when a message sent now is there: messages come in the order sent.
-// Two goroutines of one instant send in no order, so their messages have none;
-// only a flush waits for all that was sent.
+// out gives when a message sent now arrives: messages arrive in the order sent. Two
+// goroutines that run in the same instant send in no particular order, so their messages
+// have none; only a flush waits for all that were sent.
 func (c *Conn) out(op string, f *fate) time.Duration {
 	now, way := time.Now(), f.way(c.n.faults)
 	if !now.Equal(c.sent) {
@@ -196,8 +196,8 @@ func (c *Conn) out(op string, f *fate) time.Duration {
 	if op == opFlush {
 		after = c.lastOut
 	}
-	// Not all of one instant right behind what was sent before: who is first there
-	// would be left to Go's scheduler.
+	// Messages of one instant do not all arrive right after the one before: Go's scheduler
+	// would decide which is first.
 	way = c.n.at(max(way, after.Sub(now)+1+time.Duration(f.float()*float64(20*time.Microsecond))))
 	if there := now.Add(way); there.After(c.lastOut) {
 		c.lastOut = there
@@ -207,7 +207,7 @@ func (c *Conn) out(op string, f *fate) time.Duration {
 
 const opFlush = "flush"
 
-// in is out for what comes: the server sends one thing after another.
+// in is out for incoming messages: the server sends one after another.
 func (c *Conn) in(way time.Duration) time.Duration {
 	way = c.n.at(max(way, time.Until(c.lastIn)+1))
 	c.lastIn = time.Now().Add(way)
@@ -219,7 +219,7 @@ type answer[T any] struct {
 	err error
 }
 
-// request has do done at the server and waits for what it gives.
+// request calls do at the server and waits for its result.
 func request[T any](ctx context.Context, c *Conn, op, key string, do func(*server) (T, error)) (v T, err error) {
 	if err := c.step(); err != nil {
 		return v, err
@@ -249,7 +249,7 @@ func request[T any](ctx context.Context, c *Conn, op, key string, do func(*serve
 	return v, err
 }
 
-// ask sends a request. An answer that is lost never comes.
+// ask sends a request. A lost answer never arrives.
 func ask[T any](c *Conn, op, key string, do func(*server) (T, error)) (<-chan answer[T], error) {
 	n := c.n
 	n.mu.Lock()
@@ -289,7 +289,7 @@ func ask[T any](c *Conn, op, key string, do func(*server) (T, error)) (<-chan an
 	return answers, nil
 }
 
-// signal sends what has no answer.
+// signal sends a message that has no answer.
 func (c *Conn) signal(op, key string, do func(*server)) error {
 	if err := c.step(); err != nil {
 		return err

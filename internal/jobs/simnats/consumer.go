@@ -10,8 +10,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// consumer is the server's side of one. It follows nats-server's consumer.go,
-// after whose fields its own are named.
+// consumer is the server's side of a consumer. It follows nats-server's consumer.go, and
+// has the names of its fields.
 type consumer struct {
 	st   *stream
 	name string
@@ -31,7 +31,7 @@ type consumer struct {
 	paused  time.Time
 }
 
-// pend is a message in somebody's hands.
+// pend is a message that was delivered and not acked.
 type pend struct {
 	since time.Time
 	dseq  uint64
@@ -43,14 +43,13 @@ type pull struct {
 	gen   int
 	left  int
 	until time.Time
-	// noWait: it is refused where nothing is to be had, and does not expire.
+	// noWait: it is refused if there is no message, and does not expire.
 	noWait bool
 	in     chan inbound
-	gone   bool // its client listens no more
+	gone   bool // the client no longer listens
 }
 
-// inbound is what comes to a client that fetches: a message, or how its request
-// ended.
+// inbound is what a fetching client receives: a message, or how its request ended.
 type inbound struct {
 	msg *message
 	err error
@@ -127,7 +126,7 @@ func (k *consumer) wants(subject string) bool {
 	return slices.ContainsFunc(k.st.filters(k.cfg), func(f string) bool { return matches(f, subject) })
 }
 
-// numPending is what was not delivered yet.
+// numPending is the number of messages not delivered yet.
 func (k *consumer) numPending() (n uint64) {
 	for seq, m := range k.st.msgs {
 		if seq >= k.sseq && k.wants(m.subject) || slices.Contains(k.skip, seq) {
@@ -152,7 +151,7 @@ func (k *consumer) info() *jetstream.ConsumerInfo {
 	return i
 }
 
-// next is the next message to hand out, and which delivery of it that is.
+// next is the next message to deliver, and the number of this delivery.
 func (k *consumer) next() (*stored, uint64) {
 	for len(k.rdq) > 0 {
 		seq := k.rdq[0]
@@ -187,7 +186,7 @@ func (k *consumer) next() (*stored, uint64) {
 	return nil, 0
 }
 
-// serve hands out what it can to those who wait.
+// serve delivers messages to waiting requests.
 func (k *consumer) serve() {
 	k.st.expire()
 	for {
@@ -239,7 +238,7 @@ func (k *consumer) deliver(p *pull, m *stored, dc uint64) {
 	}
 }
 
-// send brings something to the client, if its connection lasts.
+// send sends something to the client, if its connection lasts.
 func (p *pull) send(way time.Duration, what inbound) {
 	time.AfterFunc(p.c.in(way), func() {
 		p.c.n.mu.Lock()
@@ -264,7 +263,7 @@ func (k *consumer) ask(p *pull) {
 			p.send(n.fate(p.c.name, "none", "").way(n.faults), inbound{err: jetstream.ErrNoMessages})
 			return
 		}
-		p.until = time.Now().Add(time.Minute) // or until its client listens no more
+		p.until = time.Now().Add(time.Minute) // or until the client no longer listens
 		k.waiting = append(k.waiting, p)
 		k.serve()
 		return
@@ -281,7 +280,7 @@ func (k *consumer) ask(p *pull) {
 	k.serve()
 }
 
-// ack takes a message off the queue, whoever sends it: it is no fence.
+// ack removes a message from the queue, whichever delivery it is for: it is not a fence.
 func (k *consumer) ack(seq uint64) {
 	if seq >= k.sseq && !slices.Contains(k.skip, seq) && k.pending[seq] == nil && k.rdc[seq] == 0 {
 		if seq > k.st.last {
@@ -295,7 +294,7 @@ func (k *consumer) ack(seq uint64) {
 	k.serve()
 }
 
-// forget drops what is known of a message.
+// forget drops all state of a message.
 func (k *consumer) forget(seq uint64) {
 	delete(k.pending, seq)
 	delete(k.rdc, seq)
@@ -306,7 +305,7 @@ func (k *consumer) unqueue(seq uint64) {
 	k.rdq = slices.DeleteFunc(k.rdq, func(s uint64) bool { return s == seq })
 }
 
-// progress starts AckWait anew.
+// progress restarts AckWait.
 func (k *consumer) progress(seq uint64) {
 	if p := k.pending[seq]; p != nil {
 		p.since = time.Now()
@@ -314,7 +313,7 @@ func (k *consumer) progress(seq uint64) {
 	}
 }
 
-// nak lets the message come again after delay; 0: at once.
+// nak redelivers the message after delay; 0: at once.
 func (k *consumer) nak(seq uint64, delay time.Duration) {
 	p := k.pending[seq]
 	if p == nil {
@@ -332,7 +331,7 @@ func (k *consumer) nak(seq uint64, delay time.Duration) {
 	k.serve()
 }
 
-// pause lets nothing be handed out until then.
+// pause stops deliveries until then.
 func (k *consumer) pause(until time.Time) {
 	k.paused = until
 	n := k.st.s.n
@@ -380,7 +379,7 @@ func (k *consumer) arm() {
 	})
 }
 
-// check queues what AckWait is over for.
+// check queues messages whose AckWait is over for redelivery.
 func (k *consumer) check() {
 	now := time.Now()
 	for _, seq := range slices.Sorted(maps.Keys(k.pending)) {
@@ -388,8 +387,8 @@ func (k *consumer) check() {
 		if now.Sub(p.since) < k.cfg.AckWait || slices.Contains(k.rdq, seq) {
 			continue
 		}
-		// One less than were made: as a rule it is the next request that finds a
-		// message to be over, not the timer.
+		// One less than the deliveries made: usually the next request finds that a message
+		// has reached MaxDeliver, not the timer.
 		if dc := max(k.rdc[seq], 1); k.cfg.MaxDeliver > 0 && dc >= uint64(k.cfg.MaxDeliver) {
 			k.st.s.advise(k, seq, k.rdc[seq]+1)
 			delete(k.pending, seq)

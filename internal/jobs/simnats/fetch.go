@@ -30,7 +30,7 @@ func (k *clientConsumer) Info(ctx context.Context) (*jetstream.ConsumerInfo, err
 	return k.info, err
 }
 
-// optionOf gives what an option sets: its type is the jetstream package's own.
+// optionOf gives what an option sets: its type is private to package jetstream.
 func optionOf(option any) (reflect.Value, error) {
 	v := reflect.ValueOf(option)
 	request := reflect.New(v.Type().In(0).Elem())
@@ -42,7 +42,7 @@ func optionOf(option any) (reflect.Value, error) {
 type fetching struct {
 	expires   time.Duration
 	heartbeat time.Duration
-	ctx       context.Context
+	ctx       context.Context // of the request: FetchContext passes it as an option
 }
 
 func fetchingOf(opts []jetstream.FetchOpt) (fetching, error) {
@@ -84,7 +84,7 @@ func (b *batch) Error() error {
 	return b.err
 }
 
-// Next is as the real one: a Fetch of one.
+// Next is a Fetch of one message, as in package jetstream.
 func (k *clientConsumer) Next(opts ...jetstream.FetchOpt) (jetstream.Msg, error) {
 	b, err := k.fetch(1, true, opts)
 	if err != nil {
@@ -103,7 +103,7 @@ func (k *clientConsumer) Fetch(size int, opts ...jetstream.FetchOpt) (jetstream.
 	return k.fetch(size, false, opts)
 }
 
-// FetchNoWait takes what is there.
+// FetchNoWait takes the messages that are available.
 func (k *clientConsumer) FetchNoWait(size int) (jetstream.MessageBatch, error) {
 	return k.start(size, false, fetching{}, true)
 }
@@ -135,7 +135,7 @@ func (k *clientConsumer) start(size int, timeouts bool, f fetching, noWait bool)
 		if (err == nats.ErrTimeout || err == jetstream.ErrNoMessages) && !timeouts {
 			err = nil
 		}
-		// The server learns that nobody listens any more.
+		// The server learns that the client no longer listens.
 		n.mu.Lock()
 		time.AfterFunc(n.at(n.fate(c.name, "unsubscribe", k.stream).way(n.faults)), func() {
 			n.mu.Lock()
@@ -150,8 +150,8 @@ func (k *clientConsumer) start(size int, timeouts bool, f fetching, noWait bool)
 	return b, nil
 }
 
-// collect passes on what comes, until the request has ended, as the jetstream
-// package does.
+// collect passes incoming messages on until the request has ended, as package jetstream
+// does.
 func (p *pull) collect(b *batch, size int, f fetching) error {
 	n := p.c.n
 	var done <-chan struct{}

@@ -30,7 +30,7 @@ func (m *message) Data() []byte         { return m.m.data }
 func (m *message) Headers() nats.Header { return m.m.header }
 func (m *message) Subject() string      { return m.m.subject }
 
-// of does what at the consumer that delivered, if it is still there.
+// of calls what at the consumer that delivered the message, if it still exists.
 func (m *message) of(what func(*consumer)) func(*server) {
 	return func(s *server) {
 		if st := s.streams[m.stream]; st != nil {
@@ -41,8 +41,7 @@ func (m *message) of(what func(*consumer)) func(*server) {
 	}
 }
 
-// once sends what ends a delivery. No lock is held meanwhile: a process may stand
-// still in it.
+// once sends the end of a delivery. It holds no lock: the process may freeze in it.
 func (m *message) once(op string, what func(*consumer)) error {
 	if m.acked() {
 		return jetstream.ErrMsgAlreadyAckd
@@ -86,7 +85,7 @@ func (m *message) InProgress() error {
 	return m.c.signal("in progress", m.m.subject, m.of(func(k *consumer) { k.progress(m.m.seq) }))
 }
 
-// DoubleAck succeeds also after the message was redelivered, or taken away.
+// DoubleAck also succeeds after the message was redelivered or deleted.
 func (m *message) DoubleAck(ctx context.Context) error {
 	if m.acked() {
 		return jetstream.ErrMsgAlreadyAckd

@@ -5,14 +5,13 @@ import (
 	"time"
 )
 
-// Faults says how the network treats messages. Chances are of one message, from
-// 0 to 1.
+// Faults is how the network treats messages. Probabilities are for each message.
 type Faults struct {
-	Latency     time.Duration // most of a message's way take up to so long
-	Slow        float64       // some take up to SlowLatency
+	Latency     time.Duration // the longest that most messages take
+	Slow        float64       // probability of taking up to SlowLatency
 	SlowLatency time.Duration
 	Request     float64 // a request is lost: nothing happens, and its caller gets no answer
-	Reply       float64 // an answer is lost: it happened all the same
+	Reply       float64 // an answer is lost, although the request was carried out
 	Signal      float64 // an InProgress, Nak, Term or Ack is lost
 	Delivery    float64 // a message to a consumer is lost
 	Advisory    float64 // an advisory is not published
@@ -34,14 +33,14 @@ type Net struct {
 	end    chan struct{}
 	over   bool
 	start  time.Time
-	taken  map[int64]struct{} // instants that something happens at
+	taken  map[int64]struct{} // instants at which something happens
 	counts map[string]uint64
 	conns  []*Conn
 	events []Event
 	stored func(stream, subject string, data []byte)
 }
 
-// New makes a network with an empty server that is up.
+// New makes a network with an empty server that is running.
 func New(seed uint64, f Faults) *Net {
 	n := &Net{
 		seed: seed, faults: f, up: true, end: make(chan struct{}), start: time.Now(),
@@ -51,17 +50,17 @@ func New(seed uint64, f Faults) *Net {
 	return n
 }
 
-// OnStored is told of each message that a stream takes, in order.
+// OnStored is called for each message that a stream stores, in order.
 func (n *Net) OnStored(f func(stream, subject string, data []byte)) { n.stored = f }
 
-// SetFaults changes what befalls messages from now on.
+// SetFaults changes the faults of later messages.
 func (n *Net) SetFaults(f Faults) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.faults = f
 }
 
-// End makes every call that waits, and every call from now on, fail.
+// End makes all waiting and later calls fail.
 func (n *Net) End() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -89,8 +88,8 @@ func (n *Net) note(actor, op, key, comes string) {
 	n.events = append(n.events, Event{time.Since(n.start), actor, op, key, comes})
 }
 
-// Restart takes the server down for a while. It keeps what was stored, or, wiped,
-// begins anew.
+// Restart stops the server for a while. It keeps its store, or with wiped starts with an
+// empty one.
 func (n *Net) Restart(down time.Duration, wipe bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -115,7 +114,7 @@ func (n *Net) Restart(down time.Duration, wipe bool) {
 	})
 }
 
-// at gives how long to wait for about d, so that nothing else happens then.
+// at gives a wait of about d that ends when nothing else happens.
 func (n *Net) at(d time.Duration) time.Duration {
 	now := time.Now().UnixNano()
 	t := now + max(int64(d), 1)
@@ -136,7 +135,7 @@ func (n *Net) at(d time.Duration) time.Duration {
 	return time.Duration(t - now)
 }
 
-// fate is a source of chance for one thing that happens.
+// fate is a source of pseudo-random numbers for one event.
 type fate struct{ x uint64 }
 
 func (n *Net) fate(actor, op, key string) *fate {
@@ -145,8 +144,8 @@ func (n *Net) fate(actor, op, key string) *fate {
 	return &fate{hash(n.seed, k) + n.counts[k]*0x9e3779b97f4a7c15}
 }
 
-// Chance gives numbers for a simulation's own decisions: the same for the same
-// seed, name and count of asking.
+// Chance gives numbers for a simulation's own decisions: the same for the same seed, name
+// and number of the call.
 func (n *Net) Chance(name string) func() float64 {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -172,7 +171,7 @@ func (f *fate) next() uint64 { // splitmix64
 
 func (f *fate) float() float64 { return float64(f.next()>>11) / (1 << 53) }
 
-// hit is true with chance p.
+// hit is true with probability p.
 func (f *fate) hit(p float64) bool { return f.float() < p }
 
 // way is how long a message takes.

@@ -42,7 +42,7 @@ func (s *server) create(cfg jetstream.StreamConfig) (*stream, error) {
 	return st, nil
 }
 
-// publish stores in whatever stream takes the subject.
+// publish stores a message in the stream of its subject.
 func (s *server) publish(m *nats.Msg) (*jetstream.PubAck, error) {
 	for _, name := range slices.Sorted(maps.Keys(s.streams)) {
 		st := s.streams[name]
@@ -56,8 +56,7 @@ func (s *server) publish(m *nats.Msg) (*jetstream.PubAck, error) {
 	return nil, jetstream.ErrNoStreamResponse
 }
 
-// stop is the server's end: what waits for messages waits no more, and what was
-// kept in memory is gone.
+// stop ends the server: requests for messages end, and what was in memory is lost.
 func (s *server) stop() {
 	for _, st := range s.streams {
 		for name, k := range st.consumers {
@@ -70,7 +69,7 @@ func (s *server) stop() {
 	}
 }
 
-// resume goes on with a store that was kept.
+// resume continues with the store that was kept.
 func (s *server) resume() {
 	for _, name := range slices.Sorted(maps.Keys(s.streams)) {
 		st := s.streams[name]
@@ -150,7 +149,7 @@ func (st *stream) store(m *nats.Msg) (*jetstream.PubAck, error) {
 	return ack, nil
 }
 
-// remove takes a message out, and out of consumers' hands.
+// remove deletes a message from the stream and from its consumers.
 func (st *stream) remove(seq uint64) {
 	m := st.msgs[seq]
 	if m == nil {
@@ -176,8 +175,8 @@ func (st *stream) expire() {
 	}
 }
 
-// get is the first message from seq on whose subject matches, as the server's
-// get by sequence and next_by_subj.
+// get is the first message from seq on whose subject matches, as the server's get by
+// sequence and next_by_subj.
 func (st *stream) get(seq uint64, filter string) (*jetstream.RawStreamMsg, error) {
 	for ; seq <= st.last; seq++ {
 		m := st.msgs[seq]
@@ -233,7 +232,7 @@ func (st *stream) purge(filter string) {
 	}
 }
 
-// matches reports whether a subject is one of a filter's.
+// matches reports whether a subject matches a filter.
 func matches(filter, subject string) bool {
 	if filter == "" || filter == subject || filter == ">" {
 		return true
@@ -250,7 +249,7 @@ func matches(filter, subject string) bool {
 	return len(f) == len(s)
 }
 
-// advise publishes what the server says of a message that hit MaxDeliver.
+// advise publishes the advisory for a message that reached MaxDeliver.
 func (s *server) advise(k *consumer, seq, deliveries uint64) {
 	subject := "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES." + k.st.cfg.Name + "." + k.name
 	if f := s.n.fate("server", "advisory", subject); f.hit(s.n.faults.Advisory) {
