@@ -25,13 +25,9 @@ type Client struct {
 	kvs map[string]jetstream.KeyValue
 }
 
-// New makes a client with an existing connection, such as a simulated one (package
+// New makes a client of an existing connection, which may be a simulated one (package
 // simnats). It uses Wait and Log of cfg.
-func New(nc conn.NATS, js jetstream.JetStream, cfg conn.Config) *Client {
-	return newClient(conn.Wrap(nc, cfg.Log), js, cfg)
-}
-
-func newClient(nc *conn.Conn, js jetstream.JetStream, cfg conn.Config) *Client {
+func New(nc *conn.Conn, js jetstream.JetStream, cfg conn.Config) *Client {
 	return &Client{
 		nc: nc, js: js, log: cfg.Log, wait: cfg.Wait, closing: make(chan struct{}),
 		kvs: make(map[string]jetstream.KeyValue),
@@ -50,7 +46,7 @@ func Connect(ctx context.Context, cfg conn.Config) (*Client, error) {
 		nc.Close()
 		return nil, fmt.Errorf("connect to NATS: %w", err)
 	}
-	return newClient(nc, js, cfg), nil
+	return New(nc, js, cfg), nil
 }
 
 // Close gives up the leases in hand, waits for running requests and closes the

@@ -15,6 +15,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
 
 	"surprisal/internal/jobs/conn"
 	"surprisal/internal/jobs/record"
@@ -386,7 +387,7 @@ func TestMonitorMetadata(t *testing.T) {
 
 func TestErrorsOfAServerWithoutJetStream(t *testing.T) {
 	t.Parallel()
-	c := New(nil, nil, conn.Config{})
+	c := New(conn.Wrap(nil, zerolog.Nop()), nil, conn.Config{})
 	for in, want := range map[error]error{
 		jetstream.ErrJetStreamNotEnabled: ErrNoJetStream, jetstream.ErrStreamNotFound: ErrNotSetUp,
 		nats.ErrReconnectBufExceeded: conn.ErrUnreachable, nats.ErrConnectionClosed: conn.ErrClosed,

@@ -349,7 +349,8 @@ func (s *simulation) run() {
 // that hit MaxDeliver.
 func (s *simulation) settleDown() {
 	c := s.net.Conn("sweeper")
-	client := jobs.New(c, c.JetStream(), conn.Config{Log: s.logger("sweeper")})
+	log := s.logger("sweeper")
+	client := jobs.New(conn.Wrap(c, log), c.JetStream(), conn.Config{Log: log})
 	defer client.Close()
 	ctx, cancel := context.WithTimeout(s.ctx, 20*time.Minute)
 	defer cancel()

@@ -34,7 +34,9 @@ func (s *simulation) life(kind string, begin func(*process), main func(ctx conte
 		name := fmt.Sprintf("%s.%d", kind, gen)
 		p := &process{name: name, conn: s.net.Conn(name), drain: func() {}, free: func() {}}
 		log := s.logger(name)
-		client := jobs.New(p.conn, p.conn.JetStream(), conn.Config{Wait: kind != "dispatcher", Log: log})
+		client := jobs.New(
+			conn.Wrap(p.conn, log), p.conn.JetStream(), conn.Config{Wait: kind != "dispatcher", Log: log},
+		)
 		begin(p)
 		type end struct {
 			over bool

@@ -124,7 +124,8 @@ func (s *simulation) check(sum *dispatch.Summary) {
 		bad("%s", w)
 	}
 	c := s.net.Conn("checker")
-	client := jobs.New(c, c.JetStream(), conn.Config{Log: s.logger("checker")})
+	log := s.logger("checker")
+	client := jobs.New(conn.Wrap(c, log), c.JetStream(), conn.Config{Log: log})
 	defer client.Close()
 	records := map[string]record.Job{}
 	if err := client.JobStates(s.ctx, s.m.Run, func(st record.Job) { records[st.Job] = st }); err != nil {

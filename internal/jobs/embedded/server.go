@@ -142,7 +142,7 @@ func (s *Server) start(ctx context.Context, cfg Config) error {
 
 // URL to connect to; it holds no secret.
 func (s *Server) URL() string {
-	return "nats://" + net.JoinHostPort("127.0.0.1", strconv.Itoa(s.port))
+	return "nats://" + net.JoinHostPort("127.0.0.1", strconv.Itoa(s.Port()))
 }
 
 // Port it listens on.

@@ -22,7 +22,7 @@ func TestListThroughLostDeliveries(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			n := New(seed, Faults{Latency: 10 * time.Millisecond})
 			nc := n.Conn("c")
-			c := jobs.New(nc, nc.JetStream(), conn.Config{Log: zerolog.Nop()})
+			c := jobs.New(conn.Wrap(nc, zerolog.Nop()), nc.JetStream(), conn.Config{Log: zerolog.Nop()})
 			if err := c.Setup(t.Context(), jobs.Topology{}); err != nil {
 				t.Fatal(err)
 			}
@@ -79,7 +79,7 @@ func TestQueueRunThroughLostAnswers(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			n := New(seed, faults)
 			nc := n.Conn("c")
-			c := jobs.New(nc, nc.JetStream(), conn.Config{Log: zerolog.Nop()})
+			c := jobs.New(conn.Wrap(nc, zerolog.Nop()), nc.JetStream(), conn.Config{Log: zerolog.Nop()})
 			for _, s := range steps {
 				if err := s.do(t.Context(), c); err != nil {
 					t.Errorf("seed %d, %s: %v", seed, s.name, err)
