@@ -17,7 +17,7 @@ ACT_FLAGS := $(if $(filter bf16,$(ACT)),-DSURPRISAL_BF16)
 NVCC_FLAGS := -std=c++17 -O3 -lineinfo $(ACT_FLAGS)
 NVCC_ARCHS := -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90a,code=sm_90a -gencode arch=compute_80,code=compute_80
 # Written for Hopper's instructions; elsewhere the engine takes gdn2_simple, swiglu and nll_rows.
-HOPPER := gdn2_prepare gdn2_walk swiglu_product head_nll
+HOPPER := gdn2_prepare gdn2_walk swiglu_product head_nll int8_product
 $(HOPPER:%=internal/gpu/fatbin/%.fatbin): NVCC_ARCHS := -gencode arch=compute_90a,code=sm_90a
 # RACECHECK=1 is for compute-sanitizer's racecheck: see internal/gpu/kernels/hopper.cuh.
 internal/gpu/fatbin/gdn2_prepare.fatbin internal/gpu/fatbin/gdn2_walk.fatbin: NVCC_FLAGS += $(if $(RACECHECK),-DHOPPER_RACECHECK)

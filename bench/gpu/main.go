@@ -67,6 +67,7 @@ func run() error {
 	lengths := flag.String("lengths", "", "JSON: lists of document lengths, a batch each; default a FineWeb-Edu-like mix")
 	device := flag.Int("gpu", 0, "GPU")
 	budget := flag.Int("budget", 32768, "tokens of a batch")
+	precision := flag.String("precision", "fp16", "fp16 or int8: of the layers' large products")
 	batches := flag.Int("batches", 12, "batches of the mix")
 	scores := flag.String("score", "", "score 8 random documents into a file, for reference.py, and end")
 	write := flag.String("write-lengths", "", "write the mix's lengths to a file and end")
@@ -98,7 +99,7 @@ func run() error {
 		return err
 	}
 	defer func() { _ = ckpt.Close() }()
-	e, err := gpu.New(ckpt, cfg, gpu.Config{Device: *device, MaxTokens: *budget})
+	e, err := gpu.New(ckpt, cfg, gpu.Config{Device: *device, Precision: *precision, MaxTokens: *budget})
 	if err != nil {
 		return err
 	}
@@ -137,7 +138,7 @@ func run() error {
 	if err := e.Close(); err != nil {
 		return err
 	}
-	stored, err := gpu.NewStored(ckpt, cfg, gpu.Config{Device: *device, MaxTokens: *budget})
+	stored, err := gpu.NewStored(ckpt, cfg, gpu.Config{Device: *device, Precision: *precision, MaxTokens: *budget})
 	if err != nil {
 		return err
 	}

@@ -88,12 +88,27 @@ func (e *Engine) Products() ([]Product, error) {
 			{g.down, e.rows, l, operands{e.buf.a, y.down, e.buf.x, 0}},
 			{g.head, heads, slices, operands{e.buf.y, e.w.head, e.hd.log, 0}},
 		} {
-			if err := e.fillRandom(t.o.x, int64(t.rows-1)*int64(t.p.c.ldx)+int64(t.p.c.k), 2); err != nil {
+			from, count := t.o.x, int64(t.rows-1)*int64(t.p.c.ldx)+int64(t.p.c.k)
+			switch {
+			case e.int8.on && (t.p == g.in || t.p == g.up):
+				from, count = e.int8.x, count/2 // pairs of bytes
+			case e.int8.on && t.p == g.down:
+				from, count = e.int8.a, count/2
+			}
+			if err := e.fillRandom(from, count, 2); err != nil {
 				return err
 			}
 			const each = 8 // back to back, as clocks settle under load
 			run := func() error { return e.lt.run(t.p, t.rows, t.o, e.dev.stream) }
 			switch {
+			case e.int8.on && t.p == g.in:
+				run, t.p.what = func() error { return e.inInt8(0, t.rows) }, "int8"
+			case e.int8.on && t.p == g.out:
+				run, t.p.what = func() error { return e.outInt8(0, t.rows, t.rows) }, "int8, with its operand's quantization"
+			case e.int8.on && t.p == g.up:
+				run, t.p.what = func() error { return e.upInt8(0, t.rows) }, "int8, with its activation"
+			case e.int8.on && t.p == g.down:
+				run, t.p.what = func() error { return e.downInt8(0, t.rows) }, "int8"
 			case t.p == g.up && e.swi.fused:
 				run, t.p.what = func() error { return e.up(0, t.rows) }, "with its activation"
 			case t.p == g.head && e.hd.fused:

@@ -29,6 +29,8 @@ func (c Config) validate() error {
 		c.MaxTokens%score.SplitMultiple != 0):
 		return fmt.Errorf("a batch of %d tokens is not a multiple of %d up to %d", c.MaxTokens, score.SplitMultiple,
 			maxMaxTokens)
+	case c.Precision != "" && c.Precision != "fp16" && c.Precision != "int8":
+		return fmt.Errorf("precision %q is neither fp16 nor int8", c.Precision)
 	case c.Device < 0:
 		return fmt.Errorf("GPU %d is not a device", c.Device)
 	}

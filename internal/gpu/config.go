@@ -23,6 +23,8 @@ type Config struct {
 	Device int
 	// QueryScale multiplies q in the recurrence; 0 is 1/sqrt(K), as trained.
 	QueryScale float64
+	// Precision is that of the layers' large products: "fp16", which "" means, or "int8".
+	Precision string
 	// MaxTokens is a batch's token budget, a multiple of score.SplitMultiple; 0 is
 	// 32,768, or the half, quarter ... that fits the free memory.
 	MaxTokens int

@@ -36,6 +36,7 @@ type Engine struct {
 	k    kernels
 	rec  recurrence
 	swi  swiglu
+	int8 eightBit
 	hd   head
 	host struct{ meta, result pinned }
 	done cu.Event
@@ -230,7 +231,7 @@ func (e *Engine) link() error {
 	g.up = newProduct("up", 2*c.Inner, c.Width, c.Width, 2*c.Inner, toAct)
 	g.down = newProduct("down", c.Width, c.Inner, c.Inner, c.Width, addFP32)
 	g.head = newProduct("head", headColumns(c), c.Width, c.Width, headColumns(c), toFP32)
-	if err := errors.Join(e.linkSwiGLU(), e.linkHead()); err != nil {
+	if err := errors.Join(e.linkSwiGLU(), e.linkHead(), e.linkInt8()); err != nil {
 		return err
 	}
 	return e.linkRecurrence(suffix)
@@ -245,7 +246,7 @@ func (e *Engine) bytesPerToken() int64 {
 	if !e.rec.projected {
 		n += 8*kd + 2*vd + 4*int64(c.Heads)
 	}
-	return n + metaBytesPerToken + e.recurrenceBytesPerToken() + e.swigluBytesPerToken()
+	return n + metaBytesPerToken + e.recurrenceBytesPerToken() + e.swigluBytesPerToken() + e.int8BytesPerToken()
 }
 
 func (e *Engine) fixedBytes(rows int) int64 {
@@ -306,14 +307,16 @@ func (e *Engine) plan() error {
 		b.q, b.k, b.bk, b.g = m.alloc("q", 2*n*kd), m.alloc("k", 2*n*kd), m.alloc("bk", 2*n*kd), m.alloc("g", 2*n*kd)
 		b.wv, b.step = m.alloc("wv", 2*n*vd), m.alloc("step", 4*n*int64(c.Heads))
 	}
-	b.a = m.alloc("a", 2*n*int64(c.Inner))
+	if !e.int8.on {
+		b.a = m.alloc("a", 2*n*int64(c.Inner))
+	}
 	b.nll, b.top1, b.seqOf = m.alloc("nll", 4*n), m.alloc("top1", n), m.alloc("seq_of", 4*n)
 	b.meta = m.alloc("tables", n*metaBytesPerToken+metaFixedBytes)
 	e.planRecurrence()
 	if m.err != nil {
 		return m.err
 	}
-	err := errors.Join(e.planSwiGLU(), e.planHead())
+	err := errors.Join(e.planSwiGLU(), e.planHead(), e.planInt8())
 	if err != nil {
 		return err
 	}
@@ -387,7 +390,7 @@ func (e *Engine) NewState() (score.State, error) {
 func (e *Engine) Info() score.EngineInfo {
 	return score.EngineInfo{
 		Kind:      score.EngineCUDA,
-		Precision: precision(),
+		Precision: e.precision(),
 		Device:    e.dev.info.Name,
 		MaxTokens: e.cfg.MaxTokens,
 		VocabSize: e.model.VocabSize,
@@ -396,6 +399,14 @@ func (e *Engine) Info() score.EngineInfo {
 		StateBytes:   e.pool.bytes,
 		Flops:        e.model.Flops(),
 	}
+}
+
+// precision names the type of the layers' large products' operands.
+func (e *Engine) precision() string {
+	if e.int8.on {
+		return e.cfg.Precision
+	}
+	return precision()
 }
 
 // Close waits for a running Forward and frees the GPU's memory. A second Close does

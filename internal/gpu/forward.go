@@ -160,14 +160,29 @@ type step struct {
 // layer runs one layer.
 func (e *Engine) layer(l int, d batch) error {
 	y, b, g := &e.w.layers[l], &e.buf, &e.gemm
+	rest := []step{
+		{"product out", func() error { return e.product(g.out, d.m, operands{b.o, y.out, b.x, 0}) }},
+		{"norm", func() error { return e.norm(y.norm2, 0, d.t) }},
+		{"product up", func() error { return e.up(l, d.m) }},
+		{"product down", func() error { return e.product(g.down, d.m, operands{b.a, y.down, b.x, 0}) }},
+		{"bias", func() error { return e.addBias(y.downBias, d.t) }},
+	}
+	if e.int8.on {
+		rest = []step{
+			{"product out", func() error { return e.outInt8(l, d.t, d.m) }},
+			{"norm", func() error { return e.normInt8(y.norm2, d.t) }},
+			{"product up", func() error { return e.upInt8(l, d.m) }},
+			{"product down", func() error { return e.downInt8(l, d.m) }},
+		}
+	}
 	steps := []step{
-		{"norm", func() error { return e.norm(y.norm1, 0, d.t) }},
-		{"product in", func() error { return e.product(g.in, d.m, operands{b.y, y.in, b.p, 0}) }},
+		{"norm", func() error { return e.normIn(l, d.t) }},
+		{"product in", func() error { return e.productIn(l, d.m) }},
 	}
 	if l == 0 && e.table != 0 {
 		steps = []step{{"lookup", func() error { return e.gather(b.p, e.table, d.ids, d.t, e.cols.total) }}}
 	}
-	for _, s := range append(steps, []step{
+	steps = append(steps, []step{
 		{"product decay, gate", func() error {
 			return errors.Join(
 				e.product(g.decay, d.m, operands{b.p + cu.DevicePtr(2*e.cols.f), y.decay, b.f, 0}),
@@ -177,18 +192,29 @@ func (e *Engine) layer(l int, d batch) error {
 		{"gdn2", func() error { return e.recur(l, d) }},
 		{"gates", func() error { return e.keepInputs(l, d) }},
 		{"gdn2 gate", func() error { return e.gateOutput(l, d.t) }},
-		{"product out", func() error { return e.product(g.out, d.m, operands{b.o, y.out, b.x, 0}) }},
-		{"norm", func() error { return e.norm(y.norm2, 0, d.t) }},
-		{"product up", func() error { return e.up(l, d.m) }},
-		{"product down", func() error { return e.product(g.down, d.m, operands{b.a, y.down, b.x, 0}) }},
-		{"bias", func() error { return e.addBias(y.downBias, d.t) }},
-	}...) {
+	}...)
+	for _, s := range append(steps, rest...) {
 		e.mark(s.family)
 		if err := s.run(); err != nil {
 			return fmt.Errorf("%s: %w", s.family, err)
 		}
 	}
 	return nil
+}
+
+// normIn and productIn are layer l's projections of the first n rows of x; m is n padded to rowTile.
+func (e *Engine) normIn(l, n int) error {
+	if e.int8.on {
+		return e.normInt8(e.w.layers[l].norm1, n)
+	}
+	return e.norm(e.w.layers[l].norm1, 0, n)
+}
+
+func (e *Engine) productIn(l, m int) error {
+	if e.int8.on {
+		return e.inInt8(l, m)
+	}
+	return e.product(e.gemm.in, m, operands{e.buf.y, e.w.layers[l].in, e.buf.p, 0})
 }
 
 func (e *Engine) product(p *product, m int, o operands) error { return e.lt.run(p, m, o, e.dev.stream) }

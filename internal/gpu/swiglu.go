@@ -24,6 +24,10 @@ func (e *Engine) linkSwiGLU() error {
 	if s.activation, err = e.mod.fn("swiglu"); err != nil {
 		return err
 	}
+	if e.cfg.Precision == "int8" {
+		s.fused = true // kernels of its own: see int8.go
+		return nil
+	}
 	if s.fused = e.ownProducts(name); s.fused {
 		s.product, err = e.mod.withShared(name, swigluShared)
 	}
@@ -40,16 +44,18 @@ func (e *Engine) swigluBytesPerToken() int64 {
 
 func (e *Engine) planSwiGLU() error {
 	s, c, b := &e.swi, e.model, &e.buf
+	if e.int8.on {
+		return nil
+	}
 	if !s.fused {
 		b.h = e.mem.alloc("h", 4*int64(e.rows)*int64(c.Inner))
 		return e.mem.err
 	}
 	var all []matrix
 	for i := range e.w.layers {
-		all = append(all,
-			matrix{b.y, e.rows, c.Width, 128},
-			matrix{e.w.layers[i].up, 2 * c.Inner, c.Width, 128},
-			matrix{b.a, e.rows, c.Inner, 64})
+		all = append(all, matrix{p: b.y, rows: e.rows, columns: c.Width, box: 128}, matrix{p: e.w.layers[i].up,
+			rows: 2 * c.Inner, columns: c.Width, box: 128},
+			matrix{p: b.a, rows: e.rows, columns: c.Inner, box: 64})
 	}
 	var err error
 	s.maps, err = e.tensorMaps(all)

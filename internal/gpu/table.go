@@ -27,13 +27,13 @@ func (e *Engine) buildTable() error {
 		ids[i] = int32(i)
 	}
 	err := errors.Join(e.mem.err, cu.MemcpyHtoDAsync(e.buf.meta, e.host.meta.p, int64(4*e.rows), e.dev.stream))
-	y, b, d, c := &e.w.layers[0], &e.buf, e.model.Width, e.cols.total
+	b, d, c := &e.buf, e.model.Width, e.cols.total
 	for first := 0; first < e.model.VocabSize && err == nil; first += e.rows {
 		n := min(e.rows, e.model.VocabSize-first)
 		err = errors.Join(
 			e.embedRows(e.w.embedding+cu.DevicePtr(2*first*d), b.meta, n),
-			e.norm(y.norm1, 0, n),
-			e.product(e.gemm.in, roundUp(n, rowTile), operands{b.y, y.in, b.p, 0}),
+			e.normIn(0, n),
+			e.productIn(0, roundUp(n, rowTile)),
 			cu.MemcpyDtoDAsync(table+cu.DevicePtr(2*first*c), b.p, int64(2*n*c), e.dev.stream))
 	}
 	if err == nil {

@@ -20,7 +20,7 @@ const commonRows = 4096
 // fastest may differ between loads, budgets and machines of one kind; the scores
 // don't. It overwrites the work buffers.
 func (e *Engine) tuneAll() error {
-	y, g := &e.w.layers[0], e.gemm
+	y, g := &e.w.layers[0], e.gemm // in int8 some of a layer's matrices are elsewhere, and 0 here
 	for _, t := range []struct {
 		p    *product
 		rows int
@@ -34,7 +34,7 @@ func (e *Engine) tuneAll() error {
 		{g.down, e.rows, operands{e.buf.a, y.down, e.buf.x, 0}},
 		{g.head, min(e.rows, headRows), operands{e.buf.y, e.w.head, e.hd.log, 0}},
 	} {
-		if t.o.y == 0 { // not used
+		if t.o.y == 0 || t.o.w == 0 { // not used
 			continue
 		}
 		if err := e.tune(t.p, t.rows, t.o); err != nil {

@@ -30,6 +30,8 @@ type layer struct {
 	etaBias      cu.DevicePtr // [H] fp32, or 0
 	gateBias     cu.DevicePtr // [HV V]
 	outNorm      cu.DevicePtr // [V] fp32
+	// Instead of in, out, up and down, in int8.
+	int8 struct{ in, out, up, down quantized }
 }
 
 // weights is a model on the device.
@@ -55,6 +57,8 @@ type loader struct {
 	raw    cu.DevicePtr                // a stage's bytes
 	bad    cu.DevicePtr                // 8 bytes: number of weights out of the type's range
 	narrow map[model.DType]cu.Function // from each type that tensors are copied in
+	whole  cu.DevicePtr                // a matrix in fp16, to be quantized; 0: none is
+	rows   cu.Function                 // quantizes it
 	err    error
 }
 
@@ -77,6 +81,14 @@ func (e *Engine) newLoader(ckpt *model.Checkpoint, largest int) (*loader, error)
 		size = e.opt.stage
 	}
 	l.raw, l.bad = l.own.alloc("weights being loaded", int64(size)), l.own.alloc("a counter", 8)
+	if e.int8.on {
+		c := e.model
+		l.whole = l.own.alloc("a matrix being quantized", 2*int64(c.Width*max(e.cols.total, 2*c.Inner, c.VHeads*c.V)))
+		if l.rows, err = e.mod.fn("quantize_rows"); err != nil {
+			l.close()
+			return nil, err
+		}
+	}
 	if l.own.err != nil {
 		l.close()
 		return nil, l.own.err
@@ -247,7 +259,6 @@ func (l *loader) layer(c model.Config, i int) layer {
 	a, m := p+"attn.", p+"mlp.swiglu."
 	col, kd, vd := columnsOf(c), c.Heads*c.K, c.VHeads*c.V
 	y := layer{norm1: l.vector(p+"norm_1.weight", c.Width, nil), norm2: l.vector(p+"norm_2.weight", c.Width, nil)}
-	y.in = l.mem.alloc("projections", int64(2*col.total*c.Width))
 	parts := []struct {
 		name     string
 		col, out int
@@ -262,15 +273,33 @@ func (l *loader) layer(c model.Config, i int) layer {
 		}{"eta_proj", col.eta, c.Heads})
 		y.etaBias = l.vector(a+"eta_proj.bias", c.Heads, nil)
 	}
-	for _, t := range parts {
-		l.matrix(a+t.name+".weight", y.in+cu.DevicePtr(2*t.col*c.Width), t.out*c.Width, t.out*c.Width)
+	in := func(dst cu.DevicePtr) {
+		for _, t := range parts {
+			l.matrix(a+t.name+".weight", dst+cu.DevicePtr(2*t.col*c.Width), t.out*c.Width, t.out*c.Width)
+		}
+	}
+	if l.whole == 0 {
+		y.in = l.mem.alloc("projections", int64(2*col.total*c.Width))
+		in(y.in)
+		y.out = l.linear(a+"o_proj.weight", c.Width, vd)
+		y.up = l.mem.alloc("w1 and w2", int64(4*c.Inner*c.Width))
+		l.spread(m+"w1.weight", y.up, c.Inner*c.Width, c.Inner*c.Width, 8*c.Width)
+		l.spread(m+"w2.weight", y.up+cu.DevicePtr(2*8*c.Width), c.Inner*c.Width, c.Inner*c.Width, 8*c.Width)
+		y.down = l.linear(m+"w3.weight", c.Width, c.Inner)
+	} else {
+		one := func(name string, size int) func(cu.DevicePtr) {
+			return func(dst cu.DevicePtr) { l.matrix(name, dst, size, size) }
+		}
+		q := &y.int8
+		q.in = l.quantize("projections", col.total, c.Width, plainOrder, in)
+		q.out = l.quantize("o_proj", c.Width, vd, residualOrder, one(a+"o_proj.weight", c.Width*vd))
+		q.up = l.quantize("w1 and w2", 2*c.Inner, c.Width, swigluOrder, func(dst cu.DevicePtr) {
+			one(m+"w1.weight", c.Inner*c.Width)(dst)
+			one(m+"w2.weight", c.Inner*c.Width)(dst + cu.DevicePtr(2*c.Inner*c.Width))
+		})
+		q.down = l.quantize("w3", c.Width, c.Inner, residualOrder, one(m+"w3.weight", c.Width*c.Inner))
 	}
 	y.decay, y.gate = l.linear(a+"f_proj.1.weight", kd, c.V), l.linear(a+"g_proj.1.weight", vd, c.V)
-	y.out = l.linear(a+"o_proj.weight", c.Width, vd)
-	y.up = l.mem.alloc("w1 and w2", int64(4*c.Inner*c.Width))
-	l.spread(m+"w1.weight", y.up, c.Inner*c.Width, c.Inner*c.Width, 8*c.Width)
-	l.spread(m+"w2.weight", y.up+cu.DevicePtr(2*8*c.Width), c.Inner*c.Width, c.Inner*c.Width, 8*c.Width)
-	y.down = l.linear(m+"w3.weight", c.Width, c.Inner)
 	if c.Bias {
 		b1, b2 := make([]float32, c.Inner), make([]float32, c.Inner)
 		l.float32(m+"w1.bias", b1)

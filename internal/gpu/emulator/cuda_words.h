@@ -100,6 +100,15 @@ template <typename T>
 inline void __stcs(T *p, T v) {
   *p = v;
 }
+inline unsigned __byte_perm(unsigned a, unsigned b, unsigned which) {
+  const uint64_t both = uint64_t(b) << 32 | a;
+  unsigned out = 0;
+  for (int i = 0; i < 4; i++) out |= unsigned(both >> 8 * (which >> 4 * i & 7) & 255) << 8 * i;
+  return out;
+}
+inline float __fdiv_rn(float a, float b) { return a / b; }
+inline float __fmul_rn(float a, float b) { return a * b; }
+inline float __fadd_rn(float a, float b) { return a + b; }
 inline float __expf(float x) { return expf(x); }
 inline float __logf(float x) { return logf(x); }
 inline float __fdividef(float a, float b) { return a / b; }

@@ -3,6 +3,7 @@
 #include <math_constants.h>
 
 #include "../kernels/common.cuh"
+#include "../kernels/eight_bit_quantize.cuh"
 #include "../kernels/gdn2_recurrence.cuh"
 #include "../kernels/gdn2_simple.cu"
 #include "registry.h"
@@ -21,6 +22,9 @@ namespace file_gates {
 }
 namespace file_swiglu {
 #include "../kernels/swiglu.cu"
+}
+namespace file_int8 {
+#include "../kernels/int8.cu"
 }
 namespace file_loss {
 #include "../kernels/loss.cu"
@@ -54,6 +58,16 @@ ADD(file_gates, gates_value_bf16);
 ADD(file_gates, gates_value_f16);
 ADD(file_gates, keep_inputs);
 ADD(file_swiglu, swiglu);
+ADD(file_int8, rms_norm_s8_4);
+ADD(file_int8, rms_norm_s8_8);
+ADD(file_int8, rms_norm_s8_18);
+ADD(file_int8, rms_norm_s8_32);
+ADD(file_int8, rms_norm_s8_wide);
+ADD(file_int8, quantize_blocks);
+ADD(file_int8, quantize_rows);
+ADD(file_int8, s8_plain);
+ADD(file_int8, s8_swiglu);
+ADD(file_int8, s8_residual);
 ADD(file_loss, nll_rows);
 ADD(file_tune, narrow_float32);
 ADD(file_tune, narrow_float16);

@@ -9,8 +9,8 @@
 #include <thread>
 #include <vector>
 
-#include "eight_bit_endings.cuh"
-#include "eight_bit_quantize.cuh"
+#include "../eight_bit_endings.cuh"
+#include "../int8.cu"
 #include "measure.cuh"
 
 using namespace eight;
@@ -63,28 +63,27 @@ struct Model {
     norm_d = Buffer<float>(norm);
     up8 = Buffer<int8_t>(int64_t(kUp) * kWidth), up_scales = Buffer<float>(kUp);
     down8 = Buffer<int8_t>(int64_t(kDown) * kInner), down_scales = Buffer<float>(kDown);
-    std::vector<int> up_at, down_at;
-    for (int c = 0; c < 2 * kInner; c++) up_at.push_back(position_swiglu(c % kInner, c / kInner));
-    for (int c = 0; c < kWidth; c++) down_at.push_back(position_residual(c));
-    load(up, kWidth, up_at, up8, up_scales, "w1|w2");
-    load(down, kInner, down_at, down8, down_scales, "w3");
+    load(up, kWidth, swiglu_order, up8, up_scales, "w1|w2");
+    load(down, kInner, residual_order, down8, down_scales, "w3");
   }
-  static void load(const std::vector<float> &w, int k, const std::vector<int> &at, Buffer<int8_t> &to,
-                   Buffer<float> &scales, const char *name) {
-    const int n = at.size();
-    Buffer<float> raw(w);
-    Buffer<int> positions(at);
+  static void load(std::vector<float> &w, int k, Order order, Buffer<int8_t> &to, Buffer<float> &scales,
+                   const char *name) {
+    const int n = w.size() / k;
+    std::vector<__half> half(w.size());
+    for (size_t i = 0; i < w.size(); i++) half[i] = __float2half_rn(w[i]), w[i] = __half2float(half[i]);
+    Buffer<__half> raw(half);
     CHECK(cudaMemset(to.p, 0, to.n));
     CHECK(cudaMemset(scales.p, 0, scales.n * 4));
-    quantize_rows<<<(n + 7) / 8, 256>>>(to.p, scales.p, raw.p, positions.p, n, k);
+    quantize_rows<<<(n + 7) / 8, 256>>>(to.p, scales.p, reinterpret_cast<act *>(raw.p), n, k, order);
     CHECK(cudaDeviceSynchronize());
     const auto q = to.host();
     const auto s = scales.host();
     int64_t wrong = 0;
     std::vector<int8_t> want;
     for (int c = 0; c < n; c += 7) {
-      wrong += quantized(&w[int64_t(c) * k], k, want) != s[at[c]];
-      for (int i = 0; i < k; i++) wrong += q[int64_t(at[c]) * k + i] != want[i];
+      const int at = order == swiglu_order ? position_swiglu(c % (n / 2), c / (n / 2)) : position_residual(c);
+      wrong += quantized(&w[int64_t(c) * k], k, want) != s[at];
+      for (int i = 0; i < k; i++) wrong += q[int64_t(at) * k + i] != want[i];
     }
     printf("%s: ", name);
     say(wrong == 0, "%.0f of %.0f quantized weights wrong", wrong, double(n / 7) * k);
@@ -122,7 +121,7 @@ struct Batch {
     CHECK(cudaLaunchKernelEx(&c, kernel, o, rest...));
   }
   void norm() {
-    norm_rows<18><<<(rows + 7) / 8, 256>>>(x8.p, rs.p, x.p, m.norm_d.p, rows, kWidth, kEps);
+    rms_norm_s8_18<<<(rows + 7) / 8, 256>>>(x8.p, rs.p, x.p, m.norm_d.p, rows, kWidth, kEps);
     CHECK(cudaGetLastError());
   }
   void up() {
@@ -213,7 +212,7 @@ static void check_blocks() {
   Buffer<int8_t> y(h.size());
   Buffer<float> ys(int64_t(columns / 128) * rows);
   const int64_t blocks = int64_t(rows) * columns / 128;
-  quantize_blocks<<<(blocks + 15) / 16, 256>>>(y.p, ys.p, x.p, blocks, columns, rows);
+  quantize_blocks<<<(blocks + 15) / 16, 256>>>(y.p, ys.p, reinterpret_cast<act *>(x.p), rows, columns, rows);
   CHECK(cudaDeviceSynchronize());
   const auto q = y.host();
   const auto s = ys.host();

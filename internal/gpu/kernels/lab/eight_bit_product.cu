@@ -21,7 +21,7 @@
 #include <cuda_fp8.h>
 
 #include "../swiglu_product.cu"
-#include "eight_bit_endings.cuh"
+#include "../eight_bit_endings.cuh"
 #include "measure.cuh"
 
 using namespace eight;

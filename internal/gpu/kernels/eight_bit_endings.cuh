@@ -11,6 +11,7 @@
 // finite gives scales that are not finite.
 #pragma once
 #include "eight_bit_product.cuh"
+#include "eight_bit_quantize.cuh"
 
 namespace eight {
 
@@ -33,15 +34,6 @@ struct ColumnScales {
     return to + at.quad * 8;
   }
 };
-
-// The position of column c of the output among the rows of w. A thread has 8 adjacent columns (Plain), 4 (Residual) or
-// 16 of y (SwiGlu; which: 0 for w1, 1 for w2).
-__host__ __device__ inline int position_plain(int c) { return c / 32 * 32 + c % 8 / 2 * 8 + c % 32 / 8 * 2 + c % 2; }
-__host__ __device__ inline int position_residual(int c) { return c / 16 * 16 + c % 4 / 2 * 8 + c % 16 / 4 * 2 + c % 2; }
-__host__ __device__ inline int position_swiglu(int c, int which) {
-  const int o = c % 128 / 64 * 16 + c % 16;  // among a thread's 32
-  return c / 128 * 256 + (o / 2 * 2 + which) * 8 + c % 64 / 16 * 2 + c % 2;
-}
 
 template <typename S>
 struct Plain {

@@ -12,7 +12,7 @@
 // x and w are dense. K must be a multiple of 16, M a multiple of 128 kCluster, and w's rows are padded to a multiple of
 // the tile. Block scales are fp32: xs [K / 128, M], ws [K / 128, N].
 #pragma once
-#include "../product.cuh"
+#include "product.cuh"
 #include "eight_bit_wgmma.cuh"
 #include <type_traits>
 

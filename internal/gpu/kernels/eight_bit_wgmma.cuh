@@ -1,6 +1,6 @@
 // wgmma on eight-bit operands (s8 or e4m3): 64 rows by 128, 192 or 256 columns, 32 of K; sm_90a.
 #pragma once
-#include "../hopper.cuh"
+#include "hopper.cuh"
 
 namespace eight {
 
