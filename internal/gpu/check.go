@@ -54,3 +54,31 @@ func columnsOf(c model.Config) columns {
 }
 
 func roundUp(n, to int) int { return (n + to - 1) / to * to }
+
+// supported returns an error for a model shape that the kernels do not support.
+func supported(m model.Config) error {
+	is := func(v int, of ...int) bool {
+		for _, o := range of {
+			if v == o {
+				return true
+			}
+		}
+		return false
+	}
+	switch {
+	case !is(m.K, 64, 128):
+		return fmt.Errorf("%w key heads of width %d, only 64 and 128: use --engine cpu", ErrUnsupported, m.K)
+	case !is(m.V, 64, 128, 256):
+		return fmt.Errorf("%w value heads of width %d, only 64, 128 and 256: use --engine cpu", ErrUnsupported, m.V)
+	case m.ShortConv && m.ConvSize > taps:
+		return fmt.Errorf("%w short convolutions of %d taps, only up to %d: use --engine cpu", ErrUnsupported,
+			m.ConvSize, taps)
+	case m.Heads*m.K >= maxHeadsWidth || m.VHeads*m.V >= maxHeadsWidth:
+		return fmt.Errorf("%w heads of %d and %d channels together, only less than %d: use --engine cpu",
+			ErrUnsupported, m.Heads*m.K, m.VHeads*m.V, maxHeadsWidth)
+	case m.Width%8 != 0 || m.Inner%8 != 0:
+		return fmt.Errorf("%w widths that are not multiples of 8 (%d, %d): use --engine cpu", ErrUnsupported, m.Width,
+			m.Inner)
+	}
+	return nil
+}

@@ -2,10 +2,7 @@ package gpu
 
 import (
 	"errors"
-	"fmt"
 	"time"
-
-	"surprisal/internal/model"
 )
 
 var (
@@ -52,31 +49,3 @@ const (
 	taps             = 4       // of the short convolution; shorter ones have zeros in front
 	initialStates    = 16      // recurrent states that New allocates: long documents side by side, of two batches
 )
-
-// Supported returns an error for a model shape that the kernels do not support.
-func Supported(m model.Config) error {
-	is := func(v int, of ...int) bool {
-		for _, o := range of {
-			if v == o {
-				return true
-			}
-		}
-		return false
-	}
-	switch {
-	case !is(m.K, 64, 128):
-		return fmt.Errorf("%w key heads of width %d, only 64 and 128: use --engine cpu", ErrUnsupported, m.K)
-	case !is(m.V, 64, 128, 256):
-		return fmt.Errorf("%w value heads of width %d, only 64, 128 and 256: use --engine cpu", ErrUnsupported, m.V)
-	case m.ShortConv && m.ConvSize > taps:
-		return fmt.Errorf("%w short convolutions of %d taps, only up to %d: use --engine cpu", ErrUnsupported,
-			m.ConvSize, taps)
-	case m.Heads*m.K >= maxHeadsWidth || m.VHeads*m.V >= maxHeadsWidth:
-		return fmt.Errorf("%w heads of %d and %d channels together, only less than %d: use --engine cpu",
-			ErrUnsupported, m.Heads*m.K, m.VHeads*m.V, maxHeadsWidth)
-	case m.Width%8 != 0 || m.Inner%8 != 0:
-		return fmt.Errorf("%w widths that are not multiples of 8 (%d, %d): use --engine cpu", ErrUnsupported, m.Width,
-			m.Inner)
-	}
-	return nil
-}

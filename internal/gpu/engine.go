@@ -104,7 +104,7 @@ func New(ckpt *model.Checkpoint, mc model.Config, cfg Config) (*Engine, error) {
 
 func newEngine(ckpt *model.Checkpoint, mc model.Config, cfg Config, opt options) (*Engine, error) {
 	cfg = cfg.withDefaults(mc)
-	if err := errors.Join(cfg.validate(), mc.Validate(), Supported(mc)); err != nil {
+	if err := errors.Join(cfg.validate(), mc.Validate(), supported(mc)); err != nil {
 		return nil, fmt.Errorf("start CUDA engine: %w", err)
 	}
 	start := time.Now()

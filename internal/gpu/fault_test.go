@@ -104,12 +104,12 @@ func TestBudget(t *testing.T) {
 	}
 	small := mc
 	small.K = 32
-	if err := Supported(small); !errors.Is(err, ErrUnsupported) {
+	if err := supported(small); !errors.Is(err, ErrUnsupported) {
 		t.Errorf("heads of 32: %v", err)
 	}
 	wide := mc
 	wide.Heads, wide.VHeads = 128, 128
-	if err := Supported(wide); !errors.Is(err, ErrUnsupported) {
+	if err := supported(wide); !errors.Is(err, ErrUnsupported) {
 		t.Errorf("heads too wide to index: %v", err)
 	}
 	if !emulated(t) {

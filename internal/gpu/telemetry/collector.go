@@ -10,7 +10,7 @@ import (
 )
 
 // Register adds the sampler's metrics to a set.
-func (s *Sampler) Register(set *metrics.Set) { set.Register(newCollector(s), Definitions()) }
+func (s *Sampler) Register(set *metrics.Set) { set.Register(newCollector(s), allDefinitions()) }
 
 type collector struct {
 	sampler *Sampler
@@ -20,7 +20,7 @@ type collector struct {
 
 func newCollector(s *Sampler) *collector {
 	c := &collector{sampler: s, desc: map[string]*prometheus.Desc{}, kind: map[string]prometheus.ValueType{}}
-	for _, d := range Definitions() {
+	for _, d := range allDefinitions() {
 		c.desc[d.Name] = prometheus.NewDesc(d.Name, d.Help, d.Labels, nil)
 		c.kind[d.Name] = prometheus.GaugeValue
 		if d.Kind == "counter" {

@@ -66,8 +66,8 @@ var definitions = func() []metrics.Definition {
 	return defs
 }()
 
-// Definitions lists the package's metrics.
-func Definitions() []metrics.Definition {
+// allDefinitions lists the package's metrics.
+func allDefinitions() []metrics.Definition {
 	return append([]metrics.Definition{{Name: up, Kind: "gauge", Help: "1 while NVML answers for this worker's GPU"}},
 		definitions...)
 }

@@ -21,7 +21,7 @@ func TestValues(t *testing.T) {
 	m := sampling(t, s, d, time.Minute) // one sample: the next adds to the energy
 	var want strings.Builder
 	kinds := map[string]string{}
-	for _, def := range Definitions() {
+	for _, def := range allDefinitions() {
 		kinds[def.Name] = fmt.Sprintf("# HELP %s %s\n# TYPE %s %s\n", def.Name, def.Help, def.Name, def.Kind)
 	}
 	for _, line := range []string{
@@ -284,7 +284,7 @@ func TestDocs(t *testing.T) {
 	for _, row := range regexp.MustCompile(pattern).FindAllStringSubmatch(string(text), -1) {
 		told[row[1]] = row[2] + " " + strings.TrimSpace(row[3])
 	}
-	for _, d := range Definitions() {
+	for _, d := range allDefinitions() {
 		if want := d.Kind + " " + strings.Join(d.Labels, ", "); told[d.Name] != want {
 			t.Errorf("%s is a %s; docs/metrics.md says %q", d.Name, want, told[d.Name])
 		}
