@@ -1,5 +1,5 @@
-// CUDA C++'s words, for a host compiler: enough for the kernels of this project
-// that have no tensor-core instructions. A thread is a fiber; see fibers.cc.
+// The parts of CUDA C++ that this project's kernels without tensor-core instructions
+// use, for a host compiler. A thread is a fiber; see fibers.cc.
 #pragma once
 #define SURPRISAL_EMULATE 1
 
@@ -44,7 +44,7 @@ extern dim3 block_size, grid_size;
 
 void block_barrier();
 bool block_or(bool);
-// exchange gives every lane of a warp what the others handed in, by lane.
+// exchange returns the arguments of all lanes of the warp, by lane.
 const uint64_t *exchange(uint64_t mine);
 
 }  // namespace emulator

@@ -1,14 +1,14 @@
 // A stand-in for libcuda.so.1 that runs this project's kernels on the CPU, for
-// tests on machines without a GPU: what the kernels compute, what the engine hands
-// them, and every access past the end of an allocation. Launches run at once, so
-// nothing is learnt about ordering, races or speed. gdn2_prepare and gdn2_walk,
-// which are made of tensor-core instructions, are replaced by a plain recurrence
-// that reads the same tables (recurrence.cc).
+// tests on machines without a GPU. It checks what the kernels compute, their
+// arguments, and every access past the end of an allocation. Launches are
+// synchronous, so it shows nothing about ordering, races or speed. gdn2_prepare and
+// gdn2_walk, which consist of tensor-core instructions, are replaced by a plain
+// recurrence that reads the same tables (recurrence.cc).
 //
 //   SURPRISAL_EMULATOR_CC      compute capability, default 90
 //   SURPRISAL_EMULATOR_MEMORY  bytes, default 12 GiB
-//   SURPRISAL_EMULATOR_FAIL    the launch of that number fails, as a fault would, or
-//                              the next one
+//   SURPRISAL_EMULATOR_FAIL    the launch of this number fails with a device fault, or,
+//                              with "next", the next one
 #define __CUDA_API_VERSION_INTERNAL 1
 #include <sys/mman.h>
 
@@ -124,7 +124,7 @@ API cuEventElapsedTime_v2(float *ms, CUevent, CUevent) {
   return broken;
 }
 
-// An allocation ends where an unmapped page begins, as nearly as 16 bytes allow.
+// An allocation ends before an unmapped page, as closely as a 16-byte alignment allows.
 API cuMemAlloc_v2(CUdeviceptr *p, size_t n) {
   std::lock_guard<std::mutex> l(lock);
   if (!n) return CUDA_ERROR_INVALID_VALUE;

@@ -1,6 +1,6 @@
-// Blocks of CUDA threads as fibers of one host thread, taken in turn; a thread
-// gives way where the hardware would have it wait for its warp or block. A thread
-// that waits for one that never comes is reported, not waited for.
+// The CUDA threads of a block as fibers of one host thread, run in turns. A thread
+// yields where the hardware would make it wait for its warp or block. A deadlock is
+// reported.
 #include <sys/mman.h>
 
 #include <cstdio>
@@ -83,7 +83,7 @@ void entry() {
   (*body)();
   Fiber &f = self();
   f.alive = false;
-  // Those that wait no longer wait for this one.
+  // Waiting threads no longer wait for this one.
   Gate &w = warp_gates[f.thread.rank / 32];
   block_gate.members--, w.members--;
   block_gate.check(), w.check();
@@ -123,7 +123,7 @@ bool run_block(int threads, const std::function<void()> &fn) {
     f.awaited = nullptr;
     turns[i] = 0;
     warp_gates[i / 32].members++;
-    // entry finds the stack as a call would leave it.
+    // entry needs the stack as after a call.
     void **top = reinterpret_cast<void **>(f.stack + kStack - 64);
     *--top = nullptr;
     *--top = reinterpret_cast<void *>(entry);

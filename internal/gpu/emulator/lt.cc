@@ -1,6 +1,6 @@
-// A stand-in for libcublasLt.so.13 with what the engine calls, on the CPU: bf16
-// or fp16 operands, fp32 sums, one rounding. It offers algorithms with the same sums, and
-// one whose sums run in another order, which the engine must not choose.
+// A stand-in for libcublasLt.so.13 with the functions that the engine calls, on the
+// CPU: bf16 or fp16 operands, fp32 sums, one rounding. It offers algorithms with the same
+// sums and one that adds in another order, which the engine must not choose.
 #include <cublasLt.h>
 #include <cuda_fp16.h>
 
@@ -34,7 +34,7 @@ uint16_t narrow(float f) {
   if (f != f) return 0x7fff;
   return uint16_t((u + 0x7fff + (u >> 16 & 1)) >> 16);
 }
-// Eight running sums, joined in one order; or in another.
+// Eight running sums, added up in one of two orders.
 float dot(const float *a, const float *b, int64_t n, bool other) {
   float s[8] = {};
   int64_t i = 0;

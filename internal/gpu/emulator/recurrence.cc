@@ -1,7 +1,7 @@
-// In place of gdn2_prepare and gdn2_walk: the same arguments and tables, a plain
-// recurrence token by token in fp32. prepare only remembers its operands and marks
-// the records that it would write; walk checks that every document's chunks were
-// prepared, in order and on the grid, before it uses them.
+// Replaces gdn2_prepare and gdn2_walk: the same arguments and tables, a plain
+// recurrence token by token in fp32. prepare only stores its operands and marks the
+// records that it would write; walk checks that every document's chunks were
+// prepared, in order and aligned, before it uses them.
 #include <cstdio>
 #include <vector>
 
@@ -24,7 +24,7 @@ struct Prepared {
   const int *chunks;
   int count, H, HV, V;
   float scale;
-  // Where prepare makes them from the projections:
+  // Where prepare computes its operands from the projections:
   const act *f = nullptr;
   const float *rate = nullptr, *dt_bias = nullptr;
   float decay(int64_t at, int h, int i, int K) const {
@@ -32,7 +32,7 @@ struct Prepared {
     return exp2_approx(-rate[h] * softplus2_short(fmaf(kLog2e, to_float32(f[at + i]), kLog2e * dt_bias[h * K + i])));
   }
 } prepared;
-std::vector<uint16_t> made[4];  // q, k, bk, wv, where prepare makes them
+std::vector<uint16_t> made[4];  // q, k, bk, wv, where prepare computes them
 
 bool wrong(const char *what) {
   fprintf(stderr, "emulator: %s\n", what);

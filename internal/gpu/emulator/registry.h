@@ -10,7 +10,7 @@ namespace emulator {
 struct Kernel {
   std::function<void(void **)> thread;
   std::function<bool(unsigned gx, unsigned gy, unsigned block, unsigned shared, void **)> grid;
-  int shared = 48 << 10;  // dynamic shared memory it may have
+  int shared = 48 << 10;  // limit of its dynamic shared memory
 };
 
 std::map<std::string, Kernel> &registry();
