@@ -50,11 +50,14 @@ func ways(t *testing.T) []way {
 			flags: []string{"--nats-user", "me", "--nats-password-file", file("password", "the-secret\n")},
 			env:   map[string]string{"USER": "me", "PASSWORD": "the-secret"},
 			wrong: map[string]refusal{
-				"wrong password": {env: map[string]string{"USER": "me", "PASSWORD": "guess-secret"}, says: "user me and the password"},
-				"no password":    {flags: []string{"--nats-user", "me"}, says: "--nats-password-file"},
-				"nothing":        {says: "no token, user, NKey or credentials"},
-				"empty file":     {flags: []string{"--nats-user", "me", "--nats-password-file", file("empty", "\n")}, says: "empty"},
-				"missing file":   {flags: []string{"--nats-user", "me", "--nats-password-file", "/gone"}, says: "/gone"},
+				"wrong password": {env: map[string]string{"USER": "me", "PASSWORD": "guess-secret"},
+					says: "user me and the password"},
+				"no password": {flags: []string{"--nats-user", "me"}, says: "--nats-password-file"},
+				"nothing":     {says: "no token, user, NKey or credentials"},
+				"empty file": {flags: []string{"--nats-user", "me", "--nats-password-file", file("empty", "\n")},
+					says: "empty"},
+				"missing file": {flags: []string{"--nats-user", "me", "--nats-password-file", "/gone"},
+					says: "/gone"},
 			},
 		}, {
 			name: "token", conf: `authorization { token: "` + token + `" }`,
@@ -62,12 +65,14 @@ func ways(t *testing.T) []way {
 			wrong: map[string]refusal{
 				"wrong token": {env: map[string]string{"TOKEN": "guess-secret"}, says: "check the token"},
 				"both": {
-					flags: []string{"--nats-nkey", file("k", seed)}, env: map[string]string{"TOKEN": token}, says: "exclude each other",
+					flags: []string{"--nats-nkey", file("k", seed)}, env: map[string]string{"TOKEN": token},
+					says: "exclude each other",
 				},
 			},
 		}, {
 			name: "nkey", conf: `authorization { users: [ { nkey: ` + public + ` } ] }`,
-			flags: []string{"--nats-nkey", file("seed", seed)}, env: map[string]string{"NKEY": file("seed2", seed+"\n")},
+			flags: []string{"--nats-nkey", file("seed", seed)}, env: map[string]string{"NKEY": file("seed2",
+				seed+"\n")},
 			wrong: map[string]refusal{
 				"other key": {flags: []string{"--nats-nkey", file("other", otherSeed)}, says: "NKey of"},
 				"no seed":   {flags: []string{"--nats-nkey", file("noseed", "hello")}, says: "not a user NKey seed"},
@@ -85,12 +90,15 @@ func ways(t *testing.T) []way {
 			flags: []string{"--nats-token-file", file("tlstoken", token), "--nats-ca", ours.ca},
 			env:   map[string]string{"TOKEN": token, "CA": ours.ca},
 			wrong: map[string]refusal{
-				"wrong CA": {flags: []string{"--nats-ca", theirs.ca}, env: map[string]string{"TOKEN": token}, says: "check --nats-ca"},
-				"no CA":    {env: map[string]string{"TOKEN": token}, says: "check --nats-ca"},
+				"wrong CA": {flags: []string{"--nats-ca", theirs.ca}, env: map[string]string{"TOKEN": token},
+					says: "check --nats-ca"},
+				"no CA": {env: map[string]string{"TOKEN": token}, says: "check --nats-ca"},
 				"a CA that is none": {
-					flags: []string{"--nats-ca", file("noca", "hello")}, env: map[string]string{"TOKEN": token}, says: "noca",
+					flags: []string{"--nats-ca", file("noca", "hello")}, env: map[string]string{"TOKEN": token},
+					says: "noca",
 				},
-				"wrong token": {flags: []string{"--nats-ca", ours.ca}, env: map[string]string{"TOKEN": "guess-secret"}, says: "check the token"},
+				"wrong token": {flags: []string{"--nats-ca", ours.ca}, env: map[string]string{"TOKEN": "guess-secret"},
+					says: "check the token"},
 			},
 		}, {
 			name:  "mutual tls",
@@ -98,11 +106,14 @@ func ways(t *testing.T) []way {
 			flags: []string{"--nats-ca", ours.ca, "--nats-cert", client, "--nats-key", clientKey},
 			env:   map[string]string{"CA": ours.ca, "CERT": client, "KEY": clientKey},
 			wrong: map[string]refusal{
-				"no certificate":      {flags: []string{"--nats-ca", ours.ca}, says: "--nats-cert"},
-				"unknown certificate": {flags: []string{"--nats-ca", ours.ca, "--nats-cert", alien, "--nats-key", alienKey}, says: "--nats-cert"},
-				"expired certificate": {flags: []string{"--nats-ca", ours.ca, "--nats-cert", late, "--nats-key", lateKey}, says: "--nats-cert"},
-				"no key":              {flags: []string{"--nats-ca", ours.ca, "--nats-cert", client}, says: "key file"},
-				"another's key":       {flags: []string{"--nats-ca", ours.ca, "--nats-cert", client, "--nats-key", lateKey}, says: "key"},
+				"no certificate": {flags: []string{"--nats-ca", ours.ca}, says: "--nats-cert"},
+				"unknown certificate": {flags: []string{"--nats-ca", ours.ca, "--nats-cert", alien, "--nats-key",
+					alienKey}, says: "--nats-cert"},
+				"expired certificate": {flags: []string{"--nats-ca", ours.ca, "--nats-cert", late, "--nats-key",
+					lateKey}, says: "--nats-cert"},
+				"no key": {flags: []string{"--nats-ca", ours.ca, "--nats-cert", client}, says: "key file"},
+				"another's key": {flags: []string{"--nats-ca", ours.ca, "--nats-cert", client, "--nats-key",
+					lateKey}, says: "key"},
 			},
 		},
 	}
@@ -167,7 +178,8 @@ func newJWTs(t *testing.T, file func(name, body string) string) (conf, creds, ex
 		return file(name, string(body))
 	}
 	_ = system
-	conf = fmt.Sprintf("operator: %q\nresolver: MEMORY\nresolver_preload: { %s: %q, %s: %q }", oj, systemPub, sj, accountPub, aj)
+	conf = fmt.Sprintf("operator: %q\nresolver: MEMORY\nresolver_preload: { %s: %q, %s: %q }", oj, systemPub, sj,
+		accountPub, aj)
 	return conf, user("user.creds", time.Now().Add(time.Hour)), user("late.creds", time.Now().Add(-time.Hour))
 }
 
@@ -196,9 +208,11 @@ func TestEveryWayIn(t *testing.T) {
 			in, out := filepath.Join(dir, "in"), filepath.Join(dir, "out")
 			writeParquet(t, filepath.Join(in, "a.parquet"), manyTexts(3), 10)
 			flags := append(at, w.flags...)
-			run := strings.TrimSpace(dispatcher(t, append([]string{"submit", "--model", demoModel, "--out", out, in}, flags...)...).want(t, 0).stdout)
+			run := strings.TrimSpace(dispatcher(t, append([]string{"submit", "--model", demoModel, "--out", out, in},
+				flags...)...).want(t, 0).stdout)
 			worker, wr := start(t, nil, "worker", append(flags, "--log-format", "json")...)
-			if sum := parseSummary(t, dispatcher(t, append([]string{"wait", "--json", run}, flags...)...).want(t, 0)); !sum.Complete {
+			if sum := parseSummary(t, dispatcher(t, append([]string{"wait", "--json", run}, flags...)...).want(t,
+				0)); !sum.Complete {
 				t.Errorf("%+v", sum)
 			}
 			if err := worker.Process.Signal(os.Interrupt); err != nil {
@@ -209,7 +223,8 @@ func TestEveryWayIn(t *testing.T) {
 			setNATS(t, w.env)
 			setenv(t, "SURPRISAL_NATS_URL", s.addr())
 			for _, args := range [][]string{
-				{"list"}, {"status"}, {"status", run}, {"wait", run}, {"submit", "--model", demoModel, "--out", out, in},
+				{"list"}, {"status"}, {"status", run}, {"wait", run}, {"submit", "--model", demoModel, "--out", out,
+					in},
 			} {
 				dispatcher(t, args...).want(t, 0)
 			}

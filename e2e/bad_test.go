@@ -13,18 +13,21 @@ import (
 func badCorpus(t *testing.T) string {
 	t.Helper()
 	in := filepath.Join(t.TempDir(), "in")
-	writeParquet(t, filepath.Join(in, "good.parquet"), []textRow{{"a", ptr("hello world")}, {"b", ptr("fn main() {}")}}, 1)
+	writeParquet(t, filepath.Join(in, "good.parquet"), []textRow{{"a", ptr("hello world")}, {"b", ptr("fn main() {}")}},
+		1)
 	writeParquet(t, filepath.Join(in, "deep/er/good.parquet"), []textRow{{"c", ptr("hello world")}}, 1)
 	writeParquet(t, filepath.Join(in, "no-rows.parquet"), []textRow{}, 1)
 	writeParquet(t, filepath.Join(in, "rows.parquet"), []textRow{
-		{"d", nil}, {"e", ptr("bad \xff\xfe utf-8")}, {"f", ptr("")}, {"g", ptr("nul \x00 inside")}, {"h", ptr("a literal <s> here")},
+		{"d", nil}, {"e", ptr("bad \xff\xfe utf-8")}, {"f", ptr("")}, {"g", ptr("nul \x00 inside")},
+		{"h", ptr("a literal <s> here")},
 	}, 2)
 	whole, err := os.ReadFile(filepath.Join(demoCorpus, "000_00000.parquet"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for name, b := range map[string][]byte{
-		"zero.parquet": nil, "truncated.parquet": whole[:len(whole)*2/3], "text.parquet": []byte("not parquet at all\n"),
+		"zero.parquet": nil, "truncated.parquet": whole[:len(whole)*2/3],
+		"text.parquet": []byte("not parquet at all\n"),
 	} {
 		if err := os.WriteFile(filepath.Join(in, name), b, 0o666); err != nil {
 			t.Fatal(err)
@@ -36,7 +39,8 @@ func badCorpus(t *testing.T) string {
 func TestBadFilesAndRowsCostThemselvesAlone(t *testing.T) {
 	in, out := badCorpus(t), filepath.Join(t.TempDir(), "out")
 	r := dispatcher(t, "run", "--model", demoModel, "--out", out, in).want(t, 1)
-	says(t, r.stdout, "zero.parquet", "truncated.parquet", "text.parquet", "failed files  3", "null text", "not UTF-8", "NOT complete")
+	says(t, r.stdout, "zero.parquet", "truncated.parquet", "text.parquet", "failed files  3", "null text", "not UTF-8",
+		"NOT complete")
 	if strings.Contains(r.stdout, "no-rows.parquet") {
 		t.Errorf("an empty file is not a failed one:\n%s", r.stdout)
 	}
@@ -51,7 +55,8 @@ func TestBadFilesAndRowsCostThemselvesAlone(t *testing.T) {
 		file, err     string
 		tokens, bytes int64
 	}{
-		{file: "deep/er/good", bytes: 11, tokens: -1}, {file: "good", bytes: 11, tokens: -1}, {file: "good", bytes: 12, tokens: -1},
+		{file: "deep/er/good", bytes: 11, tokens: -1}, {file: "good", bytes: 11, tokens: -1},
+		{file: "good", bytes: 12, tokens: -1},
 		{file: "rows", err: "null text", bytes: -1}, {file: "rows", err: "not UTF-8", bytes: -1}, {file: "rows"},
 		{file: "rows", bytes: 12, tokens: -1}, {file: "rows", bytes: 18, tokens: -1},
 	} {
@@ -99,7 +104,8 @@ func TestUsageErrorsAreOneLineAndCode2(t *testing.T) {
 		"engine":          {run("--engine", "tpu", in), []string{"--engine"}},
 		"no cuda":         {run("--engine", "cuda", in), []string{"cuda"}},
 		"two columns":     {run("--text-column", "text", "--ids-column", "ids", in), []string{"exclude"}},
-		"no tokenizer":    {[]string{"run", "--model", "../testdata/goldens/kla", "--out", out, in}, []string{"--tokenizer", "--ids-column"}},
+		"no tokenizer": {[]string{"run", "--model", "../testdata/goldens/kla", "--out", out, in},
+			[]string{"--tokenizer", "--ids-column"}},
 		"bad config file": {run("--config", filepath.Join(in, "a.parquet"), in), []string{"config file"}},
 		"no server":       {[]string{"submit", "--model", demoModel, "--out", out, in}, []string{"--nats"}},
 		"dead server":     {[]string{"list", "--nats", "nats://127.0.0.1:1"}, []string{"127.0.0.1:1"}},
@@ -107,7 +113,8 @@ func TestUsageErrorsAreOneLineAndCode2(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := dispatcher(t, c.args...).want(t, 2)
 			says(t, r.stderr, c.words...)
-			if lines := strings.Count(strings.TrimSpace(r.stderr), "\n") + 1; lines != 1 || strings.Contains(r.stderr, "goroutine") {
+			if lines := strings.Count(strings.TrimSpace(r.stderr), "\n") + 1; lines != 1 ||
+				strings.Contains(r.stderr, "goroutine") {
 				t.Errorf("%d lines:\n%s", lines, r.stderr)
 			}
 			if _, err := os.Stat(out); err == nil {
@@ -121,7 +128,8 @@ func TestUsageErrorsAreOneLineAndCode2(t *testing.T) {
 func TestMissingColumnNamesThoseThere(t *testing.T) {
 	dir := t.TempDir()
 	writeParquet(t, filepath.Join(dir, "in", "a.parquet"), []textRow{{"a", ptr("x")}}, 1)
-	r := dispatcher(t, "run", "--model", demoModel, "--out", filepath.Join(dir, "out"), "--text-column", "body", filepath.Join(dir, "in")).want(t, 1)
+	r := dispatcher(t, "run", "--model", demoModel, "--out", filepath.Join(dir, "out"), "--text-column", "body",
+		filepath.Join(dir, "in")).want(t, 1)
 	says(t, r.stdout, "body", "id", "text")
 }
 
@@ -134,7 +142,8 @@ func TestOutIsNotMixed(t *testing.T) {
 	dispatcher(t, append(base, in)...).want(t, 0)
 	says(t, dispatcher(t, append(base, "--long", "truncate", in)...).want(t, 2).stderr, "other options")
 	says(t, dispatcher(t, append(base, demoCorpus)...).want(t, 2).stderr, "other inputs")
-	says(t, dispatcher(t, "run", "--model", "../testdata/goldens/kla", "--ids-column", "x", "--out", out, in).want(t, 2).stderr, "another model")
+	says(t, dispatcher(t, "run", "--model", "../testdata/goldens/kla", "--ids-column", "x", "--out", out, in).want(t,
+		2).stderr, "another model")
 	writeParquet(t, filepath.Join(in, "a.parquet"), []textRow{{"a", ptr("x y z changed")}}, 1)
 	says(t, dispatcher(t, append(base, in)...).want(t, 2).stderr, "a.parquet", "changed")
 }

@@ -23,7 +23,8 @@ func TestBucketRunGoesOn(t *testing.T) {
 	in := filepath.Join(demoCorpus, "001_00000.parquet")
 	flags := []string{"--model", demoModel, "--job-tokens", "4000", "--workers", "2", "--threads", "1"}
 	calm := filepath.Join(t.TempDir(), "calm")
-	dispatcher(t, append(append([]string{"run"}, flags...), "--out", calm, filepath.Dir(in)+"/001*.parquet")...).want(t, 0)
+	dispatcher(t, append(append([]string{"run"}, flags...), "--out", calm, filepath.Dir(in)+"/001*.parquet")...).want(t,
+		0)
 	want := scores(t, calm)
 
 	body, err := os.ReadFile(in)
@@ -67,7 +68,8 @@ func TestBucketRunGoesOn(t *testing.T) {
 	}
 	had := committed()
 	sum := parseSummary(t, dispatcher(t, append(args, "--json")...).want(t, 0))
-	t.Logf("%d of %d files were there after %d kills; %d of %d tokens were scored in the last run", had, committed(), kills, sum.ScoredTokens, sum.Tokens)
+	t.Logf("%d of %d files were there after %d kills; %d of %d tokens were scored in the last run", had, committed(),
+		kills, sum.ScoredTokens, sum.Tokens)
 	if !sum.Complete || had == 0 {
 		t.Errorf("%+v", sum)
 	}
@@ -85,7 +87,8 @@ func TestBucketRunGoesOn(t *testing.T) {
 		t.Error("the manifest holds a credential")
 	}
 	// Once more: nothing to do.
-	if again := parseSummary(t, dispatcher(t, append(args, "--json")...).want(t, 0)); again.ScoredTokens != 0 || !again.Complete {
+	if again := parseSummary(t, dispatcher(t, append(args, "--json")...).want(t, 0)); again.ScoredTokens != 0 ||
+		!again.Complete {
 		t.Errorf("again: %+v", again)
 	}
 	// What comes after scoring reads inputs and scores where they lie, and writes
@@ -121,7 +124,8 @@ func TestBucketRunGoesOn(t *testing.T) {
 	local := filepath.Join(t.TempDir(), "local")
 	dispatcher(t, filter(out, local)...).want(t, 0)
 	if b, err := os.ReadFile(filepath.Join(local, "001_00000.parquet")); err != nil || !bytes.Equal(b, bucket) {
-		t.Errorf("the same scores filtered into a folder: %d bytes, into the bucket %d, not the same (%v)", len(b), len(bucket), err)
+		t.Errorf("the same scores filtered into a folder: %d bytes, into the bucket %d, not the same (%v)", len(b),
+			len(bucket), err)
 	}
 	if keys := s.Keys(t, "kept/"); len(keys) != 3 || s.Uploads(t) != 0 {
 		t.Errorf("in the bucket: %v, %d unfinished uploads", keys, s.Uploads(t))
@@ -139,7 +143,8 @@ func TestBucketRunGoesOn(t *testing.T) {
 
 func oneErrorLine(t *testing.T, r *result) {
 	t.Helper()
-	if n := strings.Count(r.stderr, "error:"); n != 1 || strings.Contains(r.stderr, "goroutine") || strings.Count(strings.TrimSpace(r.stderr), "\n") > 0 {
+	if n := strings.Count(r.stderr, "error:"); n != 1 || strings.Contains(r.stderr, "goroutine") ||
+		strings.Count(strings.TrimSpace(r.stderr), "\n") > 0 {
 		t.Errorf("not one line:\n%s", r.stderr)
 	}
 }
@@ -161,15 +166,17 @@ func TestBucketMistakes(t *testing.T) {
 		code int
 		says string
 	}{
-		"wrong bucket":   {[]string{"--out", out, "s3://nobucket/in"}, nil, 2, "there is no bucket nobucket: check the name"},
-		"wrong out":      {[]string{"--out", "s3://nobucket/out", in}, nil, 2, "there is no bucket nobucket: check the name"},
-		"no file":        {[]string{"--out", out, storetest.URL("nothing.parquet")}, nil, 2, "check the name"},
-		"no credentials": {[]string{"--out", out, in}, map[string]string{"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, 2, "set AWS_ACCESS_KEY_ID"},
-		"denied":         {[]string{"--out", out, in}, map[string]string{"AWS_SECRET_ACCESS_KEY": "wrong"}, 2, "access denied"},
-		"read only":      {[]string{"--out", "https://127.0.0.1/out", in}, nil, 2, "not possible with a https URL"},
-		"secret":         {[]string{"--out", out, "https://h/a.parquet?X-Amz-Signature=5ec7e7"}, nil, 2, "signed URLs are not taken"},
-		"column":         {[]string{"--out", storetest.URL("out-column"), "--text-column", "nope", in}, nil, 1, "nope"},
-		"torn":           {[]string{"--out", storetest.URL("out-torn"), storetest.URL("torn")}, nil, 1, "truncated"},
+		"wrong bucket": {[]string{"--out", out, "s3://nobucket/in"}, nil, 2, "there is no bucket nobucket: check the name"},
+		"wrong out":    {[]string{"--out", "s3://nobucket/out", in}, nil, 2, "there is no bucket nobucket: check the name"},
+		"no file":      {[]string{"--out", out, storetest.URL("nothing.parquet")}, nil, 2, "check the name"},
+		"no credentials": {[]string{"--out", out, in}, map[string]string{"AWS_ACCESS_KEY_ID": "",
+			"AWS_SECRET_ACCESS_KEY": ""}, 2, "set AWS_ACCESS_KEY_ID"},
+		"denied": {[]string{"--out", out, in}, map[string]string{"AWS_SECRET_ACCESS_KEY": "wrong"}, 2,
+			"access denied"},
+		"read only": {[]string{"--out", "https://127.0.0.1/out", in}, nil, 2, "not possible with a https URL"},
+		"secret":    {[]string{"--out", out, "https://h/a.parquet?X-Amz-Signature=5ec7e7"}, nil, 2, "signed URLs are not taken"},
+		"column":    {[]string{"--out", storetest.URL("out-column"), "--text-column", "nope", in}, nil, 1, "nope"},
+		"torn":      {[]string{"--out", storetest.URL("out-torn"), storetest.URL("torn")}, nil, 1, "truncated"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			storetest.Setenv(t, tc.env)
@@ -218,8 +225,10 @@ func TestHubRun(t *testing.T) {
 	dispatcher(t, args...).want(t, 0)
 	sameScores(t, demoScores(t, "001_00000.parquet"), scores(t, out))
 	// A commit that leaves the file as it is changes nothing.
-	h.Commit("datasets", "org/fineweb", map[string][]byte{"data/CC-1/001_00000.parquet": b, "data/README.md": []byte("new")})
-	if sum := parseSummary(t, dispatcher(t, append(args, "--json")...).want(t, 0)); sum.ScoredTokens != 0 || !sum.Complete {
+	h.Commit("datasets", "org/fineweb", map[string][]byte{"data/CC-1/001_00000.parquet": b,
+		"data/README.md": []byte("new")})
+	if sum := parseSummary(t, dispatcher(t, append(args, "--json")...).want(t, 0)); sum.ScoredTokens != 0 ||
+		!sum.Complete {
 		t.Errorf("after another commit: %+v", sum)
 	}
 	manifest, err := os.ReadFile(filepath.Join(out, score.ManifestName))

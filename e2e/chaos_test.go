@@ -60,7 +60,9 @@ func newField(t *testing.T) *field {
 		writeParquet(t, filepath.Join(f.in, name+".parquet"), someTexts(30), 5)
 	}
 	dispatcher(t, append([]string{"run", "--out", f.calm}, f.flags()...)...).want(t, 0)
-	f.server = startNATS(t, writeFile(t, f.at("nats.conf"), fmt.Sprintf("jetstream { store_dir: %q, sync_interval: always }", f.store)), nil)
+	f.server = startNATS(t,
+		writeFile(t, f.at("nats.conf"), fmt.Sprintf("jetstream { store_dir: %q, sync_interval: always }", f.store)),
+		nil)
 	setenv(t, "SURPRISAL_NATS_URL", f.server.addr())
 	return f
 }
@@ -102,7 +104,8 @@ func (f *field) worker(point string, args ...string) *hand {
 	if point != "" {
 		env = append(env, "SURPRISAL_FAILPOINT="+point)
 	}
-	cmd, r := start(f.t, env, "worker", append([]string{"--log-format", "json", "--log-level", "debug", "--threads", "1", "--in-flight", "2"}, args...)...)
+	cmd, r := start(f.t, env, "worker", append([]string{"--log-format", "json", "--log-level", "debug", "--threads",
+		"1", "--in-flight", "2"}, args...)...)
 	h := &hand{t: f.t, cmd: cmd, r: r, end: make(chan struct{})}
 	go func() {
 		defer close(h.end)
@@ -255,7 +258,8 @@ func TestChaosKills(t *testing.T) {
 		f.sweep(out)
 		f.check(out)
 		if took > chaosAckWait+15*time.Second {
-			t.Errorf("%v: the run was over %s after the last kill; the jobs were to be taken within AckWait+15 s", kills, took)
+			t.Errorf("%v: the run was over %s after the last kill; the jobs were to be taken within AckWait+15 s",
+				kills, took)
 		}
 		good.stop()
 	}
@@ -324,7 +328,8 @@ func (f *field) freeze(points ...string) {
 	time.Sleep(500 * time.Millisecond) // to do what it still wants to
 	for i, h := range cold {
 		h.stop()
-		if log := h.log(); !strings.Contains(log, "was frozen") && !strings.Contains(log, "delivered again") && !strings.Contains(log, "giving") && !strings.HasPrefix(points[i], failpoint.AfterAck) {
+		if log := h.log(); !strings.Contains(log, "was frozen") && !strings.Contains(log, "delivered again") &&
+			!strings.Contains(log, "giving") && !strings.HasPrefix(points[i], failpoint.AfterAck) {
 			t.Errorf("%s: a frozen worker says nothing of it:\n%s", points[i], tail(log, 2000))
 		}
 	}
@@ -339,7 +344,8 @@ func (f *field) freeze(points ...string) {
 // goes on.
 func TestChaosDispatcher(t *testing.T) {
 	f := newField(t)
-	for _, point := range []string{failpoint.AfterManifest + "=kill", failpoint.MidSubmit + "=kill@1", failpoint.MidSubmit + "=kill@7"} {
+	for _, point := range []string{failpoint.AfterManifest + "=kill", failpoint.MidSubmit + "=kill@1",
+		failpoint.MidSubmit + "=kill@7"} {
 		out := f.newOut()
 		killed(t, point, f.submitArgs(out)...)
 		run := f.submit(out)

@@ -112,7 +112,8 @@ func TestChaosLostAcks(t *testing.T) {
 	f := newField(t)
 	out := f.newOut()
 	run := f.submit(out)
-	h := f.worker(failpoint.BeforeAck + "=error:lost@2;" + failpoint.BeforeRecord + "=error:lost@4;" + failpoint.AfterFetch + "=error:lost@5")
+	h := f.worker(failpoint.BeforeAck + "=error:lost@2;" + failpoint.BeforeRecord + "=error:lost@4;" +
+		failpoint.AfterFetch + "=error:lost@5")
 	f.wait(run)
 	// The queue is told at the next delivery.
 	time.Sleep(2 * chaosAckWait)
@@ -239,7 +240,8 @@ func TestChaosDisk(t *testing.T) {
 	f := newField(t)
 	out := f.newOut()
 	run := f.submit(out)
-	h := f.worker(failpoint.MidWrite + "=error:EIO@3;" + failpoint.BeforeRename + "=error:EIO@2;" + failpoint.AfterRename + "=error:ENOSPC@4")
+	h := f.worker(failpoint.MidWrite + "=error:EIO@3;" + failpoint.BeforeRename + "=error:EIO@2;" +
+		failpoint.AfterRename + "=error:ENOSPC@4")
 	f.wait(run)
 	h.stop()
 	says(t, h.log(), "input/output error", "no space left")
@@ -281,7 +283,8 @@ func TestChaosDisk(t *testing.T) {
 		waitFor(t, name+": the disk's error in the records", func() bool {
 			return strings.Contains(dispatcher(t, "status", "--json", run).want(t, 0).stdout, `"failed"`)
 		})
-		waitFor(t, name+": the disk's error in the log", func() bool { return strings.Contains(h.log(), broken.says) }) // it comes after the record
+		// it comes after the record
+		waitFor(t, name+": the disk's error in the log", func() bool { return strings.Contains(h.log(), broken.says) })
 		h.signal(syscall.SIGKILL)
 		<-h.end
 		says(t, h.log(), broken.says)
@@ -469,7 +472,8 @@ func temporaries(t *testing.T, out string) (left string) {
 // TestChaosFigures prints what all of them came to.
 func TestChaosFigures(t *testing.T) {
 	t.Logf("chaos: %d kills, %d freezes, %d runs; %d rows checked, %d lost or twice; %d of %d outputs identical to the undisturbed run",
-		figures.kills, figures.freezes, figures.runs, figures.rowsChecked, figures.rowsBroken, figures.identical, figures.runs)
+		figures.kills, figures.freezes, figures.runs, figures.rowsChecked, figures.rowsBroken, figures.identical,
+		figures.runs)
 	if figures.rowsBroken > 0 || figures.identical != figures.runs {
 		t.Error("see above")
 	}

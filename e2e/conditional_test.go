@@ -60,7 +60,8 @@ func TestConditionalRun(t *testing.T) {
 	for i, p := range pairs {
 		rows = append(rows, pairRow{fmt.Sprint("p", i), &p.Context, &p.Target})
 	}
-	rows = append(rows, pairRow{"no question", nil, ptr("x")}, pairRow{"no answer", ptr("x"), nil}, pairRow{"bad", ptr("x\xff"), ptr("x")})
+	rows = append(rows, pairRow{"no question", nil, ptr("x")}, pairRow{"no answer", ptr("x"), nil},
+		pairRow{"bad", ptr("x\xff"), ptr("x")})
 	in := filepath.Join(dir, "in", "pairs.parquet")
 	writeParquet(t, in, rows, 7)
 	args := []string{"run", "--model", demoModel, "--context-column", "question", "--target-column", "answer"}
@@ -75,7 +76,8 @@ func TestConditionalRun(t *testing.T) {
 	}
 	r := dispatcher(t, append(args, "--out", filepath.Join(dir, "x"), "--text-column", "answer", in)...).want(t, 2)
 	says(t, r.stderr, "--text-column")
-	r = dispatcher(t, "run", "--model", demoModel, "--context-column", "question", "--out", filepath.Join(dir, "x"), in).want(t, 2)
+	r = dispatcher(t, "run", "--model", demoModel, "--context-column", "question", "--out", filepath.Join(dir, "x"),
+		in).want(t, 2)
 	says(t, r.stderr, "--context-column and --target-column must be given together")
 }
 
@@ -94,13 +96,15 @@ func checkPairs(t *testing.T, out string, problems ...string) {
 			if r.Error == nil || r.Greedy != nil || r.Perplexity != nil {
 				t.Errorf("%q, %q: %+v", p.Context, p.Target, r)
 			}
-		case r.Error != nil || r.Tokens != int64(len(p.TargetIDs)) || r.ContextTokens != int64(len(p.ContextIDs)) || r.Greedy == nil ||
+		case r.Error != nil || r.Tokens != int64(len(p.TargetIDs)) || r.ContextTokens != int64(len(p.ContextIDs)) ||
+			r.Greedy == nil ||
 			*r.Greedy != greedy || !(math.Abs(r.SumNLL-p.SumNLL) <= 1e-4*float64(r.Tokens)):
 			t.Errorf("%q, %q: %+v, want %f", p.Context, p.Target, r, p.SumNLL)
 		}
 	}
 	for i, want := range problems {
-		if r := got[len(pairs)+i]; r.Error == nil || *r.Error != want || r.Greedy != nil || r.Tokens != 0 || r.ContextTokens != 0 {
+		if r := got[len(pairs)+i]; r.Error == nil || *r.Error != want || r.Greedy != nil || r.Tokens != 0 ||
+			r.ContextTokens != 0 {
 			t.Errorf("%+v, want error %q", r, want)
 		}
 	}

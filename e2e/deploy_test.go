@@ -105,7 +105,8 @@ func (d *deployment) quorum() {
 }
 
 func (d *deployment) connect(user string, o ...nats.Option) (*nats.Conn, error) {
-	o = append(o, nats.UserInfo(user, password(user)), nats.RootCAs(d.ca), nats.NoReconnect(), nats.Timeout(time.Minute))
+	o = append(o, nats.UserInfo(user, password(user)), nats.RootCAs(d.ca), nats.NoReconnect(),
+		nats.Timeout(time.Minute))
 	return nats.Connect(d.urls(), o...)
 }
 
@@ -116,9 +117,11 @@ func testDeployed(t *testing.T, d *deployment, flags ...string) {
 	writeFile(t, filepath.Join(in, "bad.parquet"), "PAR1 no parquet PAR1")
 	submit := append([]string{"submit", "--model", demoModel, "--out", out, "--job-tokens", "2000", in}, flags...)
 	// Nobody but the dispatcher sets a queue up; a worker waits for it.
-	elsewhere := append([]string{"submit", "--model", demoModel, "--out", out + "2", filepath.Join(in, "a.parquet")}, flags...)
+	elsewhere := append([]string{"submit", "--model", demoModel, "--out", out + "2", filepath.Join(in, "a.parquet")},
+		flags...)
 	for _, user := range []string{"worker", "reader"} {
-		d.run(user, elsewhere...).oneLine(t, 2, "lacks a permission", "SURPRISAL_JOBS", "use an account with this permission")
+		d.run(user, elsewhere...).oneLine(t, 2, "lacks a permission", "SURPRISAL_JOBS",
+			"use an account with this permission")
 	}
 	worker, wr := start(t, d.as("worker"), "worker", "--log-format", "json")
 	run := strings.TrimSpace(d.run("dispatcher", submit...).want(t, 0).stdout)
@@ -134,7 +137,8 @@ func testDeployed(t *testing.T, d *deployment, flags ...string) {
 		t.Fatal(err)
 	}
 	wait(t, worker, wr).want(t, 0)
-	deadRun := strings.TrimSpace(d.run("dispatcher", append([]string{"submit", "--model", demoModel, "--out", out + "3", deadIn}, flags...)...).want(t, 0).stdout)
+	deadRun := strings.TrimSpace(d.run("dispatcher", append([]string{"submit", "--model", demoModel, "--out", out + "3",
+		deadIn}, flags...)...).want(t, 0).stdout)
 	whole, err := os.ReadFile(victim)
 	if err != nil {
 		t.Fatal(err)
@@ -171,13 +175,17 @@ func (d *deployment) checkServe(run, deadRun string) {
 		v := s.state()
 		return v.Link.OK && len(v.Runs) == 2 && v.Fleet.Dead == 1 && v.Fleet.Workers == 1
 	})
-	for _, path := range []string{"/api/jobs?run=" + run, "/api/jobs?run=" + deadRun + "&state=dead", "/api/dead", "/api/dead?run=" + deadRun} {
+	for _, path := range []string{"/api/jobs?run=" + run, "/api/jobs?run=" + deadRun + "&state=dead", "/api/dead",
+		"/api/dead?run=" + deadRun} {
 		if code, body, _ := s.ask("GET", path, "", nil); code != 200 {
 			d.t.Errorf("%s: %d %s", path, code, body)
 		}
 	}
 	order := fmt.Sprintf(`{"do":"cancel","name":%q,"confirm":%[1]q}`, deadRun)
-	code, body, _ := s.ask("POST", "/api/control", order, func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+serveToken) })
+	code, body, _ := s.ask("POST", "/api/control", order, func(r *http.Request) {
+		r.Header.Set("Authorization",
+			"Bearer "+serveToken)
+	})
 	if code != 403 || !strings.Contains(body, "lacks a permission") {
 		d.t.Errorf("a reader cancels: %d %s", code, body)
 	}
@@ -197,15 +205,19 @@ func (d *deployment) checkDenied(deadRun string) {
 		api + "STREAM.MSG.DELETE." + jobStream, api + "STREAM.DELETE.KV_" + jobs.JobBucket,
 		api + "CONSUMER.CREATE." + jobStream + ".mine", api + "CONSUMER.DURABLE.CREATE." + jobStream + ".mine",
 		api + "CONSUMER.CREATE." + jobStream + ".mine.surprisal.job.run.*",
-		api + "CONSUMER.DELETE." + jobStream + ".run-" + deadRun, api + "CONSUMER.PAUSE." + jobStream + ".run-" + deadRun,
+		api + "CONSUMER.DELETE." + jobStream + ".run-" + deadRun, api + "CONSUMER.PAUSE." + jobStream + ".run-" +
+			deadRun,
 		api + "CONSUMER.DELETE." + eventStream + "." + reapDurable,
-		"surprisal.job.run.job", "$KV." + runBucket + ".run", api + "ACCOUNT.PURGE.SURPRISAL", "$SYS.REQ.SERVER.PING", "other",
+		"surprisal.job.run.job", "$KV." + runBucket + ".run", api + "ACCOUNT.PURGE.SURPRISAL", "$SYS.REQ.SERVER.PING",
+		"other",
 	}
 	for user, subjects := range map[string][]string{
-		"worker": append([]string{api + "CONSUMER.CREATE.KV_" + jobs.JobBucket + ".mine", api + "CONSUMER.CREATE.OTHER.mine"}, common...),
+		"worker": append([]string{api + "CONSUMER.CREATE.KV_" + jobs.JobBucket + ".mine",
+			api + "CONSUMER.CREATE.OTHER.mine"}, common...),
 		"reader": append([]string{
 			"surprisal.dead.run.job", "$KV." + jobs.JobBucket + ".run.job", "$KV." + workerBucket + ".w",
-			"$JS.ACK." + jobStream + ".run-" + deadRun + ".1.1.1.1.0", api + "CONSUMER.MSG.NEXT." + jobStream + ".run-" + deadRun,
+			"$JS.ACK." + jobStream + ".run-" + deadRun + ".1.1.1.1.0", api + "CONSUMER.MSG.NEXT." + jobStream +
+				".run-" + deadRun,
 		}, common...),
 		"dispatcher": {
 			api + "STREAM.DELETE." + jobStream, api + "STREAM.UPDATE." + jobStream, api + "ACCOUNT.PURGE.SURPRISAL",
@@ -213,7 +225,10 @@ func (d *deployment) checkDenied(deadRun string) {
 		},
 	} {
 		denied := make(chan string, 2*len(subjects))
-		nc, err := d.connect(user, nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { denied <- err.Error() }))
+		nc, err := d.connect(user, nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription,
+			err error) {
+			denied <- err.Error()
+		}))
 		if err != nil {
 			t.Fatal(err)
 		}

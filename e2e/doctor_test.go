@@ -35,7 +35,8 @@ func TestDoctor(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s, err := server.NewServer(&server.Options{
-		Host: "127.0.0.1", Port: -1, HTTPHost: "127.0.0.1", HTTPPort: -1, JetStream: true, StoreDir: filepath.Join(dir, "js"),
+		Host: "127.0.0.1", Port: -1, HTTPHost: "127.0.0.1", HTTPPort: -1, JetStream: true,
+		StoreDir:   filepath.Join(dir, "js"),
 		SyncAlways: true, Authorization: "secret-1", NoLog: true, NoSigs: true,
 	})
 	must(t, err)
@@ -55,7 +56,8 @@ func TestDoctor(t *testing.T) {
 		return all["publish"].State == "ok" && all["clock"].State == "ok"
 	})
 	for name, state := range map[string]string{
-		"nats": "ok", "jetstream": "ok", "publish": "ok", "sync_interval": "ok", "store": "ok", "queue": "warn", "clock": "ok",
+		"nats": "ok", "jetstream": "ok", "publish": "ok", "sync_interval": "ok", "store": "ok", "queue": "warn",
+		"clock":   "ok",
 		"engines": "ok", "model": "ok", "publish files": "ok",
 	} {
 		if c := all[name]; c.State != state {
@@ -69,7 +71,8 @@ func TestDoctor(t *testing.T) {
 	in := filepath.Join(dir, "in")
 	writeParquet(t, filepath.Join(in, "a.parquet"), someTexts(4), 5)
 	dispatcher(t, "submit", "--nats", url, "--model", demoModel, "--out", out, in).want(t, 0)
-	if all := doctor(t, 0, well...); all["queue"].State != "ok" || all["workers"].State != "warn" || all["out"].State != "ok" {
+	if all := doctor(t, 0, well...); all["queue"].State != "ok" || all["workers"].State != "warn" ||
+		all["out"].State != "ok" {
 		t.Errorf("after a submit: %+v", all)
 	}
 	text := dispatcher(t, append([]string{"doctor"}, well...)...).want(t, 0)
@@ -113,7 +116,8 @@ func TestGC(t *testing.T) {
 	in := filepath.Join(dir, "in")
 	writeParquet(t, filepath.Join(in, "a.parquet"), someTexts(12), 5)
 	submit := func(out string) string {
-		return strings.TrimSpace(dispatcher(t, "submit", "--model", demoModel, "--out", out, "--job-tokens", "300", in).want(t, 0).stdout)
+		return strings.TrimSpace(dispatcher(t, "submit", "--model", demoModel, "--out", out, "--job-tokens", "300",
+			in).want(t, 0).stdout)
 	}
 	done, open := filepath.Join(dir, "done"), filepath.Join(dir, "open")
 	run := submit(done)

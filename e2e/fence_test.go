@@ -51,41 +51,56 @@ func TestConfinedWorker(t *testing.T) {
 	writeParquet(t, at("in/good.parquet"), manyTexts(4), 10)
 	writeParquet(t, at("secret/a.parquet"), manyTexts(4), 10)
 	for link, to := range map[string]string{
-		"in/link.parquet": "../secret/a.parquet", "in/absolute.parquet": at("secret/a.parquet"), "scores/link": "../elsewhere",
+		"in/link.parquet": "../secret/a.parquet", "in/absolute.parquet": at("secret/a.parquet"),
+		"scores/link": "../elsewhere",
 	} {
-		if err := errors.Join(os.MkdirAll(filepath.Dir(at(link)), 0o777), os.MkdirAll(at("elsewhere"), 0o777), os.Symlink(to, at(link))); err != nil {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(at(link)), 0o777), os.MkdirAll(at("elsewhere"), 0o777),
+			os.Symlink(to, at(link))); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := errors.Join(os.MkdirAll(at("models"), 0o777), os.CopyFS(at("other-model"), os.DirFS(model)), os.Symlink(at("other-model"), at("models/link"))); err != nil {
+	if err := errors.Join(os.MkdirAll(at("models"), 0o777), os.CopyFS(at("other-model"), os.DirFS(model)),
+		os.Symlink(at("other-model"), at("models/link"))); err != nil {
 		t.Fatal(err)
 	}
 	submit := func(model, out string, in ...string) string {
-		return strings.TrimSpace(dispatcher(t, append([]string{"submit", "--model", model, "--out", out}, in...)...).want(t, 0).stdout)
+		return strings.TrimSpace(dispatcher(t, append([]string{"submit", "--model", model, "--out", out},
+			in...)...).want(t, 0).stdout)
 	}
 	bad := map[string]string{ // run: what is said
-		submit(model, at("scores/outside-input"), at("secret")):                                                 "--allow-input",
-		submit(model, at("scores/linked-input"), at("in/link.parquet")):                                         "--allow-input",
-		submit(model, at("scores/absolute-input"), at("in/absolute.parquet")):                                   "--allow-input",
-		submit(model, at("elsewhere/out"), at("in/good.parquet")):                                               "--allow-output",
-		submit(model, at("scores/link/out"), at("in/good.parquet")):                                             "--allow-output",
-		submit(at("other-model"), at("scores/outside-model"), at("in/good.parquet")):                            "--allow-model",
-		submit(at("models/link"), at("scores/linked-model"), at("in/good.parquet"), "--query-scale", "0.5"):     "--allow-model",
-		submit(model, at("scores/tok"), "--tokenizer", at("other-model/tokenizer.json"), at("in/good.parquet")): "--allow-model",
+		submit(model, at("scores/outside-input"),
+			at("secret")): "--allow-input",
+		submit(model, at("scores/linked-input"),
+			at("in/link.parquet")): "--allow-input",
+		submit(model, at("scores/absolute-input"),
+			at("in/absolute.parquet")): "--allow-input",
+		submit(model, at("elsewhere/out"),
+			at("in/good.parquet")): "--allow-output",
+		submit(model, at("scores/link/out"),
+			at("in/good.parquet")): "--allow-output",
+		submit(at("other-model"), at("scores/outside-model"),
+			at("in/good.parquet")): "--allow-model",
+		submit(at("models/link"), at("scores/linked-model"), at("in/good.parquet"), "--query-scale",
+			"0.5"): "--allow-model",
+		submit(model, at("scores/tok"), "--tokenizer", at("other-model/tokenizer.json"),
+			at("in/good.parquet")): "--allow-model",
 	}
 	good := submit(model, at("scores/good"), at("in/good.parquet"))
 	before := listing(t, at("elsewhere"))
 	forged := forgeJobs(t, s, at("scores/good"), dir)
-	worker, wr := start(t, nil, "worker", "--log-format", "json", "--allow-input", at("in"), "--allow-input", at("in2")+","+at("in"),
+	worker, wr := start(t, nil, "worker", "--log-format", "json", "--allow-input", at("in"), "--allow-input",
+		at("in2")+","+at("in"),
 		"--allow-output", at("scores"), "--allow-model", filepath.Dir(model)+","+at("models"))
 	if r := wait(t, worker, wr); r.code != 2 || !strings.Contains(r.stderr, "in2") {
 		t.Errorf("an allowed folder that is not there: code %d: %s", r.code, r.stderr)
 	}
-	worker, wr = start(t, nil, "worker", "--log-format", "json", "--allow-input", at("in"), "--allow-output", at("scores"),
+	worker, wr = start(t, nil, "worker", "--log-format", "json", "--allow-input", at("in"), "--allow-output",
+		at("scores"),
 		"--allow-model", filepath.Dir(model), "--allow-model", at("models"))
 	for run, says := range bad {
 		sum := parseSummary(t, dispatcher(t, "wait", "--json", run).want(t, 1))
-		if len(sum.DeadJobs) != 1 || !strings.Contains(sum.DeadJobs[0].Reason, says) || strings.Contains(sum.DeadJobs[0].Reason, "\n") {
+		if len(sum.DeadJobs) != 1 || !strings.Contains(sum.DeadJobs[0].Reason, says) ||
+			strings.Contains(sum.DeadJobs[0].Reason, "\n") {
 			t.Errorf("%s: %+v", says, sum)
 		}
 	}

@@ -62,10 +62,12 @@ func newFleet(t *testing.T) *fleet {
 	f.start()
 	t.Cleanup(func() { f.server.Shutdown() })
 	var err error
-	f.client, err = jobs.Connect(t.Context(), conn.Config{URLs: []string{f.server.URL()}, Token: f.cfg.Token, Name: "fleet", Timeout: time.Minute, Log: zerolog.Nop()})
+	f.client, err = jobs.Connect(t.Context(), conn.Config{URLs: []string{f.server.URL()}, Token: f.cfg.Token,
+		Name: "fleet", Timeout: time.Minute, Log: zerolog.Nop()})
 	f.ok(err)
 	t.Cleanup(f.client.Close)
-	f.nc, err = nats.Connect(f.server.URL(), nats.Token(f.cfg.Token), nats.Timeout(time.Minute), nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond))
+	f.nc, err = nats.Connect(f.server.URL(), nats.Token(f.cfg.Token), nats.Timeout(time.Minute), nats.MaxReconnects(-1),
+		nats.ReconnectWait(100*time.Millisecond))
 	f.ok(err)
 	t.Cleanup(f.nc.Close)
 	f.js, err = jetstream.New(f.nc, jetstream.WithPublishAsyncMaxPending(4096))
@@ -94,14 +96,18 @@ func (f *fleet) start() {
 
 // run plans a run of files × perFile jobs, puts its manifest into an OUT, its
 // record and what is queued of it onto the queue, and records what became of jobs.
-func (f *fleet) run(id string, created time.Time, files, perFile int, state record.RunState, became map[record.State]int) *score.Manifest {
+func (f *fleet) run(id string, created time.Time, files, perFile int, state record.RunState,
+	became map[record.State]int) *score.Manifest {
 	f.t.Helper()
 	ctx := f.t.Context()
 	m := &score.Manifest{
-		Version: score.FormatVersion, Run: id, Created: created.UTC().Format(time.RFC3339), Program: "v0.1.0", Out: filepath.Join(f.dir, id),
-		Inputs:    []string{"/data/fineweb-edu/" + id[:8]},
-		Options:   score.Options{TextColumn: "text", Long: score.LongCarry, MaxLength: 2048, Special: score.SpecialText, Engine: score.EngineAuto},
-		Model:     score.Model{Dir: "/models/gdn2_kla_1.3B", Name: "gdn2_kla_1.3B" + f.bad, Digest: "sha256:aa", Tokenizer: "/models/tokenizer.json", TokenizerDigest: "sha256:bb"},
+		Version: score.FormatVersion, Run: id, Created: created.UTC().Format(time.RFC3339), Program: "v0.1.0",
+		Out:    filepath.Join(f.dir, id),
+		Inputs: []string{"/data/fineweb-edu/" + id[:8]},
+		Options: score.Options{TextColumn: "text", Long: score.LongCarry, MaxLength: 2048, Special: score.SpecialText,
+			Engine: score.EngineAuto},
+		Model: score.Model{Dir: "/models/gdn2_kla_1.3B", Name: "gdn2_kla_1.3B" + f.bad, Digest: "sha256:aa",
+			Tokenizer: "/models/tokenizer.json", TokenizerDigest: "sha256:bb"},
 		JobTokens: 2_000_000,
 	}
 	m.ConfigDigest = score.ConfigDigest(m.Options, m.Model)
@@ -118,7 +124,8 @@ func (f *fleet) run(id string, created time.Time, files, perFile int, state reco
 	f.ok(f.client.PutRun(ctx, record.NewRun(m)))
 	all := m.Jobs()
 	next := 0
-	for _, s := range []record.State{record.StateDead, record.StateDone, record.StateFailed, record.StateWaiting, record.StateRunning} {
+	for _, s := range []record.State{record.StateDead, record.StateDone, record.StateFailed, record.StateWaiting,
+		record.StateRunning} {
 		for range became[s] {
 			f.ok(f.record(all[next], s, created.Add(time.Duration(next)*time.Second/10)))
 			next++
@@ -172,10 +179,12 @@ func (f *fleet) record(j score.Job, s record.State, at time.Time) error {
 	}
 	switch s {
 	case record.StateDone:
-		st.Totals = &record.Totals{Documents: 2000, Failed: j.First / 2000 % 3, Tokens: 1_990_000 + j.First%20_000, Bytes: 8_300_000, SumNLL: 4.1e6, Top1: 900_000, Seconds: 41}
+		st.Totals = &record.Totals{Documents: 2000, Failed: j.First / 2000 % 3, Tokens: 1_990_000 + j.First%20_000,
+			Bytes: 8_300_000, SumNLL: 4.1e6, Top1: 900_000, Seconds: 41}
 	case record.StateFailed, record.StateDead:
 		st.Error, st.Attempt = reasons[n%3]+f.bad, 2
-		st.History = []record.Attempt{{Number: 1, Worker: workerID(n), Started: st.Started, Ended: st.Updated, Outcome: record.OutcomeFailed, Error: st.Error}}
+		st.History = []record.Attempt{{Number: 1, Worker: workerID(n), Started: st.Started, Ended: st.Updated,
+			Outcome: record.OutcomeFailed, Error: st.Error}}
 	case record.StateWaiting:
 		st.Error = "the worker drained"
 	}
@@ -183,15 +192,18 @@ func (f *fleet) record(j score.Job, s record.State, at time.Time) error {
 		st.Attempt = 5
 		for a := 2; a <= 5; a++ {
 			at := st.Updated.Add(time.Duration(a) * time.Minute)
-			st.History = append(st.History, record.Attempt{Number: a, Worker: workerID(n + a), Started: at.Add(-9 * time.Second), Ended: at, Outcome: record.OutcomeFailed, Error: st.Error})
+			st.History = append(st.History, record.Attempt{Number: a, Worker: workerID(n + a),
+				Started: at.Add(-9 * time.Second), Ended: at, Outcome: record.OutcomeFailed, Error: st.Error})
 		}
 		letter, err := json.Marshal(record.DeadLetter{
-			Version: 1, Run: j.Run, ID: j.ID, Job: &j, Reason: st.Error, Attempts: 5, Deliveries: 6, Seq: 3, Worker: st.Worker, Time: st.Updated, History: st.History,
+			Version: 1, Run: j.Run, ID: j.ID, Job: &j, Reason: st.Error, Attempts: 5, Deliveries: 6, Seq: 3,
+			Worker: st.Worker, Time: st.Updated, History: st.History,
 		})
 		if err != nil {
 			return err
 		}
-		if _, err := f.js.PublishAsync("surprisal.dead."+j.Run+"."+j.ID, letter, jetstream.WithStallWait(time.Minute)); err != nil {
+		if _, err := f.js.PublishAsync("surprisal.dead."+j.Run+"."+j.ID, letter,
+			jetstream.WithStallWait(time.Minute)); err != nil {
 			return err
 		}
 	}
@@ -221,7 +233,8 @@ func (f *fleet) work(n int, all []score.Job, every time.Duration) {
 	for i := range n {
 		for k := range 2 {
 			if j := 2*i + k; j < len(all) {
-				f.hand[i] = append(f.hand[i], record.Progress{Run: all[j].Run, Job: all[j].ID, Documents: int64(1900 * (1 - k)), Tokens: int64(1_800_000 * (1 - k))})
+				f.hand[i] = append(f.hand[i], record.Progress{Run: all[j].Run, Job: all[j].ID,
+					Documents: int64(1900 * (1 - k)), Tokens: int64(1_800_000 * (1 - k))})
 			}
 		}
 		f.done[i], f.jobs[i] = 6_000_000_000+int64(i)*7_000_000, 3000+int64(i)
@@ -240,8 +253,10 @@ func (f *fleet) work(n int, all []score.Job, every time.Duration) {
 			}
 			f.done[i] += int64(rate)
 			w := record.Worker{
-				ID: workerID(i), Host: fmt.Sprintf("gpu%02d.cluster", i/8+1), PID: 4100 + i, Engine: "cuda", Device: "NVIDIA H200" + f.bad, Version: "v0.1.0" + f.bad,
-				Started: f.began.Add(-37 * time.Hour), Progress: hand, JobsDone: f.jobs[i], TokensDone: f.done[i], TokensPerSec: rate, Draining: i == 12,
+				ID: workerID(i), Host: fmt.Sprintf("gpu%02d.cluster", i/8+1), PID: 4100 + i, Engine: "cuda",
+				Device: "NVIDIA H200" + f.bad, Version: "v0.1.0" + f.bad,
+				Started: f.began.Add(-37 * time.Hour), Progress: hand, JobsDone: f.jobs[i], TokensDone: f.done[i],
+				TokensPerSec: rate, Draining: i == 12,
 			}
 			f.gpu(&w, i, r)
 			if err := f.client.PutWorker(ctx, w); err != nil && ctx.Err() == nil {
@@ -262,7 +277,8 @@ func (f *fleet) work(n int, all []score.Job, every time.Duration) {
 			case <-tick.C:
 				sign(f.t.Context())
 			case <-commit.C:
-				if len(f.taken) == 0 || next+len(f.taken) >= len(all) || f.commit(all[next], all[next+len(f.taken)]) != nil {
+				if len(f.taken) == 0 || next+len(f.taken) >= len(all) || f.commit(all[next],
+					all[next+len(f.taken)]) != nil {
 					continue
 				}
 				at := next % (2 * n)
@@ -288,13 +304,15 @@ func (f *fleet) commit(done, taken score.Job) error {
 	}
 	f.taken = append(f.taken[1:], msg)
 	now := time.Now()
-	return errors.Join(f.record(done, record.StateDone, now.Add(-41*time.Second)), f.record(taken, record.StateRunning, now.Add(-41*time.Second)))
+	return errors.Join(f.record(done, record.StateDone, now.Add(-41*time.Second)),
+		f.record(taken, record.StateRunning, now.Add(-41*time.Second)))
 }
 
 // gpu adds how the worker's GPU fares.
 func (f *fleet) gpu(w *record.Worker, i int, r *rand.Rand) {
 	busy := w.TokensPerSec / 46_000
-	use, power, limit, heat := 0.96*min(1, busy)+0.015*r.NormFloat64(), 190+460*busy+14*r.NormFloat64(), 700.0, 61+float64(i%7)
+	use, power, limit, heat := 0.96*min(1, busy)+0.015*r.NormFloat64(), 190+460*busy+14*r.NormFloat64(), 700.0,
+		61+float64(i%7)
 	if len(w.Progress) == 0 {
 		use, power, heat = 0, 118+2*r.NormFloat64(), 34
 	} else if i%23 == 7 {
@@ -302,7 +320,8 @@ func (f *fleet) gpu(w *record.Worker, i int, r *rand.Rand) {
 	}
 	used, total := uint64(21<<30), uint64(139<<30)
 	w.GPU = &record.GPU{
-		UUID: fmt.Sprintf("GPU-%08x", i), Name: w.Device, Index: i % 8, Utilization: ptr(min(1, use)), Power: &power, PowerLimit: &limit,
+		UUID: fmt.Sprintf("GPU-%08x", i), Name: w.Device, Index: i % 8, Utilization: ptr(min(1, use)), Power: &power,
+		PowerLimit: &limit,
 		MemoryUsed: &used, MemoryTotal: &total, Temperature: &heat,
 	}
 }

@@ -101,7 +101,8 @@ func TestKilledWorkerIsReplaced(t *testing.T) {
 	in := filepath.Join(dir, "in")
 	writeParquet(t, filepath.Join(in, "a.parquet"), manyTexts(400), 50)
 	out := filepath.Join(dir, "out")
-	cmd, r := start(t, nil, "dispatcher", "run", "--json", "--model", demoModel, "--out", out, "--job-tokens", "20000", in)
+	cmd, r := start(t, nil, "dispatcher", "run", "--json", "--model", demoModel, "--out", out, "--job-tokens", "20000",
+		in)
 	pid := childOf(t, cmd.Process.Pid)
 	time.Sleep(500 * time.Millisecond)
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
@@ -150,7 +151,8 @@ func TestInterruptDrains(t *testing.T) {
 func manyTexts(n int) []textRow {
 	rows := make([]textRow, n)
 	for i := range rows {
-		rows[i] = textRow{ID: strings.Repeat("i", i%7), Text: ptr(strings.Repeat("let x = y.iter().map(|v| v + 1).collect(); ", 12))}
+		rows[i] = textRow{ID: strings.Repeat("i", i%7),
+			Text: ptr(strings.Repeat("let x = y.iter().map(|v| v + 1).collect(); ", 12))}
 	}
 	return rows
 }

@@ -109,12 +109,15 @@ func TestJSONLines(t *testing.T) {
 	says(t, r.stdout, strings.Fields(docs[37].Text)[0], "perplexity")
 
 	// Bad lines cost themselves; a torn file costs itself.
-	bad := append([]byte("{\"meta\": {\"text\": \"good\"}, \"id\": \"a\"}\n{\"meta\": \n{\"meta\": {\"text\": 7}}\n"), plain.Bytes()[:200]...)
+	bad := append([]byte("{\"meta\": {\"text\": \"good\"}, \"id\": \"a\"}\n{\"meta\": \n{\"meta\": {\"text\": 7}}\n"),
+		plain.Bytes()[:200]...)
 	write("bad/bad.jsonl", bad)
 	write("bad/torn.jsonl.gz", gz.Bytes()[:gz.Len()/2])
-	r = dispatcher(t, "run", "--json", "--model", demoModel, "--out", filepath.Join(dir, "out-bad"), "--text-column", "meta.text", filepath.Join(dir, "bad")).want(t, 1)
+	r = dispatcher(t, "run", "--json", "--model", demoModel, "--out", filepath.Join(dir, "out-bad"), "--text-column",
+		"meta.text", filepath.Join(dir, "bad")).want(t, 1)
 	sum := parseSummary(t, r)
-	if sum.Documents != 4 || sum.FailedRows != 3 || len(sum.FailedFiles) != 1 || sum.FailedFiles[0].File != "torn.jsonl.gz" ||
+	if sum.Documents != 4 || sum.FailedRows != 3 || len(sum.FailedFiles) != 1 ||
+		sum.FailedFiles[0].File != "torn.jsonl.gz" ||
 		strings.Contains(r.stdout+r.stderr, "parquet") {
 		t.Errorf("%+v", sum)
 	}
@@ -131,7 +134,8 @@ func TestJSONLines(t *testing.T) {
 	lines.WriteString("{\"answer\": \"x\"}\n{\"q\": {\"question\": \"x\"}}\n{\"q\": {\"question\": \"\xff\"}}\n")
 	in := write("pairs.jsonl", lines.Bytes())
 	out := filepath.Join(dir, "pairs")
-	dispatcher(t, "run", "--model", demoModel, "--out", out, "--context-column", "q.question", "--target-column", "answer", "--job-tokens", "500", in).want(t, 0)
+	dispatcher(t, "run", "--model", demoModel, "--out", out, "--context-column", "q.question", "--target-column",
+		"answer", "--job-tokens", "500", in).want(t, 0)
 	checkPairs(t, out, "null context", "null target", "not UTF-8")
 	merged := filepath.Join(dir, "pairs-merged")
 	dispatcher(t, "export", out, "--as", "merged", "--to", "file://"+merged).want(t, 0)
@@ -149,14 +153,16 @@ func TestJSONLines(t *testing.T) {
 			Error   *string
 		}
 		if i < len(expectedPairs(t)) {
-			if err := json.Unmarshal(line, &got); err != nil || got.Row != i || (got.Greedy == nil) != (got.Error != nil) || got.Answer != expectedPairs(t)[i].Target {
+			if err := json.Unmarshal(line, &got); err != nil || got.Row != i ||
+				(got.Greedy == nil) != (got.Error != nil) || got.Answer != expectedPairs(t)[i].Target {
 				t.Errorf("line %d: %+v (%v) of %s", i, got, err, line)
 			}
 		}
 		i++
 	}
 	dispatcher(t, "report", out).want(t, 0)
-	if page, err = os.ReadFile(filepath.Join(out, "report.html")); err != nil || bytes.Contains(page, []byte("Not coloured")) {
+	if page, err = os.ReadFile(filepath.Join(out, "report.html")); err != nil || bytes.Contains(page,
+		[]byte("Not coloured")) {
 		t.Errorf("a report of pairs without colours: %v", err)
 	}
 }

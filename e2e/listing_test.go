@@ -19,7 +19,8 @@ type jobLine struct {
 func listJobs(t *testing.T, args ...string) []jobLine {
 	t.Helper()
 	var all []jobLine
-	s := bufio.NewScanner(strings.NewReader(dispatcher(t, append([]string{"jobs", "--json"}, args...)...).want(t, 0).stdout))
+	s := bufio.NewScanner(strings.NewReader(dispatcher(t, append([]string{"jobs", "--json"}, args...)...).want(t,
+		0).stdout))
 	for s.Scan() {
 		var j jobLine
 		must(t, json.Unmarshal(s.Bytes(), &j))
@@ -48,7 +49,8 @@ func TestListing(t *testing.T) {
 	in, out := filepath.Join(dir, "in"), filepath.Join(dir, "out")
 	writeParquet(t, filepath.Join(in, "a.parquet"), someTexts(30), 5)
 	writeParquet(t, filepath.Join(in, "b.parquet"), someTexts(12), 5)
-	run := strings.TrimSpace(dispatcher(t, "submit", "--model", demoModel, "--out", out, "--job-tokens", "300", in).want(t, 0).stdout)
+	run := strings.TrimSpace(dispatcher(t, "submit", "--model", demoModel, "--out", out, "--job-tokens", "300",
+		in).want(t, 0).stdout)
 	before := listJobs(t, run)
 	if n := states(before); n["queued"] != len(before) || len(before) < 4 {
 		t.Errorf("before a worker comes: %v", n)
@@ -63,7 +65,8 @@ func TestListing(t *testing.T) {
 	must(t, os.Truncate(filepath.Join(in, "b.parquet"), 100))
 	worker, wr := start(t, nil, "worker", "--threads", "1")
 	dispatcher(t, "wait", run).want(t, 1)
-	waitFor(t, "the worker says that it is idle", func() bool { return strings.Contains(dispatcher(t, "workers").want(t, 0).stdout, "idle") })
+	waitFor(t, "the worker says that it is idle",
+		func() bool { return strings.Contains(dispatcher(t, "workers").want(t, 0).stdout, "idle") })
 	says(t, dispatcher(t, "workers").want(t, 0).stdout, "cpu")
 
 	after := listJobs(t, run)
@@ -79,7 +82,8 @@ func TestListing(t *testing.T) {
 		t.Errorf("of the folder alone: %d done, want %d", len(got), n["done"])
 	}
 	says(t, dispatcher(t, "jobs", run, "--state", "nonsense").want(t, 2).stderr, "queued", "dead")
-	says(t, dispatcher(t, "job", run, dead[0].Job).want(t, 0).stdout, "dead", "missing", "attempt 1", "dead letter", "changed", "b.parquet")
+	says(t, dispatcher(t, "job", run, dead[0].Job).want(t, 0).stdout, "dead", "missing", "attempt 1", "dead letter",
+		"changed", "b.parquet")
 	for _, j := range after {
 		if j.State == "done" {
 			says(t, dispatcher(t, "job", run, j.Job).want(t, 0).stdout, "done", "committed", j.File)

@@ -58,7 +58,8 @@ func withPrograms(m *testing.M) (int, error) {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	bin = dir
-	for source, cgo := range map[string]string{"../cmd/dispatcher": "0", "../cmd/worker": "1", "../internal/tools/checkrun": "0"} {
+	for source, cgo := range map[string]string{"../cmd/dispatcher": "0", "../cmd/worker": "1",
+		"../internal/tools/checkrun": "0"} {
 		name := filepath.Base(source)
 		// Without symbols for debuggers they are linked in half the time.
 		args := []string{"build", "-o", filepath.Join(dir, name), "-ldflags", "-s -w " + goFlag("ldflags")}
@@ -75,7 +76,8 @@ func withPrograms(m *testing.M) (int, error) {
 		}
 	}
 	for _, kv := range os.Environ() {
-		if name, _, _ := strings.Cut(kv, "="); strings.HasPrefix(name, "SURPRISAL_") && !strings.HasPrefix(name, "SURPRISAL_REQUIRE") {
+		if name, _, _ := strings.Cut(kv, "="); strings.HasPrefix(name, "SURPRISAL_") &&
+			!strings.HasPrefix(name, "SURPRISAL_REQUIRE") {
 			if err := os.Unsetenv(name); err != nil {
 				return 0, err
 			}
@@ -157,7 +159,8 @@ func environOf(t *testing.T, more ...string) []string {
 // startQueue starts a server that is the queue of the programs that the test starts.
 func startQueue(t *testing.T) *embedded.Server {
 	t.Helper()
-	s, err := embedded.Start(t.Context(), embedded.Config{StoreDir: filepath.Join(t.TempDir(), "js"), Log: zerolog.Nop()})
+	s, err := embedded.Start(t.Context(), embedded.Config{StoreDir: filepath.Join(t.TempDir(), "js"),
+		Log: zerolog.Nop()})
 	if err != nil {
 		t.Fatal(err)
 	}

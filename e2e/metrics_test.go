@@ -85,7 +85,8 @@ func answers(t *testing.T, port int, path string, code int) string {
 // absentOnCPU are the metrics of docs/metrics.md that a CPU and a server without a
 // limit have nothing to tell of.
 var absentOnCPU = []string{
-	"surprisal_engine_peak_flops", "surprisal_model_flops_utilization_ratio", "surprisal_tokens_per_joule", "surprisal_store_limit_bytes",
+	"surprisal_engine_peak_flops", "surprisal_model_flops_utilization_ratio", "surprisal_tokens_per_joule",
+	"surprisal_store_limit_bytes",
 }
 
 // TestMetricsAreTotals: what two workers count is what the run's files come to, to
@@ -98,7 +99,8 @@ func TestMetricsAreTotals(t *testing.T) {
 	env := []string{"SURPRISAL_NATS_URL=nats://" + nats.addr()}
 	ports := []int{freePort(t), freePort(t)}
 	for i, port := range ports {
-		cmd, r := start(t, env, "worker", "--engine", "cpu", "--threads", "1", "--id", fmt.Sprintf("w%d", i), "--metrics-addr", fmt.Sprintf(":%d", port))
+		cmd, r := start(t, env, "worker", "--engine", "cpu", "--threads", "1", "--id", fmt.Sprintf("w%d", i),
+			"--metrics-addr", fmt.Sprintf(":%d", port))
 		t.Cleanup(func() {
 			if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 				t.Error(err)
@@ -109,7 +111,8 @@ func TestMetricsAreTotals(t *testing.T) {
 		})
 	}
 	waitFor(t, "a worker that is not ready for want of a dispatcher", func() bool {
-		return strings.Contains(answers(t, ports[0], "/readyz", http.StatusServiceUnavailable), "waiting for a dispatcher")
+		return strings.Contains(answers(t, ports[0], "/readyz", http.StatusServiceUnavailable),
+			"waiting for a dispatcher")
 	})
 	// Both are to be there before there is work: the first would do it all otherwise.
 	client, err := jobs.Connect(t.Context(), conn.Config{URLs: []string{"nats://" + nats.addr()}, Timeout: time.Minute, Log: zerolog.Nop()})
@@ -120,7 +123,8 @@ func TestMetricsAreTotals(t *testing.T) {
 		answers(t, port, "/readyz", http.StatusOK)
 	}
 	page := freePort(t)
-	server, sr := start(t, env, "dispatcher", "serve", "--addr", "127.0.0.1:0", "--metrics-addr", fmt.Sprintf(":%d", page))
+	server, sr := start(t, env, "dispatcher", "serve", "--addr", "127.0.0.1:0", "--metrics-addr",
+		fmt.Sprintf(":%d", page))
 	t.Cleanup(func() {
 		if err := server.Process.Signal(syscall.SIGTERM); err != nil {
 			t.Error(err)
@@ -128,7 +132,8 @@ func TestMetricsAreTotals(t *testing.T) {
 		wait(t, server, sr)
 	})
 	out := filepath.Join(t.TempDir(), "out")
-	submitted := runProgram(t, env, "dispatcher", "submit", "--engine", "cpu", "--model", demoModel, "--out", out, "--job-tokens", "8000", demoCorpus+"/001_00000.parquet").want(t, 0)
+	submitted := runProgram(t, env, "dispatcher", "submit", "--engine", "cpu", "--model", demoModel, "--out", out,
+		"--job-tokens", "8000", demoCorpus+"/001_00000.parquet").want(t, 0)
 	run := strings.TrimSpace(submitted.stdout)
 	port := freePort(t)
 	cmd, r := start(t, env, "dispatcher", "wait", "--json", "--metrics-addr", fmt.Sprintf("127.0.0.1:%d", port), run)
@@ -195,13 +200,17 @@ func TestMetricsAreTotals(t *testing.T) {
 	var served map[string]*dto.MetricFamily
 	for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
 		served = scrape(t, page)
-		if value(served, "surprisal_run_tokens", "run", run) == float64(sum.Tokens) && value(served, "surprisal_run_documents", "run", run) == float64(sum.Documents) &&
-			value(served, "surprisal_run_jobs", "state", "done") == float64(m.JobCount()) && value(served, "surprisal_run_jobs") == float64(m.JobCount()) {
+		if value(served, "surprisal_run_tokens", "run", run) == float64(sum.Tokens) &&
+			value(served, "surprisal_run_documents", "run", run) == float64(sum.Documents) &&
+			value(served, "surprisal_run_jobs", "state", "done") == float64(m.JobCount()) &&
+			value(served, "surprisal_run_jobs") == float64(m.JobCount()) {
 			break
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("serve tells of %g tokens, %g documents, %g jobs done; the run has %d, %d, %d", value(served, "surprisal_run_tokens"),
-				value(served, "surprisal_run_documents"), value(served, "surprisal_run_jobs", "state", "done"), sum.Tokens, sum.Documents, m.JobCount())
+			t.Fatalf("serve tells of %g tokens, %g documents, %g jobs done; the run has %d, %d, %d",
+				value(served, "surprisal_run_tokens"),
+				value(served, "surprisal_run_documents"), value(served, "surprisal_run_jobs", "state", "done"),
+				sum.Tokens, sum.Documents, m.JobCount())
 		}
 	}
 	docs, err := os.ReadFile("../docs/metrics.md")

@@ -56,7 +56,8 @@ func startNATS(t *testing.T, conf string, env []string, args ...string) *natsSer
 	port := freePort(t)
 	s := &natsServer{
 		t: t, port: port, env: env,
-		args: append([]string{"-c", conf, "-a", "127.0.0.1", "-p", fmt.Sprint(port), "-m", fmt.Sprint(freePort(t))}, args...),
+		args: append([]string{"-c", conf, "-a", "127.0.0.1", "-p", fmt.Sprint(port), "-m", fmt.Sprint(freePort(t))},
+			args...),
 	}
 	s.start()
 	t.Cleanup(func() {

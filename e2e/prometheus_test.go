@@ -47,8 +47,10 @@ func TestPromtool(t *testing.T) {
 	if err != nil || len(tests) == 0 {
 		t.Fatalf("no tests of rules: %v", err)
 	}
-	for _, args := range [][]string{{"check", "config", prometheusDir + "/prometheus.yml"}, append([]string{"test", "rules"}, tests...)} {
-		if out, err := exec.Command(promtool, args...).CombinedOutput(); err != nil || strings.Contains(string(out), "FAILED") {
+	for _, args := range [][]string{{"check", "config", prometheusDir + "/prometheus.yml"},
+		append([]string{"test", "rules"}, tests...)} {
+		if out, err := exec.Command(promtool, args...).CombinedOutput(); err != nil ||
+			strings.Contains(string(out), "FAILED") {
 			t.Errorf("promtool %v: %v\n%s", args, err, out)
 		}
 	}
@@ -224,10 +226,12 @@ func startPrometheus(t *testing.T, workers, dispatchers []string) *prometheusSer
 		if err != nil {
 			t.Fatal(err)
 		}
-		writeFile(t, filepath.Join(dir, "targets", name), fmt.Sprintf("- { targets: %s, labels: { queue: main } }\n", list))
+		writeFile(t, filepath.Join(dir, "targets", name), fmt.Sprintf("- { targets: %s, labels: { queue: main } }\n",
+			list))
 	}
 	addr := fmt.Sprintf("127.0.0.1:%d", freePort(t))
-	cmd, r := start(t, nil, program, "--config.file", filepath.Join(dir, "prometheus.yml"), "--storage.tsdb.path", filepath.Join(dir, "data"),
+	cmd, r := start(t, nil, program, "--config.file", filepath.Join(dir, "prometheus.yml"), "--storage.tsdb.path",
+		filepath.Join(dir, "data"),
 		"--web.listen-address", addr, "--log.level", "warn")
 	t.Cleanup(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended
@@ -277,7 +281,8 @@ func (p *prometheusServer) numbers(query string) (n int, err error) {
 	}
 	now := time.Now()
 	err = p.ask("/api/v1/query_range", url.Values{
-		"query": {query}, "start": {strconv.FormatInt(p.began.Unix(), 10)}, "end": {strconv.FormatInt(now.Unix(), 10)}, "step": {"1"},
+		"query": {query}, "start": {strconv.FormatInt(p.began.Unix(), 10)}, "end": {strconv.FormatInt(now.Unix(), 10)},
+		"step": {"1"},
 	}, &data)
 	for _, series := range data.Result {
 		for _, v := range series.Values {
@@ -353,7 +358,8 @@ func gpuPage(t *testing.T) string {
 		count := scrapes.Add(1)
 		for _, m := range rows {
 			name, kind := m[1], m[2]
-			of := []string{"surprisal_nvml_up", "surprisal_forward_tokens_total", "surprisal_engine_peak_flops", "surprisal_model_flops_utilization_ratio", "surprisal_tokens_per_joule"}
+			of := []string{"surprisal_nvml_up", "surprisal_forward_tokens_total", "surprisal_engine_peak_flops",
+				"surprisal_model_flops_utilization_ratio", "surprisal_tokens_per_joule"}
 			if !strings.HasPrefix(name, "surprisal_gpu_") && !slices.Contains(of, name) {
 				continue
 			}
@@ -410,7 +416,8 @@ no_auth_user: u
 		}
 		writeFile(t, filepath.Join(in, filepath.Base(path)), string(b))
 	}
-	run := strings.TrimSpace(runProgram(t, env, "dispatcher", "submit", "--engine", "cpu", "--model", demoModel, "--out", out,
+	run := strings.TrimSpace(runProgram(t, env, "dispatcher", "submit", "--engine", "cpu", "--model", demoModel,
+		"--out", out,
 		"--job-tokens", "10000", "--ack-wait", "15s", in).want(t, 0).stdout)
 	info, err := os.Stat(poison)
 	if err != nil {
@@ -426,7 +433,8 @@ no_auth_user: u
 
 	ports := []int{freePort(t), freePort(t)}
 	worker := func(i int) (*exec.Cmd, *result) {
-		return start(t, env, "worker", "--engine", "cpu", "--threads", "1", "--id", fmt.Sprintf("w%d", i), "--metrics-addr", fmt.Sprintf(":%d", ports[i]))
+		return start(t, env, "worker", "--engine", "cpu", "--threads", "1", "--id", fmt.Sprintf("w%d", i),
+			"--metrics-addr", fmt.Sprintf(":%d", ports[i]))
 	}
 	ends := func(cmd *exec.Cmd, r *result) {
 		t.Cleanup(func() {
@@ -461,7 +469,8 @@ no_auth_user: u
 	waitFor(t, "nothing but dead letters fires with all well", func() bool {
 		n := p.firing()
 		t.Logf("with all well, %v fire", n)
-		return n["SurprisalDown"] == 0 && n["SurprisalHeartbeatLate"] == 0 && n["SurprisalUnwatched"] == 0 && n["SurprisalNoCommit"] == 0
+		return n["SurprisalDown"] == 0 && n["SurprisalHeartbeatLate"] == 0 && n["SurprisalUnwatched"] == 0 &&
+			n["SurprisalNoCommit"] == 0
 	})
 	if err := victim.Process.Kill(); err != nil {
 		t.Fatal(err)
@@ -480,7 +489,8 @@ no_auth_user: u
 
 	// What the run came to is what Prometheus has of it.
 	waitFor(t, "the run's last documents", func() bool {
-		n, err := p.numbers(fmt.Sprintf("surprisal_run_documents{run=%q} == %d and surprisal_run_rows == %d", run, sum.Documents, sum.Documents))
+		n, err := p.numbers(fmt.Sprintf("surprisal_run_documents{run=%q} == %d and surprisal_run_rows == %d", run,
+			sum.Documents, sum.Documents))
 		return err == nil && n > 0
 	})
 	time.Sleep(2 * time.Second) // rules are evaluated once more
@@ -513,7 +523,8 @@ no_auth_user: u
 			if v.Type == "query" && m == nil {
 				t.Errorf("%s: %s is asked for by %q", d.UID, v.Name, v.Definition)
 			} else if m != nil {
-				if n, err := p.some(fmt.Sprintf(`%s and on () vector(1) unless %s{%s=""}`, with.Replace(m[1]), nameOf(m[1]), m[2])); err != nil || n == 0 {
+				if n, err := p.some(fmt.Sprintf(`%s and on () vector(1) unless %s{%s=""}`, with.Replace(m[1]),
+					nameOf(m[1]), m[2])); err != nil || n == 0 {
 					t.Errorf("%s: no values for %s: %v", d.UID, v.Name, err)
 				}
 			}

@@ -75,7 +75,8 @@ func TestConfigFileAndEnvironment(t *testing.T) {
 	in, out := filepath.Join(dir, "in"), filepath.Join(dir, "out")
 	writeParquet(t, filepath.Join(in, "a.parquet"), manyTexts(3), 10)
 	config := filepath.Join(dir, "surprisal.yaml")
-	body := "model: " + demoModel + "\nout: " + out + "\nlong: truncate\nmax-length: 5\nkeep: [id, text]\nper-token: true\n"
+	body := "model: " + demoModel + "\nout: " + out +
+		"\nlong: truncate\nmax-length: 5\nkeep: [id, text]\nper-token: true\n"
 	if err := os.WriteFile(config, []byte(body), 0o666); err != nil {
 		t.Fatal(err)
 	}

@@ -27,7 +27,8 @@ const serveToken = "a-token-of-more-than-16" //nolint:gosec // a test's
 // serve starts dispatcher serve, which ends with the test.
 func startServe(t *testing.T, env []string, args ...string) *served {
 	t.Helper()
-	cmd := exec.Command(bin+"/dispatcher", append([]string{"serve", "--addr", "127.0.0.1:0", "--json", "--log-format", "json"}, args...)...)
+	cmd := exec.Command(bin+"/dispatcher", append([]string{"serve", "--addr", "127.0.0.1:0", "--json", "--log-format",
+		"json"}, args...)...)
 	cmd.Env = environOf(t, env...)
 	var log strings.Builder
 	cmd.Stderr = &log

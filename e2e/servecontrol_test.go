@@ -44,17 +44,26 @@ func TestServeRefuses(t *testing.T) {
 		code                     int
 	}{
 		{"no token", "POST", "/api/control", pause, nil, 401},
-		{"a wrong token", "POST", "/api/control", pause, header("Authorization", "Bearer "+strings.ToUpper(serveToken)), 401},
+		{"a wrong token", "POST", "/api/control", pause, header("Authorization", "Bearer "+strings.ToUpper(serveToken)),
+			401},
 		{"an empty token", "POST", "/api/control", pause, header("Authorization", "Bearer "), 401},
-		{"the token as a password", "POST", "/api/control", pause, func(r *http.Request) { r.SetBasicAuth("x", serveToken) }, 401},
+		{"the token as a password", "POST", "/api/control", pause, func(r *http.Request) {
+			r.SetBasicAuth("x",
+				serveToken)
+		}, 401},
 		{"the token in the address", "POST", "/api/control?token=" + serveToken, pause, nil, 401},
 		{"the token in a cookie", "POST", "/api/control", pause, header("Cookie", "token="+serveToken), 401},
-		{"another site, by Sec-Fetch-Site", "POST", "/api/control", pause, with(bearer, header("Sec-Fetch-Site", "cross-site")), 403},
-		{"another port of this machine", "POST", "/api/control", pause, with(bearer, header("Sec-Fetch-Site", "same-site")), 403},
+		{"another site, by Sec-Fetch-Site", "POST", "/api/control", pause, with(bearer,
+			header("Sec-Fetch-Site", "cross-site")), 403},
+		{"another port of this machine", "POST", "/api/control", pause, with(bearer,
+			header("Sec-Fetch-Site", "same-site")), 403},
 		{"another site, by Origin", "POST", "/api/control", pause, with(bearer, header("Origin", "https://evil.example")), 403},
-		{"another site reads", "GET", "/api/state", "", with(header("Sec-Fetch-Site", "cross-site"), header("Sec-Fetch-Mode", "cors")), 403},
-		{"another site frames", "GET", "/", "", with(header("Sec-Fetch-Site", "cross-site"), header("Sec-Fetch-Mode", "navigate"), header("Sec-Fetch-Dest", "iframe")), 403},
-		{"a link from another site", "GET", "/", "", with(header("Sec-Fetch-Site", "cross-site"), header("Sec-Fetch-Mode", "navigate"), header("Sec-Fetch-Dest", "document")), 200},
+		{"another site reads", "GET", "/api/state", "", with(header("Sec-Fetch-Site", "cross-site"),
+			header("Sec-Fetch-Mode", "cors")), 403},
+		{"another site frames", "GET", "/", "", with(header("Sec-Fetch-Site", "cross-site"),
+			header("Sec-Fetch-Mode", "navigate"), header("Sec-Fetch-Dest", "iframe")), 403},
+		{"a link from another site", "GET", "/", "", with(header("Sec-Fetch-Site", "cross-site"),
+			header("Sec-Fetch-Mode", "navigate"), header("Sec-Fetch-Dest", "document")), 200},
 		{"a rebound name", "POST", "/api/control", pause, with(bearer, host("evil.example")), 421},
 		{"a rebound name reads", "GET", "/api/state", "", host("evil.example:8090"), 421},
 		{"a name that begins like ours", "GET", "/api/state", "", host("localhost.evil.example"), 421},
@@ -82,7 +91,8 @@ func TestServeRefuses(t *testing.T) {
 		if strings.Contains(body, serveToken) {
 			t.Errorf("%s: the token is in the answer", x.name)
 		}
-		if csp := h.Get("Content-Security-Policy"); !strings.Contains(csp, "default-src 'none'") || strings.Contains(csp, "unsafe") {
+		if csp := h.Get("Content-Security-Policy"); !strings.Contains(csp, "default-src 'none'") ||
+			strings.Contains(csp, "unsafe") {
 			t.Errorf("%s: policy %q", x.name, csp)
 		}
 		if h.Get("Access-Control-Allow-Origin") != "" || h.Get("Set-Cookie") != "" {
@@ -92,10 +102,12 @@ func TestServeRefuses(t *testing.T) {
 	if v := s.state(); v.Runs[0].State != "running" || !v.Controls {
 		t.Errorf("after all that: %+v", v)
 	}
-	if code, body, _ := open.ask("POST", "/api/control", pause, bearer); code != 403 || !strings.Contains(body, "--token-file") || open.state().Controls {
+	if code, body, _ := open.ask("POST", "/api/control", pause, bearer); code != 403 ||
+		!strings.Contains(body, "--token-file") || open.state().Controls {
 		t.Errorf("without --token-file: %d %s", code, body)
 	}
-	if code, body, _ := s.ask("POST", "/api/control", pause, bearer); code != 200 || !strings.Contains(body, "is paused") {
+	if code, body, _ := s.ask("POST", "/api/control", pause, bearer); code != 200 ||
+		!strings.Contains(body, "is paused") {
 		t.Errorf("with the token: %d %s", code, body)
 	}
 	if code, _, _ := s.ask("POST", "/api/unlock", "{}", bearer); code != 204 {
@@ -114,7 +126,8 @@ func TestServeRefuses(t *testing.T) {
 // credentials as every command does.
 func TestServeBeforeNATS(t *testing.T) {
 	t.Parallel()
-	server, err := embedded.Start(t.Context(), embedded.Config{StoreDir: t.TempDir(), Port: freePort(t), Log: zerolog.Nop()})
+	server, err := embedded.Start(t.Context(), embedded.Config{StoreDir: t.TempDir(), Port: freePort(t),
+		Log: zerolog.Nop()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,7 +161,8 @@ func TestServeARealRun(t *testing.T) {
 	writeParquet(t, filepath.Join(in, "a.parquet"), manyTexts(60), 10)
 	touched := filepath.Join(in, "b.parquet")
 	writeParquet(t, touched, manyTexts(7), 10)
-	run := strings.TrimSpace(dispatcher(t, "submit", "--model", demoModel, "--out", out, "--job-tokens", "2000", in).want(t, 0).stdout)
+	run := strings.TrimSpace(dispatcher(t, "submit", "--model", demoModel, "--out", out, "--job-tokens", "2000",
+		in).want(t, 0).stdout)
 	was, err := os.Stat(touched)
 	if err != nil {
 		t.Fatal(err)
@@ -238,21 +252,25 @@ func (p *browserPage) keys(s string) {
 func TestServeHostileWords(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t)
-	bad := `<img src=x onerror="window.pwned=1"><script>window.pwned=1</script></script>` + "\u202e" + `javascript:alert(1)`
+	bad := `<img src=x onerror="window.pwned=1"><script>window.pwned=1</script></script>` + "\u202e" +
+		`javascript:alert(1)`
 	f.bad = bad
-	m := f.run("20261123-084512-k3f9ab", time.Now(), 1, 5, record.RunRunning, map[record.State]int{record.StateDead: 2, record.StateFailed: 1})
+	m := f.run("20261123-084512-k3f9ab", time.Now(), 1, 5, record.RunRunning, map[record.State]int{record.StateDead: 2,
+		record.StateFailed: 1})
 	f.work(2, m.Jobs()[3:], time.Hour)
 	s := startServe(t, nil)
 	waitFor(t, "all is seen", func() bool { v := s.state(); return v.Fleet.Dead == 2 && v.Fleet.Workers == 2 })
 	p := newPage(t, s.url)
-	for _, route := range []string{"", "#/run/20261123-084512-k3f9ab", "#/run/20261123-084512-k3f9ab/dead", "#/run/20261123-084512-k3f9ab/job/" + m.Jobs()[0].ID, "#/dead"} {
+	for _, route := range []string{"", "#/run/20261123-084512-k3f9ab", "#/run/20261123-084512-k3f9ab/dead",
+		"#/run/20261123-084512-k3f9ab/job/" + m.Jobs()[0].ID, "#/dead"} {
 		p.open(route, 1280, "light")
 		p.until("document.body.innerText.includes('onerror=')")
 		if eval[bool](p, `window.pwned === 1 || document.querySelector('main img, main script, a[href^="javascript"]') !== null`) {
 			t.Errorf("%s: words became markup", route)
 		}
 	}
-	for _, route := range []string{"#/run/nope", "#/run/20261123-084512-k3f9ab/job/nope", "#/run/%3Cb%3E/x", "#/nowhere", "#/run/20261123-084512-k3f9ab/asleep/99"} {
+	for _, route := range []string{"#/run/nope", "#/run/20261123-084512-k3f9ab/job/nope", "#/run/%3Cb%3E/x",
+		"#/nowhere", "#/run/20261123-084512-k3f9ab/asleep/99"} {
 		p.Away.Store(true) // refused requests are logged
 		p.open(route, 390, "dark")
 		p.until("document.getElementById('link').classList.contains('on')")

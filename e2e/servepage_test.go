@@ -121,7 +121,8 @@ func (p *browserPage) firstPaint(n int) (painted, drawn []float64) {
 	for range n {
 		p.open("", 1280, "light")
 		p.until("performance.getEntriesByName('first-contentful-paint').length && performance.getEntriesByName('drawn').length")
-		painted = append(painted, eval[float64](p, "performance.getEntriesByName('first-contentful-paint')[0].startTime"))
+		painted = append(painted,
+			eval[float64](p, "performance.getEntriesByName('first-contentful-paint')[0].startTime"))
 		drawn = append(drawn, eval[float64](p, "performance.getEntriesByName('drawn')[0].startTime"))
 	}
 	slices.Sort(painted)
@@ -139,10 +140,14 @@ func TestServeHundredThousandJobs(t *testing.T) {
 	f := newFleet(t)
 	now := time.Now()
 	m := f.run("20261123-084512-k3f9ab", now.Add(-5*time.Hour), 100, 1000, record.RunRunning,
-		map[record.State]int{record.StateDead: 23, record.StateDone: 61_000, record.StateFailed: 31, record.StateWaiting: 12, record.StateRunning: 400})
-	f.run("20261122-201500-w7c2mn", now.Add(-19*time.Hour), 10, 40, record.RunComplete, map[record.State]int{record.StateDone: 400})
-	f.run("20261123-131007-p9d4tr", now.Add(-2*time.Hour), 4, 100, record.RunPaused, map[record.State]int{record.StateDone: 120})
-	f.run("20261122-090000-b5x8zz", now.Add(-30*time.Hour), 5, 20, record.RunFailed, map[record.State]int{record.StateDone: 96, record.StateDead: 4})
+		map[record.State]int{record.StateDead: 23, record.StateDone: 61_000, record.StateFailed: 31,
+			record.StateWaiting: 12, record.StateRunning: 400})
+	f.run("20261122-201500-w7c2mn", now.Add(-19*time.Hour), 10, 40, record.RunComplete,
+		map[record.State]int{record.StateDone: 400})
+	f.run("20261123-131007-p9d4tr", now.Add(-2*time.Hour), 4, 100, record.RunPaused,
+		map[record.State]int{record.StateDone: 120})
+	f.run("20261122-090000-b5x8zz", now.Add(-30*time.Hour), 5, 20, record.RunFailed,
+		map[record.State]int{record.StateDone: 96, record.StateDead: 4})
 	f.work(200, m.Jobs()[61_066:], 700*time.Millisecond)
 	s := startServe(t, []string{"SURPRISAL_SERVE_TOKEN=" + serveToken})
 	began := time.Now()
@@ -159,12 +164,15 @@ func TestServeHundredThousandJobs(t *testing.T) {
 		})
 	})
 	rss, peak := s.rss()
-	t.Logf("100,000 jobs counted in %s; serve has %d MiB, at most %d", time.Since(began).Round(time.Millisecond), rss>>20, peak>>20)
+	t.Logf("100,000 jobs counted in %s; serve has %d MiB, at most %d", time.Since(began).Round(time.Millisecond),
+		rss>>20, peak>>20)
 	v := s.state()
-	if c := v.Runs[len(v.Runs)-1].Counts; v.Fleet.Dead != 27 || len(v.Workers.List) != 20 || len(v.Workers.Cells) != 200 {
+	if c := v.Runs[len(v.Runs)-1].Counts; v.Fleet.Dead != 27 || len(v.Workers.List) != 20 ||
+		len(v.Workers.Cells) != 200 {
 		t.Errorf("%+v %v", v.Fleet, c)
 	}
-	for _, path := range []string{"jobs?state=failed", "jobs?state=done", "jobs?state=queued", "dead?", "job?job=" + m.Jobs()[0].ID} {
+	for _, path := range []string{"jobs?state=failed", "jobs?state=done", "jobs?state=queued", "dead?",
+		"job?job=" + m.Jobs()[0].ID} {
 		began := time.Now()
 		if code, body, _ := s.ask("GET", "/api/"+path+"&run=20261123-084512-k3f9ab", "", nil); code != 200 {
 			t.Errorf("%s: %d %s", path, code, body)
@@ -187,7 +195,8 @@ func TestServeHundredThousandJobs(t *testing.T) {
 		{"overview", "", "document.querySelectorAll('.spark path[d]').length > 5"},
 		{"run", "#/run/20261123-084512-k3f9ab/failed", "document.querySelectorAll('.lines tbody tr').length > 20"},
 		{"jobs", "#/run/20261123-084512-k3f9ab/done", "document.querySelectorAll('.lines tbody tr').length === 50"},
-		{"queued", "#/run/20261123-084512-k3f9ab/queued/3", "document.querySelectorAll('.lines tbody tr').length === 50"},
+		{"queued", "#/run/20261123-084512-k3f9ab/queued/3",
+			"document.querySelectorAll('.lines tbody tr').length === 50"},
 		{"job", "#/run/20261123-084512-k3f9ab/job/" + job, "document.body.innerText.includes('Dead letter')"},
 		{"dead", "#/dead", "document.querySelectorAll('.letter').length === 20"},
 	} {

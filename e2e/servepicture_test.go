@@ -26,8 +26,10 @@ func TestServePicture(t *testing.T) {
 	f := newFleet(t)
 	now := time.Now()
 	m := f.run("20261123-084512-k3f9ab", now.Add(-5*time.Hour), 50, 240, record.RunRunning,
-		map[record.State]int{record.StateDead: 2, record.StateDone: 7300, record.StateFailed: 5, record.StateWaiting: 2, record.StateRunning: 128})
-	f.run("20261122-201500-w7c2mn", now.Add(-19*time.Hour), 10, 40, record.RunComplete, map[record.State]int{record.StateDone: 400})
+		map[record.State]int{record.StateDead: 2, record.StateDone: 7300, record.StateFailed: 5, record.StateWaiting: 2,
+			record.StateRunning: 128})
+	f.run("20261122-201500-w7c2mn", now.Add(-19*time.Hour), 10, 40, record.RunComplete,
+		map[record.State]int{record.StateDone: 400})
 	f.work(64, m.Jobs()[7309:], 3*time.Second)
 	s := startServe(t, []string{"SURPRISAL_SERVE_TOKEN=" + serveToken})
 	select {
@@ -39,7 +41,8 @@ func TestServePicture(t *testing.T) {
 	for name, x := range map[string]struct {
 		width, height int64
 		theme         string
-	}{"": {1280, 1180, "light"}, ".dark.png": {1280, 1180, "dark"}, ".phone.png": {390, 2200, "light"}, ".phone-dark.png": {390, 2200, "dark"}} {
+	}{"": {1280, 1180, "light"}, ".dark.png": {1280, 1180, "dark"}, ".phone.png": {390, 2200, "light"},
+		".phone-dark.png": {390, 2200, "dark"}} {
 		p.open("", x.width, x.theme)
 		p.ok(chromedp.Do(p.Ctx, chromedp.EmulateViewport(x.width, x.height)))
 		p.until("document.querySelectorAll('.workers .spark path[d]').length > 5")

@@ -33,7 +33,8 @@ func newPane(t *testing.T, width, height string, args ...string) *pane {
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	p := &pane{t, filepath.Join(dir, "s")}
 	t.Cleanup(func() { _ = p.command("kill-server").Run() }) // it may have ended
-	p.tmux("-f", "/dev/null", "new-session", "-d", "-x", width, "-y", height, strings.Join(args, " ")+"; echo ended with $?; exec sleep 300")
+	p.tmux("-f", "/dev/null", "new-session", "-d", "-x", width, "-y", height,
+		strings.Join(args, " ")+"; echo ended with $?; exec sleep 300")
 	return p
 }
 
@@ -95,10 +96,12 @@ func TestTop(t *testing.T) {
 	f := newFleet(t)
 	m := f.run("20261123-084512-k3f9ab", time.Now().Add(-time.Hour), 4, 100, record.RunRunning,
 		map[record.State]int{record.StateDead: 3, record.StateDone: 200, record.StateRunning: 32})
-	f.run("20261122-201500-w7c2mn", time.Now().Add(-19*time.Hour), 1, 40, record.RunComplete, map[record.State]int{record.StateDone: 40})
+	f.run("20261122-201500-w7c2mn", time.Now().Add(-19*time.Hour), 1, 40, record.RunComplete,
+		map[record.State]int{record.StateDone: 40})
 	f.work(16, m.Jobs()[203:], 300*time.Millisecond)
 	p := newPane(t, "150", "42", bin+"/dispatcher", "top")
-	text := p.shows("20261123-084512-k3f9ab", "connected", "workers 16", "gpu01-0", "gpu02-7", "700 W", "/139 GiB", "°C", "dead 3", "DEAD BECAUSE",
+	text := p.shows("20261123-084512-k3f9ab", "connected", "workers 16", "gpu01-0", "gpu02-7", "700 W", "/139 GiB",
+		"°C", "dead 3", "DEAD BECAUSE",
 		"GPUs 16", "tokens/s", "20261122-201500-w7c2mn", "/400", "left", "sort: trouble", "██")
 	if testShots != "" {
 		if err := os.WriteFile(filepath.Join(testShots, "top.txt"), []byte(text), 0o600); err != nil {
@@ -106,7 +109,10 @@ func TestTop(t *testing.T) {
 		}
 	}
 	// Only one that a busy machine makes silent for a while comes before it.
-	waitFor(t, "the worker that drains comes first", func() bool { return order(p.tmux("capture-pane", "-p"), "gpu02-4", "gpu01-0") })
+	waitFor(t, "the worker that drains comes first", func() bool {
+		return order(p.tmux("capture-pane", "-p"), "gpu02-4",
+			"gpu01-0")
+	})
 	p.tmux("send-keys", "s")
 	if text := p.shows("sort: name"); !order(text, "gpu01-0", "gpu01-7", "gpu02-4") {
 		t.Errorf("not by name:\n%s", text)
@@ -158,13 +164,16 @@ func TestTopPiped(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t)
 	f.bad = "\x1b[2J\u202e"
-	f.run("20261123-084512-k3f9ab", time.Now().Add(-time.Hour), 1, 40, record.RunRunning, map[record.State]int{record.StateDead: 2, record.StateDone: 20, record.StateRunning: 4})
+	f.run("20261123-084512-k3f9ab", time.Now().Add(-time.Hour), 1, 40, record.RunRunning,
+		map[record.State]int{record.StateDead: 2, record.StateDone: 20, record.StateRunning: 4})
 	f.hand, f.done, f.jobs = make([][]record.Progress, 1), make([]int64, 1), make([]int64, 1)
 	// A worker that just began: its rate is the one that it tells. It is silent if it
 	// does not sign again.
 	sign := func() {
 		t.Helper()
-		f.ok(f.client.PutWorker(t.Context(), record.Worker{ID: "w1", Host: "h" + f.bad, Engine: "cpu", Device: "EPYC" + f.bad, Started: time.Now(), TokensPerSec: 1234, Progress: []record.Progress{{Run: "20261123-084512-k3f9ab", Job: "j", Tokens: 1}}}))
+		f.ok(f.client.PutWorker(t.Context(), record.Worker{ID: "w1", Host: "h" + f.bad, Engine: "cpu",
+			Device: "EPYC" + f.bad, Started: time.Now(), TokensPerSec: 1234,
+			Progress: []record.Progress{{Run: "20261123-084512-k3f9ab", Job: "j", Tokens: 1}}}))
 	}
 	sign()
 	text := dispatcher(t, "top", "--once").want(t, 0).stdout
@@ -180,13 +189,18 @@ func TestTopPiped(t *testing.T) {
 			Letters []record.DeadLetter
 		}
 		got := dispatcher(t, "top", "--once", "--json").want(t, 0).stdout
-		if err := json.Unmarshal([]byte(got), &one); err != nil || strings.Count(got, "\n") != 1 || len(one.Letters) != 2 {
+		if err := json.Unmarshal([]byte(got), &one); err != nil || strings.Count(got, "\n") != 1 ||
+			len(one.Letters) != 2 {
 			t.Fatalf("%v: %s", err, got)
 		}
 		return one.shownView
 	}
 	s := startServe(t, nil)
-	waitFor(t, "serve has counted", func() bool { v := s.state(); return len(v.Runs) == 1 && !v.Runs[0].Counting && v.Fleet.Dead == 2 })
+	waitFor(t, "serve has counted", func() bool {
+		v := s.state()
+		return len(v.Runs) == 1 && !v.Runs[0].Counting &&
+			v.Fleet.Dead == 2
+	})
 	differ := ""
 	defer func() {
 		if t.Failed() && differ != "" {
@@ -195,7 +209,8 @@ func TestTopPiped(t *testing.T) {
 	}()
 	waitFor(t, "top and serve tell the same", func() bool {
 		differ = ""
-		if a, b := once(), s.state(); a.Fleet != b.Fleet || a.Runs[0].Counts["done"] != b.Runs[0].Counts["done"] || a.Workers.Cells != b.Workers.Cells {
+		if a, b := once(), s.state(); a.Fleet != b.Fleet || a.Runs[0].Counts["done"] != b.Runs[0].Counts["done"] ||
+			a.Workers.Cells != b.Workers.Cells {
 			differ = fmt.Sprintf("top and serve differ:\n%+v\n%+v", a, b)
 		}
 		return differ == ""

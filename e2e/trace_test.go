@@ -108,7 +108,8 @@ func oneTrace(t *testing.T, list []span, run string, jobsWanted int, tokens int6
 		switch parent := byID[string(s.ParentSpanId)]; s.Name {
 		case "run":
 		case "job":
-			if parent.Span != root.Span || s.service != "surprisal-worker" || s.text("surprisal.run") != run || s.text("surprisal.file") == "" {
+			if parent.Span != root.Span || s.service != "surprisal-worker" || s.text("surprisal.run") != run ||
+				s.text("surprisal.file") == "" {
 				t.Errorf("job: %+v", s)
 			}
 		case "read", "tokenize", "forward", "write":
@@ -156,7 +157,8 @@ func TestTracesOfARun(t *testing.T) {
 	t.Parallel()
 	env, got := startCollector(t)
 	args := func(out string) []string {
-		return []string{"run", "--json", "--model", demoModel, "--out", out, "--workers", "2", "--job-tokens", "10000", demoCorpus + "/001_00000.parquet"}
+		return []string{"run", "--json", "--model", demoModel, "--out", out, "--workers", "2", "--job-tokens", "10000",
+			demoCorpus + "/001_00000.parquet"}
 	}
 	on := filepath.Join(t.TempDir(), "on")
 	cmd, r := start(t, env, "dispatcher", args(on)...)
@@ -179,7 +181,8 @@ func TestTracesOfACluster(t *testing.T) {
 	env, got := startCollector(t)
 	startQueue(t)
 	out := filepath.Join(t.TempDir(), "out")
-	submit, r := start(t, env, "dispatcher", "submit", "--model", demoModel, "--out", out, "--job-tokens", "20000", demoCorpus+"/001_00000.parquet")
+	submit, r := start(t, env, "dispatcher", "submit", "--model", demoModel, "--out", out, "--job-tokens", "20000",
+		demoCorpus+"/001_00000.parquet")
 	run := strings.TrimSpace(wait(t, submit, r).want(t, 0).stdout)
 	worker, wr := start(t, append(env, "OTEL_SERVICE_NAME=surprisal-worker"), "worker", "--log-format", "json")
 	sum := parseSummary(t, dispatcher(t, "wait", "--json", run).want(t, 0))
@@ -192,7 +195,8 @@ func TestTracesOfACluster(t *testing.T) {
 	in := filepath.Join(t.TempDir(), "in")
 	writeParquet(t, filepath.Join(in, "a.parquet"), manyTexts(10), 10)
 	away := []string{"OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:1", "OTEL_EXPORTER_OTLP_TIMEOUT=500"}
-	cmd, r := start(t, away, "dispatcher", "run", "--json", "--model", demoModel, "--out", filepath.Join(t.TempDir(), "away"), "--workers", "1", in)
+	cmd, r := start(t, away, "dispatcher", "run", "--json", "--model", demoModel, "--out",
+		filepath.Join(t.TempDir(), "away"), "--workers", "1", in)
 	if again := parseSummary(t, wait(t, cmd, r).want(t, 0)); !again.Complete || again.Documents == 0 {
 		t.Errorf("%+v", again)
 	}

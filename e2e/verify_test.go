@@ -29,7 +29,8 @@ import (
 func someTexts(n int) []textRow {
 	rows := make([]textRow, n)
 	for i := range rows {
-		rows[i] = textRow{ID: fmt.Sprintf("doc-%03d", i), Text: ptr(strings.Repeat(fmt.Sprintf("let v%d = %d + x; ", i, i*i), 2+i%5))}
+		rows[i] = textRow{ID: fmt.Sprintf("doc-%03d", i),
+			Text: ptr(strings.Repeat(fmt.Sprintf("let v%d = %d + x; ", i, i*i), 2+i%5))}
 	}
 	rows[3].Text = nil
 	return rows
@@ -94,7 +95,8 @@ func footerOf(b []byte) int { return len(b) - 8 - int(binary.LittleEndian.Uint32
 
 // rewrite reads a score file with the parquet library and writes it again, as a
 // tool would that knows nothing of digests; change may alter rows and metadata.
-func rewrite(change func(rows []parquet.Row, meta map[string]string) []parquet.Row) func(*testing.T, string, string, string) {
+func rewrite(change func(rows []parquet.Row, meta map[string]string) []parquet.Row) func(*testing.T, string, string,
+	string) {
 	return func(t *testing.T, _, a, _ string) {
 		t.Helper()
 		b, err := os.ReadFile(a)
@@ -123,7 +125,8 @@ func rewrite(change func(rows []parquet.Row, meta map[string]string) []parquet.R
 		}
 		rows = change(rows, meta)
 		var out bytes.Buffer
-		w := parquet.NewWriter(&out, f.Schema(), parquet.Compression(&parquet.Zstd)) //nolint:staticcheck // columns are known at run time only
+		// nolint:staticcheck // columns are known at run time only
+		w := parquet.NewWriter(&out, f.Schema(), parquet.Compression(&parquet.Zstd))
 		for k, v := range meta {
 			w.SetKeyValueMetadata(k, v)
 		}
@@ -145,7 +148,8 @@ func damages() []damage {
 		{"empty", "damaged success", edit(func([]byte) []byte { return nil })},
 		{"bit in a page", "damaged success", edit(flip(func([]byte) int { return 70 }))},
 		{"bit in the footer", "damaged success", edit(flip(func(b []byte) int {
-			return bytes.Index(b, []byte("surprisal.device")) + len("surprisal.device") + 3 // of a value that decides nothing
+			// of a value that decides nothing
+			return bytes.Index(b, []byte("surprisal.device")) + len("surprisal.device") + 3
 		}))},
 		{"bit before the footer", "damaged success", edit(flip(func(b []byte) int { return footerOf(b) - 1 }))},
 		{"missing", "missing success", func(t *testing.T, _, a, _ string) { must(t, os.Remove(a)) }},
@@ -155,7 +159,8 @@ func damages() []damage {
 			must(t, os.Rename(a+"x", b))
 		}},
 		{"foreign score file", "foreign", func(t *testing.T, out, a, _ string) {
-			rewrite(func(r []parquet.Row, m map[string]string) []parquet.Row { m["surprisal.job"] = "x"; return r })(t, "", copied(t, a, filepath.Join(out, "b", "rows-000000000000-000000000009.parquet")), "")
+			rewrite(func(r []parquet.Row, m map[string]string) []parquet.Row { m["surprisal.job"] = "x"; return r })(t,
+				"", copied(t, a, filepath.Join(out, "b", "rows-000000000000-000000000009.parquet")), "")
 		}},
 		{"foreign parquet", "foreign", func(t *testing.T, out, _, _ string) {
 			must(t, os.WriteFile(filepath.Join(out, "a", "notes.parquet"), []byte("PAR1"), 0o666))
@@ -171,7 +176,8 @@ func damages() []damage {
 			slices.Reverse(r)
 			return r
 		})},
-		{"row lost, counts fixed up", "foreign success", rewrite(func(r []parquet.Row, m map[string]string) []parquet.Row {
+		{"row lost, counts fixed up", "foreign success", rewrite(func(r []parquet.Row,
+			m map[string]string) []parquet.Row {
 			n := len(r) - 1
 			m["surprisal.total.documents"] = fmt.Sprint(n)
 			m["surprisal.rows.last"] = fmt.Sprint(n - 1)
@@ -181,7 +187,10 @@ func damages() []damage {
 			r[1] = r[0]
 			return r
 		})},
-		{"written anew, nothing changed", "damaged success", rewrite(func(r []parquet.Row, _ map[string]string) []parquet.Row { return r })},
+		{"written anew, nothing changed", "damaged success", rewrite(func(r []parquet.Row,
+			_ map[string]string) []parquet.Row {
+			return r
+		})},
 		{"pyarrow", "damaged success", func(t *testing.T, _, a, _ string) { pyarrow(t, a) }},
 		{"temporary", "temporary", func(t *testing.T, out, _, _ string) {
 			must(t, os.WriteFile(filepath.Join(out, "a", ".rows-x.ABCDEF.tmp"), []byte("PAR1"), 0o666))
@@ -195,14 +204,20 @@ func damages() []damage {
 			return slices.Concat(b[:i+len(`"cuts": [`)], b[i+len(`"cuts": [`):j], []byte(", 1, "), b[j+1:])
 		})},
 		{"manifest truncated", "manifest", manifest(func(b []byte) []byte { return b[:len(b)/2] })},
-		{"manifest gone", "manifest", func(t *testing.T, out, _, _ string) { must(t, os.Remove(filepath.Join(out, score.ManifestName))) }},
+		{"manifest gone", "manifest", func(t *testing.T, out, _, _ string) {
+			must(t,
+				os.Remove(filepath.Join(out, score.ManifestName)))
+		}},
 		{"manifest's copy gone", "manifest", func(t *testing.T, out, _, _ string) {
 			must(t, os.Remove(filepath.Join(out, ".surprisal.manifest.gz")))
 		}},
 		{"success changed", "success", func(t *testing.T, out, _, _ string) {
 			must(t, os.WriteFile(filepath.Join(out, score.SuccessName), []byte("{}\n"), 0o666))
 		}},
-		{"success gone", "success", func(t *testing.T, out, _, _ string) { must(t, os.Remove(filepath.Join(out, score.SuccessName))) }},
+		{"success gone", "success", func(t *testing.T, out, _, _ string) {
+			must(t,
+				os.Remove(filepath.Join(out, score.SuccessName)))
+		}},
 	}
 }
 
@@ -361,7 +376,8 @@ func TestRescore(t *testing.T) {
 	dir := t.TempDir()
 	in, out := filepath.Join(dir, "in"), filepath.Join(dir, "out")
 	writeParquet(t, filepath.Join(in, "a.parquet"), someTexts(40), 7)
-	run := []string{"run", "--model", demoModel, "--out", out, "--job-tokens", "300", "--long", "window", "--max-length", "16", in}
+	run := []string{"run", "--model", demoModel, "--out", out, "--job-tokens", "300", "--long", "window",
+		"--max-length", "16", in}
 	dispatcher(t, run...).want(t, 0)
 	v := verify(t, 0, "--rescore", "25", "--seed", "7", out)
 	if v.Rescored.Rows != 25 || v.Rescored.Equal != 25 {
@@ -373,7 +389,8 @@ func TestRescore(t *testing.T) {
 	forge(t, m.Jobs()[1])
 	verify(t, 0, out) // nothing else can tell
 	v = verify(t, 1, "--rescore", "1000", "--repair", out)
-	if v.Rescored.Rows != 40 || v.Rescored.Equal >= 40 || v.Rescored.Equal == 0 || !strings.HasPrefix(v.kinds(), "score") {
+	if v.Rescored.Rows != 40 || v.Rescored.Equal >= 40 || v.Rescored.Equal == 0 ||
+		!strings.HasPrefix(v.kinds(), "score") {
 		t.Errorf("%+v", v)
 	}
 	dispatcher(t, run...).want(t, 0)
@@ -419,7 +436,8 @@ func TestVerifyQueuesAgain(t *testing.T) {
 	startQueue(t)
 	in, out := filepath.Join(dir, "in"), filepath.Join(dir, "out")
 	writeParquet(t, filepath.Join(in, "a.parquet"), someTexts(30), 5)
-	run := strings.TrimSpace(dispatcher(t, "submit", "--model", demoModel, "--out", out, "--job-tokens", "300", in).want(t, 0).stdout)
+	run := strings.TrimSpace(dispatcher(t, "submit", "--model", demoModel, "--out", out, "--job-tokens", "300",
+		in).want(t, 0).stdout)
 	worker, wr := start(t, nil, "worker", "--threads", "1")
 	dispatcher(t, "wait", run).want(t, 0)
 	want := contents(t, out)

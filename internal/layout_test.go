@@ -18,7 +18,8 @@ const module = "surprisal"
 // layers lists who may import whom: a package imports only families of layers
 // below its own, and its own family.
 var layers = [][]string{
-	{"internal/failpoint", "internal/metrics", "internal/place", "internal/quantile", "internal/traces", "internal/usage"},
+	{"internal/failpoint", "internal/metrics", "internal/place", "internal/quantile", "internal/traces",
+		"internal/usage"},
 	{"internal/score"},
 	{"internal/store"},
 	{"internal/jobs", "internal/model", "internal/shard"},
@@ -34,8 +35,9 @@ var layers = [][]string{
 // rooms lists which other packages of its family a package may import. Families
 // without rows here are free inside.
 var rooms = map[string][]string{
-	"internal/shard":          {"internal/shard/pq", "internal/shard/pq/arrow", "internal/shard/jsonl"},
-	"internal/shard/pq":       {"internal/shard/pq/arrow", "internal/shard/pq/compact", "internal/shard/pq/compress", "internal/shard/pq/decode"},
+	"internal/shard": {"internal/shard/pq", "internal/shard/pq/arrow", "internal/shard/jsonl"},
+	"internal/shard/pq": {"internal/shard/pq/arrow", "internal/shard/pq/compact", "internal/shard/pq/compress",
+		"internal/shard/pq/decode"},
 	"internal/shard/jsonl":    {"internal/shard/pq"},
 	"internal/shard/discover": {"internal/shard/jsonl"},
 	"internal/shard/outdir":   {"internal/shard", "internal/shard/pq", "internal/shard/jsonl"},
@@ -52,8 +54,9 @@ var testkitUsers = []string{testkit, "internal/tools", "bench", "e2e"}
 // owners names the one package family that may import each heavy dependency. The
 // end-to-end tests and checkrun use two themselves, so as not to trust the code under test.
 var owners = map[string][]string{
-	"github.com/nats-io/":            {"internal/jobs", "bench/queue", "e2e"},
-	"github.com/parquet-go/":         {"internal/shard", "internal/testkit/shardtest", "internal/tools/checkrun", "internal/tools/gencorpus", "e2e"},
+	"github.com/nats-io/": {"internal/jobs", "bench/queue", "e2e"},
+	"github.com/parquet-go/": {"internal/shard", "internal/testkit/shardtest", "internal/tools/checkrun",
+		"internal/tools/gencorpus", "e2e"},
 	"github.com/daulet/tokenizers":   {"internal/model/tokenizer"},
 	"github.com/nlpodyssey/gopickle": {"internal/model"},
 	"gocloud.dev/":                   {"internal/store"},
@@ -177,7 +180,9 @@ func TestHeavyDependenciesHaveOneImporter(t *testing.T) {
 	for _, p := range goList(t, "CGO_ENABLED=1", "./...") {
 		for _, im := range slices.Concat(p.Imports, p.TestImports, p.XTestImports) {
 			for dep, families := range owners {
-				if strings.HasPrefix(im, dep) && !slices.ContainsFunc(families, func(f string) bool { return within(p.ImportPath, path.Join(module, f)) }) {
+				if strings.HasPrefix(im, dep) &&
+					!slices.ContainsFunc(families,
+						func(f string) bool { return within(p.ImportPath, path.Join(module, f)) }) {
 					t.Errorf("%s imports %s, which belongs to %v", p.ImportPath, im, families)
 				}
 			}
@@ -191,7 +196,8 @@ func TestDispatcherIsPure(t *testing.T) {
 		if p.ImportPath == "runtime/cgo" {
 			t.Error("the dispatcher needs cgo")
 		}
-		for _, not := range []string{"internal/gpu", "internal/worker", "internal/model/cpu", "internal/model/tokenizer"} {
+		for _, not := range []string{"internal/gpu", "internal/worker", "internal/model/cpu",
+			"internal/model/tokenizer"} {
 			if within(p.ImportPath, path.Join(module, not)) {
 				t.Errorf("the dispatcher holds %s", p.ImportPath)
 			}

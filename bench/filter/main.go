@@ -73,7 +73,8 @@ func run() error {
 			args []string
 		}{
 			{"dispatcher filter", []string{*bin, "filter", b.path("out"), "--where", *where, "--to", b.path("kept")}},
-			{"duckdb", []string{*python, b.script, "filter", b.path("merged"), b.path("kept"), *where, fmt.Sprint(*threads)}},
+			{"duckdb", []string{*python, b.script, "filter", b.path("merged"), b.path("kept"), *where,
+				fmt.Sprint(*threads)}},
 		} {
 			f, err := timed(side.what, b.path("kept"), side.args[0], side.args[1:]...)
 			if err != nil {
@@ -100,7 +101,8 @@ func run() error {
 	enc.SetIndent("", "  ")
 	ours, theirs := best["dispatcher filter"], best["duckdb"]
 	return enc.Encode(map[string]any{
-		"files": *files, "distinct_files": b.distinct, "rows": all, "threads": *threads, "where": *where, "figures": []figure{ours, theirs},
+		"files": *files, "distinct_files": b.distinct, "rows": all, "threads": *threads, "where": *where,
+		"figures":             []figure{ours, theirs},
 		"speed_beside_duckdb": theirs.Seconds / ours.Seconds, "cpu_beside_duckdb": theirs.CPU / ours.CPU,
 	})
 }
@@ -208,8 +210,8 @@ func (b *bench) link(from, to string) error {
 		return err
 	}
 	for i := range b.files {
-		if err := os.Link(filepath.Join(from, fmt.Sprintf("%03d.parquet", i%b.distinct)), filepath.Join(to,
-			fmt.Sprintf("%03d.parquet", i))); err != nil {
+		if err := os.Link(filepath.Join(from, fmt.Sprintf("%03d.parquet", i%b.distinct)),
+			filepath.Join(to, fmt.Sprintf("%03d.parquet", i))); err != nil {
 			return err
 		}
 	}

@@ -49,22 +49,25 @@ type result struct {
 }
 
 type measured struct {
-	Name       string       `json:"name"`
-	Documents  int          `json:"documents"`
-	Longest    int          `json:"longest"`
-	Tokens     int          `json:"tokens"`
-	Batches    int          `json:"batches"`
-	MS         float64      `json:"ms"` // median of a batch
-	Worst      float64      `json:"worst_ms"`
-	TPS        float64      `json:"tokens_per_second"`
-	Recurrence float64      `json:"recurrence_ms_per_layer"`                  // prepare, walk, gated norm, of q, k, v, g, b, w in memory
-	Projected  float64      `json:"recurrence_from_projections_ms_per_layer"` // with short convolutions and gates, as in a forward pass
-	Families   []gpu.Family `json:"families"`
+	Name      string  `json:"name"`
+	Documents int     `json:"documents"`
+	Longest   int     `json:"longest"`
+	Tokens    int     `json:"tokens"`
+	Batches   int     `json:"batches"`
+	MS        float64 `json:"ms"` // median of a batch
+	Worst     float64 `json:"worst_ms"`
+	TPS       float64 `json:"tokens_per_second"`
+	// prepare, walk, gated norm, of q, k, v, g, b, w in memory
+	Recurrence float64 `json:"recurrence_ms_per_layer"`
+	// with short convolutions and gates, as in a forward pass
+	Projected float64      `json:"recurrence_from_projections_ms_per_layer"`
+	Families  []gpu.Family `json:"families"`
 }
 
 func run() error {
 	dir := flag.String("model", "", "checkpoint folder")
-	lengths := flag.String("lengths", "", "JSON: lists of document lengths, a batch each; default a FineWeb-Edu-like mix")
+	lengths := flag.String("lengths", "",
+		"JSON: lists of document lengths, a batch each; default a FineWeb-Edu-like mix")
 	device := flag.Int("gpu", 0, "GPU")
 	budget := flag.Int("budget", 32768, "tokens of a batch")
 	precision := flag.String("precision", "fp16", "fp16 or int8: of the layers' large products")

@@ -82,7 +82,8 @@ func putRecords(ctx context.Context, conn conn.Config, n int) error {
 			}
 			now := time.Now().UTC()
 			b, err := record.Job{
-				Run: j.Run, Job: j.ID, State: record.StateDone, Seq: seq, Delivery: 1, Queued: now, Lease: "A2ULtlnPUHWuJm7dGhhOQI", Attempt: 1,
+				Run: j.Run, Job: j.ID, State: record.StateDone, Seq: seq, Delivery: 1, Queued: now,
+				Lease: "A2ULtlnPUHWuJm7dGhhOQI", Attempt: 1,
 				Worker: "gpu-node-0042-12345-a1b2c3", Engine: "cuda", Device: "NVIDIA H200", Started: now, Updated: now,
 				Totals: &record.Totals{Documents: j.Rows(), Tokens: 4_000_000, Bytes: 16_000_000, SumNLL: 1.23456789e7,
 					Top1: 1_234_567, Seconds: 12.5},

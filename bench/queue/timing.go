@@ -120,11 +120,13 @@ func timing(ctx context.Context, o options, conn conn.Config, server *process) e
 	row("settle (Done)", all.Done)
 	row("engine idle, a job", all.Idle)
 	if o.score > 0 {
-		fmt.Printf("engines lost       %.3f %% of their time to the queue\n", 100*sum(all.Idle)/(sum(all.Idle)+all.Scored))
+		fmt.Printf("engines lost       %.3f %% of their time to the queue\n",
+			100*sum(all.Idle)/(sum(all.Idle)+all.Scored))
 	}
 	fmt.Printf("server             %.2f ms of CPU a job, peak %s\n", 1e3*serverCPU.Seconds()/float64(o.jobs),
 		mib(serverRSS))
-	fmt.Printf("workers            %.2f ms of CPU a job, peak %s together\n", 1e3*cpu.Seconds()/float64(o.jobs), mib(rss))
+	fmt.Printf("workers            %.2f ms of CPU a job, peak %s together\n", 1e3*cpu.Seconds()/float64(o.jobs),
+		mib(rss))
 	fmt.Printf("exactly once       %d files, %d done twice, %d messages left\n", len(files), all.Twice, q.Messages)
 	if len(files) != o.jobs || len(all.Take) != o.jobs || all.Twice != 0 || q.Messages != 0 {
 		return errors.New("not every job was done exactly once")

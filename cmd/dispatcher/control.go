@@ -58,7 +58,8 @@ func newPause(a *app) *cobra.Command {
 restarts of everything, until dispatcher resume.`,
 		Example: "  dispatcher pause 20261123-084512-k3f9ab",
 	}, func(client *jobs.Client, _ zerolog.Logger, run string) (any, string, error) {
-		return map[string]any{"run": run, "state": record.RunPaused}, run + " is paused", dispatch.Pause(a.Drain, client, run)
+		return map[string]any{"run": run, "state": record.RunPaused}, run + " is paused",
+			dispatch.Pause(a.Drain, client, run)
 	})
 }
 
@@ -87,7 +88,8 @@ func newDrain(a *app) *cobra.Command {
 those it has, or gives them back after its --drain-timeout, and exits with 0.`,
 		Example: "  dispatcher drain node7-4121-x2k9qd",
 	}, func(client *jobs.Client, _ zerolog.Logger, worker string) (any, string, error) {
-		return map[string]any{"worker": worker, "draining": true}, worker + " is draining", client.Drain(a.Drain, worker)
+		return map[string]any{"worker": worker, "draining": true}, worker + " is draining",
+			client.Drain(a.Drain, worker)
 	})
 }
 

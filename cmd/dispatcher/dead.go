@@ -99,7 +99,8 @@ func newDeadShow(a *app) *cobra.Command {
 			}
 		}
 		if len(found) != 1 {
-			return usage.Errorf("%d dead letters of run %s match job %s: see dispatcher dead list %s", len(found), run, job, run)
+			return usage.Errorf("%d dead letters of run %s match job %s: see dispatcher dead list %s", len(found), run,
+				job, run)
 		}
 		if asJSON {
 			return cli.PrintJSON(cmd.OutOrStdout(), found[0])
@@ -160,7 +161,8 @@ func printLetter(out io.Writer, d record.DeadLetter) error {
 	line("reason", "%s", cli.OneLine(d.Reason))
 	line("attempts", "%d counted, %d deliveries", d.Attempts, d.Deliveries)
 	for _, a := range d.History {
-		line(fmt.Sprintf("attempt %d", a.Number), "%s  %s on %s%s", cli.When(a.Ended), a.Outcome, a.Worker, reason(a.Error))
+		line(fmt.Sprintf("attempt %d", a.Number), "%s  %s on %s%s", cli.When(a.Ended), a.Outcome, a.Worker,
+			reason(a.Error))
 	}
 	return w.Flush()
 }

@@ -43,7 +43,8 @@ Committed score files are never touched.`,
 	f := cmd.Flags()
 	f.BoolVar(&req.DryRun, "dry-run", false, "list what would be removed; remove nothing")
 	f.BoolVar(&req.Quarantine, "quarantine", false, "also remove what verify --repair moved aside")
-	f.DurationVar(&req.StaleAfter, "stale-after", dispatch.StaleAfter, "minimum age of a temporary file of a dead worker")
+	f.DurationVar(&req.StaleAfter, "stale-after", dispatch.StaleAfter,
+		"minimum age of a temporary file of a dead worker")
 	f.DurationVar(&req.OlderThan, "older-than", keepRuns, "how long a run must have been over")
 	f.BoolVar(&asJSON, "json", false, "print as JSON")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {

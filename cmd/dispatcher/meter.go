@@ -51,7 +51,8 @@ func (m *meter) Show(p monitor.Progress, log zerolog.Logger) {
 		m.last = time.Now()
 		m.mu.Unlock() // the log comes back through Write
 		e := log.Info().Int("jobs", p.Jobs).Int("done", p.Done).Int("dead", p.Dead).Int("workers", p.Workers).
-			Int64("documents", p.Documents).Int64("rows", p.Rows).Int64("tokens", p.Tokens).Float64("tokens_per_s", p.Rate)
+			Int64("documents", p.Documents).Int64("rows", p.Rows).Int64("tokens", p.Tokens).
+			Float64("tokens_per_s", p.Rate)
 		if p.Left >= 0 {
 			e = e.Dur("left", p.Left.Round(time.Second))
 		}
@@ -66,8 +67,10 @@ func (m *meter) Show(p monitor.Progress, log zerolog.Logger) {
 		return
 	}
 	if m.pb == nil {
-		m.pb = progressbar.NewOptions64(max(p.Rows, 1), progressbar.OptionSetWriter(m.out), progressbar.OptionSetWidth(24),
-			progressbar.OptionSetPredictTime(false), progressbar.OptionSetElapsedTime(false), progressbar.OptionFullWidth(),
+		m.pb = progressbar.NewOptions64(max(p.Rows, 1), progressbar.OptionSetWriter(m.out),
+			progressbar.OptionSetWidth(24),
+			progressbar.OptionSetPredictTime(false), progressbar.OptionSetElapsedTime(false),
+			progressbar.OptionFullWidth(),
 			progressbar.OptionSetTheme(progressbar.ThemeUnicode), progressbar.OptionUseANSICodes(true))
 	}
 	left := "starting"

@@ -92,7 +92,10 @@ func (a *app) report(w io.Writer, o reportOptions, out string) error {
 	}
 	if o.plots != "" {
 		err := writeInto(a.Abort, o.plots, func(d *outdir.Dest) error {
-			return r.Plots(func(name string, content func(io.Writer) error) error { return d.WriteFile(a.Abort, name, content) })
+			return r.Plots(func(name string, content func(io.Writer) error) error {
+				return d.WriteFile(a.Abort, name,
+					content)
+			})
 		})
 		if err != nil {
 			return err

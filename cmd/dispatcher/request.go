@@ -35,7 +35,8 @@ func newRequest(cmd *cobra.Command) *request {
 	f.BoolVar(&o.PerToken, "per-token", false, "write token_ids and token_nll too")
 	f.StringVar((*string)(&o.Long), "long", string(score.LongCarry),
 		"documents longer than --max-length: carry, window or truncate")
-	f.IntVar(&o.MaxLength, "max-length", 0, "length L of window and truncate, in tokens (default the model's block_size)")
+	f.IntVar(&o.MaxLength, "max-length", 0,
+		"length L of window and truncate, in tokens (default the model's block_size)")
 	f.Float64Var(&o.QueryScale, "query-scale", 0,
 		"scale of the queries (default 1/sqrt(head width), as trained; 1 matches the model card's runtime)")
 	f.StringVar((*string)(&o.Special), "special-tokens", string(score.SpecialText),

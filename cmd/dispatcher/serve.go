@@ -82,7 +82,8 @@ func (o *serveOptions) serve(out io.Writer) (err error) {
 	patient := nats
 	patient.Wait = true
 	s, err := serve.New(serve.Config{
-		Program: version, NATS: serve.ShownURLs(nats.URLs), Token: token, Hosts: o.hosts, Address: listener.Addr(), Log: log,
+		Program: version, NATS: serve.ShownURLs(nats.URLs), Token: token, Hosts: o.hosts, Address: listener.Addr(),
+		Log:  log,
 		Dial: func(ctx context.Context) (*jobs.Client, error) { return jobs.Connect(ctx, nats) },
 	})
 	if err != nil {

@@ -45,7 +45,8 @@ func newList(a *app) *cobra.Command {
 			p := r.Pace
 			fmt.Fprintf(t, "%s\t%s\t%s/%s\t%s\t%.0f %%\t%s\t%s\t%s\t%s\t%s\n", r.ID, r.State, cli.Count(p.Done),
 				cli.Count(p.Total),
-				cli.Count(r.Dead), math.Floor(p.Percent), cli.Count(int64(p.TokensPerSec)), left(p), cli.Count(r.Rows), r.Created, r.Out)
+				cli.Count(r.Dead), math.Floor(p.Percent), cli.Count(int64(p.TokensPerSec)), left(p), cli.Count(r.Rows),
+				r.Created, r.Out)
 		}
 		return t.Flush()
 	}

@@ -76,7 +76,8 @@ func printSummary(w io.Writer, s *dispatch.Summary, asJSON bool) error {
 		return err
 	}
 	if s.Complete {
-		_, err := fmt.Fprintf(w, "\ncomplete: every row has a score or an error (%s)\n", place.Join(s.Out, score.SuccessName))
+		_, err := fmt.Fprintf(w, "\ncomplete: every row has a score or an error (%s)\n",
+			place.Join(s.Out, score.SuccessName))
 		return err
 	}
 	_, err := fmt.Fprintf(w, "\nNOT complete: no %s was written; the same command again retries what is missing\n",

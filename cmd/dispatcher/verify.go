@@ -120,7 +120,8 @@ func printVerification(w io.Writer, v *audit.Verification, repair bool, took tim
 		if f.Mended != "" {
 			done = "repaired: " + f.Mended
 		}
-		if _, err := fmt.Fprintf(w, "%s  %s: %s; %s\n", f.Kind, f.File, cli.OneLine(f.What), cli.OneLine(done)); err != nil {
+		if _, err := fmt.Fprintf(w, "%s  %s: %s; %s\n", f.Kind, f.File, cli.OneLine(f.What),
+			cli.OneLine(done)); err != nil {
 			return err
 		}
 	}

@@ -44,10 +44,11 @@ func TestOrder(t *testing.T) {
 		args      []string
 		want      string
 	}{
-		"default":                  {want: "default"},
-		"file":                     {file: "the-name: file", want: "file"},
-		"environment over file":    {env: "env", file: "the-name: file", want: "env"},
-		"flag over all":            {env: "env", file: "the-name: file", args: []string{"--the-name", "flag"}, want: "flag"},
+		"default":               {want: "default"},
+		"file":                  {file: "the-name: file", want: "file"},
+		"environment over file": {env: "env", file: "the-name: file", want: "env"},
+		"flag over all": {env: "env", file: "the-name: file", args: []string{"--the-name", "flag"},
+			want: "flag"},
 		"empty variable over file": {env: "-", file: "the-name: file", want: "default"},
 		"no file asked for":        {file: "the-name: file", args: []string{"--config="}, want: "default"},
 		"the other program's flag": {file: "other: x\nthe-name: file", want: "file"},

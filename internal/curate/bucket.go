@@ -100,8 +100,9 @@ func (c *Corpus) Bucket(ctx context.Context, o BucketOptions) (*Bucketed, error)
 		return nil, err
 	}
 	r := &Bucketed{
-		Run: c.Manifest.Run, By: o.By, As: o.As, To: o.To, Files: len(c.Files), MissingRows: c.MissingRows, FailedFiles: c.FailedFiles,
-		Thresholds: thresholdList(g, bucketPercentiles, thresholds),
+		Run: c.Manifest.Run, By: o.By, As: o.As, To: o.To, Files: len(c.Files), MissingRows: c.MissingRows,
+		FailedFiles: c.FailedFiles,
+		Thresholds:  thresholdList(g, bucketPercentiles, thresholds),
 	}
 	for b := range tally.counts {
 		n := tally.counts[b]

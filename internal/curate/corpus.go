@@ -84,7 +84,8 @@ func Open(ctx context.Context, out string, partial bool) (*Corpus, error) {
 		if n := len(c.FailedFiles); n > 0 {
 			what += fmt.Sprintf(" and %d input files failed (%s)", n, c.FailedFiles[0])
 		}
-		return nil, usage.Errorf("%s is not complete: %s: complete the run, or leave them out with --partial", out, what)
+		return nil, usage.Errorf("%s is not complete: %s: complete the run, or leave them out with --partial", out,
+			what)
 	}
 	return c, nil
 }
@@ -133,7 +134,8 @@ func (o *opened) openInput(ctx context.Context, f *File) (err error) {
 	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, shard.ErrInputChanged):
 		return usage.Errorf("%w", err)
 	case err == nil && o.input != nil && o.input.Rows() != f.Rows:
-		return fmt.Errorf("%s: %w: %d rows, the manifest has %d", f.Input.Path, shard.ErrInputChanged, o.input.Rows(), f.Rows)
+		return fmt.Errorf("%s: %w: %d rows, the manifest has %d", f.Input.Path, shard.ErrInputChanged, o.input.Rows(),
+			f.Rows)
 	}
 	return err
 }
@@ -229,7 +231,8 @@ func columnError(o *opened, name string, err error) error {
 	default:
 		return usage.Errorf("%w", err)
 	}
-	return usage.Errorf("there is no column %q: the scores have %s; the input has %s", name, o.scores[0].Table.Describe(),
+	return usage.Errorf("there is no column %q: the scores have %s; the input has %s", name,
+		o.scores[0].Table.Describe(),
 		describe)
 }
 

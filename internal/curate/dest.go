@@ -242,7 +242,8 @@ func (d *destination) hasLines(ctx context.Context, name string) bool {
 // metadata says in each file what it was made from.
 func (d *destination) metadata() [][2]string {
 	return [][2]string{
-		{digestKey, d.digest}, {"surprisal.from_run", d.req.Run}, {"surprisal.command", d.req.Command}, {"surprisal.where",
+		{digestKey, d.digest}, {"surprisal.from_run", d.req.Run}, {"surprisal.command", d.req.Command},
+		{"surprisal.where",
 			d.req.Where},
 	}
 }

@@ -85,7 +85,8 @@ func TestDestInBucket(t *testing.T) {
 	c := scored(t, demo, fakescores.Options{})
 	for name, do := range map[string]func(to string) error{
 		"lines": func(to string) error {
-			_, err := lines.Filter(t.Context(), FilterOptions{Where: "perplexity < p60", By: []string{"meta.dump"}, To: to,
+			_, err := lines.Filter(t.Context(), FilterOptions{Where: "perplexity < p60", By: []string{"meta.dump"},
+				To:         to,
 				WithScores: true})
 			return err
 		},
@@ -110,7 +111,11 @@ func TestDestInBucket(t *testing.T) {
 			_, err := c.Export(t.Context(), ExportOptions{As: "sidecar", To: to})
 			return err
 		},
-		"dolma": func(to string) error { _, err := c.Export(t.Context(), ExportOptions{As: "dolma", To: to}); return err },
+		"dolma": func(to string) error {
+			_, err := c.Export(t.Context(), ExportOptions{As: "dolma",
+				To: to})
+			return err
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "dest")
@@ -204,7 +209,8 @@ func TestDestMistakes(t *testing.T) {
 		storetest.URL("kept?anonymous=true"):            "denied",
 		storetest.URL("kept") + "?X-Amz-Signature=5ec7": "signed URLs",
 	} {
-		if err := filter(to); !isUsage(err) || !strings.Contains(err.Error(), says) || strings.Contains(err.Error(), "5ec7") {
+		if err := filter(to); !isUsage(err) || !strings.Contains(err.Error(), says) ||
+			strings.Contains(err.Error(), "5ec7") {
 			t.Errorf("%s: %v", to, err)
 		} else {
 			t.Log(err)

@@ -59,7 +59,8 @@ func (c *Corpus) Find(name string) (*File, error) {
 		}
 		if baseName(f.Input.Rel) == baseName(name) {
 			if found != nil {
-				return nil, usage.Errorf("%s matches %s and %s: give the whole path", name, found.Input.Rel, f.Input.Rel)
+				return nil, usage.Errorf("%s matches %s and %s: give the whole path", name, found.Input.Rel,
+					f.Input.Rel)
 			}
 			found = f
 		}

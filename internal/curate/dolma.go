@@ -44,30 +44,31 @@ func (c *Corpus) dolmaLines(ctx context.Context, f *File, w io.Writer) error {
 	prefix := "surprisal__" + attributeName(c.Manifest.Model.Name) + "__"
 	enc := json.NewEncoder(w)
 	enc.SetEscapeHTML(false)
-	return c.Scan(ctx, f, names, map[string]pq.Kind{"perplexity": pq.Float, "bits_per_byte": pq.Float}, func(first int64,
-		n int, v []*pq.Values) error {
-		for i := range n {
-			line := dolmaLine{ID: fmt.Sprintf("%s:%d", f.Input.Rel, first+int64(i)), Attributes: map[string][]span{}}
-			if len(v) > 3 && !v[3].Null[i] {
-				line.ID = scalarText(v[3], i)
-			}
-			length := 0
-			if v[0].Kind == pq.Text {
-				length = utf8.RuneCount(v[0].Texts[i])
-			}
-			for k := 1; k <= 2; k++ {
-				spans := []span{}
-				if x := v[k]; !x.Null[i] && x.Kind == pq.Float && !math.IsNaN(x.Floats[i]) {
-					spans = append(spans, span{0, length, min(x.Floats[i], math.MaxFloat64)})
+	return c.Scan(ctx, f, names, map[string]pq.Kind{"perplexity": pq.Float, "bits_per_byte": pq.Float},
+		func(first int64,
+			n int, v []*pq.Values) error {
+			for i := range n {
+				line := dolmaLine{ID: fmt.Sprintf("%s:%d", f.Input.Rel, first+int64(i)), Attributes: map[string][]span{}}
+				if len(v) > 3 && !v[3].Null[i] {
+					line.ID = scalarText(v[3], i)
 				}
-				line.Attributes[prefix+names[k]] = spans
+				length := 0
+				if v[0].Kind == pq.Text {
+					length = utf8.RuneCount(v[0].Texts[i])
+				}
+				for k := 1; k <= 2; k++ {
+					spans := []span{}
+					if x := v[k]; !x.Null[i] && x.Kind == pq.Float && !math.IsNaN(x.Floats[i]) {
+						spans = append(spans, span{0, length, min(x.Floats[i], math.MaxFloat64)})
+					}
+					line.Attributes[prefix+names[k]] = spans
+				}
+				if err := enc.Encode(line); err != nil {
+					return err
+				}
 			}
-			if err := enc.Encode(line); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+			return nil
+		})
 }
 
 // attributeName makes a model's name part of an attribute's.

@@ -59,8 +59,9 @@ func TestFilterKeepsWhatNumPyKeeps(t *testing.T) {
 			"dump"},
 		{"n_tokens", "50", ""}, {"perplexity", "0", ""}, {"perplexity", "100", "dump"},
 	} {
-		o := FilterOptions{Where: tc.column + " < p" + tc.p + " and perplexity is not null", To: filepath.Join(t.TempDir(),
-			"kept"), WithScores: tc.p == "60"}
+		o := FilterOptions{Where: tc.column + " < p" + tc.p + " and perplexity is not null",
+			To: filepath.Join(t.TempDir(),
+				"kept"), WithScores: tc.p == "60"}
 		args := []string{"testdata/filtered.py", c.Dir, demo, o.To, tc.column, tc.p}
 		if tc.by != "" {
 			o.By = []string{tc.by}
@@ -191,7 +192,8 @@ func TestPartial(t *testing.T) {
 		t.Errorf("an incomplete run: %v", err)
 	}
 	to := filepath.Join(t.TempDir(), "kept")
-	r, err := c.Filter(t.Context(), FilterOptions{Where: "error is null or error is not null", To: to, WithScores: true})
+	r, err := c.Filter(t.Context(), FilterOptions{Where: "error is null or error is not null", To: to,
+		WithScores: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -44,8 +44,9 @@ func (g *groups) of(key string) (int, error) {
 	i, ok := g.index[key]
 	if !ok {
 		if i = len(g.keys); i == maxGroups {
-			return 0, usage.Errorf("--by %s gives more than %d groups: name a column with fewer values", strings.Join(g.by,
-				","), maxGroups)
+			return 0, usage.Errorf("--by %s gives more than %d groups: name a column with fewer values",
+				strings.Join(g.by,
+					","), maxGroups)
 		}
 		key = strings.Clone(key)
 		g.index[key] = i

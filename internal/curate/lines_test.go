@@ -101,7 +101,8 @@ func TestLinesGetScores(t *testing.T) {
 		pythonSays(t, "testdata/lines.py", "scored", b, a, names)
 		a, b = filepath.Join(dir, "kept"), filepath.Join(dir, "kept-lines")
 		for to, c := range map[string]*Corpus{a: twin, b: c} {
-			if _, err := c.Filter(t.Context(), FilterOptions{Where: "perplexity < p40", To: to, WithScores: true}); err != nil {
+			if _, err := c.Filter(t.Context(), FilterOptions{Where: "perplexity < p40", To: to,
+				WithScores: true}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -130,7 +131,8 @@ func TestLinesGetScores(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if _, err := twin.Export(t.Context(), ExportOptions{As: "sidecar", To: filepath.Join(dir, "twin")}); err != nil {
+		if _, err := twin.Export(t.Context(), ExportOptions{As: "sidecar",
+			To: filepath.Join(dir, "twin")}); err != nil {
 			t.Fatal(err)
 		}
 		pythonSays(t, "-c", `import sys, glob, os, pyarrow.parquet as pq
@@ -180,31 +182,36 @@ func TestBadLines(t *testing.T) {
 		}
 		return string(a) + "|" + string(b)
 	}
-	const first, second, last = "{\"text\": \"good\", \"n\": 1, \"lang\": \"en\"}\n", "{\"text\": \"more\", \"n\": 2.5, \"lang\": null}\r\n", "{ \"text\" : \"last\" , \"n\": \"x\", \"lang\": 7 }  "
+	const first, second, last = "{\"text\": \"good\", \"n\": 1, \"lang\": \"en\"}\n",
+		"{\"text\": \"more\", \"n\": 2.5, \"lang\": null}\r\n", "{ \"text\" : \"last\" , \"n\": \"x\", \"lang\": 7 }  "
 	for where, want := range map[string]string{
 		"n >= 1":                             first + second + "|",
 		"n == 2.5":                           second + "|",
 		"lang == 'en'":                       first + "|",
 		"lang == '7'":                        last + "|",
 		"error is not null and text is null": "{\"text\": \n[1]\n{}\n{\"text\": \"\xff\"}\n" + long + "\n|",
-		"n is null and text is not null":     last + "|{\"text\": \"no n here\"}\n{\"text\": \"nor here\", \"n\": null}\n",
+		"n is null and text is not null": last +
+			"|{\"text\": \"no n here\"}\n{\"text\": \"nor here\", \"n\": null}\n",
 	} {
 		if got := kept(FilterOptions{Where: where}); got != want {
 			t.Errorf("%s: %.300q, want %.300q", where, got, want)
 		}
 	}
 	got := kept(FilterOptions{Where: "n_tokens > 0 or text is null", WithScores: true})
-	for _, want := range []string{"{\"text\": \n[1]\n", `,"truncated":false,"error":null}` + "\r\n", "{\"row\":4,\"n_tokens\":0,", `"lang": 7 ,"row":7,`, "}  |", "\"\xff\"}\n"} {
+	for _, want := range []string{"{\"text\": \n[1]\n", `,"truncated":false,"error":null}` + "\r\n",
+		"{\"row\":4,\"n_tokens\":0,", `"lang": 7 ,"row":7,`, "}  |", "\"\xff\"}\n"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in %.1000q", want, got)
 		}
 	}
-	if _, err := c.Filter(t.Context(), FilterOptions{Where: "nope < 3", To: t.TempDir()}); !isUsage(err) || !strings.Contains(err.Error(), `"lang"`) {
+	if _, err := c.Filter(t.Context(), FilterOptions{Where: "nope < 3", To: t.TempDir()}); !isUsage(err) ||
+		!strings.Contains(err.Error(), `"lang"`) {
 		t.Errorf("no such field: %v", err)
 	}
 	write("a.jsonl", "{\"text\": \"a\"}\n{\"text\": \"b\", \"row\": 3}\n")
 	c = scored(t, dir, fakescores.Options{})
-	if _, err := c.Export(t.Context(), ExportOptions{As: "merged", To: filepath.Join(t.TempDir(), "to")}); err == nil || !strings.Contains(err.Error(), `field "row" of its own`) {
+	if _, err := c.Export(t.Context(), ExportOptions{As: "merged", To: filepath.Join(t.TempDir(), "to")}); err == nil ||
+		!strings.Contains(err.Error(), `field "row" of its own`) {
 		t.Errorf("a field of the scores' name: %v", err)
 	}
 }

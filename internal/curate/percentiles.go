@@ -28,7 +28,10 @@ func (c *Corpus) thresholds(
 	for i, w := range want {
 		indexed[i] = quantile.Percentile{Column: slices.Index(columns, w.Column), P: w.P}
 	}
-	return quantile.Find(indexed, held, g.len, func(p *quantile.Pass) error { return c.pass(ctx, p, g, columns, kinds) })
+	return quantile.Find(indexed, held, g.len, func(p *quantile.Pass) error {
+		return c.pass(ctx, p, g, columns,
+			kinds)
+	})
 }
 
 // pass adds every value of the columns to p.

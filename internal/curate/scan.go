@@ -84,7 +84,8 @@ func (o *opened) start(ctx context.Context, f *File, names []string, kinds map[s
 			return nil, fmt.Errorf("scores of %s: %w: n_tokens is of type %s", f.Input.Path, pq.ErrCorrupt, got)
 		}
 		if want := kinds[name]; want != 0 && want != got && (!numeric(want) || !numeric(got)) {
-			return nil, fmt.Errorf("%s: %w: column %q is of type %s, in other files %s", f.Input.Path, pq.ErrColumn, name, got,
+			return nil, fmt.Errorf("%s: %w: column %q is of type %s, in other files %s", f.Input.Path, pq.ErrColumn,
+				name, got,
 				want)
 		}
 		s.text = s.text || got == pq.Text
@@ -101,7 +102,8 @@ func (s *scanned) read(o *opened, f *File, row int64, n int) error {
 			return err
 		}
 		if s.vals[i].Len() != n {
-			return fmt.Errorf("%s: %w: column %q ends before row %d", f.Input.Path, pq.ErrCorrupt, s.names[i], row+int64(n))
+			return fmt.Errorf("%s: %w: column %q ends before row %d", f.Input.Path, pq.ErrCorrupt, s.names[i],
+				row+int64(n))
 		}
 	}
 	if len(s.fields) == 0 {

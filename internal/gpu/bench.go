@@ -104,7 +104,8 @@ func (e *Engine) Products() ([]Product, error) {
 			case e.int8.on && t.p == g.in:
 				run, t.p.what = func() error { return e.inInt8(0, t.rows) }, "int8"
 			case e.int8.on && t.p == g.out:
-				run, t.p.what = func() error { return e.outInt8(0, t.rows, t.rows) }, "int8, with its operand's quantization"
+				run, t.p.what = func() error { return e.outInt8(0, t.rows, t.rows) },
+					"int8, with its operand's quantization"
 			case e.int8.on && t.p == g.up:
 				run, t.p.what = func() error { return e.upInt8(0, t.rows) }, "int8, with its activation"
 			case e.int8.on && t.p == g.down:

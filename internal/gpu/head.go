@@ -52,7 +52,8 @@ func (e *Engine) planHead() error {
 	h.part = e.mem.alloc("the head's tiles", 8*int64(e.rows)*int64(e.headTiles()))
 	h.goal = e.mem.alloc("the targets' logits", 8*int64(e.rows))
 	var err error
-	h.maps, err = e.tensorMaps([]matrix{{p: e.buf.y, rows: e.rows, columns: c.Width, box: 128}, {p: e.w.head, rows: headColumns(c), columns: c.Width, box: 128}})
+	h.maps, err = e.tensorMaps([]matrix{{p: e.buf.y, rows: e.rows, columns: c.Width, box: 128},
+		{p: e.w.head, rows: headColumns(c), columns: c.Width, box: 128}})
 	return err
 }
 

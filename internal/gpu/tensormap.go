@@ -5,14 +5,17 @@ package gpu
 /*
 #include <cuda.h>
 
-static int sp_tensor_map(void *map, unsigned long long p, int type, unsigned long long rows, unsigned long long columns, unsigned box_rows) {
+static int sp_tensor_map(void *map, unsigned long long p, int type, unsigned long long rows, unsigned long long columns,
+	unsigned box_rows) {
   // Types 0 fp16, 1 bf16, 2 int8; a box has 128 bytes of a row.
-  const CUtensorMapDataType types[3] = {CU_TENSOR_MAP_DATA_TYPE_FLOAT16, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, CU_TENSOR_MAP_DATA_TYPE_UINT8};
+  const CUtensorMapDataType types[3] = {CU_TENSOR_MAP_DATA_TYPE_FLOAT16, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+	CU_TENSOR_MAP_DATA_TYPE_UINT8};
   const cuuint32_t width = type == 2 ? 1 : 2;
   const cuuint64_t dims[2] = {columns, rows}, strides[1] = {width * columns};
   const cuuint32_t box[2] = {128 / width, box_rows}, steps[2] = {1, 1};
   return cuTensorMapEncodeTiled((CUtensorMap *)map, types[type], 2, (void *)p, dims, strides, box, steps,
-                                CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+                                CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+	CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
 }
 */
 import "C"
@@ -48,7 +51,8 @@ func (e *Engine) tensorMaps(all []matrix) (cu.DevicePtr, error) {
 		case precision() == "bf16":
 			kind = 1
 		}
-		if r := C.sp_tensor_map(unsafe.Pointer(&maps[i*tensorMapBytes]), C.ulonglong(m.p), kind, C.ulonglong(m.rows), C.ulonglong(m.columns), C.uint(m.box)); r != 0 {
+		if r := C.sp_tensor_map(unsafe.Pointer(&maps[i*tensorMapBytes]), C.ulonglong(m.p), kind, C.ulonglong(m.rows),
+			C.ulonglong(m.columns), C.uint(m.box)); r != 0 {
 			return 0, fmt.Errorf("describe a matrix [%d, %d] to TMA: CUDA error %d", m.rows, m.columns, int(r))
 		}
 	}

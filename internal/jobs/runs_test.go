@@ -217,7 +217,8 @@ func TestHoldRun(t *testing.T) {
 	k, _ := r.worker(quick("a"))
 	l := r.next(k)
 	r.ok(r.c.PauseRun(r.ctx, "run"))
-	r.until("pausing is heard of", func() bool { k.roster.mu.Lock(); defer k.roster.mu.Unlock(); return k.roster.runs["run"].Paused })
+	r.until("pausing is heard of",
+		func() bool { k.roster.mu.Lock(); defer k.roster.mu.Unlock(); return k.roster.runs["run"].Paused })
 	r.none(k, 500*time.Millisecond)
 	r.ok(l.Done(r.ctx, record.Totals{}))
 	r.srv.Shutdown()

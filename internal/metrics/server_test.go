@@ -57,8 +57,10 @@ func TestServer(t *testing.T) {
 	w.Efficiency(-1, -1, 2.5)
 	_, body := get(t, url+"/metrics")
 	for _, line := range []string{
-		`surprisal_build_info{goversion="`, `surprisal_documents_total{result="scored"} 2`, `surprisal_documents_total{result="failed"} 1`,
-		"surprisal_tokens_total 40", "surprisal_bytes_total 100", `surprisal_jobs_total{state="done"} 1`, "surprisal_tokens_per_joule 2.5",
+		`surprisal_build_info{goversion="`, `surprisal_documents_total{result="scored"} 2`,
+		`surprisal_documents_total{result="failed"} 1`,
+		"surprisal_tokens_total 40", "surprisal_bytes_total 100", `surprisal_jobs_total{state="done"} 1`,
+		"surprisal_tokens_per_joule 2.5",
 		"go_goroutines ", "process_cpu_seconds_total ",
 	} {
 		if !strings.Contains(body, "\n"+line) {
@@ -94,7 +96,8 @@ func TestAddress(t *testing.T) {
 			t.Errorf("%q: %q, %v, want %q", given, got, err, want)
 		}
 	}
-	for _, c := range []struct{ given, want string }{{":9464", "127.0.0.1:9466"}, {":0", "127.0.0.1:0"}, {"h:http", ""}} {
+	for _, c := range []struct{ given, want string }{{":9464", "127.0.0.1:9466"}, {":0", "127.0.0.1:0"},
+		{"h:http", ""}} {
 		if got, err := Beside(c.given, 2); got != c.want || (err == nil) != (c.want != "") {
 			t.Errorf("beside %q: %q, %v, want %q", c.given, got, err, c.want)
 		}
@@ -104,7 +107,8 @@ func TestAddress(t *testing.T) {
 func TestRunsAreBounded(t *testing.T) {
 	d := NewDispatcher("v")
 	for i := range 3 * maxRuns {
-		d.SetRun(Run{ID: string(rune('a' + i)), Jobs: map[string]int{"done": i}, Left: time.Second, LastCommit: time.Now()})
+		d.SetRun(Run{ID: string(rune('a' + i)), Jobs: map[string]int{"done": i}, Left: time.Second,
+			LastCommit: time.Now()})
 	}
 	families, err := d.reg.Gather()
 	if err != nil {

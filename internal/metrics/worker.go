@@ -99,9 +99,11 @@ func NewWorker(version string) *Worker {
 		m.jobs.WithLabelValues(state)
 	}
 	m.perplexity = s.histogram(prometheus.HistogramOpts{
-		Name: "surprisal_document_perplexity", Help: "perplexity of the documents in the jobs that this worker committed",
+		Name:                        "surprisal_document_perplexity",
+		Help:                        "perplexity of the documents in the jobs that this worker committed",
 		Buckets:                     []float64{2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384, 65536},
-		NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 160, NativeHistogramMinResetDuration: time.Hour,
+		NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 160,
+		NativeHistogramMinResetDuration: time.Hour,
 	}).WithLabelValues()
 	seconds := s.histogram(prometheus.HistogramOpts{
 		Name:    "surprisal_phase_seconds",
@@ -128,7 +130,8 @@ func NewWorker(version string) *Worker {
 func (m *Worker) Live(inHand func() int, heartbeat func() time.Duration) {
 	m.gaugeFunc("surprisal_jobs_in_hand", "jobs that this worker has", func() float64 { return float64(inHand()) })
 	m.gaugeFunc("surprisal_heartbeat_age_seconds",
-		"seconds since the oldest heartbeat of a job in progress; 0 without one", func() float64 { return heartbeat().Seconds() })
+		"seconds since the oldest heartbeat of a job in progress; 0 without one",
+		func() float64 { return heartbeat().Seconds() })
 }
 
 // Connected adds a gauge, read at each scrape, for whether a server answers.

@@ -31,7 +31,8 @@ func openContainer(data []byte) (container, error) {
 	case len(data) > 262 && string(data[257:262]) == "ustar":
 		return container{}, errors.New("tar checkpoint from torch before 0.2: save it again with a newer torch")
 	}
-	return container{}, fmt.Errorf("not a checkpoint of torch.save: it starts with %q", clip(string(data[:min(len(data), 16)]), 16))
+	return container{}, fmt.Errorf("not a checkpoint of torch.save: it starts with %q",
+		clip(string(data[:min(len(data), 16)]), 16))
 }
 
 // openZip reads torch.save's zip: <name>/data.pkl and <name>/data/<key>, stored.

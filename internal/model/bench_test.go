@@ -35,7 +35,8 @@ func benchChild(dir string) {
 		fail(t.BFloat16(weights[s.Name]))
 	}
 	fail(c.Close())
-	fail(json.NewEncoder(os.Stdout).Encode([]float64{opened.Seconds(), time.Since(start).Seconds(), float64(peakMiB())}))
+	fail(json.NewEncoder(os.Stdout).Encode([]float64{opened.Seconds(), time.Since(start).Seconds(),
+		float64(peakMiB())}))
 	os.Exit(0)
 }
 

@@ -104,7 +104,8 @@ func (c *Checkpoint) load(cfg Config) error {
 		}
 	}
 	if len(extra) > 0 {
-		return fmt.Errorf("unexpected tensor %s (%d unexpected): the config belongs to another model", clip(slices.Min(extra), 120), len(extra))
+		return fmt.Errorf("unexpected tensor %s (%d unexpected): the config belongs to another model",
+			clip(slices.Min(extra), 120), len(extra))
 	}
 	return nil
 }

@@ -139,9 +139,11 @@ func TestMain(m *testing.M) {
 
 func TestBadFilesAreRefused(t *testing.T) {
 	say := map[string]string{
-		"executes_code.pth": "posix.system", "missing_tensor.pth": "is missing", "truncated.pth": "truncated", "int8_weights.pth": "int8",
+		"executes_code.pth": "posix.system", "missing_tensor.pth": "is missing", "truncated.pth": "truncated",
+		"int8_weights.pth":      "int8",
 		"unexpected_tensor.pth": "unexpected tensor", "nan_weights.pth": "NaN", "wrong_shape.pth": "shape is",
-		"storage_too_short.pth": "storage has", "not_a_checkpoint.pth": "not a checkpoint", "deflated_entries.pth": "compressed", "empty.pth": "empty",
+		"storage_too_short.pth": "storage has", "not_a_checkpoint.pth": "not a checkpoint",
+		"deflated_entries.pth": "compressed", "empty.pth": "empty",
 	}
 	files, _ := filepath.Glob(goldens + "/loader/bad/*.pth")
 	if len(files) != len(say) {
@@ -192,7 +194,10 @@ func peakMiB() int {
 // raceDetector takes memory and time of its own.
 func raceDetector() bool {
 	info, ok := debug.ReadBuildInfo()
-	return ok && slices.ContainsFunc(info.Settings, func(s debug.BuildSetting) bool { return s.Key == "-race" && s.Value == "true" })
+	return ok && slices.ContainsFunc(info.Settings, func(s debug.BuildSetting) bool {
+		return s.Key == "-race" &&
+			s.Value == "true"
+	})
 }
 
 // tiny is a shape whose checkpoint is a few KB.
@@ -327,7 +332,8 @@ func TestPickleBombs(t *testing.T) {
 		"tuples":     strings.Repeat("(t", n/2) + ".",
 		"ordered":    "ccollections\nOrderedDict\nq\x00" + strings.Repeat("h\x00)R", n/3) + ".",
 		"references": "(" + long + strings.Repeat("h\x00", n) + "t)R.",
-		"attributes": "ccollections\nOrderedDict\n)R}q\x00(" + strings.Repeat("K\x01N", n/3) + "u" + strings.Repeat("h\x00b", n/9) + ".",
+		"attributes": "ccollections\nOrderedDict\n)R}q\x00(" + strings.Repeat("K\x01N", n/3) + "u" +
+			strings.Repeat("h\x00b", n/9) + ".",
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := filepath.Join(t.TempDir(), "bomb.pth")

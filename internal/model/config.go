@@ -61,8 +61,9 @@ const (
 // gdn2_1.3B.
 func Named(name string) (c Config, ok bool) {
 	c = Config{
-		Name: name, VocabSize: 32000, PaddedVocabSize: 32000, Layers: 18, Width: 2304, Inner: 6208, NormEps: 1e-5, BlockSize: 4096,
-		Heads: 16, VHeads: 16, K: 128, V: 128, ShortConv: true, ConvSize: 4, Kaczmarz: true, KaczmarzEps: 1e-6,
+		Name: name, VocabSize: 32000, PaddedVocabSize: 32000, Layers: 18, Width: 2304, Inner: 6208, NormEps: 1e-5,
+		BlockSize: 4096,
+		Heads:     16, VHeads: 16, K: 128, V: 128, ShortConv: true, ConvSize: 4, Kaczmarz: true, KaczmarzEps: 1e-6,
 	}
 	switch name {
 	case "gdn2_kla_1.3B":
@@ -164,7 +165,8 @@ func parseConfig(b []byte) (Config, error) {
 	}
 	v := float64(c.K) * expand
 	if math.Abs(v-math.Round(v)) > 1e-6 || v < 0.5 {
-		return Config{}, fmt.Errorf("model_config.gdn2_expand_v: %v times gdn2_head_dim %d is not a whole number", expand, c.K)
+		return Config{}, fmt.Errorf("model_config.gdn2_expand_v: %v times gdn2_head_dim %d is not a whole number",
+			expand, c.K)
 	}
 	c.V = int(math.Round(v))
 	if err := c.Validate(); err != nil {
@@ -181,9 +183,12 @@ func (c Config) Validate() error {
 		lo, hi int
 	}{
 		{"vocab_size", c.VocabSize, 1, maxVocab}, {"padded_vocab_size", c.PaddedVocabSize, c.VocabSize, maxVocab},
-		{"n_layer", c.Layers, 1, maxLayers}, {"n_embd", c.Width, 1, maxWidth}, {"intermediate_size", c.Inner, 1, maxInner},
-		{"block_size", c.BlockSize, 1, maxBlock}, {"gdn2_num_heads", c.Heads, 1, maxHeads}, {"gdn2_num_v_heads", c.VHeads, 1, maxHeads},
-		{"gdn2_head_dim", c.K, 1, maxHeadDim}, {"gdn2_head_dim times gdn2_expand_v", c.V, 1, maxHeadDim}, {"gdn2_conv_size", c.ConvSize, 1, maxConv},
+		{"n_layer", c.Layers, 1, maxLayers}, {"n_embd", c.Width, 1, maxWidth}, {"intermediate_size", c.Inner, 1,
+			maxInner},
+		{"block_size", c.BlockSize, 1, maxBlock}, {"gdn2_num_heads", c.Heads, 1, maxHeads},
+		{"gdn2_num_v_heads", c.VHeads, 1, maxHeads},
+		{"gdn2_head_dim", c.K, 1, maxHeadDim}, {"gdn2_head_dim times gdn2_expand_v", c.V, 1, maxHeadDim},
+		{"gdn2_conv_size", c.ConvSize, 1, maxConv},
 	}
 	for _, i := range ints {
 		if i.v < i.lo || i.v > i.hi {

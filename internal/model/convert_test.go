@@ -35,7 +35,8 @@ func hostTensor(d DType, shape []int, vals []float64) *Tensor {
 		steps[i] = n
 		n *= shape[i]
 	}
-	return &Tensor{Name: "t", Shape: shape, DType: d, c: &Checkpoint{path: "memory"}, data: b, steps: steps, contiguous: true}
+	return &Tensor{Name: "t", Shape: shape, DType: d, c: &Checkpoint{path: "memory"}, data: b, steps: steps,
+		contiguous: true}
 }
 
 // The generic path and the fast ones agree to the bit, around chunk boundaries too.
@@ -78,13 +79,15 @@ func TestCopy(t *testing.T) {
 	}
 	for _, d := range []DType{Float32, BFloat16, Float16} {
 		w := hostTensor(d, []int{len(vals)}, vals)
-		for _, part := range [][2]int{{0, len(vals)}, {0, 1}, {3, copyLen}, {copyLen - 1, len(vals)}, {len(vals), len(vals)}} {
+		for _, part := range [][2]int{{0, len(vals)}, {0, 1}, {3, copyLen}, {copyLen - 1, len(vals)},
+			{len(vals), len(vals)}} {
 			got := make([]byte, (part[1]-part[0])*d.Size())
 			if err := w.Copy(got, part[0]); err != nil || !bytes.Equal(got, w.span(part[0], part[1])) {
 				t.Errorf("%s: elements %d to %d differ, %v", d, part[0], part[1], err)
 			}
 		}
-		for _, wrong := range []struct{ bytes, first int }{{d.Size() * len(vals), 1}, {1, 0}, {d.Size(), -1}, {d.Size(), len(vals)}} {
+		for _, wrong := range []struct{ bytes, first int }{{d.Size() * len(vals), 1}, {1, 0}, {d.Size(), -1},
+			{d.Size(), len(vals)}} {
 			if w.Copy(make([]byte, wrong.bytes), wrong.first) == nil {
 				t.Errorf("%s: %d bytes from %d on", d, wrong.bytes, wrong.first)
 			}
@@ -101,7 +104,8 @@ func TestCopy(t *testing.T) {
 			clear(at)
 		}
 	}
-	for _, w := range []*Tensor{hostTensor(Float64, []int{2}, []float64{1, 2}), {Name: "t", Shape: []int{2}, DType: Float32, c: &Checkpoint{}}} {
+	for _, w := range []*Tensor{hostTensor(Float64, []int{2}, []float64{1, 2}), {Name: "t", Shape: []int{2},
+		DType: Float32, c: &Checkpoint{}}} {
 		if w.Stored() || w.Copy(make([]byte, w.DType.Size()), 0) == nil {
 			t.Errorf("%s, contiguous %v, is copied", w.DType, w.contiguous)
 		}
@@ -129,7 +133,10 @@ func TestStrides(t *testing.T) {
 	for _, tt := range tests {
 		src := hostTensor(Float32, []int{24}, vals)
 		ref := &tensorRef{&storageRef{dtype: Float32, numel: 24}, tt.offset, tt.shape, tt.steps}
-		w, err := src.c.newTensor(TensorShape{"t", tt.shape}, ref, func(string) ([]byte, error) { return src.data, nil })
+		w, err := src.c.newTensor(TensorShape{"t", tt.shape}, ref, func(string) ([]byte, error) {
+			return src.data,
+				nil
+		})
 		if err != nil {
 			t.Errorf("%s: %v", tt.name, err)
 			continue
@@ -157,7 +164,10 @@ func TestStrides(t *testing.T) {
 		{&storageRef{dtype: Int64, numel: 2}, 0, []int{2}, []int{1}},
 	} {
 		src := hostTensor(Float32, []int{24}, vals)
-		if _, err := src.c.newTensor(TensorShape{"t", ref.size}, ref, func(string) ([]byte, error) { return src.data, nil }); err == nil {
+		if _, err := src.c.newTensor(TensorShape{"t", ref.size}, ref, func(string) ([]byte, error) {
+			return src.data,
+				nil
+		}); err == nil {
 			t.Errorf("accepted %+v in %+v", ref, ref.storage)
 		}
 	}
@@ -193,7 +203,8 @@ func TestNotFiniteIsRefused(t *testing.T) {
 
 func TestRounding(t *testing.T) {
 	for u, want := range map[uint32]uint16{
-		0x3f800000: 0x3f80, 0x3f807fff: 0x3f80, 0x3f808000: 0x3f80, 0x3f808001: 0x3f81, 0x3f818000: 0x3f82, 0xbf818000: 0xbf82,
+		0x3f800000: 0x3f80, 0x3f807fff: 0x3f80, 0x3f808000: 0x3f80, 0x3f808001: 0x3f81, 0x3f818000: 0x3f82,
+		0xbf818000: 0xbf82,
 		0x00000001: 0, 0x00008001: 1, 0x80000000: 0x8000, 0x7f7f7fff: 0x7f7f, 0x3fffffff: 0x4000,
 	} {
 		if got := roundBFloat16(u); got != want {
@@ -201,7 +212,8 @@ func TestRounding(t *testing.T) {
 		}
 	}
 	for h, want := range map[uint16]float32{
-		0: 0, 1: 0x1p-24, 0x03ff: 1023 * 0x1p-24, 0x0400: 0x1p-14, 0x3c00: 1, 0xc000: -2, 0x7bff: 65504, 0x8001: -0x1p-24, 0x3555: 0.333251953125,
+		0: 0, 1: 0x1p-24, 0x03ff: 1023 * 0x1p-24, 0x0400: 0x1p-14, 0x3c00: 1, 0xc000: -2, 0x7bff: 65504,
+		0x8001: -0x1p-24, 0x3555: 0.333251953125,
 	} {
 		if got := halfToFloat(h); got != want {
 			t.Errorf("half %04x is %v, want %v", h, got, want)

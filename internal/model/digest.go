@@ -198,7 +198,8 @@ func identify(path string, f *os.File) (fileKey, error) {
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return fileKey{}, err
 	}
-	return fileKey{Path: path, Device: uint64(st.Dev), Inode: st.Ino, Size: st.Size, MTime: st.Mtim.Nano(), CTime: st.Ctim.Nano()}, nil
+	return fileKey{Path: path, Device: uint64(st.Dev), Inode: st.Ino, Size: st.Size, MTime: st.Mtim.Nano(),
+		CTime: st.Ctim.Nano()}, nil
 }
 
 // unwrapPath drops the path from an error that will be given it anyway.

@@ -14,7 +14,8 @@ import (
 // later is a digester with its own cache that sees files as long settled.
 func later(t *testing.T) *digester {
 	t.Helper()
-	return &digester{cache: digestCache{filepath.Join(t.TempDir(), "a", "b")}, now: func() time.Time { return time.Now().Add(time.Hour) }}
+	return &digester{cache: digestCache{filepath.Join(t.TempDir(), "a", "b")},
+		now: func() time.Time { return time.Now().Add(time.Hour) }}
 }
 
 func write(t *testing.T, path, text string) {
@@ -118,7 +119,8 @@ func TestDigestOfAFolder(t *testing.T) {
 		t.Errorf("without metadata: %v", err)
 	}
 	write(t, filepath.Join(dir, MetadataName), "m")
-	lines := fmt.Sprintf("%x  %s\n%x  %s\n", sha256.Sum256([]byte("w")), CheckpointName, sha256.Sum256([]byte("m")), MetadataName)
+	lines := fmt.Sprintf("%x  %s\n%x  %s\n", sha256.Sum256([]byte("w")), CheckpointName, sha256.Sum256([]byte("m")),
+		MetadataName)
 	want := fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(lines)))
 	if got, err := Digest(context.Background(), dir); err != nil || got != want {
 		t.Errorf("got %s, %v, want %s", got, err, want)

@@ -27,8 +27,10 @@ var dtypes = [...]struct {
 	name string
 	size int
 }{
-	Invalid: {"invalid", 1}, Float32: {"float32", 4}, BFloat16: {"bfloat16", 2}, Float16: {"float16", 2}, Float64: {"float64", 8},
-	Int8: {"int8", 1}, UInt8: {"uint8", 1}, Int16: {"int16", 2}, Int32: {"int32", 4}, Int64: {"int64", 8}, Bool: {"bool", 1},
+	Invalid: {"invalid", 1}, Float32: {"float32", 4}, BFloat16: {"bfloat16", 2}, Float16: {"float16", 2},
+	Float64: {"float64", 8},
+	Int8:    {"int8", 1}, UInt8: {"uint8", 1}, Int16: {"int16", 2}, Int32: {"int32", 4}, Int64: {"int64", 8},
+	Bool:      {"bool", 1},
 	Complex64: {"complex64", 8}, Complex128: {"complex128", 16},
 }
 

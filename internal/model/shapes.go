@@ -23,7 +23,8 @@ func (c Config) Shapes() []TensorShape {
 		add(p+"norm_1.weight", c.Width)
 		add(p+"norm_2.weight", c.Width)
 		c.mixerShapes(p+"attn.", kd, vd, add)
-		for _, l := range []TensorShape{{"w1", []int{c.Inner, c.Width}}, {"w2", []int{c.Inner, c.Width}}, {"w3", []int{c.Width, c.Inner}}} {
+		for _, l := range []TensorShape{{"w1", []int{c.Inner, c.Width}}, {"w2", []int{c.Inner, c.Width}},
+			{"w3", []int{c.Width, c.Inner}}} {
 			add(p+"mlp.swiglu."+l.Name+".weight", l.Shape...)
 			if c.Bias {
 				add(p+"mlp.swiglu."+l.Name+".bias", l.Shape[0])
@@ -76,7 +77,8 @@ func (c Config) Params() int64 {
 // Flops is the floating-point operations of a forward pass's matrix products, for
 // one token with a target; the recurrence's own are not among them.
 func (c Config) Flops() float64 {
-	weights := int64(c.Width) * int64(c.VocabSize-2*c.PaddedVocabSize) // the embedding multiplies nothing, the head without padding
+	// the embedding multiplies nothing, the head without padding
+	weights := int64(c.Width) * int64(c.VocabSize-2*c.PaddedVocabSize)
 	for _, s := range c.Shapes() {
 		if len(s.Shape) == 2 {
 			weights += int64(s.Len())

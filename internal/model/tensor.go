@@ -24,7 +24,8 @@ type Tensor struct {
 }
 
 // newTensor checks a reference against what is wanted and against its storage.
-func (c *Checkpoint) newTensor(want TensorShape, ref *tensorRef, storage func(string) ([]byte, error)) (*Tensor, error) {
+func (c *Checkpoint) newTensor(want TensorShape, ref *tensorRef, storage func(string) ([]byte, error)) (*Tensor,
+	error) {
 	s := ref.storage
 	if !slices.Equal(ref.size, want.Shape) {
 		return nil, fmt.Errorf("shape is %v, but the config requires %v", ref.size, want.Shape)
@@ -40,7 +41,8 @@ func (c *Checkpoint) newTensor(want TensorShape, ref *tensorRef, storage func(st
 	have := len(data) / width
 	// Nothing below overflows: base, numel and have are within the file's length.
 	if s.base > have || s.numel > have-s.base {
-		return nil, fmt.Errorf("storage has %d bytes, but %d %s elements need %d", len(data), s.numel, s.dtype, uint64(s.numel)*uint64(width))
+		return nil, fmt.Errorf("storage has %d bytes, but %d %s elements need %d", len(data), s.numel, s.dtype,
+			uint64(s.numel)*uint64(width))
 	}
 	data = data[s.base*width : (s.base+s.numel)*width]
 	outside := errors.New("elements outside of the storage")

@@ -54,7 +54,8 @@ func (r refusal) Error() string { return string(r) }
 // storageDTypes are the storage classes of torch and torch.cuda by element type.
 var storageDTypes = map[string]DType{
 	"FloatStorage": Float32, "BFloat16Storage": BFloat16, "HalfStorage": Float16, "DoubleStorage": Float64,
-	"CharStorage": Int8, "ByteStorage": UInt8, "ShortStorage": Int16, "IntStorage": Int32, "LongStorage": Int64, "BoolStorage": Bool,
+	"CharStorage": Int8, "ByteStorage": UInt8, "ShortStorage": Int16, "IntStorage": Int32, "LongStorage": Int64,
+	"BoolStorage":         Bool,
 	"ComplexFloatStorage": Complex64, "ComplexDoubleStorage": Complex128, "UntypedStorage": UInt8,
 }
 
@@ -75,7 +76,8 @@ func findClass(module, name string) (any, error) {
 			return storageClass(d), nil
 		}
 	}
-	return nil, refusal(fmt.Sprintf("pickle: names %s.%s, which weights do not need: refused", clip(module, 80), clip(name, 80)))
+	return nil, refusal(fmt.Sprintf("pickle: names %s.%s, which weights do not need: refused", clip(module, 80),
+		clip(name, 80)))
 }
 
 // callable is a global that REDUCE may call.

@@ -195,7 +195,8 @@ func cleanS3Query(q string) (string, error) {
 				ok = x == "true" || x == "false"
 			case "endpoint":
 				u, err := url.Parse(x)
-				ok = err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.User == nil && webHost.MatchString(u.Host) &&
+				ok = err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.User == nil &&
+					webHost.MatchString(u.Host) &&
 					u.RawQuery == "" && u.Fragment == "" && (u.Path == "" || u.Path == "/")
 			default:
 				ok = false

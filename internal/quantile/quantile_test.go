@@ -9,7 +9,8 @@ import (
 
 func TestSelectionFindsAnyRank(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
-	special := []float64{0, math.Copysign(0, -1), math.Inf(1), math.Inf(-1), math.MaxFloat64, -math.MaxFloat64, 5e-324, 1,
+	special := []float64{0, math.Copysign(0, -1), math.Inf(1), math.Inf(-1), math.MaxFloat64, -math.MaxFloat64, 5e-324,
+		1,
 		1}
 	for range 100 {
 		vals := make([]float64, 1+r.IntN(200))

@@ -96,7 +96,8 @@ func (p *plot) outline(h *histogram, a logAxis, from, to, step int, base, height
 		y := float64(n) / float64(most) * height
 		if n > 0 {
 			y = max(y, 1)
-			p.rect(accent, x0, base-y, max(x1-x0-.8, .8), y, fmt.Sprintf("%s to %s %s: %s documents", number(lo), number(hi),
+			p.rect(accent, x0, base-y, max(x1-x0-.8, .8), y, fmt.Sprintf("%s to %s %s: %s documents", number(lo),
+				number(hi),
 				what, count(n)))
 		}
 	}
@@ -141,7 +142,8 @@ func ridges(name, column, title, axis string, parts map[string]*part, of func(*p
 	}
 	bottom := top + float64(len(list))*(each+gap)
 	p := &plot{name: name, title: title, w: plotWidth, h: bottom + axisHeight + 12}
-	p.desc = fmt.Sprintf("One distribution for each of %d values of %s, each scaled to the same height.", len(list), column)
+	p.desc = fmt.Sprintf("One distribution for each of %d values of %s, each scaled to the same height.", len(list),
+		column)
 	if more > 0 {
 		p.desc += fmt.Sprintf(" %d values with fewer documents are not shown.", more)
 	}

@@ -188,7 +188,8 @@ type step struct {
 
 func newData(o *Options, by []string, steps []step) *data {
 	d := &data{
-		all: newPart("all"), by: by, parts: map[string]map[string]*part{}, density: make([]int64, densityTok*densityPpl),
+		all: newPart("all"), by: by, parts: map[string]map[string]*part{}, density: make([]int64,
+			densityTok*densityPpl),
 		reasons: map[string]int64{}, made: map[string]int64{}, steps: slices.Clone(steps),
 	}
 	for _, b := range by {

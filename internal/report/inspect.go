@@ -71,7 +71,8 @@ func inspect(title string, doc *curate.Document, m *score.Manifest) (*Inspection
 	}
 	s := doc.Score
 	v := &Inspection{
-		Document: title, ID: doc.ID, Tokens: s.Tokens, SumNLL: s.SumNLL, Top1: s.Top1, Truncated: s.Truncated, Error: s.Error,
+		Document: title, ID: doc.ID, Tokens: s.Tokens, SumNLL: s.SumNLL, Top1: s.Top1, Truncated: s.Truncated,
+		Error: s.Error,
 		score: s, tokens: pieces.Tokens(s.TokenIDs, s.TokenNLL),
 	}
 	if s.Bytes >= 0 {

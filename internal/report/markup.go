@@ -55,8 +55,9 @@ func (p *page) render() ([]byte, error) {
 			})+"</select></label></p>"),
 		"Views": each(p.Views, view.markup), "Length": each(p.Length, card), "Kept": p.Kept,
 		"Table": each(p.Table, stepRow.markup), "Documents": p.documents(), "Reasons": p.reasons(),
-		"Timeline": when(len(p.Timeline) > 0, `<section aria-labelledby="h-time">`+"\n"+`<h2 id="h-time">Over time</h2>`+
-			"\n"+`<div class="grid">`+each(p.Timeline, card)+"</div>\n</section>"),
+		"Timeline": when(len(p.Timeline) > 0,
+			`<section aria-labelledby="h-time">`+"\n"+`<h2 id="h-time">Over time</h2>`+
+				"\n"+`<div class="grid">`+each(p.Timeline, card)+"</div>\n</section>"),
 		"Facts": each(p.Facts, func(f [2]string, _ int) markup {
 			return "<dt>" + escape(f[0]) + "</dt><dd>" + escape(f[1]) + "</dd>"
 		}),
@@ -112,7 +113,8 @@ func (p *page) documents() markup {
 		legend = `<p class="note">Not coloured by surprisal: ` + escape(p.Why) + "</p>"
 	}
 	groups := each(p.Docs, func(g docGroup, _ int) markup {
-		return "<h3>" + escape(g.Name) + `</h3><p class="muted">` + escape(g.Note) + "</p>\n" + each(g.Docs, docView.markup)
+		return "<h3>" + escape(g.Name) + `</h3><p class="muted">` + escape(g.Note) + "</p>\n" +
+			each(g.Docs, docView.markup)
 	})
 	return when(len(p.Docs) > 0, `<section aria-labelledby="h-docs">`+"\n"+`<h2 id="h-docs">Documents</h2>`+"\n"+
 		legend+"\n"+groups+"\n</section>")

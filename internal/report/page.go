@@ -169,7 +169,8 @@ func (r *Report) layOut(c *curate.Corpus, d *data, o Options) {
 		base64.StdEncoding.EncodeToString(hash[:]) + "'"
 	p.Style = markup(styles("", light) + "@media(prefers-color-scheme:dark){" + styles("", dark) + "}")
 	p.Tiles = []tile{
-		{short(d.all.rows), "documents"}, {short(d.all.tokens), "tokens"}, {number(d.steps[50].PPL), "median perplexity"},
+		{short(d.all.rows), "documents"}, {short(d.all.tokens), "tokens"}, {number(d.steps[50].PPL),
+			"median perplexity"},
 		{number(d.all.perplexity()), "perplexity of all text"}, {count(d.all.failed), "failed rows"},
 	}
 	if c.MissingRows > 0 || len(c.FailedFiles) > 0 {
@@ -394,7 +395,8 @@ func show(doc *curate.Document, pieces *Pieces) docView {
 		if t.Given || t.Text == "" {
 			continue
 		}
-		v.Tokens = append(v.Tokens, tokenView{fmt.Sprintf("n%d", level(t.NLL)), fmt.Sprintf("%.2f nats", t.NLL), t.Text})
+		v.Tokens = append(v.Tokens, tokenView{fmt.Sprintf("n%d", level(t.NLL)), fmt.Sprintf("%.2f nats", t.NLL),
+			t.Text})
 	}
 	return v
 }

@@ -59,7 +59,8 @@ func TestPageInABrowser(t *testing.T) {
 				t.Fatalf("a picture of %d bytes: %v", len(shot), err)
 			}
 			if dir := os.Getenv("SURPRISAL_TEST_SHOTS"); dir != "" {
-				if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%d-%s.png", width, theme)), shot, 0o600); err != nil {
+				if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%d-%s.png", width, theme)), shot,
+					0o600); err != nil {
 					t.Fatal(err)
 				}
 			}

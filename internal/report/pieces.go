@@ -55,7 +55,8 @@ func parsePieces(b []byte) (*Pieces, error) {
 		return nil, err
 	}
 	byteLevel := strings.Contains(string(t.Decoder), `"ByteLevel"`)
-	p := &Pieces{pieces: make(map[int32]string, len(t.Model.Vocab)), strip: strings.Contains(string(t.Decoder), `"Strip"`) || strings.Contains(string(t.Decoder), `"Metaspace"`)}
+	p := &Pieces{pieces: make(map[int32]string, len(t.Model.Vocab)), strip: strings.Contains(string(t.Decoder),
+		`"Strip"`) || strings.Contains(string(t.Decoder), `"Metaspace"`)}
 	for s, id := range t.Model.Vocab {
 		if byteLevel {
 			p.pieces[id] = unByteLevel(s)

@@ -25,13 +25,17 @@ func heat(i int) role { return role(fmt.Sprintf("h%d", i)) }
 
 // colours of a theme by role.
 var light = map[role]string{
-	ink: "#1b1d22", muted: "#5b616e", grid: "#dfe2e8", accent: "#7aa7e8", line: "#1f5fbf", marker: "#b3420a", "paper": "#ffffff",
-	"h0": "#e3edfa", "h1": "#c6dbf4", "h2": "#a3c5ec", "h3": "#7dabe2", "h4": "#578fd4", "h5": "#3a74c0", "h6": "#265ba4", "h7": "#174384", "h8": "#0b2d62",
+	ink: "#1b1d22", muted: "#5b616e", grid: "#dfe2e8", accent: "#7aa7e8", line: "#1f5fbf", marker: "#b3420a",
+	"paper": "#ffffff",
+	"h0":    "#e3edfa", "h1": "#c6dbf4", "h2": "#a3c5ec", "h3": "#7dabe2", "h4": "#578fd4", "h5": "#3a74c0",
+	"h6": "#265ba4", "h7": "#174384", "h8": "#0b2d62",
 }
 
 var dark = map[role]string{
-	ink: "#e8eaef", muted: "#a2a9b8", grid: "#343944", accent: "#2f64ae", line: "#86b4f5", marker: "#ffb27a", "paper": "#15171c",
-	"h0": "#16263f", "h1": "#1a3358", "h2": "#204475", "h3": "#295993", "h4": "#366fb2", "h5": "#4a88cf", "h6": "#69a2e4", "h7": "#93bff2", "h8": "#c6defb",
+	ink: "#e8eaef", muted: "#a2a9b8", grid: "#343944", accent: "#2f64ae", line: "#86b4f5", marker: "#ffb27a",
+	"paper": "#15171c",
+	"h0":    "#16263f", "h1": "#1a3358", "h2": "#204475", "h3": "#295993", "h4": "#366fb2", "h5": "#4a88cf",
+	"h6": "#69a2e4", "h7": "#93bff2", "h8": "#c6defb",
 }
 
 type point struct{ x, y float64 }
@@ -98,11 +102,13 @@ func (p *plot) svg(alone bool) string {
 			if s.bold {
 				weight = ` font-weight="600"`
 			}
-			fmt.Fprintf(&b, `<text x="%.1f" y="%.1f" text-anchor="%s" class="f-%s"%s%s>%s</text>`, s.points[0].x, s.points[0].y, s.anchor, s.role, weight, id, e(s.text))
+			fmt.Fprintf(&b, `<text x="%.1f" y="%.1f" text-anchor="%s" class="f-%s"%s%s>%s</text>`, s.points[0].x,
+				s.points[0].y, s.anchor, s.role, weight, id, e(s.text))
 		case s.closed:
 			fmt.Fprintf(&b, `<path d="%sZ" class="f-%s"%s>%s</path>`, d(s.points), s.role, id, tip)
 		default:
-			fmt.Fprintf(&b, `<path d="%s" fill="none" stroke-width="%g" class="s-%s"%s/>`, d(s.points), s.width, s.role, id)
+			fmt.Fprintf(&b, `<path d="%s" fill="none" stroke-width="%g" class="s-%s"%s/>`, d(s.points), s.width, s.role,
+				id)
 		}
 	}
 	b.WriteString("</svg>")

@@ -60,7 +60,8 @@ func (s *shape) fill(img *image.RGBA) {
 				continue
 			}
 			ox, oy := -dy/n*s.width/2, dx/n*s.width/2
-			closed(point{a.x + ox, a.y + oy}, point{b.x + ox, b.y + oy}, point{b.x - ox, b.y - oy}, point{a.x - ox, a.y - oy})
+			closed(point{a.x + ox, a.y + oy}, point{b.x + ox, b.y + oy}, point{b.x - ox, b.y - oy},
+				point{a.x - ox, a.y - oy})
 		}
 	}
 	z.Draw(img, img.Bounds(), image.NewUniform(hex(light[s.role])), image.Point{})

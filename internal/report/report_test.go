@@ -22,9 +22,12 @@ import (
 
 // attacks are texts that would run if anything were not escaped.
 var attacks = []string{
-	`<script>window.pwned=true</script>`, `"><img src=x onerror="window.pwned=true">`, `</script><script>window.pwned=true</script>`,
-	`<svg onload=window.pwned=true>`, `{{.Title}}`, `</style><script>window.pwned=true</script>`, "<!--", `]]><script>window.pwned=true</script>`,
-	"javascript:window.pwned=true", "\x00\u202e\u2028", `</text><script>window.pwned=true</script>`, `' onmouseover='window.pwned=true`,
+	`<script>window.pwned=true</script>`, `"><img src=x onerror="window.pwned=true">`,
+	`</script><script>window.pwned=true</script>`,
+	`<svg onload=window.pwned=true>`, `{{.Title}}`, `</style><script>window.pwned=true</script>`, "<!--",
+	`]]><script>window.pwned=true</script>`,
+	"javascript:window.pwned=true", "\x00\u202e\u2028", `</text><script>window.pwned=true</script>`,
+	`' onmouseover='window.pwned=true`,
 }
 
 func hostile() []string {
@@ -168,7 +171,8 @@ func TestNumbers(t *testing.T) {
 	}
 	// A threshold keeps what filter keeps.
 	for _, p := range []int{0, 30, 60, 95} {
-		f, err := c.Filter(t.Context(), curate.FilterOptions{Where: "perplexity < p" + number(float64(p)), DryRun: true})
+		f, err := c.Filter(t.Context(), curate.FilterOptions{Where: "perplexity < p" + number(float64(p)),
+			DryRun: true})
 		if err != nil || f.Total.Kept != r.Steps[p].Rows || f.Total.KeptTokens != r.Steps[p].Tokens {
 			t.Errorf("p%d: the report keeps %+v, the filter %+v (%v)", p, r.Steps[p], f, err)
 		}

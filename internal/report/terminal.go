@@ -114,7 +114,8 @@ func Print(w io.Writer, title string, s score.Score, tokens []Token, c Colours) 
 		fmt.Fprintf(&b, "bits per byte  %.3f\n", p)
 	}
 	if s.Tokens > 0 {
-		fmt.Fprintf(&b, "first choice   %s of %s tokens (%s)\n", count(s.Top1), count(s.Tokens), share(s.Top1, s.Tokens))
+		fmt.Fprintf(&b, "first choice   %s of %s tokens (%s)\n", count(s.Top1), count(s.Tokens),
+			share(s.Top1, s.Tokens))
 	}
 	if s.Truncated {
 		b.WriteString("truncated      tokens after --max-length have no score\n")

@@ -56,7 +56,8 @@ func TestThroughput(t *testing.T) {
 			t.Fatalf("%s: %d points of %d files", what, len(curve), tc.n)
 		}
 		first, last := curve[0], curve[len(curve)-1]
-		if first.x != 60 || math.Abs(last.x-(plotWidth-padRight)) > 1e-9 || math.Abs(last.y-20) > 1e-9 || first.y >= 190 {
+		if first.x != 60 || math.Abs(last.x-(plotWidth-padRight)) > 1e-9 || math.Abs(last.y-20) > 1e-9 ||
+			first.y >= 190 {
 			t.Errorf("%s: from %v to %v", what, first, last)
 		}
 		if !slices.IsSortedFunc(curve, func(a, b point) int { return int(1e6 * (a.x - b.x)) }) ||
@@ -75,7 +76,8 @@ func TestTimeline(t *testing.T) {
 	for _, f := range c.Files {
 		for i, s := range f.Scores {
 			n++
-			if err := os.Chtimes(s.Path, time.Time{}, at.Add(time.Duration(7*i%len(f.Scores))*time.Minute)); err != nil {
+			if err := os.Chtimes(s.Path, time.Time{},
+				at.Add(time.Duration(7*i%len(f.Scores))*time.Minute)); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -82,7 +82,8 @@ func (b *Batch) Check(maxTokens, vocab int) error {
 	case len(b.Targets) != t:
 		return fmt.Errorf("batch has %d ids and %d targets", t, len(b.Targets))
 	case len(b.NLL) != t || len(b.Top1) != t:
-		return fmt.Errorf("batch has %d ids and room for %d scores: Alloc was not called", t, min(len(b.NLL), len(b.Top1)))
+		return fmt.Errorf("batch has %d ids and room for %d scores: Alloc was not called", t,
+			min(len(b.NLL), len(b.Top1)))
 	case t == 0 && n == 0 && len(b.CuSeqlens) <= 1:
 		return nil
 	case len(b.CuSeqlens) != n+1:

@@ -157,7 +157,8 @@ func (c Cost) checkSteps() error {
 		return fmt.Errorf("manifest: cost of %d steps of %d s", len(c.Steps), w)
 	}
 	for i, s := range c.Steps {
-		if s.At%w != 0 || i > 0 && s.At <= c.Steps[i-1].At || s.Tokens < 0 || !(s.Joules >= 0) || math.IsInf(s.Joules, 0) {
+		if s.At%w != 0 || i > 0 && s.At <= c.Steps[i-1].At || s.Tokens < 0 || !(s.Joules >= 0) ||
+			math.IsInf(s.Joules, 0) {
 			return fmt.Errorf("manifest: invalid cost of step %+v of %d s", s, w)
 		}
 	}

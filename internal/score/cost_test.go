@@ -34,7 +34,8 @@ func TestCharge(t *testing.T) {
 		{c("a", 5), false, 11},
 	} {
 		if got := m.Charge(step.cost); got != step.changed || m.Cost().Jobs != step.jobs {
-			t.Errorf("step %d: changed %v, %d jobs, want %v and %d: %+v", i, got, m.Cost().Jobs, step.changed, step.jobs,
+			t.Errorf("step %d: changed %v, %d jobs, want %v and %d: %+v", i, got, m.Cost().Jobs, step.changed,
+				step.jobs,
 				m.Costs)
 		}
 	}

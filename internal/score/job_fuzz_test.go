@@ -10,9 +10,11 @@ import (
 func fuzzManifest() *Manifest {
 	m := &Manifest{
 		Version: FormatVersion, Run: "run-1", Out: "/out",
-		Options: Options{TextColumn: "text", Long: LongCarry, MaxLength: 2048, Special: SpecialText, Engine: EngineAuto},
-		Model:   Model{Dir: "/model", Digest: "sha256:00"},
-		Files: []FilePlan{{Input: Input{Path: "/in/a/b.parquet", Rel: "a/b.parquet", Size: 9, Version: "etag"}, Rows: 25,
+		Options: Options{TextColumn: "text", Long: LongCarry, MaxLength: 2048, Special: SpecialText,
+			Engine: EngineAuto},
+		Model: Model{Dir: "/model", Digest: "sha256:00"},
+		Files: []FilePlan{{Input: Input{Path: "/in/a/b.parquet", Rel: "a/b.parquet", Size: 9, Version: "etag"},
+			Rows: 25,
 			Cuts: []int64{0, 10, 20}}},
 	}
 	m.ConfigDigest = ConfigDigest(m.Options, m.Model)

@@ -103,7 +103,8 @@ func (o Options) Validate() error {
 		if k == "" || slices.Contains(o.Keep[:i], k) {
 			return fmt.Errorf("--keep: column %q is empty or named twice", k)
 		}
-		if k != "*" && (slices.Contains(OutputColumns, k) || o.Conditional() && slices.Contains(ConditionalColumns, k)) {
+		if k != "*" && (slices.Contains(OutputColumns, k) || o.Conditional() && slices.Contains(ConditionalColumns,
+			k)) {
 			return fmt.Errorf("--keep %s: the score files have a column of that name", k)
 		}
 	}

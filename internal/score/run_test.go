@@ -7,7 +7,8 @@ import (
 )
 
 func planned(files, cuts int) *Manifest {
-	m := &Manifest{Version: FormatVersion, Run: "run", Out: "/out", Options: Options{TextColumn: "text", Long: LongCarry,
+	m := &Manifest{Version: FormatVersion, Run: "run", Out: "/out", Options: Options{TextColumn: "text",
+		Long:      LongCarry,
 		MaxLength: 64, Special: SpecialText, Engine: EngineCPU}}
 	for i := range files {
 		f := FilePlan{Input: Input{Path: fmt.Sprintf("/in/%d.parquet", i), Rel: fmt.Sprintf("d/%d.parquet", i)},
@@ -50,8 +51,10 @@ func TestOutputs(t *testing.T) {
 	}
 	for _, name := range []string{
 		"", "d/0", "d/0/", "rows-000000000000-000000000006.parquet", "d/0/rows-000000000000-000000000007.parquet",
-		"d/0/rows-0-6.parquet", "d/0/rows-000000000001-000000000006.parquet", "d/3/rows-000000000000-000000000006.parquet",
-		"d/0/rows-000000000000-000000000006.parquet.tmp", "bad/rows-000000000000-000000000006.parquet", "d//0/rows-000000000000-000000000006.parquet",
+		"d/0/rows-0-6.parquet", "d/0/rows-000000000001-000000000006.parquet",
+		"d/3/rows-000000000000-000000000006.parquet",
+		"d/0/rows-000000000000-000000000006.parquet.tmp", "bad/rows-000000000000-000000000006.parquet",
+		"d//0/rows-000000000000-000000000006.parquet",
 		"d/0/rows--00000000000-000000000006.parquet", "d/0/rows-000000000000--00000000006.parquet",
 	} {
 		if j, ok := o.Job(name); ok {

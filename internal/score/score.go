@@ -7,7 +7,8 @@ import (
 
 // OutputColumns are the columns that a score file may have of its own, in order.
 var OutputColumns = []string{
-	"row", "n_tokens", "n_bytes", "sum_nll", "perplexity", "bits_per_byte", "n_top1", "truncated", "error", "token_ids", "token_nll",
+	"row", "n_tokens", "n_bytes", "sum_nll", "perplexity", "bits_per_byte", "n_top1", "truncated", "error", "token_ids",
+	"token_nll",
 }
 
 // ConditionalColumns are those that only a conditional run's score files have,
@@ -36,7 +37,8 @@ type Score struct {
 	// ContextTokens were conditioned on, the beginning token among them; 0 unless
 	// the run is conditional.
 	ContextTokens int64
-	// Bytes of UTF-8 text, of a target with what it took from its context; -1 when unknown (ready-made ids, or no text).
+	// Bytes of UTF-8 text, of a target with what it took from its context; -1 when unknown
+	// (ready-made ids, or no text).
 	Bytes int64
 	// SumNLL in nats, summed in float64 in token order.
 	SumNLL float64
@@ -45,7 +47,8 @@ type Score struct {
 	Truncated bool
 	// Error is empty, or why the row has no score.
 	Error string
-	// TokenIDs [Tokens+1] (in a conditional run the first is the context's last) and TokenNLL [Tokens], with Options.PerToken only;
+	// TokenIDs [Tokens+1] (in a conditional run the first is the context's last) and TokenNLL
+	// [Tokens], with Options.PerToken only;
 	// TokenNLL[i] is of TokenIDs[i+1].
 	TokenIDs []int32
 	TokenNLL []float32

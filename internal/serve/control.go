@@ -125,7 +125,8 @@ func (s *Server) obey(ctx context.Context, o order) (said string, err error) {
 		case res.WasPaused:
 			return o.Name + " goes on", nil
 		}
-		return fmt.Sprintf("%s: %d of %d jobs are committed, %d are queued, %d are dead", o.Name, res.Committed, res.Jobs,
+		return fmt.Sprintf("%s: %d of %d jobs are committed, %d are queued, %d are dead", o.Name, res.Committed,
+			res.Jobs,
 			res.Queued, res.Dead), nil
 	case "retry":
 		res, err := dispatch.Retry(ctx, client, o.Name, dispatch.RetryOptions{Dead: true, FailedFiles: true},
@@ -133,12 +134,14 @@ func (s *Server) obey(ctx context.Context, o order) (said string, err error) {
 		if err != nil {
 			return "", err
 		}
-		said = fmt.Sprintf("%s: %d dead jobs requeued, %d failed files planned again (%d jobs)", o.Name, res.DeadJobs, res.MendedFiles,
+		said = fmt.Sprintf("%s: %d dead jobs requeued, %d failed files planned again (%d jobs)", o.Name, res.DeadJobs,
+			res.MendedFiles,
 			res.NewJobs)
 		if res.FailedFiles > 0 {
 			said += fmt.Sprintf(", %d files still fail", res.FailedFiles)
 		}
 		return said, nil
 	}
-	return "", &usage.Error{Err: fmt.Errorf("unknown action %q: use pause, resume, cancel, retry or drain", clip(o.Do, 40))}
+	return "", &usage.Error{Err: fmt.Errorf("unknown action %q: use pause, resume, cancel, retry or drain",
+		clip(o.Do, 40))}
 }

@@ -21,7 +21,8 @@ func gpuOf(w record.Worker) *gpu {
 		return nil
 	}
 	return &gpu{
-		Name: s.Name, Index: s.Index, Use: s.Utilization, Power: s.Power, Limit: s.PowerLimit, Memory: s.MemoryUsed, Total: s.MemoryTotal,
-		Heat: s.Temperature,
+		Name: s.Name, Index: s.Index, Use: s.Utilization, Power: s.Power, Limit: s.PowerLimit, Memory: s.MemoryUsed,
+		Total: s.MemoryTotal,
+		Heat:  s.Temperature,
 	}
 }

@@ -27,7 +27,8 @@ type guard struct {
 
 func newGuard(cfg Config, style []byte) *guard {
 	return &guard{
-		policy: policy(style), hosts: cfg.hostNames(), loopback: Loopback(cfg.Address), token: sha256.Sum256([]byte(cfg.Token)), open: cfg.Token != "",
+		policy: policy(style), hosts: cfg.hostNames(), loopback: Loopback(cfg.Address),
+		token: sha256.Sum256([]byte(cfg.Token)), open: cfg.Token != "",
 		origin: http.NewCrossOriginProtection(),
 	}
 }

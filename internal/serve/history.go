@@ -106,7 +106,8 @@ func (h *history) workersNow(list []record.Worker, now time.Time) {
 		there[w.ID] = true
 		p := h.workers[w.ID]
 		if p == nil || !p.record.Started.Equal(w.Started) {
-			p = &past{rate: series{most: workerPoints}, use: series{most: workerPoints}, power: series{most: workerPoints}}
+			p = &past{rate: series{most: workerPoints}, use: series{most: workerPoints},
+				power: series{most: workerPoints}}
 			h.workers[w.ID] = p
 		}
 		if !w.Updated.Equal(p.record.Updated) {

@@ -30,7 +30,8 @@ func TestManyLookOn(t *testing.T) {
 	}
 	defer server.Shutdown()
 	connect := func(ctx context.Context) (*jobs.Client, error) {
-		return jobs.Connect(ctx, conn.Config{URLs: []string{server.URL()}, Token: server.Token(), Timeout: 20 * time.Second})
+		return jobs.Connect(ctx, conn.Config{URLs: []string{server.URL()}, Token: server.Token(),
+			Timeout: 20 * time.Second})
 	}
 	client, err := connect(t.Context())
 	if err != nil {
@@ -74,8 +75,9 @@ func TestManyLookOn(t *testing.T) {
 			time.Since(began) < 2*time.Minute); i++ {
 			use := float64(i%100) / 100
 			err := client.PutWorker(ctx, record.Worker{
-				ID: fmt.Sprintf("w%d", i%30), Started: began, Progress: []record.Progress{{Run: "run-0", Job: "j", Documents: 1,
-					Tokens: 9}},
+				ID: fmt.Sprintf("w%d", i%30), Started: began, Progress: []record.Progress{{Run: "run-0", Job: "j",
+					Documents: 1,
+					Tokens:    9}},
 				TokensDone: int64(i) * 100, GPU: &record.GPU{Utilization: &use},
 			})
 			if err == nil {
@@ -99,7 +101,8 @@ func TestManyLookOn(t *testing.T) {
 	for k := range 6 {
 		g.Go(func() error {
 			for ctx.Err() == nil {
-				res, err := ask([]string{"/", "/api/state?find=w1&sort=fast", "/api/jobs?run=run-1", "/api/dead", "/api/events",
+				res, err := ask([]string{"/", "/api/state?find=w1&sort=fast", "/api/jobs?run=run-1", "/api/dead",
+					"/api/events",
 					"/api/events?page=1"}[k])
 				if err != nil {
 					break // the end

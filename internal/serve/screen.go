@@ -183,7 +183,8 @@ func (c screen) summary(s *shot, at time.Time) []string {
 		left = c.style(bold, short(*f.Left)+" left")
 	}
 	return append(c.flow(workers, gpus, rate),
-		c.flow(fmt.Sprintf("runs %d, jobs %s/%s", f.Live, thousands(int64(f.Done)), thousands(int64(f.Jobs))), queue, dead,
+		c.flow(fmt.Sprintf("runs %d, jobs %s/%s", f.Live, thousands(int64(f.Done)), thousands(int64(f.Jobs))), queue,
+			dead,
 			left)...)
 }
 
@@ -223,7 +224,8 @@ func runRows(runs []run) [][]string {
 		}
 		full := int(max(0, min(12, r.Percent*12/100)))
 		rows = append(rows, []string{
-			printable(r.ID), printable(string(r.State)), "[" + strings.Repeat("#", full) + strings.Repeat(".", 12-full) + "]",
+			printable(r.ID), printable(string(r.State)), "[" + strings.Repeat("#", full) +
+				strings.Repeat(".", 12-full) + "]",
 			fmt.Sprintf("%.1f %%", r.Percent), fmt.Sprintf("%s/%s", thousands(int64(r.Counts[record.StateDone])),
 				thousands(int64(r.Jobs))), dead,
 			rate, left, strconv.Itoa(r.Workers), printable(note),

@@ -42,10 +42,12 @@ func TestHosts(t *testing.T) {
 		host string
 		want bool
 	}{
-		{loop, "localhost", true}, {loop, "LocalHost:80", true}, {loop, "localhost.", true}, {loop, "127.0.0.1:8090", true},
+		{loop, "localhost", true}, {loop, "LocalHost:80", true}, {loop, "localhost.", true},
+		{loop, "127.0.0.1:8090", true},
 		{loop, "127.8.8.8", true}, {loop, "[::1]", true}, {loop, "[::1]:1", true}, {loop, "10.0.0.1", false}, {loop,
 			"0.0.0.0:8090", false},
-		{loop, "", false}, {loop, "evil.example", false}, {loop, "localhost.evil.example", false}, {loop, "127.0.0.1.nip.io",
+		{loop, "", false}, {loop, "evil.example", false}, {loop, "localhost.evil.example", false},
+		{loop, "127.0.0.1.nip.io",
 			false},
 		{loop, "2130706433", false}, {loop, "queue.example", true}, {loop, "QUEUE.example.:443", true}, {loop,
 			"a.queue.example", false},
@@ -90,8 +92,9 @@ func TestWorkerStates(t *testing.T) {
 	h := newHistory()
 	at := time.Now()
 	rec := func(id string, signed time.Duration, hand int) record.Worker {
-		return record.Worker{ID: id, Started: at, Updated: at.Add(signed), TokensPerSec: 5, Progress: make([]record.Progress,
-			hand)}
+		return record.Worker{ID: id, Started: at, Updated: at.Add(signed), TokensPerSec: 5,
+			Progress: make([]record.Progress,
+				hand)}
 	}
 	states := func(now time.Duration, list ...record.Worker) map[string]int {
 		t.Helper()
@@ -175,7 +178,8 @@ func TestPageHoldsNoMarkupOfOthers(t *testing.T) {
 	w := httptest.NewRecorder()
 	s.index(w, httptest.NewRequest("GET", "/", nil))
 	body := w.Body.String()
-	if strings.Contains(body, "<script>alert") || strings.Contains(body, "<!--") || !strings.Contains(body, `\u003cscript\u003ealert`) {
+	if strings.Contains(body, "<script>alert") || strings.Contains(body, "<!--") ||
+		!strings.Contains(body, `\u003cscript\u003ealert`) {
 		t.Errorf("%s", body)
 	}
 	if !strings.Contains(body, "<style>"+string(s.files["app.css"].data)+"</style>") {

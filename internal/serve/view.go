@@ -162,7 +162,8 @@ func (s *Server) compose(h *history, now time.Time) state {
 	s.composeWorkers(&st, h, now)
 	composeRuns(&st, h, over, sampled)
 	f := &st.fleet
-	f.Queue, f.InHand, f.Again, f.Oldest = over.Queue.Messages, over.Queue.AckPending, over.Queue.Redelivered, over.Queue.Oldest
+	f.Queue, f.InHand, f.Again, f.Oldest = over.Queue.Messages, over.Queue.AckPending, over.Queue.Redelivered,
+		over.Queue.Oldest
 	if sampled {
 		h.rate.add(f.Rate)
 		h.use.add(orNaN(f.Use))
@@ -179,7 +180,8 @@ func (s *Server) composeWorkers(st *state, h *history, now time.Time) {
 	for id, p := range h.workers {
 		r := &p.record
 		w := worker{
-			ID: id, Host: r.Host, PID: r.PID, Engine: r.Engine, Device: r.Device, Version: r.Version, Stalled: r.Stalled, Rate: r.TokensPerSec,
+			ID: id, Host: r.Host, PID: r.PID, Engine: r.Engine, Device: r.Device, Version: r.Version,
+			Stalled: r.Stalled, Rate: r.TokensPerSec,
 			Jobs: r.JobsDone, Tokens: r.TokensDone, Started: r.Started, Seen: p.moved, Hand: []inHand{}, GPU: gpuOf(*r),
 			Rates: p.rate.line(1), Uses: p.use.line(1), Powers: p.power.line(1),
 		}
@@ -234,10 +236,14 @@ func composeRuns(st *state, h *history, over monitor.Overview, sampled bool) {
 		rec := &rs.Run
 		there[rec.ID] = true
 		r := run{
-			ID: rec.ID, State: rec.State, Over: rec.State.Final(), Model: modelName(rec), Out: rec.Out, Inputs: rec.Inputs[:min(len(rec.Inputs), 4)],
-			InputCount: rec.InputCount, Created: rec.Created, Program: rec.Program, Options: options(rec), Priority: rec.Priority, Jobs: rec.Jobs,
-			Counts: maps.Clone(rs.Jobs), Rows: rec.Rows, Documents: rs.Documents, FailedRows: more.Failed, Tokens: rs.Tokens, Estimated: rec.Tokens,
-			Percent: math.Floor(rs.Pace.Percent*10) / 10, Rate: rs.Pace.TokensPerSec, Left: rs.Pace.Left, Error: clip(rec.Error,
+			ID: rec.ID, State: rec.State, Over: rec.State.Final(), Model: modelName(rec), Out: rec.Out,
+			Inputs:     rec.Inputs[:min(len(rec.Inputs), 4)],
+			InputCount: rec.InputCount, Created: rec.Created, Program: rec.Program, Options: options(rec),
+			Priority: rec.Priority, Jobs: rec.Jobs,
+			Counts: maps.Clone(rs.Jobs), Rows: rec.Rows, Documents: rs.Documents, FailedRows: more.Failed,
+			Tokens: rs.Tokens, Estimated: rec.Tokens,
+			Percent: math.Floor(rs.Pace.Percent*10) / 10, Rate: rs.Pace.TokensPerSec, Left: rs.Pace.Left,
+			Error: clip(rec.Error,
 				300),
 			LastDone: more.LastDone, LastError: clip(more.LastError, 300), Counting: more.Counting,
 		}
@@ -389,7 +395,8 @@ func (s *Server) view(st state, q query) view {
 		if i < cellsMost {
 			cells.WriteByte(w.cell())
 		}
-		if q.find == "" || strings.Contains(strings.ToLower(w.ID+" "+w.Host+" "+w.Engine+" "+w.Device+" "+w.State), q.find) {
+		if q.find == "" || strings.Contains(strings.ToLower(w.ID+" "+w.Host+" "+w.Engine+" "+w.Device+" "+w.State),
+			q.find) {
 			found = append(found, w)
 		}
 	}

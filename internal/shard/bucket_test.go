@@ -96,7 +96,8 @@ func webFile(t testing.TB, groups, rows, size int) string {
 func TestBucketBytes(t *testing.T) {
 	s := storetest.S3(t)
 	p := storetest.NewProxy(t, s.URL)
-	for name, shape := range map[string][3]int{"many row groups": {40, 500, 2000}, "one row group": {1, 20000, 2000}, "few": {3, 6000, 2000}} {
+	for name, shape := range map[string][3]int{"many row groups": {40, 500, 2000}, "one row group": {1, 20000, 2000},
+		"few": {3, 6000, 2000}} {
 		t.Run(name, func(t *testing.T) {
 			path := webFile(t, shape[0], shape[1], shape[2])
 			key := strings.ReplaceAll(name, " ", "-")
@@ -155,7 +156,8 @@ func TestBucketBytes(t *testing.T) {
 			}
 			rs = p.Take()
 			n := storetest.Bytes(rs)
-			t.Logf("scoring: %d jobs, %d rows: %d bytes in %d requests, %.3f of the needed columns' %d", len(m.Jobs()), rows, n, len(rs), float64(n)/float64(needed), needed)
+			t.Logf("scoring: %d jobs, %d rows: %d bytes in %d requests, %.3f of the needed columns' %d", len(m.Jobs()),
+				rows, n, len(rs), float64(n)/float64(needed), needed)
 			if float64(n) > 1.1*float64(needed) {
 				t.Errorf("more than 1.1 of what was needed: %+v", rs)
 			}
@@ -169,7 +171,8 @@ func TestBucketChanged(t *testing.T) {
 	path := shardtest.Fixtures(t, "required")[0]
 	body := shardtest.Read(t, path)
 	s.Put(t, "a.parquet", body)
-	job := shardtest.RemoteJob(t, shardtest.Job(t, path, t.TempDir(), shardtest.TextOptions(), 0, 249), storetest.URL("a.parquet"))
+	job := shardtest.RemoteJob(t, shardtest.Job(t, path, t.TempDir(), shardtest.TextOptions(), 0, 249),
+		storetest.URL("a.parquet"))
 	r, err := OpenRange(t.Context(), job)
 	if err != nil {
 		t.Fatal(err)

@@ -52,7 +52,8 @@ func textLeaf(f *pq.Footer, name string) (*pq.Leaf, error) {
 		return nil, err
 	}
 	if !e.IsText() {
-		return nil, f.ColumnErr("text column %q is of type %s, it must be a string or binary column", name, e.TypeName(0))
+		return nil, f.ColumnErr("text column %q is of type %s, it must be a string or binary column", name,
+			e.TypeName(0))
 	}
 	return e.Leaf, nil
 }

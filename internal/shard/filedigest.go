@@ -69,7 +69,8 @@ func checkFileDigest(r io.ReaderAt, size int64) error {
 	}
 	h := sha256.New()
 	after := at + int64(digestLen)
-	parts := io.MultiReader(io.NewSectionReader(r, 0, at), bytes.NewReader([]byte(noDigest)), io.NewSectionReader(r, after, size-after))
+	parts := io.MultiReader(io.NewSectionReader(r, 0, at), bytes.NewReader([]byte(noDigest)),
+		io.NewSectionReader(r, after, size-after))
 	if n, err := io.Copy(h, parts); err != nil {
 		return err
 	} else if n != size {

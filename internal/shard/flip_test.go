@@ -68,7 +68,8 @@ func TestFlippedBits(t *testing.T) {
 						if silent++; silent < 20 {
 							for k := range got {
 								if got[k] != whole[k] {
-									t.Errorf("bit %d of byte %d of %d: row %d is silently %q, was %q", bit, i, len(b), k, got[k], whole[k])
+									t.Errorf("bit %d of byte %d of %d: row %d is silently %q, was %q", bit, i, len(b),
+										k, got[k], whole[k])
 									break
 								}
 							}
@@ -76,7 +77,8 @@ func TestFlippedBits(t *testing.T) {
 					}
 				}
 			}
-			t.Logf("%d flips: %d say an error, %d change nothing of the rows, %d are silent", 2*file.Len(), errs, same, silent)
+			t.Logf("%d flips: %d say an error, %d change nothing of the rows, %d are silent", 2*file.Len(), errs, same,
+				silent)
 		})
 	}
 }

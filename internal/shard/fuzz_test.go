@@ -89,7 +89,8 @@ func fuzzRead(t *testing.T, b []byte, how uint8) {
 		return
 	}
 	first := int64(how) % foot.Rows
-	r := &Reader{next: first, job: score.Job{First: first, Last: min(foot.Rows-1, first+2000), Options: fuzzOptions(how)}}
+	r := &Reader{next: first, job: score.Job{First: first, Last: min(foot.Rows-1, first+2000),
+		Options: fuzzOptions(how)}}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	if err := r.open(ctx, bytes.NewReader(b), foot); err != nil {
@@ -109,7 +110,8 @@ func fuzzRead(t *testing.T, b []byte, how uint8) {
 		return
 	}
 	arrowSchema(r.columns, score.Options{})
-	out := &Writer{pq: w, keptN: len(r.columns.leaves), ids: -1, digest: newDigester(score.Options{}), next: r.job.First, job: r.job}
+	out := &Writer{pq: w, keptN: len(r.columns.leaves), ids: -1, digest: newDigester(score.Options{}),
+		next: r.job.First, job: r.job}
 	size := 0
 	for n := int64(0); size < 64<<20; n++ {
 		row, err := r.Next()

@@ -124,7 +124,8 @@ func TestReadLegacyLists(t *testing.T) {
 		t.Fatal(err)
 	}
 	rows := readAll(t, shardtest.Job(t, path, t.TempDir(), shardtest.IDsOptions("ids"), 0, 2))
-	if got := fmt.Sprint(rows[0].Null, rows[0].IDs, rows[1].Null, rows[1].IDs, rows[2].IDs); got != "true [] false [] [7 8]" {
+	if got := fmt.Sprint(rows[0].Null, rows[0].IDs, rows[1].Null, rows[1].IDs,
+		rows[2].IDs); got != "true [] false [] [7 8]" {
 		t.Fatal(got)
 	}
 }
@@ -147,7 +148,8 @@ func BenchmarkRead(b *testing.B) {
 	for _, codec := range []struct {
 		name string
 		opt  parquet.WriterOption
-	}{{"none", parquet.Compression(&parquet.Uncompressed)}, {"snappy", parquet.Compression(&parquet.Snappy)}, {"zstd", parquet.Compression(&parquet.Zstd)}} {
+	}{{"none", parquet.Compression(&parquet.Uncompressed)}, {"snappy", parquet.Compression(&parquet.Snappy)},
+		{"zstd", parquet.Compression(&parquet.Zstd)}} {
 		const rows, size = 8000, 4 << 10
 		path := shardtest.WriteDocuments(b, rows, size, codec.opt)
 		job := shardtest.Job(b, path, b.TempDir(), shardtest.TextOptions(), 0, rows-1)

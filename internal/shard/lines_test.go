@@ -95,7 +95,8 @@ func TestLines(t *testing.T) {
 		if i == 77 {
 			text = strings.Repeat("long ", 70_000)
 		}
-		fmt.Fprintf(&b, "{\"id\": \"d%d\", \"n\": %d, \"meta\": {\"text\": %q}, \"x\": %g}\r\n", i, i, text, float64(i)/2)
+		fmt.Fprintf(&b, "{\"id\": \"d%d\", \"n\": %d, \"meta\": {\"text\": %q}, \"x\": %g}\r\n", i, i, text,
+			float64(i)/2)
 		want = append(want, text)
 		if i%50 == 0 {
 			b.WriteString("\n  \t\r\n")
@@ -111,7 +112,8 @@ func TestLines(t *testing.T) {
 			o.TextColumn = "meta.text"
 			path := writeLines(t, name, whole)
 			p, jobs := linesJobs(t, path, o, jobTokens)
-			if p.Rows != 300 || len(jobs) != len(p.Cuts) || (len(p.Offsets) > 0) == jsonl.Compressed(name) || jobTokens == 1 && !jsonl.Compressed(name) && len(jobs) != 300 {
+			if p.Rows != 300 || len(jobs) != len(p.Cuts) || (len(p.Offsets) > 0) == jsonl.Compressed(name) ||
+				jobTokens == 1 && !jsonl.Compressed(name) && len(jobs) != 300 {
 				t.Fatalf("%s: %d rows, %d jobs, %d offsets", name, p.Rows, len(jobs), len(p.Offsets))
 			}
 			var got []Row
@@ -123,7 +125,8 @@ func TestLines(t *testing.T) {
 					t.Fatalf("%s row %d: %.80v", name, i, r)
 				}
 				k := r.Kept.values
-				if string(k[0].ByteArray()) != fmt.Sprint("d", i) || k[1].Int64() != int64(i) || k[3].Double() != float64(i)/2 || k[2].Kind() != parquet.ByteArray {
+				if string(k[0].ByteArray()) != fmt.Sprint("d", i) || k[1].Int64() != int64(i) ||
+					k[3].Double() != float64(i)/2 || k[2].Kind() != parquet.ByteArray {
 					t.Fatalf("%s row %d: kept %v", name, i, k)
 				}
 			}
@@ -153,7 +156,8 @@ func TestBadLines(t *testing.T) {
 		{`{"text": "a"} {"text": "b"}`, "bad JSON: invalid character '{' after top-level value", ""},
 		{`{"text": "dup", "text": "last"}`, "", "last"},
 		{`{"text": "\u0041\ud83d\ude00"}`, "", "A\U0001f600"},
-		{`{"text": "` + strings.Repeat("x", jsonl.MaxLine) + `"}`, fmt.Sprintf("a line of %d bytes, more than %d", jsonl.MaxLine+13, jsonl.MaxLine), ""},
+		{`{"text": "` + strings.Repeat("x", jsonl.MaxLine) + `"}`, fmt.Sprintf("a line of %d bytes, more than %d",
+			jsonl.MaxLine+13, jsonl.MaxLine), ""},
 		{`{"text": "after"}`, "", "after"},
 	}
 	var b strings.Builder
@@ -163,7 +167,8 @@ func TestBadLines(t *testing.T) {
 	o := linesOptions()
 	_, jobs := linesJobs(t, writeLines(t, "bad.jsonl.gz", b.String()), o, 1<<40)
 	for i, r := range readAll(t, jobs[0]) {
-		if w := rows[i]; !strings.HasPrefix(r.Problem, w.problem) || (r.Problem == "") != (w.problem == "") || r.Text != w.text {
+		if w := rows[i]; !strings.HasPrefix(r.Problem, w.problem) || (r.Problem == "") != (w.problem == "") ||
+			r.Text != w.text {
 			t.Errorf("row %d: %.200q, %.80q; want %q", i, r.Problem, r.Text, w.problem)
 		}
 	}
@@ -194,7 +199,8 @@ func TestLinesPlanErrors(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"empty.jsonl", "blank.jsonl", "empty.jsonl.gz"} {
-		p, err := Plan(t.Context(), shardtest.Input(t, writeLines(t, name, strings.Repeat("\n", len(name)-11))), PlanOptions{Options: o})
+		p, err := Plan(t.Context(), shardtest.Input(t, writeLines(t, name, strings.Repeat("\n", len(name)-11))),
+			PlanOptions{Options: o})
 		if err != nil || p.Error != "" || p.Rows != 0 {
 			t.Errorf("%s: %+v, %v", name, p, err)
 		}
@@ -225,7 +231,9 @@ func TestLineIDs(t *testing.T) {
 	if !slices.Equal(rows[0].IDs, []int32{1, 2, 3}) || rows[1].IDs == nil || len(rows[1].IDs) != 0 || !rows[2].Null {
 		t.Errorf("%+v", rows[:3])
 	}
-	for i, want := range []string{"token id 4294967296 does not fit 32 bits", "a token id is a string", "token id 1.5 does not fit 32 bits", "a token id is null", "tokens.ids is a number, not an array of token ids"} {
+	for i, want := range []string{"token id 4294967296 does not fit 32 bits", "a token id is a string",
+		"token id 1.5 does not fit 32 bits", "a token id is null",
+		"tokens.ids is a number, not an array of token ids"} {
 		if got := rows[3+i]; got.Problem != want || got.IDs != nil {
 			t.Errorf("%+v, want %q", got, want)
 		}
@@ -292,7 +300,8 @@ func TestNestedColumns(t *testing.T) {
 		}
 	}
 	o.IDsColumn, o.TextColumn = "", "meta.nothing"
-	if p, err := Plan(t.Context(), shardtest.Input(t, path), PlanOptions{Options: o}); err != nil || !strings.Contains(p.Error, `no field "nothing" in column "meta"`) {
+	if p, err := Plan(t.Context(), shardtest.Input(t, path), PlanOptions{Options: o}); err != nil ||
+		!strings.Contains(p.Error, `no field "nothing" in column "meta"`) {
 		t.Errorf("%v, %q", err, p.Error)
 	}
 }
@@ -353,7 +362,8 @@ func BenchmarkPlanLines(b *testing.B) {
 	in := shardtest.Input(b, path)
 	b.SetBytes(in.Size)
 	for b.Loop() {
-		if p, err := Plan(context.Background(), in, PlanOptions{Options: shardtest.TextOptions(), JobTokens: 4_000_000}); err != nil || p.Rows == 0 {
+		if p, err := Plan(context.Background(), in, PlanOptions{Options: shardtest.TextOptions(),
+			JobTokens: 4_000_000}); err != nil || p.Rows == 0 {
 			b.Fatal(err)
 		}
 	}

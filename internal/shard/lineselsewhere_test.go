@@ -18,7 +18,8 @@ import (
 func TestLinesElsewhere(t *testing.T) {
 	var b strings.Builder
 	for i := range 2000 {
-		fmt.Fprintf(&b, "{\"id\": \"d%d\", \"meta\": {\"text\": %q}}\n", i, strings.Repeat(fmt.Sprintf("%d words \u00e9 ", i*7919%1000), i%60))
+		fmt.Fprintf(&b, "{\"id\": \"d%d\", \"meta\": {\"text\": %q}}\n", i,
+			strings.Repeat(fmt.Sprintf("%d words \u00e9 ", i*7919%1000), i%60))
 	}
 	o := linesOptions()
 	o.TextColumn = "meta.text"
@@ -30,7 +31,8 @@ func TestLinesElsewhere(t *testing.T) {
 		}
 		want, wantJobs := linesJobs(t, local, o, 20_000)
 		plan, err := Plan(t.Context(), inputs[0], PlanOptions{Options: o, JobTokens: 20_000})
-		if err != nil || plan.Error != "" || !reflect.DeepEqual(plan.Cuts, want.Cuts) || !reflect.DeepEqual(plan.Offsets, want.Offsets) || plan.Rows != 2000 {
+		if err != nil || plan.Error != "" || !reflect.DeepEqual(plan.Cuts, want.Cuts) ||
+			!reflect.DeepEqual(plan.Offsets, want.Offsets) || plan.Rows != 2000 {
 			t.Fatalf("%+v, local %+v (%v)", plan, want, err)
 		}
 		m := shardtest.Manifest(t.TempDir(), o)

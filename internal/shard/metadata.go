@@ -52,7 +52,8 @@ func textField(key string, at func(*Committed) *string) field {
 
 func intField(key string, at func(*Committed) *int64) field {
 	return field{
-		key, func(c *Committed) string { return strconv.FormatInt(*at(c), 10) }, func(c *Committed, s string) (err error) {
+		key, func(c *Committed) string { return strconv.FormatInt(*at(c), 10) }, func(c *Committed,
+			s string) (err error) {
 			*at(c), err = strconv.ParseInt(s, 10, 64)
 			return err
 		},
@@ -150,8 +151,10 @@ func InspectFile(r io.ReaderAt, size int64) (Committed, error) {
 		}
 	}
 	c.Metadata.Set, _ = foot.Lookup(setKey)
-	if c.First < 0 || c.Last < c.First || c.Last > score.MaxRow || foot.Rows != c.Last-c.First+1 || c.Totals.Documents != foot.Rows {
-		return c, pq.Corruptf("%d rows, %d documents, for rows %d to %d", foot.Rows, c.Totals.Documents, c.First, c.Last)
+	if c.First < 0 || c.Last < c.First || c.Last > score.MaxRow || foot.Rows != c.Last-c.First+1 ||
+		c.Totals.Documents != foot.Rows {
+		return c, pq.Corruptf("%d rows, %d documents, for rows %d to %d", foot.Rows, c.Totals.Documents, c.First,
+			c.Last)
 	}
 	return c, nil
 }

@@ -56,7 +56,8 @@ func TestPlan(t *testing.T) {
 	if checkPlan(t, each); len(each.Cuts) != shardtest.Rows {
 		t.Fatalf("a job a row: %d cuts", len(each.Cuts))
 	}
-	capped := planOf(t, shardtest.Fixtures(t, "required")[0], PlanOptions{Options: shardtest.TextOptions(), MaxRows: 60})
+	capped := planOf(t, shardtest.Fixtures(t, "required")[0], PlanOptions{Options: shardtest.TextOptions(),
+		MaxRows: 60})
 	if checkPlan(t, capped); !slices.Equal(capped.Cuts, []int64{0, 60, 120, 180, 240}) {
 		t.Fatalf("rows capped: %v", capped.Cuts)
 	}
@@ -64,8 +65,10 @@ func TestPlan(t *testing.T) {
 	if checkPlan(t, empty); empty.Error != "" || empty.Rows != 0 || len(empty.Cuts) != 0 {
 		t.Fatalf("no rows: %+v", empty)
 	}
-	ids := planOf(t, shardtest.Fixtures(t, "ids-v2")[0], PlanOptions{Options: shardtest.IDsOptions("ids32"), JobTokens: 100})
-	if checkPlan(t, ids); ids.Error != "" || ids.Tokens < 550 || ids.Tokens > 750 { // nulls and empty lists count one each
+	ids := planOf(t, shardtest.Fixtures(t, "ids-v2")[0], PlanOptions{Options: shardtest.IDsOptions("ids32"),
+		JobTokens: 100})
+	// nulls and empty lists count one each
+	if checkPlan(t, ids); ids.Error != "" || ids.Tokens < 550 || ids.Tokens > 750 {
 		t.Fatalf("ids: %+v", ids)
 	}
 }
@@ -130,21 +133,26 @@ func TestPlanRefuses(t *testing.T) {
 		o    score.Options
 		want string
 	}{
-		"empty file":    {write(t, nil), shardtest.TextOptions(), "the file is empty"},
-		"tiny file":     {write(t, []byte("PAR1")), shardtest.TextOptions(), "too few"},
-		"truncated":     {write(t, good[:len(good)-100]), shardtest.TextOptions(), "truncated"},
-		"text":          {write(t, []byte("id,text\n1,hello world\n")), shardtest.TextOptions(), "not a parquet file"},
-		"encrypted":     {write(t, tail("PARE", 10)), shardtest.TextOptions(), "encrypted"},
-		"long footer":   {write(t, tail("PAR1", 1<<31)), shardtest.TextOptions(), "footer claims"},
-		"short footer":  {write(t, tail("PAR1", 3)), shardtest.TextOptions(), "footer"},
-		"zeros":         {write(t, append(slices.Clone(good[:len(good)-308]), append(make([]byte, 300), tail("PAR1", 300)[len(good)-8:]...)...)), shardtest.TextOptions(), ""},
-		"no column":     {shardtest.Fixtures(t, "kinds")[0], column("body"), `no column "body"; the file has "id" string`},
-		"nested":        {shardtest.Fixtures(t, "kinds")[0], column("meta.nothing"), "no field \"nothing\" in column \"meta\""},
-		"a struct":      {shardtest.Fixtures(t, "kinds")[0], column("meta"), "is of type struct<text: string"},
-		"a number":      {shardtest.Fixtures(t, "kinds")[0], column("i64"), "is of type int64"},
-		"a decimal":     {shardtest.Fixtures(t, "kinds")[0], column("dec38"), "must be a string"},
-		"ids of text":   {shardtest.Fixtures(t, "kinds")[0], shardtest.IDsOptions("text"), "must be a list of int32 or int64"},
-		"ids of lists":  {shardtest.Fixtures(t, "kinds")[0], shardtest.IDsOptions("deep"), "must be a list of int32 or int64"},
+		"empty file":   {write(t, nil), shardtest.TextOptions(), "the file is empty"},
+		"tiny file":    {write(t, []byte("PAR1")), shardtest.TextOptions(), "too few"},
+		"truncated":    {write(t, good[:len(good)-100]), shardtest.TextOptions(), "truncated"},
+		"text":         {write(t, []byte("id,text\n1,hello world\n")), shardtest.TextOptions(), "not a parquet file"},
+		"encrypted":    {write(t, tail("PARE", 10)), shardtest.TextOptions(), "encrypted"},
+		"long footer":  {write(t, tail("PAR1", 1<<31)), shardtest.TextOptions(), "footer claims"},
+		"short footer": {write(t, tail("PAR1", 3)), shardtest.TextOptions(), "footer"},
+		"zeros": {write(t, append(slices.Clone(good[:len(good)-308]), append(make([]byte, 300),
+			tail("PAR1", 300)[len(good)-8:]...)...)), shardtest.TextOptions(), ""},
+		"no column": {shardtest.Fixtures(t, "kinds")[0], column("body"),
+			`no column "body"; the file has "id" string`},
+		"nested": {shardtest.Fixtures(t, "kinds")[0], column("meta.nothing"),
+			"no field \"nothing\" in column \"meta\""},
+		"a struct":  {shardtest.Fixtures(t, "kinds")[0], column("meta"), "is of type struct<text: string"},
+		"a number":  {shardtest.Fixtures(t, "kinds")[0], column("i64"), "is of type int64"},
+		"a decimal": {shardtest.Fixtures(t, "kinds")[0], column("dec38"), "must be a string"},
+		"ids of text": {shardtest.Fixtures(t, "kinds")[0], shardtest.IDsOptions("text"),
+			"must be a list of int32 or int64"},
+		"ids of lists": {shardtest.Fixtures(t, "kinds")[0], shardtest.IDsOptions("deep"),
+			"must be a list of int32 or int64"},
 		"keep missing":  {shardtest.Fixtures(t, "kinds")[0], keep("id", "url"), `no column "url"`},
 		"keep nested":   {shardtest.Fixtures(t, "kinds")[0], keep("meta.n"), "nested"},
 		"not there":     {write(t, good), shardtest.TextOptions(), "no such file"},
@@ -159,7 +167,8 @@ func TestPlanRefuses(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if p.Error == "" || !strings.Contains(p.Error, tc.want) || strings.Contains(p.Error, "\n") || p.Rows != 0 || p.Cuts != nil {
+			if p.Error == "" || !strings.Contains(p.Error, tc.want) || strings.Contains(p.Error, "\n") || p.Rows != 0 ||
+				p.Cuts != nil {
 				t.Fatalf("%+v, want %q", p, tc.want)
 			}
 			t.Log(p.Error)
@@ -167,7 +176,8 @@ func TestPlanRefuses(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, err := Plan(ctx, shardtest.Input(t, shardtest.Fixtures(t, "required")[0]), PlanOptions{Options: shardtest.TextOptions()}); !errors.Is(err, context.Canceled) {
+	if _, err := Plan(ctx, shardtest.Input(t, shardtest.Fixtures(t, "required")[0]),
+		PlanOptions{Options: shardtest.TextOptions()}); !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
 	}
 }

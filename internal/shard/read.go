@@ -184,7 +184,8 @@ func (r *Reader) row() (Row, error) {
 		c := r.kept[i]
 		err = c.Row(func(e pq.Entry) error {
 			if row.Kept.bytes += len(e.Val); row.Kept.bytes > maxKeptBytes || len(row.Kept.values) >= maxKeptItems {
-				return fmt.Errorf("%w: the row's kept columns have more than %d values or %d bytes", pq.ErrColumn, maxKeptItems, maxKeptBytes)
+				return fmt.Errorf("%w: the row's kept columns have more than %d values or %d bytes", pq.ErrColumn,
+					maxKeptItems, maxKeptBytes)
 			}
 			row.Kept.values = append(row.Kept.values, c.Leaf.Value(e, i))
 			return nil

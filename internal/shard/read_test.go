@@ -64,7 +64,8 @@ func TestReadIDs(t *testing.T) {
 		for _, column := range []string{"ids32", "ids64", "idsfull"} {
 			t.Run(filepath.Base(path)+"/"+column, func(t *testing.T) {
 				for _, r := range shardtest.Ranges {
-					for k, row := range readAll(t, shardtest.Job(t, path, t.TempDir(), shardtest.IDsOptions(column), r[0], r[1])) {
+					for k, row := range readAll(t, shardtest.Job(t, path, t.TempDir(), shardtest.IDsOptions(column),
+						r[0], r[1])) {
 						checkIDs(t, column, r[0]+int64(k), row)
 					}
 				}
@@ -109,7 +110,8 @@ func TestReadErrors(t *testing.T) {
 		if _, err := r.Next(); !errors.Is(err, ErrInputChanged) {
 			t.Fatalf("after the last row: %v", err)
 		}
-		if _, err := OpenRange(context.Background(), job); !errors.Is(err, ErrInputChanged) || !strings.Contains(err.Error(), path) {
+		if _, err := OpenRange(context.Background(), job); !errors.Is(err, ErrInputChanged) ||
+			!strings.Contains(err.Error(), path) {
 			t.Fatalf("opened again: %v", err)
 		}
 	})
@@ -139,7 +141,8 @@ func TestReadErrors(t *testing.T) {
 		}
 	})
 	t.Run("past the end", func(t *testing.T) {
-		if _, err := OpenRange(context.Background(), shardtest.Job(t, good, t.TempDir(), shardtest.TextOptions(), 249, 250)); !errors.Is(err, pq.ErrCorrupt) {
+		if _, err := OpenRange(context.Background(), shardtest.Job(t, good, t.TempDir(), shardtest.TextOptions(), 249,
+			250)); !errors.Is(err, pq.ErrCorrupt) {
 			t.Fatal(err)
 		}
 	})
@@ -155,7 +158,8 @@ func TestReadErrors(t *testing.T) {
 		path := copyOf(t, shardtest.Fixtures(t, "checksummed")[0])
 		flip(t, path, 4) // somewhere in the pages
 		_, err := tryReadAll(shardtest.Job(t, path, t.TempDir(), shardtest.TextOptions(), 0, 249))
-		if !errors.Is(err, pq.ErrCorrupt) || !strings.Contains(err.Error(), "row group") || !strings.Contains(err.Error(), "column") {
+		if !errors.Is(err, pq.ErrCorrupt) || !strings.Contains(err.Error(), "row group") ||
+			!strings.Contains(err.Error(), "column") {
 			t.Fatal(err)
 		}
 	})

@@ -35,7 +35,8 @@ func writeRows(path string, o score.Options, rows []Row) (err error) {
 	case o.IDsColumn != "":
 		columns = append(columns, pq.ListNode(o.IDsColumn, parquet.Int32Type))
 	case o.Conditional():
-		columns = append(columns, pq.LeafNode(o.TargetColumn, text, format.Optional), pq.LeafNode(o.ContextColumn, text, format.Optional))
+		columns = append(columns, pq.LeafNode(o.TargetColumn, text, format.Optional),
+			pq.LeafNode(o.ContextColumn, text, format.Optional))
 	default:
 		columns = append(columns, pq.LeafNode(o.TextColumn, text, format.Optional))
 	}
@@ -44,7 +45,8 @@ func writeRows(path string, o score.Options, rows []Row) (err error) {
 		return err
 	}
 	return pq.Recovered(func() error {
-		w := parquet.NewWriter(f, parquet.NewSchema("schema", root), parquet.Compression(&parquet.Zstd)) //nolint:staticcheck // as in Create
+		// nolint:staticcheck // as in Create
+		w := parquet.NewWriter(f, parquet.NewSchema("schema", root), parquet.Compression(&parquet.Zstd))
 		for _, r := range rows {
 			var row parquet.Row
 			switch {

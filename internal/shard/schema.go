@@ -43,7 +43,8 @@ func ownNodes(o score.Options) []*pq.Node {
 		pq.LeafNode("error", text, format.Optional),
 	}
 	if o.Conditional() {
-		n = append(n, pq.LeafNode("n_context_tokens", parquet.Int64Type, format.Required), pq.LeafNode("greedy", parquet.BooleanType, format.Optional))
+		n = append(n, pq.LeafNode("n_context_tokens", parquet.Int64Type, format.Required),
+			pq.LeafNode("greedy", parquet.BooleanType, format.Optional))
 	}
 	if o.PerToken {
 		n = append(n, pq.ListNode("token_ids", parquet.Int32Type), pq.ListNode("token_nll", parquet.FloatType))

@@ -23,7 +23,10 @@ type scoreColumn struct {
 }
 
 // contextColumn is there in conditional runs.
-var contextColumn = scoreColumn{"n_context_tokens", parquet.Int64, func(s *score.Score, b []byte) { s.ContextTokens = i64(b) }}
+var contextColumn = scoreColumn{"n_context_tokens", parquet.Int64, func(s *score.Score,
+	b []byte) {
+	s.ContextTokens = i64(b)
+}}
 
 // scoreColumns are there in every run.
 var scoreColumns = []scoreColumn{
@@ -128,7 +131,8 @@ func ownColumns(f *pq.Footer) []string {
 	conditional := conditional(f)
 	for _, e := range f.Columns() {
 		name := e.Name()
-		if slices.Contains(score.OutputColumns, name) || conditional && slices.Contains(score.ConditionalColumns, name) {
+		if slices.Contains(score.OutputColumns, name) || conditional && slices.Contains(score.ConditionalColumns,
+			name) {
 			own = append(own, name)
 		}
 	}

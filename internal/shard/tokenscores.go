@@ -17,7 +17,10 @@ func TokenScores(ctx context.Context, t *pq.Table, row int64) (ids []int32, nll 
 	if !t.Has("token_ids") || !t.Has("token_nll") {
 		return nil, nil, nil
 	}
-	err = tokenList(ctx, t, "token_ids", parquet.Int32, row, func(b []byte) { ids = append(ids, int32(binary.LittleEndian.Uint32(b))) })
+	err = tokenList(ctx, t, "token_ids", parquet.Int32, row, func(b []byte) {
+		ids = append(ids,
+			int32(binary.LittleEndian.Uint32(b)))
+	})
 	if err == nil {
 		err = tokenList(ctx, t, "token_nll", parquet.Float, row, func(b []byte) {
 			nll = append(nll, math.Float32frombits(binary.LittleEndian.Uint32(b)))

@@ -76,7 +76,8 @@ func verify(ctx context.Context, path string, job score.Job, input bool) (Commit
 func belongs(c Committed, job score.Job) error {
 	for _, x := range []struct{ what, have, want string }{
 		{"run", c.Run, job.Run}, {"job", c.Job, job.ID}, {"options' digest", c.ConfigDigest, job.ConfigDigest},
-		{"model's digest", c.ModelDigest, job.Model.Digest}, {"tokenizer's digest", c.TokenizerDigest, job.Model.TokenizerDigest},
+		{"model's digest", c.ModelDigest, job.Model.Digest}, {"tokenizer's digest", c.TokenizerDigest,
+			job.Model.TokenizerDigest},
 		{"input", c.Input.Rel, job.Input.Rel}, {"input's version", c.Input.Version, job.Input.Version},
 		{"rows", fmt.Sprintf("%d-%d", c.First, c.Last), fmt.Sprintf("%d-%d", job.First, job.Last)},
 	} {
@@ -217,7 +218,8 @@ func (v *verifier) checkRow(r *ownRow, row int64) error {
 	if err := checkScore(s, v.job.Options); err != nil {
 		return pq.Corruptf("row %d: %w", row, err)
 	}
-	numbers := s.Tokens != 0 || s.SumNLL != 0 || s.Top1 != 0 || s.ContextTokens != 0 || s.Truncated || len(s.TokenNLL) > 0
+	numbers := s.Tokens != 0 || s.SumNLL != 0 || s.Top1 != 0 || s.ContextTokens != 0 || s.Truncated ||
+		len(s.TokenNLL) > 0
 	if s.Error != "" && numbers {
 		return pq.Corruptf("row %d has a score and an error", row)
 	}
@@ -314,7 +316,8 @@ func (v *verifier) keptOfLines(ours map[string]*pq.Leaf) error {
 			same := false
 			if err := c.Row(func(e pq.Entry) error {
 				have := c.Leaf.Value(e, i)
-				same = have.DefinitionLevel() == want.Kept.values[i].DefinitionLevel() && parquet.Equal(have, want.Kept.values[i])
+				same = have.DefinitionLevel() == want.Kept.values[i].DefinitionLevel() &&
+					parquet.Equal(have, want.Kept.values[i])
 				return nil
 			}); err != nil {
 				return err
@@ -333,7 +336,8 @@ func sameColumn(a, b *pq.Column, first, last int64) error {
 	collect := func(buf *[]byte) func(pq.Entry) error {
 		*buf = (*buf)[:0]
 		return func(e pq.Entry) error {
-			*buf = append(*buf, e.Rep, e.Def, byte(len(e.Val)), byte(len(e.Val)>>8), byte(len(e.Val)>>16), byte(len(e.Val)>>24))
+			*buf = append(*buf, e.Rep, e.Def, byte(len(e.Val)), byte(len(e.Val)>>8), byte(len(e.Val)>>16),
+				byte(len(e.Val)>>24))
 			*buf = append(*buf, e.Val...)
 			return nil
 		}

@@ -80,7 +80,8 @@ func NewWriter(place Place, job score.Job, kept *Columns, meta Metadata) (*Write
 		return nil, errors.Join(err, place.Close())
 	}
 	w := &Writer{
-		job: job, meta: meta, out: place, keptN: len(kept.leaves), next: job.First, ids: -1, digest: newDigester(job.Options), whole: sha256.New(),
+		job: job, meta: meta, out: place, keptN: len(kept.leaves), next: job.First, ids: -1,
+		digest: newDigester(job.Options), whole: sha256.New(),
 	}
 	if job.Options.PerToken {
 		w.ids = w.keptN + len(job.Options.Columns()) - 2
@@ -174,7 +175,8 @@ func checkScore(s *score.Score, o score.Options) error {
 	case math.IsNaN(s.SumNLL) || math.IsInf(s.SumNLL, 0):
 		return fmt.Errorf("%w: sum_nll is %v", ErrRows, s.SumNLL)
 	case o.PerToken && s.Error == "" && (int64(len(s.TokenNLL)) != s.Tokens || len(s.TokenIDs) < len(s.TokenNLL)):
-		return fmt.Errorf("%w: %d token_ids and %d token_nll for %d tokens", ErrRows, len(s.TokenIDs), len(s.TokenNLL), s.Tokens)
+		return fmt.Errorf("%w: %d token_ids and %d token_nll for %d tokens", ErrRows, len(s.TokenIDs), len(s.TokenNLL),
+			s.Tokens)
 	}
 	return nil
 }
@@ -289,7 +291,8 @@ func (w *Writer) commit(ctx context.Context) (Committed, error) {
 func (w *Writer) seal() (Committed, error) {
 	c := Committed{
 		Path: w.out.Path(w.job.Output), Job: w.job.ID, Run: w.job.Run, ConfigDigest: w.job.ConfigDigest,
-		Input: w.job.Input, First: w.job.First, Last: w.job.Last, Digest: w.digest.sum(), Totals: w.totals, Metadata: w.meta,
+		Input: w.job.Input, First: w.job.First, Last: w.job.Last, Digest: w.digest.sum(), Totals: w.totals,
+		Metadata:    w.meta,
 		ModelDigest: w.job.Model.Digest, TokenizerDigest: w.job.Model.TokenizerDigest,
 	}
 	err := pq.Recovered(func() error {

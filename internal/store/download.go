@@ -192,7 +192,10 @@ func DownloadFile(ctx context.Context, name string, beside []string, moved func(
 	}
 	base := path.Base(p.Key)
 	p.Key = strings.TrimPrefix(path.Dir("/"+p.Key), "/")
-	dir, pinned, err := Download(ctx, p.String(), func(n string) bool { return n == base || slices.Contains(beside, n) },
+	dir, pinned, err := Download(ctx, p.String(), func(n string) bool {
+		return n == base ||
+			slices.Contains(beside, n)
+	},
 		moved)
 	if err != nil {
 		return "", "", err

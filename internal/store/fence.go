@@ -98,7 +98,8 @@ func (f *Fence) find(name string) (*os.Root, string, error) {
 			if rel, err := filepath.Rel(p.dir, name); err == nil && filepath.IsLocal(rel) && !hasDotDot(name) {
 				return p.root, rel, nil
 			}
-		case p.place.Host == place.Host && (p.place.Rev == "" || p.place.Rev == place.Rev) && p.place.Query == place.Query &&
+		case p.place.Host == place.Host && (p.place.Rev == "" || p.place.Rev == place.Rev) &&
+			p.place.Query == place.Query &&
 			!hasDotDot(place.Key) &&
 			(p.place.Key == "" || place.Key == p.place.Key || strings.HasPrefix(place.Key, p.place.Key+"/")):
 			return nil, "", nil

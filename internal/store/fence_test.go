@@ -48,10 +48,12 @@ func TestFenceOpen(t *testing.T) {
 	dir, f := fenced(t)
 	ctx := Within(t.Context(), f)
 	for name, want := range map[string]error{
-		"in/deep/a": nil, "in/inside": nil, "in/gone": fs.ErrNotExist, "in/pipe": errNotRegular, "in/deep": errNotRegular,
+		"in/deep/a": nil, "in/inside": nil, "in/gone": fs.ErrNotExist, "in/pipe": errNotRegular,
+		"in/deep":      errNotRegular,
 		"in/leads-out": ErrOutside, "in/absolute": ErrOutside, "in/folder-out/secret": ErrOutside, "in/dev": ErrOutside,
-		"in/../out/secret": ErrOutside, "in/deep/../../out/secret": ErrOutside, "in/folder-out/../in/deep/a": ErrOutside,
-		"in-not/a": ErrOutside, "out/secret": ErrOutside, "to-in/deep/a": ErrOutside, "/etc/passwd": ErrOutside,
+		"in/../out/secret": ErrOutside, "in/deep/../../out/secret": ErrOutside,
+		"in/folder-out/../in/deep/a": ErrOutside,
+		"in-not/a":                   ErrOutside, "out/secret": ErrOutside, "to-in/deep/a": ErrOutside, "/etc/passwd": ErrOutside,
 	} {
 		path := dir + "/" + name // not cleaned
 		if name[0] == '/' {

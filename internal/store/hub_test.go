@@ -21,7 +21,8 @@ func TestHub(t *testing.T) {
 	h := storetest.NewHub(t, nil)
 	body, note := randomBytes(1<<20), []byte("# read me\n")
 	files := map[string][]byte{"README.md": note}
-	for _, n := range []string{"data/a b/000.parquet", "data/CC/001.parquet", "data/CC/002.parquet", "other/x.parquet"} {
+	for _, n := range []string{"data/a b/000.parquet", "data/CC/001.parquet", "data/CC/002.parquet",
+		"other/x.parquet"} {
 		files[n] = append([]byte(n), body...)
 	}
 	commit := h.Commit("datasets", "org/set", files)
@@ -130,7 +131,8 @@ func TestDownload(t *testing.T) {
 	home := os.Getenv("HF_HOME")
 	ckpt := randomBytes(10 << 20)
 	files := map[string][]byte{
-		"checkpoints/c-1/model-ckpt.pth": ckpt, "checkpoints/c-1/training_metadata.json": []byte("{}"), "checkpoints/c-1/optimizer.pth": ckpt,
+		"checkpoints/c-1/model-ckpt.pth": ckpt, "checkpoints/c-1/training_metadata.json": []byte("{}"),
+		"checkpoints/c-1/optimizer.pth":         ckpt,
 		"checkpoints/c-1/deeper/tokenizer.json": []byte("no"), "checkpoints/c-1/tokenizer.json": []byte(`{"a":1}`),
 	}
 	commit := h.Commit("models", "org/model", files)

@@ -26,7 +26,8 @@ const (
 // long. name is the place, for the error.
 func retry(ctx context.Context, name string, do func() (progress bool, err error)) error {
 	delays := backoff.NewExponentialBackOff()
-	delays.InitialInterval, delays.MaxInterval, delays.Multiplier, delays.RandomizationFactor = firstDelay, maxDelay, 2, 0.5
+	delays.InitialInterval, delays.MaxInterval, delays.Multiplier, delays.RandomizationFactor = firstDelay, maxDelay, 2,
+		0.5
 	since, tries := time.Now(), 0
 	for {
 		progress, err := do()
@@ -49,7 +50,8 @@ func retry(ctx context.Context, name string, do func() (progress bool, err error
 		}
 		wait := max(delays.NextBackOff(), min(t.after, maxRetryAfter))
 		if time.Since(since)+wait > limit {
-			return &Error{name, fmt.Sprintf("%s, after %d tries in %s", t.err, tries, time.Since(since).Round(time.Second)),
+			return &Error{name, fmt.Sprintf("%s, after %d tries in %s", t.err, tries,
+				time.Since(since).Round(time.Second)),
 				ErrUnreachable}
 		}
 		timer := time.NewTimer(wait)

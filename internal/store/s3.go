@@ -115,7 +115,8 @@ func (c *cloud) s3Error(name string, err error) error {
 			" not found: check the name, and AWS_ENDPOINT_URL if the server is not Amazon's", fs.ErrNotExist}
 	case code == "SlowDown" || code == "RequestTimeout" || code == "RequestTimeTooSkewed" && status >= 500:
 		return &transient{err: fmt.Errorf("%s (HTTP %d)", code, status), after: retryAfter(header, time.Now())}
-	case status == http.StatusMovedPermanently || code == "AuthorizationHeaderMalformed" || code == "PermanentRedirect" ||
+	case status == http.StatusMovedPermanently || code == "AuthorizationHeaderMalformed" ||
+		code == "PermanentRedirect" ||
 		code == "IllegalLocationConstraintException":
 		if region == "" {
 			region = "its region"

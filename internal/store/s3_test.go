@@ -156,7 +156,8 @@ func TestFaults(t *testing.T) {
 	s.Put(t, "f", body)
 	name := storetest.URL("f?endpoint=" + p.URL)
 	for what, f := range map[string]storetest.Fault{
-		"busy": storetest.Busy, "throttled": storetest.Throttle, "reset": storetest.Reset, "short": storetest.Short, "slow": storetest.Slow,
+		"busy": storetest.Busy, "throttled": storetest.Throttle, "reset": storetest.Reset, "short": storetest.Short,
+		"slow": storetest.Slow,
 		"lost": storetest.Lost,
 	} {
 		t.Run(what, func(t *testing.T) {
@@ -215,9 +216,11 @@ func TestErrors(t *testing.T) {
 	}{
 		{"no file", storetest.URL("nothing"), nil, fs.ErrNotExist, "check the name"},
 		{"no bucket", "s3://nobucket/x", nil, fs.ErrNotExist, "not found"},
-		{"wrong key", storetest.URL("there"), map[string]string{"AWS_SECRET_ACCESS_KEY": "wrong-secret"}, store.ErrDenied,
+		{"wrong key", storetest.URL("there"), map[string]string{"AWS_SECRET_ACCESS_KEY": "wrong-secret"},
+			store.ErrDenied,
 			"AWS_"},
-		{"no credentials", storetest.URL("there"), map[string]string{"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""},
+		{"no credentials", storetest.URL("there"), map[string]string{"AWS_ACCESS_KEY_ID": "",
+			"AWS_SECRET_ACCESS_KEY": ""},
 			store.ErrDenied, "AWS_ACCESS_KEY_ID"},
 		{"anonymous", storetest.URL("there?anonymous=true"), nil, store.ErrDenied, "denied"},
 		{"signed", "https://example.org/x?X-Amz-Signature=abcdef", nil, nil, "signed URLs are not taken"},

@@ -107,15 +107,18 @@ func (c *cloud) putPart(ctx context.Context, key, id string, number int32,
 			return false, err
 		}
 		out, err := c.s3.UploadPart(ctx, &s3.UploadPartInput{
-			Bucket: aws.String(c.root.Host), Key: aws.String(key), UploadId: aws.String(id), PartNumber: aws.Int32(number),
-			Body: body, ContentLength: aws.Int64(body.Size()),
+			Bucket: aws.String(c.root.Host), Key: aws.String(key), UploadId: aws.String(id),
+			PartNumber: aws.Int32(number),
+			Body:       body, ContentLength: aws.Int64(body.Size()),
 		})
 		if err != nil {
 			return false, c.uploadError(key, err)
 		}
 		part = types.CompletedPart{
-			PartNumber: aws.Int32(number), ETag: out.ETag, ChecksumCRC32: out.ChecksumCRC32, ChecksumCRC32C: out.ChecksumCRC32C,
-			ChecksumCRC64NVME: out.ChecksumCRC64NVME, ChecksumSHA1: out.ChecksumSHA1, ChecksumSHA256: out.ChecksumSHA256,
+			PartNumber: aws.Int32(number), ETag: out.ETag, ChecksumCRC32: out.ChecksumCRC32,
+			ChecksumCRC32C:    out.ChecksumCRC32C,
+			ChecksumCRC64NVME: out.ChecksumCRC64NVME, ChecksumSHA1: out.ChecksumSHA1,
+			ChecksumSHA256: out.ChecksumSHA256,
 		}
 		return false, nil
 	})

@@ -25,7 +25,8 @@ func TestWanted(t *testing.T) {
 		{"disabled", map[string]string{"OTEL_SDK_DISABLED": "TRUE", "OTEL_EXPORTER_OTLP_ENDPOINT": url}, false, false},
 		{"a name alone", map[string]string{"OTEL_SERVICE_NAME": "x"}, false, false},
 		{"an exporter that is not here", map[string]string{"OTEL_TRACES_EXPORTER": "zipkin"}, false, true},
-		{"gRPC", map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": url, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, false, true},
+		{"gRPC", map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": url, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, false,
+			true},
 		{"HTTP for traces", map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": url, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
 			"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf"}, true, false},
 	} {

@@ -84,7 +84,8 @@ func scoreGroups(t *testing.T, e Engine, tk *task, maxStates int, groups ...[]*d
 	in, out, free := make(chan item), make(chan *packed), make(chan *packed, 2)
 	free <- new(packed)
 	free <- new(packed)
-	p := &packer{budget: e.Info().MaxTokens, share: e.Info().MaxTokens, newState: e.NewState, in: in, free: free, out: out, maxStates: maxStates}
+	p := &packer{budget: e.Info().MaxTokens, share: e.Info().MaxTokens, newState: e.NewState, in: in, free: free,
+		out: out, maxStates: maxStates}
 	errc := make(chan error, 1)
 	go func() { errc <- p.run(t.Context()) }()
 	go func() {
@@ -137,8 +138,10 @@ func TestConditionalTokens(t *testing.T) {
 			continue
 		}
 		want := slices.Concat(p.ContextIDs, p.TargetIDs)
-		if !slices.Equal(d.ids, want) || d.context != len(p.ContextIDs) || d.score.Bytes != p.Bytes || d.score.Error != "" {
-			t.Errorf("%q, %q: %v, %d of them context, %+v; want %v and %v", p.Context, p.Target, d.ids, d.context, d.score, p.ContextIDs, p.TargetIDs)
+		if !slices.Equal(d.ids, want) || d.context != len(p.ContextIDs) || d.score.Bytes != p.Bytes ||
+			d.score.Error != "" {
+			t.Errorf("%q, %q: %v, %d of them context, %+v; want %v and %v", p.Context, p.Target, d.ids, d.context,
+				d.score, p.ContextIDs, p.TargetIDs)
 		}
 	}
 }
@@ -175,7 +178,8 @@ func TestConditionalScores(t *testing.T) {
 				switch {
 				case len(p.TargetIDs) == 0:
 				case p.TruncatedNLL == nil:
-					if want := fmt.Sprintf("the target has %d tokens, more than the %d of --max-length", len(p.TargetIDs), maxLength); got[i].Error != want {
+					if want := fmt.Sprintf("the target has %d tokens, more than the %d of --max-length",
+						len(p.TargetIDs), maxLength); got[i].Error != want {
 						t.Errorf("%+v, want %q", got[i], want)
 					}
 				default:
@@ -188,7 +192,8 @@ func TestConditionalScores(t *testing.T) {
 	for i, p := range pairs {
 		if len(p.TargetIDs) > 0 {
 			near(t, p, whole[i], p.SumNLL, p.Top1, false)
-			if whole[i].ContextTokens != int64(len(p.ContextIDs)) || whole[i].TokenIDs[0] != p.ContextIDs[len(p.ContextIDs)-1] {
+			if whole[i].ContextTokens != int64(len(p.ContextIDs)) ||
+				whole[i].TokenIDs[0] != p.ContextIDs[len(p.ContextIDs)-1] {
 				t.Errorf("%+v, want %d context tokens", whole[i], len(p.ContextIDs))
 			}
 		}
@@ -205,8 +210,10 @@ func near(t *testing.T, p expectedPair, got score.Score, sum float64, top []bool
 		}
 	}
 	off := math.Abs(got.SumNLL-sum) / float64(len(top))
-	if !(off <= 1e-4) || got.Tokens != int64(len(top)) || !ok || greedy != (first == len(top)) || got.Top1 != int64(first) || got.Truncated != truncated {
-		t.Errorf("%q, %q: %+v, want %f, %d of %d first choice (off by %.1e a token)", p.Context, p.Target, got, sum, first, len(top), off)
+	if !(off <= 1e-4) || got.Tokens != int64(len(top)) || !ok || greedy != (first == len(top)) ||
+		got.Top1 != int64(first) || got.Truncated != truncated {
+		t.Errorf("%q, %q: %+v, want %f, %d of %d first choice (off by %.1e a token)", p.Context, p.Target, got, sum,
+			first, len(top), off)
 	}
 }
 

@@ -98,7 +98,9 @@ func (w *Worker) sampleGPU() *record.GPU {
 	}
 	return &record.GPU{
 		UUID: s.Device.UUID, Name: s.Device.Name, Index: s.Device.Index,
-		Utilization: value(telemetry.Utilization), Power: value(telemetry.Power), PowerLimit: value(telemetry.PowerLimit),
-		MemoryUsed: bytes(telemetry.MemoryUsed), MemoryTotal: bytes(telemetry.MemoryTotal), Temperature: value(telemetry.Temperature),
+		Utilization: value(telemetry.Utilization), Power: value(telemetry.Power),
+		PowerLimit: value(telemetry.PowerLimit),
+		MemoryUsed: bytes(telemetry.MemoryUsed), MemoryTotal: bytes(telemetry.MemoryTotal),
+		Temperature: value(telemetry.Temperature),
 	}
 }

@@ -25,7 +25,8 @@ import (
 func TestCost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began, known := time.Now(), true
-		c := cost{energy: func() (float64, bool) { return 1000 + 100*time.Since(began).Seconds(), known }} // 100 W, always
+		// 100 W, always
+		c := cost{energy: func() (float64, bool) { return 1000 + 100*time.Since(began).Seconds(), known }}
 		charge := func(seconds, joules float64) {
 			t.Helper()
 			var sum record.Totals
@@ -88,7 +89,8 @@ func TestJobsAreCharged(t *testing.T) {
 		t.Skip("SKIPPED: needs a C compiler, cc")
 	}
 	lib := filepath.Join(t.TempDir(), "libnvidia-ml.so.1")
-	if out, err := exec.Command(cc, "-shared", "-fPIC", "-o", lib, "../gpu/telemetry/testdata/nvml.c").CombinedOutput(); err != nil {
+	if out, err := exec.Command(cc, "-shared", "-fPIC", "-o", lib,
+		"../gpu/telemetry/testdata/nvml.c").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	sampler := telemetry.Start(telemetry.Config{UUID: "0a1b2c3d-0000-1111-2222-333344445555", Library: lib})
@@ -104,14 +106,16 @@ func TestJobsAreCharged(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer srv.Shutdown()
-	client, err := jobs.Connect(ctx, conn.Config{URLs: []string{srv.URL()}, Token: srv.Token(), Timeout: 20 * time.Second})
+	client, err := jobs.Connect(ctx, conn.Config{URLs: []string{srv.URL()}, Token: srv.Token(),
+		Timeout: 20 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer client.Close()
 	sub, err := dispatch.Begin(ctx, dispatch.Request{
 		Inputs: []string{in.dir + "/a.parquet"}, Out: t.TempDir(), ModelDir: in.model, JobTokens: 20,
-		Options: score.Options{IDsColumn: simIDs, Long: score.LongCarry, MaxLength: 2048, Special: score.SpecialText, Engine: score.EngineCPU},
+		Options: score.Options{IDsColumn: simIDs, Long: score.LongCarry, MaxLength: 2048, Special: score.SpecialText,
+			Engine: score.EngineCPU},
 	}, 0, zerolog.Nop(), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -149,14 +153,16 @@ func TestJobsAreCharged(t *testing.T) {
 		t.Errorf("%g J in %g s of a GPU that draws 250.5 W", joules, seconds)
 	}
 	workers, err := client.Workers(ctx)
-	for ; err == nil && len(workers) == 0 && ctx.Err() == nil; workers, err = client.Workers(ctx) { // it signs beside its work
+	// it signs beside its work
+	for ; err == nil && len(workers) == 0 && ctx.Err() == nil; workers, err = client.Workers(ctx) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	if err != nil || len(workers) != 1 || workers[0].GPU == nil {
 		t.Fatalf("%+v, %v", workers, err)
 	}
 	g := workers[0].GPU
-	if g.Name != "NVIDIA Test" || g.Index != 5 || *g.Power != 250.5 || *g.Utilization != .42 || *g.Temperature != 44 || g.MemoryUsed != nil || g.PowerLimit != nil {
+	if g.Name != "NVIDIA Test" || g.Index != 5 || *g.Power != 250.5 || *g.Utilization != .42 || *g.Temperature != 44 ||
+		g.MemoryUsed != nil || g.PowerLimit != nil {
 		t.Errorf("%+v", g)
 	}
 	stop()
@@ -178,7 +184,8 @@ func TestEfficiency(t *testing.T) {
 		if len(e.looks) > 0 {
 			tokens = e.looks[len(e.looks)-1].tokens + rate
 		}
-		perSecond, perJoule = e.add(look{at: at.Add(time.Duration(i) * time.Second), tokens: tokens, joules: float64(i) * 500, known: true})
+		perSecond, perJoule = e.add(look{at: at.Add(time.Duration(i) * time.Second), tokens: tokens,
+			joules: float64(i) * 500, known: true})
 	}
 	if perSecond != 4000 || perJoule != 8 || len(e.looks) > 12 {
 		t.Errorf("%g tokens/s, %g tokens/J, %d looks kept", perSecond, perJoule, len(e.looks))

@@ -69,9 +69,11 @@ func resolveEngine(k score.EngineKind, ordinal int) (score.EngineKind, error) {
 }
 
 // newEngine loads a checkpoint into this worker's engine, and tells its phases.
-func (m *models) newEngine(ckpt *model.Checkpoint, cfg model.Config, queryScale float64, took func(phase string, d time.Duration)) (Engine, error) {
+func (m *models) newEngine(ckpt *model.Checkpoint, cfg model.Config, queryScale float64,
+	took func(phase string, d time.Duration)) (Engine, error) {
 	if m.kind == score.EngineCUDA {
-		return gpu.New(ckpt, cfg, gpu.Config{Device: m.cfg.GPU, QueryScale: queryScale, MaxTokens: m.cfg.BatchTokens, Took: took})
+		return gpu.New(ckpt, cfg, gpu.Config{Device: m.cfg.GPU, QueryScale: queryScale, MaxTokens: m.cfg.BatchTokens,
+			Took: took})
 	}
 	return cpu.New(ckpt, cfg, cpu.Config{QueryScale: queryScale, Threads: m.cfg.Threads, MaxTokens: m.cfg.BatchTokens})
 }

@@ -37,14 +37,16 @@ func TestEngineFailureEndsTheWorker(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer srv.Shutdown()
-	client, err := jobs.Connect(ctx, conn.Config{URLs: []string{srv.URL()}, Token: srv.Token(), Timeout: 20 * time.Second})
+	client, err := jobs.Connect(ctx, conn.Config{URLs: []string{srv.URL()}, Token: srv.Token(),
+		Timeout: 20 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer client.Close()
 	sub, err := dispatch.Begin(ctx, dispatch.Request{
 		Inputs: []string{in.dir + "/a.parquet"}, Out: t.TempDir(), ModelDir: in.model,
-		Options: score.Options{IDsColumn: simIDs, Long: score.LongCarry, MaxLength: 2048, Special: score.SpecialText, Engine: score.EngineCPU},
+		Options: score.Options{IDsColumn: simIDs, Long: score.LongCarry, MaxLength: 2048, Special: score.SpecialText,
+			Engine: score.EngineCPU},
 	}, 0, zerolog.Nop(), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -63,7 +65,8 @@ func TestEngineFailureEndsTheWorker(t *testing.T) {
 		t.Fatalf("the worker ended with %v after %s", err, time.Since(start))
 	}
 	var state record.Job
-	if err := client.JobStates(ctx, sub.Manifest.Run, func(s record.Job) { state = s }); err != nil || state.State != record.StateFailed {
+	if err := client.JobStates(ctx, sub.Manifest.Run, func(s record.Job) { state = s }); err != nil ||
+		state.State != record.StateFailed {
 		t.Fatalf("the job's record is %+v (%v), want that the attempt failed", state, err)
 	}
 }

@@ -32,7 +32,8 @@ func TestIdle(t *testing.T) {
 		c.wait(false)
 		c.settle()
 		for cause, want := range map[metrics.Cause]time.Duration{
-			metrics.CauseNoJob: 1, metrics.CauseLoading: 2, metrics.CauseReading: 12, metrics.CauseTokenizing: 16, metrics.CauseWriting: 32,
+			metrics.CauseNoJob: 1, metrics.CauseLoading: 2, metrics.CauseReading: 12, metrics.CauseTokenizing: 16,
+			metrics.CauseWriting: 32,
 		} {
 			if got[cause] != want*time.Second {
 				t.Errorf("%s: %s, want %ds", cause, got[cause], want)

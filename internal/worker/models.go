@@ -185,7 +185,8 @@ func (m *models) openEngine(ctx context.Context, j *score.Job) (Engine, error) {
 		confirmed <- err
 	}()
 	line := m.log.Info()
-	e, name, err := m.loadEngine(dir, j.Options.QueryScale, func(phase string, took time.Duration) { line.Dur(phase+"_ms", took) })
+	e, name, err := m.loadEngine(dir, j.Options.QueryScale,
+		func(phase string, took time.Duration) { line.Dur(phase+"_ms", took) })
 	// Of another model's files, the digest says more than what loading them came to.
 	if other := <-confirmed; other != nil {
 		if err == nil {
@@ -208,7 +209,8 @@ func (m *models) openEngine(ctx context.Context, j *score.Job) (Engine, error) {
 }
 
 // loadEngine loads whatever model lies in dir, and tells its phases.
-func (m *models) loadEngine(dir string, queryScale float64, took func(phase string, d time.Duration)) (Engine, string, error) {
+func (m *models) loadEngine(dir string, queryScale float64, took func(phase string, d time.Duration)) (Engine, string,
+	error) {
 	start := time.Now()
 	cfg, err := model.LoadConfig(dir)
 	if err != nil {
@@ -245,7 +247,8 @@ func (m *models) openTokenizer(ctx context.Context, j *score.Job) (*tokenizer.To
 		return nil, err
 	}
 	if digest != j.Model.TokenizerDigest {
-		return nil, fmt.Errorf("%s: its digest is %s here, the job wants %s: the files differ", path, digest, j.Model.TokenizerDigest)
+		return nil, fmt.Errorf("%s: its digest is %s here, the job wants %s: the files differ", path, digest,
+			j.Model.TokenizerDigest)
 	}
 	t, err := tokenizer.Open(path, tokenizer.Config{Special: j.Options.Special})
 	if err != nil {

@@ -43,13 +43,15 @@ func TestOtherModelIsRefused(t *testing.T) {
 	for _, tt := range []struct{ name, dir, digest, tokenizer, want string }{
 		{"another model", demo, other, tokenizer, "load model " + demo + ": its digest is " + digest},
 		{"another model that can't be loaded", broken, digest, tokenizer, "the files differ"},
-		{"another tokenizer", demo, digest, other, "load tokenizer: " + filepath.Join(demo, "tokenizer.json") + ": its digest is " + tokenizer},
+		{"another tokenizer", demo, digest, other, "load tokenizer: " + filepath.Join(demo, "tokenizer.json") +
+			": its digest is " + tokenizer},
 		{"the job's", demo, digest, tokenizer, ""},
 	} {
 		m := &models{cfg: Config{Threads: 1}, kind: score.EngineCPU, log: zerolog.Nop()}
 		m.open = m.openEngine
 		j := &score.Job{
-			Model:   score.Model{Dir: tt.dir, Digest: tt.digest, Tokenizer: filepath.Join(demo, "tokenizer.json"), TokenizerDigest: tt.tokenizer},
+			Model: score.Model{Dir: tt.dir, Digest: tt.digest, Tokenizer: filepath.Join(demo, "tokenizer.json"),
+				TokenizerDigest: tt.tokenizer},
 			Options: score.Options{TextColumn: "text", Special: score.SpecialText, Engine: score.EngineCPU},
 		}
 		l, err := m.load(context.Background(), j)

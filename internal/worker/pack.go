@@ -301,7 +301,8 @@ func (p *packer) flushFull(ctx context.Context, stopped bool) error {
 // newPacker packs for an engine, in batches of so many tokens.
 func newPacker(e Engine, budget int) *packer {
 	info := e.Info()
-	p := &packer{budget: budget, share: budget, newState: e.NewState, maxStates: batchStates(info), free: make(chan *packed, batchesInTurn), out: make(chan *packed)}
+	p := &packer{budget: budget, share: budget, newState: e.NewState, maxStates: batchStates(info),
+		free: make(chan *packed, batchesInTurn), out: make(chan *packed)}
 	for range batchesInTurn {
 		p.free <- new(packed)
 	}

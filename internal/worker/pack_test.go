@@ -20,16 +20,18 @@ type pair struct{ in, target int32 }
 
 // packAll packs docs and gives, for each, the windows that the engine sees: each
 // from zero state, with the inputs and the targets counted.
-func packAll(t *testing.T, docs []*document, budget, share, maxStates int, flush func(i int) bool) (windows map[*document][][]int32, counted map[*document][]pair, states []*fakeState) {
+func packAll(t *testing.T, docs []*document, budget, share, maxStates int,
+	flush func(i int) bool) (windows map[*document][][]int32, counted map[*document][]pair, states []*fakeState) {
 	t.Helper()
 	in, out, free := make(chan item), make(chan *packed), make(chan *packed, 2)
 	free <- new(packed)
 	free <- new(packed)
-	p := &packer{budget: budget, share: share, maxStates: maxStates, in: in, free: free, out: out, newState: func() (score.State, error) {
-		s := new(fakeState)
-		states = append(states, s)
-		return s, nil
-	}}
+	p := &packer{budget: budget, share: share, maxStates: maxStates, in: in, free: free, out: out,
+		newState: func() (score.State, error) {
+			s := new(fakeState)
+			states = append(states, s)
+			return s, nil
+		}}
 	ctx := t.Context()
 	errc := make(chan error, 1)
 	go func() { errc <- p.run(ctx) }()
@@ -49,7 +51,8 @@ func packAll(t *testing.T, docs []*document, budget, share, maxStates int, flush
 	ended := false
 	for pk := range out {
 		b := &pk.batch
-		if len(b.IDs) > budget || len(b.NLL) != len(b.IDs) || len(b.Targets) != len(b.IDs) || int(b.CuSeqlens[len(b.CuSeqlens)-1]) != len(b.IDs) {
+		if len(b.IDs) > budget || len(b.NLL) != len(b.IDs) || len(b.Targets) != len(b.IDs) ||
+			int(b.CuSeqlens[len(b.CuSeqlens)-1]) != len(b.IDs) {
 			t.Fatalf("batch of %d tokens, budget %d", len(b.IDs), budget)
 		}
 		seq, stateful := 0, 0
@@ -127,7 +130,8 @@ func packAll(t *testing.T, docs []*document, budget, share, maxStates int, flush
 func TestPackerScoresEachTargetOnce(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	for trial := range 300 {
-		opt := score.Options{Long: []score.LongMode{score.LongCarry, score.LongWindow, score.LongTruncate}[trial%3], MaxLength: 1 + rng.IntN(300)}
+		opt := score.Options{Long: []score.LongMode{score.LongCarry, score.LongWindow, score.LongTruncate}[trial%3],
+			MaxLength: 1 + rng.IntN(300)}
 		budget := score.SplitMultiple * (1 + rng.IntN(6))
 		tk := &task{job: score.Job{Options: opt}}
 		var docs []*document
@@ -145,7 +149,8 @@ func TestPackerScoresEachTargetOnce(t *testing.T) {
 		if rng.IntN(4) == 0 {
 			share = budget
 		}
-		windows, counted, states := packAll(t, docs, budget, share, []int{0, 0, 1, 2, 5}[rng.IntN(5)], func(int) bool { return rng.IntN(4) == 0 })
+		windows, counted, states := packAll(t, docs, budget, share, []int{0, 0, 1, 2, 5}[rng.IntN(5)],
+			func(int) bool { return rng.IntN(4) == 0 })
 		for i, s := range states {
 			if s.released != 1 {
 				t.Fatalf("trial %d: state %d was released %d times", trial, i, s.released)
@@ -161,7 +166,8 @@ func TestPackerScoresEachTargetOnce(t *testing.T) {
 				t.Fatalf("trial %d document %d: truncated %v", trial, i, d.score.Truncated)
 			}
 			if len(counted[d]) != want {
-				t.Fatalf("trial %d document %d (%d ids, %s, L %d): %d targets counted, want %d", trial, i, len(d.ids), opt.Long, opt.MaxLength, len(counted[d]), want)
+				t.Fatalf("trial %d document %d (%d ids, %s, L %d): %d targets counted, want %d", trial, i, len(d.ids),
+					opt.Long, opt.MaxLength, len(counted[d]), want)
 			}
 			for k, p := range counted[d] {
 				if p != (pair{d.ids[k], d.ids[k+1]}) {
@@ -231,7 +237,8 @@ func TestLongDocumentsSideBySide(t *testing.T) {
 			}
 			for i := range len(sizes) - c.alone {
 				if sizes[i] <= budget-score.SplitMultiple || most[i] > share {
-					t.Errorf("batch %d of %d has %d tokens, %d of them of one document", i, len(sizes), sizes[i], most[i])
+					t.Errorf("batch %d of %d has %d tokens, %d of them of one document", i, len(sizes), sizes[i],
+						most[i])
 				}
 			}
 			if want := (total+budget-1)/budget + 1; len(sizes) > want {

@@ -225,7 +225,8 @@ func (s *session) read(ctx context.Context, t *task) (err error) {
 		}
 	}()
 	t.columns = rows.Columns()
-	r := reading{tokenizer: s.model.tokenizer, vocab: s.model.engine.Info().VocabSize, threads: s.w.cfg.Threads, moved: t.lease.Progress, meter: s.w.meter, idle: s.w.idle}
+	r := reading{tokenizer: s.model.tokenizer, vocab: s.model.engine.Info().VocabSize, threads: s.w.cfg.Threads,
+		moved: t.lease.Progress, meter: s.w.meter, idle: s.w.idle}
 	return r.read(ctx, t, rows, s.items)
 }
 
@@ -263,7 +264,8 @@ func (s *session) commit(ctx context.Context, done <-chan *task) error {
 func (s *session) publish(ctx context.Context, t *task) error {
 	began, info := time.Now(), s.model.engine.Info()
 	out, err := outdir.Create(store.Within(ctx, s.w.outputs), t.job, t.columns, shard.Metadata{
-		Precision: info.Precision, Engine: string(info.Kind), Set: info.Set, Device: info.Device, Program: s.w.cfg.Program,
+		Precision: info.Precision, Engine: string(info.Kind), Set: info.Set, Device: info.Device,
+		Program: s.w.cfg.Program,
 	})
 	if err != nil {
 		return err
@@ -363,7 +365,8 @@ func (s *session) giveBack(ctx context.Context, l *jobs.Lease) {
 	ctx, cancel := settleContext(ctx)
 	defer cancel()
 	if err := l.Abandon(ctx); err != nil {
-		s.w.log.Debug().Err(err).Str("job", l.Job.ID).Msg("job not given back: it is delivered again after its ack wait")
+		s.w.log.Debug().Err(err).
+			Str("job", l.Job.ID).Msg("job not given back: it is delivered again after its ack wait")
 	}
 }
 

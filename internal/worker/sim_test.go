@@ -173,7 +173,8 @@ func newSimInput(t *testing.T) *simInput {
 	for _, name := range []string{"a.parquet", "b.parquet"} {
 		copyTo(filepath.Join(in.dir, name), "..", "shard", "testdata", "ids-v1.parquet")
 	}
-	copyTo(filepath.Join(in.model, "training_metadata.json"), "..", "..", "examples", "demo", "model", "training_metadata.json")
+	copyTo(filepath.Join(in.model, "training_metadata.json"), "..", "..", "examples", "demo", "model",
+		"training_metadata.json")
 	if err := os.WriteFile(filepath.Join(in.model, "model-ckpt.pth"), []byte("weights"), 0o666); err != nil {
 		t.Fatal(err)
 	}
@@ -246,7 +247,8 @@ func (c virtualClock) Run(e *zerolog.Event, _ zerolog.Level, _ string) {
 func newSimulation(t *testing.T, in *simInput, seed uint64) *simulation {
 	r := rand.New(rand.NewPCG(seed, 0))
 	s := &simulation{
-		t: t, seed: seed, start: time.Now(), rand: r, over: make(chan struct{}), calm: make(chan struct{}), done: make(chan *dispatch.Summary, 8),
+		t: t, seed: seed, start: time.Now(), rand: r, over: make(chan struct{}), calm: make(chan struct{}),
+		done:    make(chan *dispatch.Summary, 8),
 		history: map[string]record.Job{},
 	}
 	some := func(p, most float64) float64 { // zero, or up to most
@@ -257,9 +259,11 @@ func newSimulation(t *testing.T, in *simInput, seed uint64) *simulation {
 	}
 	s.faults = simnats.Faults{
 		Latency: 20 * time.Millisecond, Slow: some(.5, .05), SlowLatency: time.Duration(r.IntN(60)) * time.Second,
-		Request: some(.5, .05), Reply: some(.6, .1), Signal: some(.5, .3), Delivery: some(.5, .1), Advisory: some(.3, 1),
+		Request: some(.5, .05), Reply: some(.6, .1), Signal: some(.5, .3), Delivery: some(.5, .1),
+		Advisory: some(.3, 1),
 	}
-	s.top = record.RunConfig{AckWait: time.Duration(5+r.IntN(26)) * time.Second, MaxAttempts: 2 + r.IntN(4), MaxLost: 2 + r.IntN(4)}
+	s.top = record.RunConfig{AckWait: time.Duration(5+r.IntN(26)) * time.Second, MaxAttempts: 2 + r.IntN(4),
+		MaxLost: 2 + r.IntN(4)}
 	if r.IntN(4) == 0 {
 		s.top.MaxDeliver = 2 + r.IntN(6)
 	}
@@ -274,8 +278,10 @@ func newSimulation(t *testing.T, in *simInput, seed uint64) *simulation {
 	}
 	s.poison, s.killer, s.flaky = pick(3), pick(6), some(.4, .25)
 	s.req = dispatch.Request{
-		Inputs: []string{in.dir}, Out: simOut(t), ModelDir: in.model, JobTokens: int64(60 + r.IntN(200)), Program: "sim",
-		Options: score.Options{IDsColumn: simIDs, Long: score.LongCarry, MaxLength: 2048, Special: score.SpecialText, Engine: score.EngineCPU},
+		Inputs: []string{in.dir}, Out: simOut(t), ModelDir: in.model, JobTokens: int64(60 + r.IntN(200)),
+		Program: "sim",
+		Options: score.Options{IDsColumn: simIDs, Long: score.LongCarry, MaxLength: 2048, Special: score.SpecialText,
+			Engine: score.EngineCPU},
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	var err error

@@ -28,7 +28,8 @@ type process struct {
 
 // life runs a process, and another in its place whenever it ends or crashes, until
 // main is content or the simulation is over.
-func (s *simulation) life(kind string, begin func(*process), main func(ctx context.Context, p *process, client *jobs.Client) (over bool, err error)) {
+func (s *simulation) life(kind string, begin func(*process), main func(ctx context.Context, p *process,
+	client *jobs.Client) (over bool, err error)) {
 	chance := s.net.Chance("life of " + kind)
 	for gen := 1; ; gen++ {
 		name := fmt.Sprintf("%s.%d", kind, gen)
@@ -96,14 +97,16 @@ func (s *simulation) worker(i int) {
 		s.workers = append(slices.DeleteFunc(s.workers, func(o *process) bool { return o.name[:len(kind)] == kind }), p)
 	}, func(ctx context.Context, p *process, client *jobs.Client) (bool, error) {
 		w, err := New(client, Config{
-			ID: "w-" + fmt.Sprint(i), Engine: score.EngineCPU, Threads: 1, InFlight: 1 + int(chance()*4), Program: "sim",
+			ID: "w-" + fmt.Sprint(i), Engine: score.EngineCPU, Threads: 1, InFlight: 1 + int(chance()*4),
+			Program: "sim",
 			Stalled: func(error) { p.conn.Crash() }, Log: s.logger(p.name),
 		})
 		if err != nil {
 			return false, err
 		}
 		w.models.open = func(context.Context, *score.Job) (Engine, error) {
-			return &simEngine{s: s, p: p, chance: s.net.Chance("engine of " + p.name), speed: time.Duration(1+chance()*8000) * time.Millisecond}, nil
+			return &simEngine{s: s, p: p, chance: s.net.Chance("engine of " + p.name),
+				speed: time.Duration(1+chance()*8000) * time.Millisecond}, nil
 		}
 		fetch, drain := context.WithCancel(ctx)
 		defer drain()
@@ -282,5 +285,6 @@ func (e *simEngine) NewState() (score.State, error)   { return simState{}, nil }
 func (e *simEngine) CopyState(_, _ score.State) error { return nil }
 func (e *simEngine) Close() error                     { return nil }
 func (e *simEngine) Info() score.EngineInfo {
-	return score.EngineInfo{Kind: score.EngineCPU, Precision: "fp32", Device: "sim", MaxTokens: 256, VocabSize: 1 << 17, MinDocuments: 3}
+	return score.EngineInfo{Kind: score.EngineCPU, Precision: "fp32", Device: "sim", MaxTokens: 256, VocabSize: 1 << 17,
+		MinDocuments: 3}
 }

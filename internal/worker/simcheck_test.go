@@ -35,7 +35,8 @@ func (s *simulation) stored(stream, subject string, data []byte) {
 		prev = record.Job{}
 	}
 	bad := func(format string, a ...any) {
-		s.wrong = append(s.wrong, fmt.Sprintf("job %s: %s\n before %+v\n after  %+v", next.Job, fmt.Sprintf(format, a...), prev, next))
+		s.wrong = append(s.wrong, fmt.Sprintf("job %s: %s\n before %+v\n after  %+v", next.Job,
+			fmt.Sprintf(format, a...), prev, next))
 	}
 	own := prev.Lease == next.Lease && next.Lease != ""
 	failed, lost := prev.Failed, prev.Lost
@@ -186,7 +187,8 @@ func (s *simulation) check(sum *dispatch.Summary) {
 		bad("complete: %v, with %d dead", sum.Complete, len(dead))
 	}
 	if sum.Documents != totals.Documents || sum.Tokens != totals.Tokens || sum.FailedRows != totals.Failed {
-		bad("the summary has %d documents, %d tokens, %d failed rows; the files %d, %d, %d", sum.Documents, sum.Tokens, sum.FailedRows,
+		bad("the summary has %d documents, %d tokens, %d failed rows; the files %d, %d, %d", sum.Documents, sum.Tokens,
+			sum.FailedRows,
 			totals.Documents, totals.Tokens, totals.Failed)
 	}
 	want := record.RunComplete
@@ -195,7 +197,8 @@ func (s *simulation) check(sum *dispatch.Summary) {
 	}
 	// Another who waited may have seen what came late.
 	seenLate := committed+late == len(planned)
-	if r, err := client.Run(s.ctx, s.m.Run); err != nil || r.State != want && !(seenLate && r.State == record.RunComplete) {
+	if r, err := client.Run(s.ctx, s.m.Run); err != nil || r.State != want && !(seenLate &&
+		r.State == record.RunComplete) {
 		bad("the run's record says %s (%v), want %s", r.State, err, want)
 	}
 	s.files(outputs, sum.Complete, seenLate, bad)
@@ -214,7 +217,8 @@ func (s *simulation) files(outputs map[string]bool, complete, orNot bool, bad fu
 		}
 		name := d.Name()
 		switch {
-		case outputs[rel], strings.HasPrefix(rel, "_manifest"), strings.HasPrefix(rel, ".surprisal"), strings.HasPrefix(rel, "."):
+		case outputs[rel], strings.HasPrefix(rel, "_manifest"), strings.HasPrefix(rel, ".surprisal"),
+			strings.HasPrefix(rel, "."):
 		case rel == score.SuccessName:
 			success = true
 		case strings.HasPrefix(name, ".rows-") && strings.HasSuffix(name, ".tmp") && s.crashes > 0:
@@ -241,7 +245,8 @@ func (s *simulation) scores(j score.Job) error {
 			}
 		}
 		if sc.Row != row || sc.Tokens != tokens || sc.SumNLL != sum {
-			return fmt.Errorf("row %d has %d tokens, %v; want row %d, %d, %v", sc.Row, sc.Tokens, sc.SumNLL, row, tokens, sum)
+			return fmt.Errorf("row %d has %d tokens, %v; want row %d, %d, %v", sc.Row, sc.Tokens, sc.SumNLL, row,
+				tokens, sum)
 		}
 		row++
 		return nil

@@ -44,7 +44,8 @@ func (t *task) dropped() error {
 	if t.lease == nil { // in tests of the packer
 		return nil
 	}
-	if err := context.Cause(t.lease.Context()); errors.Is(err, jobs.ErrCancelled) || errors.Is(err, jobs.ErrSuperseded) {
+	if err := context.Cause(t.lease.Context()); errors.Is(err, jobs.ErrCancelled) ||
+		errors.Is(err, jobs.ErrSuperseded) {
 		return err
 	}
 	return nil
@@ -146,6 +147,7 @@ func (w *Worker) trace(t *task) *traces.Job {
 		return nil
 	}
 	return w.cfg.Traces.Job(t.lease.TraceParent(), t.started, traces.JobInfo{
-		Run: t.job.Run, Job: t.job.ID, File: t.job.Input.Rel, Worker: w.cfg.ID, First: t.job.First, Last: t.job.Last, Attempt: t.lease.Attempt,
+		Run: t.job.Run, Job: t.job.ID, File: t.job.Input.Rel, Worker: w.cfg.ID, First: t.job.First, Last: t.job.Last,
+		Attempt: t.lease.Attempt,
 	})
 }

@@ -51,7 +51,8 @@ func longModes(t *testing.T, name string, budget int) {
 		in, out, free := make(chan item), make(chan *packed), make(chan *packed, 2)
 		free <- new(packed)
 		free <- new(packed)
-		p := &packer{budget: engine.Info().MaxTokens, share: engine.Info().MaxTokens, newState: engine.NewState, in: in, free: free, out: out}
+		p := &packer{budget: engine.Info().MaxTokens, share: engine.Info().MaxTokens, newState: engine.NewState, in: in,
+			free: free, out: out}
 		errc := make(chan error, 1)
 		go func() { errc <- p.run(t.Context()) }()
 		go func() {
@@ -75,7 +76,8 @@ func longModes(t *testing.T, name string, budget int) {
 		for i, r := range tk.rows {
 			sum := want.Docs[i][string(long)+"_sum_nll"]
 			if diff := math.Abs(r.score.SumNLL-sum) / float64(r.score.Tokens); diff > 5e-5 {
-				t.Errorf("%s document %d (%d tokens): sum %.6f, want %.6f: off by %.1e a token", long, i, r.score.Tokens, r.score.SumNLL, sum, diff)
+				t.Errorf("%s document %d (%d tokens): sum %.6f, want %.6f: off by %.1e a token", long, i,
+					r.score.Tokens, r.score.SumNLL, sum, diff)
 			}
 		}
 		if len(tk.rows) != len(expected.Docs) {

@@ -162,12 +162,17 @@ func New(client *jobs.Client, cfg Config) (*Worker, error) {
 		_, _, ackWait := w.inHand()
 		w.meter.AckWait(ackWait)
 	})
-	w.meter.Live(func() int { n, _, _ := w.inHand(); return n }, func() time.Duration { _, age, _ := w.inHand(); return age })
+	w.meter.Live(func() int { n, _, _ := w.inHand(); return n }, func() time.Duration {
+		_, age,
+			_ := w.inHand()
+		return age
+	})
 	for _, f := range []struct {
 		fence  **store.Fence
 		flag   string
 		places []string
-	}{{&w.inputs, "allow-input", cfg.AllowInput}, {&w.outputs, "allow-output", cfg.AllowOutput}, {&w.models.fence, "allow-model", cfg.AllowModel}} {
+	}{{&w.inputs, "allow-input", cfg.AllowInput}, {&w.outputs, "allow-output", cfg.AllowOutput},
+		{&w.models.fence, "allow-model", cfg.AllowModel}} {
 		if *f.fence, err = store.NewFence(f.flag, f.places); err != nil {
 			w.closeFences()
 			return nil, fmt.Errorf("%w: %w", ErrAllow, err)

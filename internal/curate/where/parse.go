@@ -303,7 +303,8 @@ func (p *parser) operand() (operand, error) {
 		o.kind = oPercentile
 		n, err := strconv.ParseFloat(t.text[1:], 64)
 		if err != nil || n > 100 || math.IsNaN(n) {
-			return o, p.errorf("%s: percentiles go from p0 to p100 (a column of that name is written `%s`)", t.text, t.text)
+			return o, p.errorf("%s: percentiles go from p0 to p100 (a column of that name is written `%s`)", t.text,
+				t.text)
 		}
 		o.num = n
 	case strings.EqualFold(t.text, "true"), strings.EqualFold(t.text, "false"):

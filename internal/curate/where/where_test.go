@@ -17,12 +17,13 @@ func batch(c *Condition) *Batch {
 	nulls := []bool{false, false, false, false, true}
 	xNull := []bool{false, false, true, false, true}
 	all := map[string]*pq.Values{
-		"x":    {Kind: pq.Float, Null: xNull, Floats: []float64{1, 2.5, 0, math.NaN(), 0}},
-		"n":    {Kind: pq.Int, Null: nulls, Ints: []int64{-5, 0, 7, 100, 0}},
-		"lang": {Kind: pq.Text, Null: nulls, Texts: [][]byte{[]byte("en"), []byte("de"), []byte(`a"b`), []byte(""), nil}},
-		"ok":   {Kind: pq.Bool, Null: nulls, Ints: []int64{1, 0, 1, 0, 0}},
-		"a b":  {Kind: pq.Int, Null: nulls, Ints: []int64{1, 2, 3, 4, 0}},
-		"p60":  {Kind: pq.Int, Null: nulls, Ints: []int64{1, 2, 3, 4, 0}},
+		"x": {Kind: pq.Float, Null: xNull, Floats: []float64{1, 2.5, 0, math.NaN(), 0}},
+		"n": {Kind: pq.Int, Null: nulls, Ints: []int64{-5, 0, 7, 100, 0}},
+		"lang": {Kind: pq.Text, Null: nulls, Texts: [][]byte{[]byte("en"), []byte("de"), []byte(`a"b`), []byte(""),
+			nil}},
+		"ok":  {Kind: pq.Bool, Null: nulls, Ints: []int64{1, 0, 1, 0, 0}},
+		"a b": {Kind: pq.Int, Null: nulls, Ints: []int64{1, 2, 3, 4, 0}},
+		"p60": {Kind: pq.Int, Null: nulls, Ints: []int64{1, 2, 3, 4, 0}},
 
 		"m.x_1.y": {Kind: pq.Int, Null: nulls, Ints: []int64{1, 2, 3, 4, 0}},
 		"big":     {Kind: pq.Int, Null: nulls, Ints: []int64{1<<53 + 1, 1 << 53, 1<<53 - 1, 0, 0}},
@@ -142,7 +143,8 @@ func pass(src string) (string, error) {
 // FuzzWhere: no expression makes anything panic, and not(e) passes no row that
 // e passes.
 func FuzzWhere(f *testing.F) {
-	for _, s := range []string{"x < p60 and lang == 'en'", "n between p5 and p60.5 or not (ok)", "x not in (1, -2e3) and x is not null", "`a b` >= 1_0"} {
+	for _, s := range []string{"x < p60 and lang == 'en'", "n between p5 and p60.5 or not (ok)",
+		"x not in (1, -2e3) and x is not null", "`a b` >= 1_0"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, src string) {
@@ -155,7 +157,8 @@ func FuzzWhere(f *testing.F) {
 			e.Caret()
 			return
 		}
-		if others, err := pass("not (" + src + ")"); err == nil && strings.ContainsAny(rows, "_"+others) && others != "" &&
+		if others, err := pass("not (" + src + ")"); err == nil && strings.ContainsAny(rows, "_"+others) &&
+			others != "" &&
 			rows != "" && strings.ContainsAny(rows, others) {
 			t.Fatalf("%q passes %s and its opposite %s", src, rows, others)
 		}

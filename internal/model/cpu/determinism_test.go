@@ -59,7 +59,8 @@ func TestDeterminism(t *testing.T) {
 		},
 		"width-600": { // more than one block of the products' inner sum
 			VocabSize: 300, PaddedVocabSize: 320, Layers: 1, Width: 600, Inner: 530, NormEps: 1e-5, BlockSize: 128,
-			Heads: 1, VHeads: 2, K: 48, V: 40, ShortConv: true, ConvSize: 3, Kaczmarz: true, KaczmarzEps: 1e-6, NegEigval: true,
+			Heads: 1, VHeads: 2, K: 48, V: 40, ShortConv: true, ConvSize: 3, Kaczmarz: true, KaczmarzEps: 1e-6,
+			NegEigval: true,
 		},
 	} {
 		models[name] = c
@@ -153,7 +154,8 @@ func TestNaNStaysHome(t *testing.T) {
 				modeltest.Score(t, e, mixed, nil, 512)
 				for i, d := range mixed {
 					if i%2 == 0 {
-						if !math.IsNaN(float64(d.NLL[3])) || math.IsNaN(float64(d.NLL[2])) || slices.Contains(d.Top1[3:], true) {
+						if !math.IsNaN(float64(d.NLL[3])) || math.IsNaN(float64(d.NLL[2])) ||
+							slices.Contains(d.Top1[3:], true) {
 							t.Fatalf("document %d: scores %v, want NaN from 3 on", i, d.NLL)
 						}
 					} else {

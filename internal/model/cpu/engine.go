@@ -209,7 +209,8 @@ func (e *Engine) link() {
 	for i := range e.layers {
 		y := &e.layers[i]
 		e.mixers = append(e.mixers, C.sp_mixer{
-			h: C.int64_t(c.Heads), hv: C.int64_t(c.VHeads), k: C.int64_t(c.K), v: C.int64_t(c.V), taps: C.int64_t(taps(c)),
+			h: C.int64_t(c.Heads), hv: C.int64_t(c.VHeads), k: C.int64_t(c.K), v: C.int64_t(c.V),
+			taps:  C.int64_t(taps(c)),
 			b_col: C.int64_t(e.cols.b), w_col: C.int64_t(e.cols.w), eta_col: C.int64_t(e.cols.eta),
 			ldp: C.int64_t(e.ldp), ldk: C.int64_t(e.ldk),
 			l2norm: flag(c.QKL2Norm), kaczmarz: flag(c.Kaczmarz), neg_eigval: flag(c.NegEigval),

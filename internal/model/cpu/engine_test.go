@@ -50,7 +50,10 @@ func TestBadBatches(t *testing.T) {
 		{"negative bound", "sequence 0", func(b *score.Batch) { b.CuSeqlens[1] = -4 }},
 		{"too few states", "1 states", func(b *score.Batch) { b.States = b.States[:1] }},
 		{"released state", "released", func(b *score.Batch) { b.States[0] = released }},
-		{"state of another engine", "another engine", func(b *score.Batch) { b.States[1] = modeltest.NewState(t, other) }},
+		{"state of another engine", "another engine", func(b *score.Batch) {
+			b.States[1] = modeltest.NewState(t,
+				other)
+		}},
 		{"foreign state", "another engine", func(b *score.Batch) { b.States[1] = foreign{} }},
 		{"nil pointer", "another engine", func(b *score.Batch) { b.States[1] = (*state)(nil) }},
 		{"one state twice", "twice", func(b *score.Batch) { b.States[0], b.States[1] = st, st }},

@@ -33,7 +33,8 @@ func TestLoopsKeepTheirRegisters(t *testing.T) {
 			t.Run(c.name+"/"+set, func(t *testing.T) {
 				target, ok := c.targets[set == "neon"]
 				if !ok {
-					t.Skipf("no C compiler for %s: install gcc-aarch64-linux-gnu or clang with libc6-dev-arm64-cross", set)
+					t.Skipf("no C compiler for %s: install gcc-aarch64-linux-gnu or clang with libc6-dev-arm64-cross",
+						set)
 				}
 				functions := assembly(t, target, "set_"+set+".c")
 				want := maps.Clone(loops)

@@ -25,7 +25,8 @@ func TestFunctions(t *testing.T) {
 		{"exp", fnExp, math.Exp, 1.5},
 		{"sigmoid", fnSigmoid, sigmoid, 3},
 		{"silu", fnSilu, func(x float64) float64 { return x * sigmoid(x) }, 3},
-		{"softplus", fnSoftplus, func(x float64) float64 { return math.Max(x, 0) + math.Log1p(math.Exp(-math.Abs(x))) }, 3.5},
+		{"softplus", fnSoftplus, func(x float64) float64 { return math.Max(x, 0) + math.Log1p(math.Exp(-math.Abs(x))) },
+			3.5},
 	} {
 		inEverySet(t, f.name, func(t *testing.T, set string) {
 			kernels, err := setNamed(set)

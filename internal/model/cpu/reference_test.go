@@ -167,7 +167,8 @@ func refMixer(c model.Config, w fake, p string, queryScale float64, x [][]float6
 					qh[i] /= math.Sqrt(q2 + 1e-6)
 				}
 				z := f[h*c.K+i] + float64(w[p+"dt_bias"][h*c.K+i])
-				decay := math.Exp(-math.Exp(float64(w[p+"A_log"][h])) * (math.Max(z, 0) + math.Log1p(math.Exp(-math.Abs(z)))))
+				decay := math.Exp(-math.Exp(float64(w[p+"A_log"][h])) * (math.Max(z, 0) +
+					math.Log1p(math.Exp(-math.Abs(z)))))
 				erase := gain(b[h*c.K+i])
 				if c.NegEigval {
 					erase *= 2

@@ -135,7 +135,8 @@ func (l *loader) layer(c model.Config, i int) layer {
 		name     string
 		col, out int
 	}{
-		{"q_proj", col.q, kd}, {"k_proj", col.k, kd}, {"v_proj", col.v, vd}, {"b_proj", col.b, kd}, {"w_proj", col.w, vd},
+		{"q_proj", col.q, kd}, {"k_proj", col.k, kd}, {"v_proj", col.v, vd}, {"b_proj", col.b, kd},
+		{"w_proj", col.w, vd},
 		{"f_proj.0", col.f, c.V}, {"g_proj.0", col.g, c.V}, {"eta_proj", col.eta, col.total - col.eta},
 	} {
 		if part.out > 0 {

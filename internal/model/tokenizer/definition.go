@@ -230,7 +230,8 @@ func (d *definition) checkAdded() error {
 	seen := make(map[string]bool, len(d.AddedTokens))
 	for _, a := range d.AddedTokens {
 		if a.SingleWord == nil || a.LStrip == nil || a.RStrip == nil || a.Normalized == nil || a.Special == nil {
-			return fmt.Errorf("added token %q lacks one of single_word, lstrip, rstrip, normalized, special", clip(a.Content))
+			return fmt.Errorf("added token %q lacks one of single_word, lstrip, rstrip, normalized, special",
+				clip(a.Content))
 		}
 		if a.Content == "" || seen[a.Content] {
 			return fmt.Errorf("added token %q is empty or a duplicate", clip(a.Content))

@@ -78,11 +78,15 @@ func checkNULs(t *testing.T, tok *Tokenizer, text []byte, ids []int32) {
 // the process, which is what a panic in the library would do.
 func FuzzOpen(f *testing.F) {
 	f.Add([]byte(tiny))
-	for _, step := range []string{`{"type":"Metaspace","replacement":"_","prepend_scheme":"always","split":true}`, `{"type":"ByteLevel","add_prefix_space":true,"trim_offsets":true,"use_regex":true}`,
-		`{"type":"Split","pattern":{"Regex":"\\s+"},"behavior":"Isolated","invert":false}`, `{"type":"Digits","individual_digits":true}`, `{"type":"Punctuation","behavior":"Isolated"}`} {
+	for _, step := range []string{`{"type":"Metaspace","replacement":"_","prepend_scheme":"always","split":true}`,
+		`{"type":"ByteLevel","add_prefix_space":true,"trim_offsets":true,"use_regex":true}`,
+		`{"type":"Split","pattern":{"Regex":"\\s+"},"behavior":"Isolated","invert":false}`,
+		`{"type":"Digits","individual_digits":true}`, `{"type":"Punctuation","behavior":"Isolated"}`} {
 		f.Add(bytes.Replace([]byte(tiny), []byte(`"pre_tokenizer":null`), []byte(`"pre_tokenizer":`+step), 1))
 	}
-	for _, step := range []string{`{"type":"Prepend","prepend":"_"}`, `{"type":"Replace","pattern":{"String":"a"},"content":"b"}`, `{"type":"Sequence","normalizers":[{"type":"NFKC"},{"type":"Lowercase"},{"type":"Strip","strip_left":true,"strip_right":true},{"type":"StripAccents"}]}`} {
+	for _, step := range []string{`{"type":"Prepend","prepend":"_"}`,
+		`{"type":"Replace","pattern":{"String":"a"},"content":"b"}`,
+		`{"type":"Sequence","normalizers":[{"type":"NFKC"},{"type":"Lowercase"},{"type":"Strip","strip_left":true,"strip_right":true},{"type":"StripAccents"}]}`} {
 		f.Add(bytes.Replace([]byte(tiny), []byte(`"normalizer":null`), []byte(`"normalizer":`+step), 1))
 	}
 	if b, err := os.ReadFile(files["bytelevel"]); err == nil {

@@ -24,7 +24,9 @@ func whole(tok *Tokenizer) *Tokenizer {
 }
 
 // alphabet has what texts are drawn from to find cuts that are not exact.
-var alphabet = []string{" ", " ", "  ", "\n", "\t", "\x00", "\x00", "\x01", "\x02", "\x1f", "▁", "a", "e", "th", "ing", "the", " the", "<s>", "</s>", "<unk>", "<0x00>", "<0x01>", "<", ">", "漢", "é", "e\u0301", "👍", "\ufeff", "\U0010ffff", "0", "12", ".", "==", "\r\n"}
+var alphabet = []string{" ", " ", "  ", "\n", "\t", "\x00", "\x00", "\x01", "\x02", "\x1f", "▁", "a", "e", "th", "ing",
+	"the", " the", "<s>", "</s>", "<unk>", "<0x00>", "<0x01>", "<", ">", "漢", "é", "e\u0301", "👍", "\ufeff",
+	"\U0010ffff", "0", "12", ".", "==", "\r\n"}
 
 // TestCutsAreExact compares chunks of every small size with the whole.
 func TestCutsAreExact(t *testing.T) {

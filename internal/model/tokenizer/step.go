@@ -19,8 +19,10 @@ type stepKind struct {
 }
 
 var (
-	normalizers   = stepKind{"normalizers", []string{"Prepend", "Replace", "NFC", "NFD", "NFKC", "NFKD", "Lowercase", "Strip", "StripAccents"}}
-	preTokenizers = stepKind{"pretokenizers", []string{"Metaspace", "ByteLevel", "Split", "Digits", "Punctuation", "Whitespace", "WhitespaceSplit"}}
+	normalizers = stepKind{"normalizers", []string{"Prepend", "Replace", "NFC", "NFD", "NFKC", "NFKD", "Lowercase",
+		"Strip", "StripAccents"}}
+	preTokenizers = stepKind{"pretokenizers", []string{"Metaspace", "ByteLevel", "Split", "Digits", "Punctuation",
+		"Whitespace", "WhitespaceSplit"}}
 )
 
 // steps is a sequence of steps of one kind, flat.
@@ -96,7 +98,8 @@ func (s *steps) add(v any, depth int) error {
 		return nil
 	}
 	if !slices.Contains(s.kind.types, st.typ()) {
-		return fmt.Errorf("type %q is not supported (Sequence, %s are)", clip(st.typ()), strings.Join(s.kind.types, ", "))
+		return fmt.Errorf("type %q is not supported (Sequence, %s are)", clip(st.typ()),
+			strings.Join(s.kind.types, ", "))
 	}
 	if len(s.list) >= maxSteps {
 		return fmt.Errorf("more than %d steps", maxSteps)

@@ -169,7 +169,8 @@ func (t *Tokenizer) chunk(text []byte, at int) (n int, fill byte, err error) {
 		n = t.cut.next(rest, t.limits.chunk)
 	}
 	if n > t.limits.piece {
-		return 0, 0, fmt.Errorf("%w: %d bytes from byte %d cannot be split, limit is %d", ErrTooLong, n, at, t.limits.piece)
+		return 0, 0, fmt.Errorf("%w: %d bytes from byte %d cannot be split, limit is %d", ErrTooLong, n, at,
+			t.limits.piece)
 	}
 	if bytes.IndexByte(rest[:n], 0) < 0 {
 		return n, 0, nil

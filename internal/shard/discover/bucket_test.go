@@ -10,7 +10,8 @@ import (
 func TestBucketDiscover(t *testing.T) {
 	s := storetest.S3(t)
 	for _, key := range []string{
-		"fw/a/000.parquet", "fw/a/001.parquet", "fw/b/000.parquet", "fw/b/x.txt", "fw/_tmp/h.parquet", "fw/b/.hidden.parquet",
+		"fw/a/000.parquet", "fw/a/001.parquet", "fw/b/000.parquet", "fw/b/x.txt", "fw/_tmp/h.parquet",
+		"fw/b/.hidden.parquet",
 		"out/fw/rows.parquet", "fwx/no.parquet", "sub/fw/a/000.parquet", "bad/../x.parquet", "bad/a//y.parquet",
 	} {
 		if !strings.Contains(key, "..") && !strings.Contains(key, "//") {

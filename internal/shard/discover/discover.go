@@ -133,7 +133,8 @@ func (d *discovery) argument(arg string) error {
 		if len(d.seen) == n && !d.covered(abs) {
 			if len(d.problems) > problems {
 				p := d.problems[problems]
-				return fmt.Errorf("input %s: no readable %s file in this folder (%s: %w)", arg, parquetSuffix, p.Path, p.Err)
+				return fmt.Errorf("input %s: no readable %s file in this folder (%s: %w)", arg, parquetSuffix, p.Path,
+					p.Err)
 			}
 			return fmt.Errorf("input %s: no %s or .jsonl file in this folder or below it; name files with another suffix one by one or by a glob", arg, parquetSuffix)
 		}
@@ -166,7 +167,8 @@ func (d *discovery) covered(dir string) bool {
 }
 
 func under(path, dir string) bool {
-	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, string(filepath.Separator))+string(filepath.Separator))
+	return path == dir ||
+		strings.HasPrefix(path, strings.TrimSuffix(dir, string(filepath.Separator))+string(filepath.Separator))
 }
 
 func (d *discovery) excluded(path string) bool {

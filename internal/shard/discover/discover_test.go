@@ -41,12 +41,15 @@ func TestDiscover(t *testing.T) {
 		want     []string // "rel=path"
 		problems int
 	}{
-		"a file":             {files: []string{"d/x.parquet"}, args: []string{"d/x.parquet"}, want: []string{"x.parquet=d/x.parquet"}},
+		"a file": {files: []string{"d/x.parquet"}, args: []string{"d/x.parquet"},
+			want: []string{"x.parquet=d/x.parquet"}},
 		"without the suffix": {files: []string{"d/x.pq"}, args: []string{"d/x.pq"}, want: []string{"x.pq=d/x.pq"}},
-		"a hidden file":      {files: []string{"_x.parquet"}, args: []string{"_x.parquet"}, want: []string{"_x.parquet=_x.parquet"}},
+		"a hidden file": {files: []string{"_x.parquet"}, args: []string{"_x.parquet"},
+			want: []string{"_x.parquet=_x.parquet"}},
 		"a folder": {
-			files: []string{"d/b.parquet", "d/a/a.parquet", "d/_tmp/x.parquet", "d/.h.parquet", "d/_y.parquet", "d/read.me"},
-			args:  []string{"d"}, want: []string{"a/a.parquet=d/a/a.parquet", "b.parquet=d/b.parquet"},
+			files: []string{"d/b.parquet", "d/a/a.parquet", "d/_tmp/x.parquet", "d/.h.parquet", "d/_y.parquet",
+				"d/read.me"},
+			args: []string{"d"}, want: []string{"a/a.parquet=d/a/a.parquet", "b.parquet=d/b.parquet"},
 		},
 		"OUT inside": {
 			files: []string{"d/b.parquet", "d/out/b/rows-0.parquet"}, args: []string{"d"}, exclude: "d/out",
@@ -60,25 +63,45 @@ func TestDiscover(t *testing.T) {
 			files: []string{"d/1/a.parquet", "d/2/a.parquet", "d/2/b.txt", "d/c.parquet"}, args: []string{"d/*/*"},
 			want: []string{"1/a.parquet=d/1/a.parquet", "2/a.parquet=d/2/a.parquet"},
 		},
-		"a glob of another suffix": {files: []string{"d/a.pq", "d/b.parquet"}, args: []string{"d/*.pq"}, want: []string{"a.pq=d/a.pq"}},
-		"a glob of folders":        {files: []string{"d/1/x/a.parquet", "d/2/b.parquet"}, args: []string{"d/[12]"}, want: []string{"1/x/a.parquet=d/1/x/a.parquet", "2/b.parquet=d/2/b.parquet"}},
+		"a glob of another suffix": {files: []string{"d/a.pq", "d/b.parquet"}, args: []string{"d/*.pq"},
+			want: []string{"a.pq=d/a.pq"}},
+		"a glob of folders": {files: []string{"d/1/x/a.parquet", "d/2/b.parquet"}, args: []string{"d/[12]"},
+			want: []string{"1/x/a.parquet=d/1/x/a.parquet", "2/b.parquet=d/2/b.parquet"}},
 		"any depth": {
-			files: []string{"d/a.parquet", "d/1/2/a.parquet", "d/1/b.parquet", "d/_t/a.parquet"}, args: []string{"d/**/a.parquet"},
-			want: []string{"1/2/a.parquet=d/1/2/a.parquet", "a.parquet=d/a.parquet"},
+			files: []string{"d/a.parquet", "d/1/2/a.parquet", "d/1/b.parquet", "d/_t/a.parquet"},
+			args:  []string{"d/**/a.parquet"},
+			want:  []string{"1/2/a.parquet=d/1/2/a.parquet", "a.parquet=d/a.parquet"},
 		},
-		"all below":             {files: []string{"d/a.parquet", "d/1/2/c.parquet", "d/1/x.txt"}, args: []string{"d/**"}, want: []string{"1/2/c.parquet=d/1/2/c.parquet", "a.parquet=d/a.parquet"}},
-		"braces":                {files: []string{"d/a.parquet", "d/b.parquet", "d/c.parquet"}, args: []string{"d/{a,c}.parquet"}, want: []string{"a.parquet=d/a.parquet", "c.parquet=d/c.parquet"}},
-		"brackets in a name":    {files: []string{"d[1].parquet"}, args: []string{"d[1].parquet"}, want: []string{"d[1].parquet=d[1].parquet"}},
-		"twice the same":        {files: []string{"d/a.parquet"}, args: []string{"d", "d/a.parquet", "d/*.parquet", "d"}, want: []string{"a.parquet=d/a.parquet"}},
-		"clashing files":        {files: []string{"a/x.parquet", "b/x.parquet", "b/y.parquet"}, args: []string{"b/x.parquet", "a/x.parquet", "b/y.parquet"}, want: []string{"a/x.parquet=a/x.parquet", "b/x.parquet=b/x.parquet", "y.parquet=b/y.parquet"}},
-		"clashing folders":      {files: []string{"p/d/x.parquet", "q/d/x.parquet"}, args: []string{"p/d", "q/d"}, want: []string{"d-2/x.parquet=q/d/x.parquet", "d/x.parquet=p/d/x.parquet"}},
-		"clash without suffix":  {files: []string{"d/x", "d/x.parquet"}, args: []string{"d/x", "d/x.parquet"}, want: []string{"d-2/x.parquet=d/x.parquet", "d/x=d/x"}},
-		"clash with a prefixed": {files: []string{"a/x.parquet", "b/x.parquet", "c/a/x.parquet"}, args: []string{"a/x.parquet", "b/x.parquet", "c"}, want: []string{"a-2/x.parquet=a/x.parquet", "a/x.parquet=c/a/x.parquet", "b/x.parquet=b/x.parquet"}},
-		"OUT's own name":        {files: []string{"d/_SUCCESS"}, args: []string{"d/_SUCCESS"}, want: []string{"d/_SUCCESS=d/_SUCCESS"}},
-		"links":                 {files: []string{"blobs/1", "d/a.parquet -> ../blobs/1", "d/up -> ..", "d/sub -> ../e", "e/b.parquet"}, args: []string{"d"}, want: []string{"a.parquet=d/a.parquet", "sub/b.parquet=d/sub/b.parquet", "up/e/b.parquet=d/up/e/b.parquet"}},
-		"a dangling link":       {files: []string{"d/a.parquet", "d/b.parquet -> nowhere"}, args: []string{"d"}, want: []string{"a.parquet=d/a.parquet"}, problems: 1},
-		"a backslash":           {files: []string{"d/a.parquet", `d/b\c.parquet`}, args: []string{"d"}, want: []string{"a.parquet=d/a.parquet"}, problems: 1},
-		"not UTF-8":             {files: []string{"d/a.parquet", "d/b\xff.parquet"}, args: []string{"d"}, want: []string{"a.parquet=d/a.parquet"}, problems: 1},
+		"all below": {files: []string{"d/a.parquet", "d/1/2/c.parquet", "d/1/x.txt"},
+			args: []string{"d/**"}, want: []string{"1/2/c.parquet=d/1/2/c.parquet", "a.parquet=d/a.parquet"}},
+		"braces": {files: []string{"d/a.parquet", "d/b.parquet", "d/c.parquet"},
+			args: []string{"d/{a,c}.parquet"}, want: []string{"a.parquet=d/a.parquet", "c.parquet=d/c.parquet"}},
+		"brackets in a name": {files: []string{"d[1].parquet"}, args: []string{"d[1].parquet"},
+			want: []string{"d[1].parquet=d[1].parquet"}},
+		"twice the same": {files: []string{"d/a.parquet"}, args: []string{"d", "d/a.parquet", "d/*.parquet",
+			"d"}, want: []string{"a.parquet=d/a.parquet"}},
+		"clashing files": {files: []string{"a/x.parquet", "b/x.parquet", "b/y.parquet"},
+			args: []string{"b/x.parquet", "a/x.parquet", "b/y.parquet"},
+			want: []string{"a/x.parquet=a/x.parquet", "b/x.parquet=b/x.parquet", "y.parquet=b/y.parquet"}},
+		"clashing folders": {files: []string{"p/d/x.parquet", "q/d/x.parquet"}, args: []string{"p/d", "q/d"},
+			want: []string{"d-2/x.parquet=q/d/x.parquet", "d/x.parquet=p/d/x.parquet"}},
+		"clash without suffix": {files: []string{"d/x", "d/x.parquet"}, args: []string{"d/x", "d/x.parquet"},
+			want: []string{"d-2/x.parquet=d/x.parquet", "d/x=d/x"}},
+		"clash with a prefixed": {files: []string{"a/x.parquet", "b/x.parquet", "c/a/x.parquet"},
+			args: []string{"a/x.parquet", "b/x.parquet", "c"},
+			want: []string{"a-2/x.parquet=a/x.parquet", "a/x.parquet=c/a/x.parquet", "b/x.parquet=b/x.parquet"}},
+		"OUT's own name": {files: []string{"d/_SUCCESS"}, args: []string{"d/_SUCCESS"},
+			want: []string{"d/_SUCCESS=d/_SUCCESS"}},
+		"links": {files: []string{"blobs/1", "d/a.parquet -> ../blobs/1", "d/up -> ..", "d/sub -> ../e",
+			"e/b.parquet"}, args: []string{"d"},
+			want: []string{"a.parquet=d/a.parquet", "sub/b.parquet=d/sub/b.parquet",
+				"up/e/b.parquet=d/up/e/b.parquet"}},
+		"a dangling link": {files: []string{"d/a.parquet", "d/b.parquet -> nowhere"}, args: []string{"d"},
+			want: []string{"a.parquet=d/a.parquet"}, problems: 1},
+		"a backslash": {files: []string{"d/a.parquet", `d/b\c.parquet`}, args: []string{"d"},
+			want: []string{"a.parquet=d/a.parquet"}, problems: 1},
+		"not UTF-8": {files: []string{"d/a.parquet", "d/b\xff.parquet"}, args: []string{"d"},
+			want: []string{"a.parquet=d/a.parquet"}, problems: 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := tree(t, tc.files...)
@@ -94,7 +117,8 @@ func TestDiscover(t *testing.T) {
 				rel, _ := filepath.Rel(dir, in.Path)
 				got = append(got, in.Rel+"="+rel)
 				st, err := os.Stat(in.Path)
-				if err != nil || in.Size != st.Size() || in.Version != fmt.Sprintf("%d-%d", st.Size(), st.ModTime().UnixNano()) {
+				if err != nil || in.Size != st.Size() || in.Version != fmt.Sprintf("%d-%d", st.Size(),
+					st.ModTime().UnixNano()) {
 					t.Errorf("%+v (%v)", in, err)
 				}
 			}

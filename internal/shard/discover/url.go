@@ -80,7 +80,8 @@ func (d *discovery) urlFolder(arg string, dir place.Place) error {
 	case !any:
 		return fmt.Errorf("input %s: no such file or folder; check the name", arg)
 	case len(d.seen) == n && len(d.problems) > problems:
-		return fmt.Errorf("input %s: no usable %s file in this folder (%s: %w)", arg, parquetSuffix, d.problems[problems].Path, d.problems[problems].Err)
+		return fmt.Errorf("input %s: no usable %s file in this folder (%s: %w)", arg, parquetSuffix,
+			d.problems[problems].Path, d.problems[problems].Err)
 	case len(d.seen) == n && !slices.ContainsFunc(d.found, func(f found) bool { return inFolder(f.in.Path, dir) }):
 		return fmt.Errorf("input %s: no %s file in this folder or below it; name files with another suffix one by one or by a glob", arg, parquetSuffix)
 	}
@@ -165,7 +166,8 @@ func (d *discovery) urlGlob(arg string, p place.Place) error {
 		}
 	}
 	if len(d.problems) > problems && !slices.ContainsFunc(d.found, func(f found) bool { return f.arg == d.arg }) {
-		return fmt.Errorf("input %s: the pattern matches no usable file (%s: %w)", arg, d.problems[problems].Path, d.problems[problems].Err)
+		return fmt.Errorf("input %s: the pattern matches no usable file (%s: %w)", arg, d.problems[problems].Path,
+			d.problems[problems].Err)
 	}
 	if !matched {
 		return fmt.Errorf("input %s: the pattern matches no parquet file; check the path (** matches any number of folders)", arg)
@@ -223,5 +225,6 @@ func (d *discovery) addURL(info store.Info, base place.Place) {
 		name = path.Base(base.Host)
 	}
 	d.seen[info.Name] = true
-	d.found = append(d.found, found{score.Input{Path: info.Name, Rel: rel, Size: info.Size, Version: info.Version}, d.arg, name})
+	d.found = append(d.found, found{score.Input{Path: info.Name, Rel: rel, Size: info.Size, Version: info.Version},
+		d.arg, name})
 }

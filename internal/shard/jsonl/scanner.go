@@ -56,7 +56,8 @@ func NewScanner(ctx context.Context, file io.ReaderAt, name string, size, off in
 		}
 		r = z
 	case strings.HasSuffix(name, ".zst"):
-		z, err := zstd.NewReader(bufio.NewReaderSize(r, buffer), zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxZstdMemory),
+		z, err := zstd.NewReader(bufio.NewReaderSize(r, buffer), zstd.WithDecoderConcurrency(1),
+			zstd.WithDecoderMaxWindow(maxZstdMemory),
 			zstd.WithDecoderMaxMemory(maxZstdMemory))
 		if err != nil {
 			return nil, l.failed(err)

@@ -34,7 +34,8 @@ func (o outBucket) Temporary(job score.Job) (*os.File, string, error) {
 	return f, "", err
 }
 
-func (o outBucket) Publish(ctx context.Context, f *os.File, _, name string, c shard.Committed) (_ shard.Committed, err error) {
+func (o outBucket) Publish(ctx context.Context, f *os.File, _, name string, c shard.Committed) (_ shard.Committed,
+	err error) {
 	defer func() { err = errors.Join(err, f.Close()) }()
 	st, err := f.Stat()
 	if err == nil {
@@ -80,7 +81,8 @@ func compare(there shard.Committed, inspected error, c shard.Committed, path str
 			shard.ErrConflict, path, there.Job, there.ConfigDigest, c.Job, c.ConfigDigest)
 	case there.Digest != c.Digest:
 		return c, fmt.Errorf("%w: %s has scores of digest %s (%s on %s), this attempt %s (%s on %s)", shard.ErrConflict,
-			path, there.Digest, there.Metadata.Engine, there.Metadata.Device, c.Digest, c.Metadata.Engine, c.Metadata.Device)
+			path, there.Digest, there.Metadata.Engine, there.Metadata.Device, c.Digest, c.Metadata.Engine,
+			c.Metadata.Device)
 	}
 	there.Existed = true
 	return there, nil

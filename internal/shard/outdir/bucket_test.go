@@ -59,7 +59,8 @@ func TestBucketCommit(t *testing.T) {
 		t.Fatalf("%+v (%v)", c, err)
 	}
 	rows := 0
-	if err := shard.ReadScores(t.Context(), place.Join(out, job.Output), func(score.Score) error { rows++; return nil }); err != nil || rows != 100 {
+	if err := shard.ReadScores(t.Context(), place.Join(out, job.Output),
+		func(score.Score) error { rows++; return nil }); err != nil || rows != 100 {
 		t.Fatalf("%d rows (%v)", rows, err)
 	}
 	if keys, uploads := s.Keys(t, ""), s.Uploads(t); len(keys) != 1 || uploads != 0 {
@@ -79,7 +80,8 @@ func TestBucketCommit(t *testing.T) {
 		t.Fatalf("%+v (%v)", back, err)
 	}
 	n := 0
-	if err := InspectAll(t.Context(), out, func(_ string, c shard.Committed, err error) error { n++; return err }); err != nil || n != 1 {
+	if err := InspectAll(t.Context(), out,
+		func(_ string, c shard.Committed, err error) error { n++; return err }); err != nil || n != 1 {
 		t.Fatalf("%d outputs (%v)", n, err)
 	}
 }

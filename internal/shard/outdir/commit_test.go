@@ -180,14 +180,16 @@ func TestInspectAll(t *testing.T) {
 	out := t.TempDir()
 	var want shard.Totals
 	for first := int64(0); first < shardtest.Rows; first += 10 {
-		c, err := writeJob(t, shardtest.Job(t, shardtest.Fixtures(t, "required")[0], out, shardtest.TextOptions(), first, first+9), nil)
+		c, err := writeJob(t, shardtest.Job(t, shardtest.Fixtures(t, "required")[0], out, shardtest.TextOptions(),
+			first, first+9), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		want.Add(c.Totals)
 	}
 	bad := filepath.Join(out, "required", "rows-000000000300-000000000309.parquet")
-	for name, body := range map[string]string{bad: "torn", filepath.Join(out, "notes.parquet"): "", filepath.Join(out, "required", ".rows-x.1.tmp"): ""} {
+	for name, body := range map[string]string{bad: "torn", filepath.Join(out, "notes.parquet"): "",
+		filepath.Join(out, "required", ".rows-x.1.tmp"): ""} {
 		if err := os.WriteFile(name, []byte(body), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -211,12 +213,16 @@ func TestInspectAll(t *testing.T) {
 		t.Fatalf("%+v, want %+v", got, want)
 	}
 	stop := errors.New("stop")
-	if err := InspectAll(context.Background(), out, func(string, shard.Committed, error) error { return stop }); !errors.Is(err, stop) {
+	if err := InspectAll(context.Background(), out, func(string, shard.Committed,
+		error) error {
+		return stop
+	}); !errors.Is(err, stop) {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if err := InspectAll(ctx, out, func(string, shard.Committed, error) error { return nil }); !errors.Is(err, context.Canceled) {
+	if err := InspectAll(ctx, out, func(string, shard.Committed, error) error { return nil }); !errors.Is(err,
+		context.Canceled) {
 		t.Fatal(err)
 	}
 	if err := InspectAll(context.Background(), filepath.Join(out, "nowhere"), nil); !errors.Is(err, os.ErrNotExist) {

@@ -76,12 +76,14 @@ func TestCopyWithScores(t *testing.T) {
 				if err := d.CopyRows(ctx, "sub/x.parquet", c); err != nil {
 					t.Fatal(err)
 				}
-				b, err := exec.Command(python, filepath.Join(shardtest.Testdata(), "copyback.py"), path, d.out.Path("sub/x.parquet"), list, "--scores", whole.Path).CombinedOutput()
+				b, err := exec.Command(python, filepath.Join(shardtest.Testdata(), "copyback.py"), path,
+					d.out.Path("sub/x.parquet"), list, "--scores", whole.Path).CombinedOutput()
 				if err != nil {
 					t.Errorf("%s", b)
 				}
 				c.Beside = ranges[:1]
-				if err := d.CopyRows(ctx, "y.parquet", c); err == nil || !strings.Contains(err.Error(), "has no score") {
+				if err := d.CopyRows(ctx, "y.parquet", c); err == nil || !strings.Contains(err.Error(),
+					"has no score") {
 					t.Errorf("rows without scores: %v", err)
 				}
 				if _, err := d.ReadFile(ctx, "y.parquet"); !errors.Is(err, fs.ErrNotExist) {

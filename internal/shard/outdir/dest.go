@@ -240,7 +240,8 @@ func (o outBucket) write(ctx context.Context, name string, replace bool, content
 }
 
 // compare tells the version of a file, and whether its bytes are f's.
-func (o outBucket) compare(ctx context.Context, name string, f io.ReaderAt, size int64) (version string, same bool, err error) {
+func (o outBucket) compare(ctx context.Context, name string, f io.ReaderAt, size int64) (version string, same bool,
+	err error) {
 	there, err := o.read(ctx, name)
 	if err != nil {
 		return "", false, err

@@ -150,7 +150,8 @@ func moveObject(ctx context.Context, from, to string) error {
 		return err
 	}
 	defer f.Close()
-	if _, err := store.Put(ctx, to, io.NewSectionReader(f, 0, f.Size), f.Size, store.Condition{Absent: true}); err != nil {
+	if _, err := store.Put(ctx, to, io.NewSectionReader(f, 0, f.Size), f.Size,
+		store.Condition{Absent: true}); err != nil {
 		return err
 	}
 	return store.Remove(ctx, from)

@@ -40,7 +40,8 @@ func writeManifest(ctx context.Context, out string, m *score.Manifest, replace b
 		return fmt.Errorf("write manifest: %w", err)
 	}
 	if len(b) >= MaxManifestBytes {
-		return fmt.Errorf("write manifest: %d bytes, more than %d: split the inputs over several runs", len(b), MaxManifestBytes)
+		return fmt.Errorf("write manifest: %d bytes, more than %d: split the inputs over several runs", len(b),
+			MaxManifestBytes)
 	}
 	b = append(b, '\n')
 	copied, err := pack(b)

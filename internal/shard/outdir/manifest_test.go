@@ -62,7 +62,8 @@ func TestReadManifestRefuses(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(out, score.ManifestName), []byte(tc[0]), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := ReadManifest(t.Context(), out); err == nil || !(strings.Contains(err.Error(), tc[1]) || strings.Contains(err.Error(), "unexpected end")) {
+			if _, err := ReadManifest(t.Context(), out); err == nil || !(strings.Contains(err.Error(), tc[1]) ||
+				strings.Contains(err.Error(), "unexpected end")) {
 				t.Fatal(err)
 			}
 		})

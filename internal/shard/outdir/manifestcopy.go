@@ -102,7 +102,8 @@ func RestoreManifest(ctx context.Context, out string) error {
 		return fmt.Errorf("restore the manifest's copy: %w", err)
 	}
 	if _, err := parseManifest(b); err != nil {
-		return fmt.Errorf("restore the manifest's copy: both it and the manifest are damaged: %w", errors.Join(err, copyErr, fs.ErrInvalid))
+		return fmt.Errorf("restore the manifest's copy: both it and the manifest are damaged: %w",
+			errors.Join(err, copyErr, fs.ErrInvalid))
 	}
 	z, err := pack(b)
 	if err != nil {

@@ -25,7 +25,8 @@ func writeScores(t *testing.T, job score.Job) shard.Committed {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	w, err := Create(t.Context(), job, r.Columns(), shard.Metadata{Precision: "fp32", Engine: "cpu", Device: "test", Program: "test"})
+	w, err := Create(t.Context(), job, r.Columns(), shard.Metadata{Precision: "fp32", Engine: "cpu", Device: "test",
+		Program: "test"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,7 +38,8 @@ func writeScores(t *testing.T, job score.Job) shard.Committed {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := score.Score{Row: row.Index, Bytes: int64(len(row.Text)), Tokens: row.Index % 5, SumNLL: float64(row.Index%5) * 1.5, Top1: row.Index % 2}
+		s := score.Score{Row: row.Index, Bytes: int64(len(row.Text)), Tokens: row.Index % 5,
+			SumNLL: float64(row.Index%5) * 1.5, Top1: row.Index % 2}
 		s.Top1 = min(s.Top1, s.Tokens)
 		for i := range s.Tokens {
 			s.TokenIDs, s.TokenNLL = append(s.TokenIDs, int32(i)), append(s.TokenNLL, 1.5)
@@ -123,7 +125,8 @@ func TestVerifyKeptColumns(t *testing.T) {
 func TestVerifyAnothers(t *testing.T) {
 	out := t.TempDir()
 	path := shardtest.Fixtures(t, "enc-plain-zstd-v1")[0]
-	a, b := shardtest.Job(t, path, out, shardtest.TextOptions(), 0, 9), shardtest.Job(t, path, out, shardtest.TextOptions(), 10, 19)
+	a, b := shardtest.Job(t, path, out, shardtest.TextOptions(), 0, 9), shardtest.Job(t, path, out,
+		shardtest.TextOptions(), 10, 19)
 	c := writeScores(t, a)
 	if _, err := shard.Verify(t.Context(), b, true); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no file: %v", err)

@@ -93,14 +93,16 @@ func TestWriteAndInspect(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := names(t, out), []string{"enc-plain-zstd-v1/rows-000000000020-000000000219.parquet"}; len(got) != 1 || got[0] != want[0] {
+	if got, want := names(t, out),
+		[]string{"enc-plain-zstd-v1/rows-000000000020-000000000219.parquet"}; len(got) != 1 || got[0] != want[0] {
 		t.Fatalf("files %v, want %v", got, want)
 	}
 	back, err := shard.Inspect(t.Context(), filepath.Join(out, job.Output))
 	if err != nil || back != c {
 		t.Fatalf("inspect: %+v (%v), committed %+v", back, err, c)
 	}
-	if c.Job != job.ID || c.Totals.Documents != 200 || c.Totals.Failed != 18 || c.Existed || c.First != 20 || c.Last != 219 {
+	if c.Job != job.ID || c.Totals.Documents != 200 || c.Totals.Failed != 18 || c.Existed || c.First != 20 ||
+		c.Last != 219 {
 		t.Fatalf("committed %+v", c)
 	}
 	var n, tokens int64
@@ -317,7 +319,8 @@ func BenchmarkWrite(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			s := score.Score{Tokens: tokens, Bytes: 1600, SumNLL: 1234.5, TokenIDs: make([]int32, tokens+1), TokenNLL: make([]float32, tokens)}
+			s := score.Score{Tokens: tokens, Bytes: 1600, SumNLL: 1234.5, TokenIDs: make([]int32, tokens+1),
+				TokenNLL: make([]float32, tokens)}
 			for i := range s.TokenNLL {
 				s.TokenIDs[i], s.TokenNLL[i] = int32(i*7919%49152), float32(i)/7
 			}

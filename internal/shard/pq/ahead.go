@@ -65,7 +65,8 @@ type Remote interface {
 
 // ReadAhead gives a reader of the leaves' chunks for rows first to last, and what
 // ends it. For a file that is not Remote, or local, it is the file.
-func (f *Footer) ReadAhead(ctx context.Context, file io.ReaderAt, leaves []*Leaf, first, last int64) (io.ReaderAt, func()) {
+func (f *Footer) ReadAhead(ctx context.Context, file io.ReaderAt, leaves []*Leaf, first, last int64) (io.ReaderAt,
+	func()) {
 	r, ok := file.(Remote)
 	if !ok || r.Local() {
 		return file, func() {}
@@ -132,13 +133,15 @@ func (a *ahead) want(pieces []piece) {
 		if a.overlaps(p) {
 			continue // chunks of a hostile footer: read when they are asked for
 		}
-		if last != nil && last.group == p.group && p.off >= last.end && p.off-last.end <= nearGap && p.end-last.off <= fetchBytes {
+		if last != nil && last.group == p.group && p.off >= last.end && p.off-last.end <= nearGap &&
+			p.end-last.off <= fetchBytes {
 			last.end, last.at = p.end, min(last.at, p.at)
 			last.parts = append(last.parts, p)
 			continue
 		}
 		last = &fetch{piece: p, parts: []piece{p}, done: make(chan struct{})}
-		i, _ := slices.BinarySearchFunc(a.fetches, p.off, func(f *fetch, off int64) int { return int(min(max(f.off-off, -1), 1)) })
+		i, _ := slices.BinarySearchFunc(a.fetches, p.off,
+			func(f *fetch, off int64) int { return int(min(max(f.off-off, -1), 1)) })
 		a.fetches = slices.Insert(a.fetches, i, last)
 		a.queue = append(a.queue, last)
 	}

@@ -123,7 +123,8 @@ func (w *chunkWriter) note(size int, rows int64, b bounds) {
 	if rows <= 0 {
 		w.rowsUnknown = true
 	}
-	w.pages = append(w.pages, pageNote{off: w.size - w.rawDictBytes, size: int32(size), firstRow: w.firstRow, bounds: b})
+	w.pages = append(w.pages, pageNote{off: w.size - w.rawDictBytes, size: int32(size), firstRow: w.firstRow,
+		bounds: b})
 	w.firstRow += rows
 }
 
@@ -295,7 +296,8 @@ func (w *chunkWriter) flush() error {
 		w.packed, err = compress.Append(w.codec, w.packed[:0], w.body)
 		h.Type = format.DataPage
 		h.DataPageHeader.Set(format.DataPageHeader{
-			NumValues: int32(w.entries), Encoding: enc, DefinitionLevelEncoding: format.RLE, RepetitionLevelEncoding: format.RLE,
+			NumValues: int32(w.entries), Encoding: enc, DefinitionLevelEncoding: format.RLE,
+			RepetitionLevelEncoding: format.RLE,
 		})
 	}
 	if err != nil {

@@ -34,7 +34,8 @@ func TestLevelsV1BitPacked(t *testing.T) {
 func TestCodecBounds(t *testing.T) {
 	// What does not expand to exactly what is said is an error, never more memory.
 	text := []byte(shardtest.Words)
-	for _, codec := range []format.CompressionCodec{format.Snappy, format.Gzip, format.Brotli, format.Zstd, format.Lz4Raw} {
+	for _, codec := range []format.CompressionCodec{format.Snappy, format.Gzip, format.Brotli, format.Zstd,
+		format.Lz4Raw} {
 		packed, err := parquet.LookupCompressionCodec(codec).Encode(nil, text)
 		if err != nil {
 			t.Fatal(err)
@@ -46,7 +47,8 @@ func TestCodecBounds(t *testing.T) {
 				t.Errorf("%s into %d of %d bytes: %v", codec, n, len(text), err)
 			}
 			for cut := range packed {
-				if Recovered(func() error { return compress.Expand(codec, dst, packed[:cut]) }) == nil && n == len(text) && cut < len(packed)-8 {
+				if Recovered(func() error { return compress.Expand(codec, dst, packed[:cut]) }) == nil &&
+					n == len(text) && cut < len(packed)-8 {
 					t.Errorf("%s: %d bytes of %d were enough", codec, cut, len(packed))
 				}
 			}

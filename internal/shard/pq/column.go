@@ -292,7 +292,8 @@ func (c *Column) header() (pageHeader, int64, error) {
 		return pageHeader{}, 0, io.EOF
 	}
 	h, body, err := c.win.header(c.off, format.CompressionCodec(c.chunk.codec))
-	if err == nil && c.Leaf.MaxRep == 0 && h.typ != pageDictionary && int64(h.values) > c.left+int64(c.entries-c.at) && h.typ != pageIndex {
+	if err == nil && c.Leaf.MaxRep == 0 && h.typ != pageDictionary && int64(h.values) > c.left+int64(c.entries-c.at) &&
+		h.typ != pageIndex {
 		err = Corruptf("page at %d: %d values, where the row group has %d rows left", c.off, h.values, c.left)
 	}
 	return h, body, err
@@ -450,7 +451,8 @@ func (c *Column) inflate(codec format.CompressionCodec, plain bool, src []byte, 
 	return c.page, compress.Expand(codec, c.page, src)
 }
 
-func (c *Column) levelsV1(buf *[]uint8, enc format.Encoding, data []byte, n int, highest uint8) ([]uint8, []byte, error) {
+func (c *Column) levelsV1(buf *[]uint8, enc format.Encoding, data []byte, n int, highest uint8) ([]uint8, []byte,
+	error) {
 	if highest == 0 {
 		return nil, data, nil
 	}

@@ -171,8 +171,10 @@ func (c *Copy) besideChunk(ctx context.Context, g *rowGroup, s columnSource, w *
 					return fmt.Errorf("%s: %w", cur.Table.path, err)
 				}
 				leaves := e.AppendLeaves(nil)
-				if s.nth >= len(leaves) || leaves[s.nth].Kind != s.leaf.Kind || leaves[s.nth].MaxDef != s.leaf.MaxDef || leaves[s.nth].MaxRep != s.leaf.MaxRep {
-					return fmt.Errorf("%s: %w: column %q is of another type than in the first score file", cur.Table.path, ErrColumn, s.beside)
+				if s.nth >= len(leaves) || leaves[s.nth].Kind != s.leaf.Kind || leaves[s.nth].MaxDef != s.leaf.MaxDef ||
+					leaves[s.nth].MaxRep != s.leaf.MaxRep {
+					return fmt.Errorf("%s: %w: column %q is of another type than in the first score file",
+						cur.Table.path, ErrColumn, s.beside)
 				}
 				col = NewColumn(ctx, cur.Table.file, cur.Table.foot, leaves[s.nth], row-cur.First)
 				next = row

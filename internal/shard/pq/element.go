@@ -146,7 +146,8 @@ func (f *Footer) Top(name string) (*Element, error) {
 	}
 	if found == nil {
 		if i := strings.IndexByte(name, '.'); i > 0 && f.Has(name[:i]) {
-			return nil, f.ColumnErr("column %q: only whole top-level columns can be named, not fields of nested ones", name)
+			return nil, f.ColumnErr("column %q: only whole top-level columns can be named, not fields of nested ones",
+				name)
 		}
 		return nil, f.ColumnErr("no column %q", name)
 	}

@@ -96,7 +96,8 @@ func (f *Footer) Readable(leaves []*Leaf) error {
 			}
 			// Compression can't have made more of what the file holds.
 			if c.size() > compress.MaxRatio[codecOf(c)]*(c.compressed+64) {
-				return Corruptf("row group %d: column %s: claims %d bytes decompress to %d", i, l.Path, c.compressed, c.uncompressed)
+				return Corruptf("row group %d: column %s: claims %d bytes decompress to %d", i, l.Path, c.compressed,
+					c.uncompressed)
 			}
 		}
 	}

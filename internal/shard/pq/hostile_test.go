@@ -18,10 +18,11 @@ func TestHostileFooters(t *testing.T) {
 	}
 	field := func(id byte, typ byte, body []byte) []byte { return append([]byte{id<<4 | typ}, body...) }
 	for name, footer := range map[string][]byte{
-		"2^31 schema elements":   field(2, compact.List, huge),
-		"2^31 row groups":        field(4, compact.List, huge),
-		"2^31 of the unknown":    field(14, compact.List, huge),
-		"2^31 in a map":          field(14, compact.Map, append(binary.AppendUvarint(nil, 1<<31-1), compact.Struct<<4|compact.Struct)),
+		"2^31 schema elements": field(2, compact.List, huge),
+		"2^31 row groups":      field(4, compact.List, huge),
+		"2^31 of the unknown":  field(14, compact.List, huge),
+		"2^31 in a map": field(14, compact.Map, append(binary.AppendUvarint(nil, 1<<31-1),
+			compact.Struct<<4|compact.Struct)),
 		"2^31 bytes":             field(14, compact.Binary, binary.AppendUvarint(nil, 1<<31-1)),
 		"nested a million deep":  field(14, compact.Struct, bytes.Repeat([]byte{0x1c}, 1<<20)),
 		"lists a million deep":   field(14, compact.List, bytes.Repeat([]byte{0x19}, 1<<20)),

@@ -73,10 +73,12 @@ func TestLz4Hadoop(t *testing.T) {
 		return append(binary.BigEndian.AppendUint32(h, uint32(len(b))), b...)
 	}
 	dst := make([]byte, 10)
-	if err := compress.Expand(compress.Lz4Hadoop, dst, append(frame("hello"), frame("world")...)); err != nil || string(dst) != "helloworld" {
+	if err := compress.Expand(compress.Lz4Hadoop, dst, append(frame("hello"), frame("world")...)); err != nil ||
+		string(dst) != "helloworld" {
 		t.Fatalf("%q (%v)", dst, err)
 	}
-	if err := compress.Expand(compress.Lz4Hadoop, dst[:5], frame("hello")[8:]); err != nil || string(dst[:5]) != "hello" {
+	if err := compress.Expand(compress.Lz4Hadoop, dst[:5], frame("hello")[8:]); err != nil ||
+		string(dst[:5]) != "hello" {
 		t.Fatalf("unframed: %q (%v)", dst[:5], err)
 	}
 }

@@ -51,7 +51,8 @@ func LeafNode(name string, t parquet.Type, rep format.FieldRepetitionType) *Node
 func ListNode(name string, t parquet.Type) *Node {
 	el := LeafNode("element", t, format.Optional)
 	rep := &Node{name: "list", typ: groupType, rep: format.Repeated, fields: []parquet.Field{el}}
-	return &Node{name: name, typ: parquet.List(parquet.Leaf(t)).Type(), rep: format.Optional, fields: []parquet.Field{rep}}
+	return &Node{name: name, typ: parquet.List(parquet.Leaf(t)).Type(), rep: format.Optional,
+		fields: []parquet.Field{rep}}
 }
 
 // NewSchema is the root of what the elements describe, and these nodes behind them.

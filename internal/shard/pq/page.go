@@ -219,7 +219,8 @@ func (h *pageHeader) check(codec format.CompressionCodec, left int64) error {
 		return Corruptf("page type %d without its header", h.typ)
 	}
 	if h.typ == pageDataV2 {
-		if h.repBytes < 0 || h.defBytes < 0 || int64(h.repBytes)+int64(h.defBytes) > int64(min(h.compressed, h.uncompressed)) {
+		if h.repBytes < 0 || h.defBytes < 0 || int64(h.repBytes)+int64(h.defBytes) > int64(min(h.compressed,
+			h.uncompressed)) {
 			return Corruptf("levels of %d and %d bytes in a page of %d", h.repBytes, h.defBytes, h.compressed)
 		}
 		if h.rows < 0 || h.rows > h.values {

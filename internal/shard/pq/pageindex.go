@@ -76,7 +76,8 @@ func covers(pages []bounds, chunk bounds, l *Leaf, o valueOrder) bool {
 	if all.empty {
 		return chunk.min == nil && chunk.max == nil
 	}
-	return chunk.min != nil && chunk.max != nil && o.compare(all.min, chunk.min) <= 0 && o.compare(all.max, chunk.max) >= 0
+	return chunk.min != nil && chunk.max != nil && o.compare(all.min, chunk.min) <= 0 &&
+		o.compare(all.max, chunk.max) >= 0
 }
 
 const maxIndexBytes = 16 << 20

@@ -48,7 +48,8 @@ func statRows(n int) []statRow {
 		rows[i] = statRow{
 			I32: int32(r.Uint32()), U32: r.Uint32(), I64: int64(r.Uint64()), U64: r.Uint64(), F32: float32(f), F64: &f,
 			Bool: r.IntN(40) == 0, Text: &text, Long: strings.Repeat("\U0010ffff", r.IntN(40)) + text,
-			Bytes: bytes.Repeat([]byte{0xff}, r.IntN(90)), Dict: &dict, List: make([]int32, r.IntN(4)), Sorted: int64(i),
+			Bytes: bytes.Repeat([]byte{0xff}, r.IntN(90)), Dict: &dict, List: make([]int32, r.IntN(4)),
+			Sorted: int64(i),
 		}
 		switch {
 		case i%7 == 3:
@@ -68,7 +69,8 @@ func writeStatRows(t *testing.T, rows []statRow, options ...parquet.WriterOption
 		t.Fatal(err)
 	}
 	defer f.Close()
-	w := parquet.NewGenericWriter[statRow](f, append(options, parquet.PageBufferSize(600), parquet.ColumnIndexSizeLimit(func([]string) int { return 16 }))...)
+	w := parquet.NewGenericWriter[statRow](f, append(options, parquet.PageBufferSize(600),
+		parquet.ColumnIndexSizeLimit(func([]string) int { return 16 }))...)
 	for i := range rows {
 		if _, err := w.Write(rows[i : i+1]); err != nil {
 			t.Fatal(err)
@@ -90,7 +92,8 @@ func writeStatRows(t *testing.T, rows []statRow, options ...parquet.WriterOption
 func TestCopyStatistics(t *testing.T) {
 	rows := statRows(1000)
 	for name, options := range map[string][]parquet.WriterOption{
-		"v1": {parquet.DataPageVersion(1)}, "v2": {parquet.DataPageVersion(2)}, "zstd": {parquet.Compression(&parquet.Zstd)},
+		"v1": {parquet.DataPageVersion(1)}, "v2": {parquet.DataPageVersion(2)},
+		"zstd":      {parquet.Compression(&parquet.Zstd)},
 		"no bounds": {parquet.SkipPageBounds("i64"), parquet.SkipPageBounds("text")},
 	} {
 		path := writeStatRows(t, rows, options...)
@@ -234,13 +237,16 @@ func TestBounds(t *testing.T) {
 				}
 			}
 			b := m.bounds(4, 0)
-			if b.min != nil && (bytes.Compare(b.min, least) > 0 || b.minExact != bytes.Equal(b.min, least) || len(b.min) > maxBound) {
+			if b.min != nil && (bytes.Compare(b.min, least) > 0 || b.minExact != bytes.Equal(b.min, least) ||
+				len(b.min) > maxBound) {
 				t.Fatalf("minimum %q (%v) of %q", b.min, b.minExact, least)
 			}
-			if b.max != nil && (bytes.Compare(b.max, most) < 0 || b.maxExact != bytes.Equal(b.max, most) || len(b.max) > maxBound+4) {
+			if b.max != nil && (bytes.Compare(b.max, most) < 0 || b.maxExact != bytes.Equal(b.max, most) ||
+				len(b.max) > maxBound+4) {
 				t.Fatalf("maximum %q (%v) of %q", b.max, b.maxExact, most)
 			}
-			if o == textOrder && (!strings.Contains(string(b.min), "") || strings.ToValidUTF8(string(b.min), "?") != string(b.min) ||
+			if o == textOrder && (!strings.Contains(string(b.min), "") || strings.ToValidUTF8(string(b.min),
+				"?") != string(b.min) ||
 				strings.ToValidUTF8(string(b.max), "?") != string(b.max)) {
 				t.Fatalf("bounds %q and %q are not text", b.min, b.max)
 			}

@@ -127,7 +127,8 @@ type Values struct {
 
 // Reset empties v for values of a kind.
 func (v *Values) Reset(kind Kind) {
-	*v = Values{Kind: kind, Null: v.Null[:0], Ints: v.Ints[:0], Floats: v.Floats[:0], Texts: v.Texts[:0], text: v.text[:0]}
+	*v = Values{Kind: kind, Null: v.Null[:0], Ints: v.Ints[:0], Floats: v.Floats[:0], Texts: v.Texts[:0],
+		text: v.text[:0]}
 }
 
 // Len is the number of values.
@@ -152,7 +153,9 @@ func (t *Table) Scalar(ctx context.Context, name string, row int64) (*Scalar, er
 	}
 	s := &Scalar{path: t.path}
 	if s.kind, s.unsigned = e.scalarKind(); s.kind == 0 {
-		return nil, fmt.Errorf("%s: %w", t.path, t.foot.ColumnErr("column %q is of type %s: only text, numbers and booleans can be used", name, e.TypeName(0)))
+		return nil, fmt.Errorf("%s: %w", t.path,
+			t.foot.ColumnErr("column %q is of type %s: only text, numbers and booleans can be used", name,
+				e.TypeName(0)))
 	}
 	s.c = NewColumn(ctx, t.file, t.foot, e.Leaf, row)
 	return s, nil

@@ -107,7 +107,8 @@ func (p *Page) ok(err error) {
 func (p *Page) Look(width int64, theme string) {
 	p.t.Helper()
 	p.ok(call(p.Ctx, emulation.SetEmulatedMedia,
-		emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: theme}}}))
+		emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme",
+			Value: theme}}}))
 	p.ok(chromedp.Do(p.Ctx, chromedp.EmulateViewport(width, 900)))
 }
 

@@ -55,7 +55,8 @@ func (p *pickler) ints(ns ...int) {
 // tensor is _rebuild_tensor_v2(storage, 0, shape, strides, False, OrderedDict()).
 func (p *pickler) tensor(key int, s model.TensorShape, d model.DType) {
 	class := map[model.DType]string{
-		model.Float32: "FloatStorage", model.BFloat16: "BFloat16Storage", model.Float16: "HalfStorage", model.Float64: "DoubleStorage",
+		model.Float32: "FloatStorage", model.BFloat16: "BFloat16Storage", model.Float16: "HalfStorage",
+		model.Float64: "DoubleStorage",
 	}[d]
 	p.global("torch._utils", "_rebuild_tensor_v2")
 	p.op("((")

@@ -73,7 +73,8 @@ func Write(ctx context.Context, inputs []string, out string, o Options) (*score.
 		o.JobTokens = 4_000_000
 	}
 	m := &score.Manifest{
-		Version: score.FormatVersion, Run: "fake-scores", Created: "2026-01-02T03:04:05Z", Program: "fakescores", Out: abs, Inputs: inputs,
+		Version: score.FormatVersion, Run: "fake-scores", Created: "2026-01-02T03:04:05Z", Program: "fakescores",
+		Out: abs, Inputs: inputs,
 		JobTokens: o.JobTokens,
 		Options: score.Options{
 			TextColumn: o.Text, Keep: o.Keep, PerToken: o.PerToken, Long: score.LongCarry, MaxLength: 2048,

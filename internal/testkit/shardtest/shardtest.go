@@ -59,8 +59,9 @@ func IDsOptions(column string) score.Options {
 
 func Manifest(out string, o score.Options) *score.Manifest {
 	m := &score.Manifest{
-		Version: score.FormatVersion, Run: "run-1", Created: "2026-01-02T03:04:05Z", Program: "test", Out: out, Options: o,
-		Model: score.Model{Dir: "/m", Digest: "sha256:aa", Tokenizer: "/t.json", TokenizerDigest: "sha256:bb"},
+		Version: score.FormatVersion, Run: "run-1", Created: "2026-01-02T03:04:05Z", Program: "test", Out: out,
+		Options: o,
+		Model:   score.Model{Dir: "/m", Digest: "sha256:aa", Tokenizer: "/t.json", TokenizerDigest: "sha256:bb"},
 	}
 	m.ConfigDigest = score.ConfigDigest(m.Options, m.Model)
 	return m

@@ -19,7 +19,8 @@ func AZ(t testing.TB) {
 	}
 	key := base64.StdEncoding.EncodeToString([]byte(SecretKey))
 	args := func(host, port string) []string {
-		return []string{"--blobHost", host, "--blobPort", port, "--silent", "--disableTelemetry", "--skipApiVersionCheck",
+		return []string{"--blobHost", host, "--blobPort", port, "--silent", "--disableTelemetry",
+			"--skipApiVersionCheck",
 			"--location", t.TempDir()}
 	}
 	addr := launch(t, bin, []string{"AZURITE_ACCOUNTS=surprisaltest:" + key}, args, func(ctx context.Context,
@@ -39,7 +40,8 @@ func AZ(t testing.TB) {
 		return err
 	})
 	Setenv(t, map[string]string{
-		"AZURE_STORAGE_ACCOUNT": "surprisaltest", "AZURE_STORAGE_KEY": key, "AZURE_STORAGE_DOMAIN": addr, "AZURE_STORAGE_PROTOCOL": "http",
+		"AZURE_STORAGE_ACCOUNT": "surprisaltest", "AZURE_STORAGE_KEY": key, "AZURE_STORAGE_DOMAIN": addr,
+		"AZURE_STORAGE_PROTOCOL":          "http",
 		"AZURE_STORAGE_IS_LOCAL_EMULATOR": "true", "AZURE_STORAGE_SAS_TOKEN": "", "AZURE_STORAGE_CONNECTION_STRING": "",
 	})
 }

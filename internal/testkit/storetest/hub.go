@@ -61,7 +61,8 @@ func NewHub(t testing.TB, via func(url string) string) *Hub {
 // Env is what reaches the hub.
 func (h *Hub) Env(t testing.TB) map[string]string {
 	return map[string]string{
-		"HF_ENDPOINT": h.URL, "HF_HOME": t.TempDir(), "HF_TOKEN": "", "HUGGING_FACE_HUB_TOKEN": "", "HF_TOKEN_PATH": "", "HF_HUB_CACHE": "",
+		"HF_ENDPOINT": h.URL, "HF_HOME": t.TempDir(), "HF_TOKEN": "", "HUGGING_FACE_HUB_TOKEN": "", "HF_TOKEN_PATH": "",
+		"HF_HUB_CACHE":          "",
 		"HUGGINGFACE_HUB_CACHE": "",
 	}
 }

@@ -107,8 +107,9 @@ func Setenv(t testing.TB, env map[string]string) {
 // Env is what reaches the server.
 func (s *Server) Env() map[string]string {
 	return map[string]string{
-		"AWS_ACCESS_KEY_ID": AccessKey, "AWS_SECRET_ACCESS_KEY": SecretKey, "AWS_REGION": "us-east-1", "AWS_ENDPOINT_URL": s.URL,
-		"AWS_CONFIG_FILE": os.DevNull, "AWS_SHARED_CREDENTIALS_FILE": os.DevNull, "AWS_EC2_METADATA_DISABLED": "true",
+		"AWS_ACCESS_KEY_ID": AccessKey, "AWS_SECRET_ACCESS_KEY": SecretKey, "AWS_REGION": "us-east-1",
+		"AWS_ENDPOINT_URL": s.URL,
+		"AWS_CONFIG_FILE":  os.DevNull, "AWS_SHARED_CREDENTIALS_FILE": os.DevNull, "AWS_EC2_METADATA_DISABLED": "true",
 		"AWS_PROFILE": "", "AWS_SESSION_TOKEN": "",
 	}
 }

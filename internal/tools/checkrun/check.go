@@ -232,8 +232,9 @@ func (c *checker) describe(j job, t *table) totals {
 	c.metadata.Checked++
 	in := c.m.Files[j.file].Input
 	for key, want := range map[string]string{
-		"run": c.m.Run, "job": j.id, "config.digest": c.m.ConfigDigest, "input.path": in.Path, "input.version": in.Version,
-		"input.rel": in.Rel, "rows.first": fmt.Sprint(j.first), "rows.last": fmt.Sprint(j.last),
+		"run": c.m.Run, "job": j.id, "config.digest": c.m.ConfigDigest, "input.path": in.Path,
+		"input.version": in.Version,
+		"input.rel":     in.Rel, "rows.first": fmt.Sprint(j.first), "rows.last": fmt.Sprint(j.last),
 	} {
 		if got := lookup(t, key); got != want {
 			c.metadata.breaks("%s: %s is %q, want %q", j.output, key, got, want)
@@ -304,7 +305,8 @@ func (c *checker) success(complete bool) error {
 	if err := json.Unmarshal(b, &s); err != nil {
 		c.end.breaks("_SUCCESS: %v", err)
 	} else if s.Run != c.m.Run || s.Config != c.m.ConfigDigest || s.Documents != c.documents || s.Tokens != c.tokens {
-		c.end.breaks("_SUCCESS says run %s, %d documents, %d tokens; the files say run %s, %d and %d", s.Run, s.Documents,
+		c.end.breaks("_SUCCESS says run %s, %d documents, %d tokens; the files say run %s, %d and %d", s.Run,
+			s.Documents,
 			s.Tokens,
 			c.m.Run, c.documents, c.tokens)
 	}

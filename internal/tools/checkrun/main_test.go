@@ -36,7 +36,8 @@ func makeRun(t *testing.T, in, run string) (out string, files []string) {
 		t.Fatal(err)
 	}
 	m := &score.Manifest{
-		Version: score.FormatVersion, Run: run, Created: "2026-01-02T03:04:05Z", Program: "test", Out: out, Inputs: []string{in},
+		Version: score.FormatVersion, Run: run, Created: "2026-01-02T03:04:05Z", Program: "test", Out: out,
+		Inputs: []string{in},
 		Options: score.Options{TextColumn: "text", Long: score.LongCarry, MaxLength: 64, Special: score.SpecialText,
 			Engine: score.EngineCPU, PerToken: true},
 		Model: score.Model{Dir: "/m", Digest: "sha256:aa"},
@@ -139,7 +140,8 @@ func makeLines(t *testing.T, name string) string {
 		}
 	}
 	for i := range 30 {
-		line := fmt.Sprintf(`{"id": "id-%d", "n": %d, "x": %g, "ok": %v, "m": {"a": [%d, "b"]}, "text": %q}`, i, i, float64(i)/4, i%2 == 0, i, strings.Repeat("x", i))
+		line := fmt.Sprintf(`{"id": "id-%d", "n": %d, "x": %g, "ok": %v, "m": {"a": [%d, "b"]}, "text": %q}`, i, i,
+			float64(i)/4, i%2 == 0, i, strings.Repeat("x", i))
 		switch i {
 		case 12:
 			line = `{"id": "torn`
@@ -193,9 +195,11 @@ func TestLines(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for what, change := range map[string][2]string{"text": {`"id-3"`, `"id-4"`}, "integer": {`"n": 4`, `"n": 9`}, "number": {"6.75", "6.25"}, "boolean": {`"ok": true`, `"ok": null`}, "object": {`[5, "b"]`, `[5, "c"]`}} {
+		for what, change := range map[string][2]string{"text": {`"id-3"`, `"id-4"`}, "integer": {`"n": 4`, `"n": 9`},
+			"number": {"6.75", "6.25"}, "boolean": {`"ok": true`, `"ok": null`}, "object": {`[5, "b"]`, `[5, "c"]`}} {
 			lie := bytes.Replace(b, []byte(change[0]), []byte(change[1]), 1)
-			if err := errors.Join(os.WriteFile(in, lie, 0o600), os.Chtimes(in, st.ModTime(), st.ModTime())); err != nil ||
+			if err := errors.Join(os.WriteFile(in, lie, 0o600), os.Chtimes(in, st.ModTime(),
+				st.ModTime())); err != nil ||
 				bytes.Equal(lie, b) {
 				t.Fatal(what, err)
 			}
@@ -268,7 +272,10 @@ func TestViolations(t *testing.T) {
 		{"foreign", "nothing else", "no job", func(t *testing.T, out string, f []string) {
 			must(t, os.Rename(f[1], filepath.Join(out, "a", "rows-000000000001-000000000013.parquet")))
 		}},
-		{"swapped", "metadata", "rows.first", func(t *testing.T, _ string, f []string) { must(t, os.Rename(f[0], f[1])) }},
+		{"swapped", "metadata", "rows.first", func(t *testing.T, _ string, f []string) {
+			must(t,
+				os.Rename(f[0], f[1]))
+		}},
 		{"truncated", "every row once", "rows-000000000000", func(t *testing.T, _ string, f []string) {
 			must(t,
 				os.Truncate(f[0], 700))

@@ -64,11 +64,13 @@ func (m *manifest) jobs() []job {
 			if c+1 < len(f.Cuts) {
 				last = f.Cuts[c+1] - 1
 			}
-			h := sha256.Sum256(fmt.Appendf(nil, "%s\x00%s\x00%s\x00%d\x00%d", m.Run, f.Input.Rel, f.Input.Version, first, last))
+			h := sha256.Sum256(fmt.Appendf(nil, "%s\x00%s\x00%s\x00%d\x00%d", m.Run, f.Input.Rel, f.Input.Version,
+				first, last))
 			list = append(list, job{
 				file: i, first: first, last: last,
-				id:     strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(h[:16])),
-				output: fmt.Sprintf("%s/rows-%012d-%012d.parquet", strings.TrimSuffix(f.Input.Rel, ".parquet"), first, last),
+				id: strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(h[:16])),
+				output: fmt.Sprintf("%s/rows-%012d-%012d.parquet", strings.TrimSuffix(f.Input.Rel, ".parquet"), first,
+					last),
 			})
 		}
 	}

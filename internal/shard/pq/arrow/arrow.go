@@ -37,7 +37,10 @@ func Join(in string, names []string, kept []string, own []byte, added []string) 
 		first = append(first, theirs.fields[i])
 	}
 	for _, name := range added {
-		i := slices.IndexFunc(ours.fields, func(f uint32) bool { return arrowFields{ours.buf, []uint32{f}}.name(0) == name })
+		i := slices.IndexFunc(ours.fields, func(f uint32) bool {
+			return arrowFields{ours.buf,
+				[]uint32{f}}.name(0) == name
+		})
 		if i < 0 {
 			return ""
 		}

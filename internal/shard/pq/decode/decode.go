@@ -326,7 +326,8 @@ func deltaInts(src []byte, n int) ([]int64, []byte, error) {
 	}
 	block, minis, total := head[0], head[1], head[2]
 	first := int64(head[3]>>1) ^ -int64(head[3]&1)
-	if block == 0 || block > 1<<16 || block%8 != 0 || minis == 0 || minis > block || block%minis != 0 || block/minis%8 != 0 {
+	if block == 0 || block > 1<<16 || block%8 != 0 || minis == 0 || minis > block || block%minis != 0 ||
+		block/minis%8 != 0 {
 		return bad(fmt.Sprintf("blocks of %d values in %d parts", block, minis))
 	}
 	if total != uint64(n) {

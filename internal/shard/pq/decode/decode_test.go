@@ -89,7 +89,8 @@ func checkIndexes(t *testing.T, n int) {
 				t.Fatalf("%d of %d: index %d: %d, want %d", n, entries, i, got, idx[i])
 			}
 		}
-		if dict.N--; n > 0 && idxMax(idx) == entries-1 && Values(&v, parquet.Int32, 4, format.RLEDictionary, src, n, dict) == nil {
+		if dict.N--; n > 0 && idxMax(idx) == entries-1 && Values(&v, parquet.Int32, 4, format.RLEDictionary, src, n,
+			dict) == nil {
 			t.Fatalf("%d of %d: an index past the dictionary was taken", n, entries)
 		}
 	}
