@@ -471,7 +471,8 @@ func temporaries(t *testing.T, out string) (left string) {
 
 // TestChaosFigures prints what all of them came to.
 func TestChaosFigures(t *testing.T) {
-	t.Logf("chaos: %d kills, %d freezes, %d runs; %d rows checked, %d lost or twice; %d of %d outputs identical to the undisturbed run",
+	t.Logf("chaos: %d kills, %d freezes, %d runs; %d rows checked, %d lost or twice; "+
+		"%d of %d outputs identical to the undisturbed run",
 		figures.kills, figures.freezes, figures.runs, figures.rowsChecked, figures.rowsBroken, figures.identical,
 		figures.runs)
 	if figures.rowsBroken > 0 || figures.identical != figures.runs {

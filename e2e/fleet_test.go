@@ -165,8 +165,10 @@ func (f *fleet) run(id string, created time.Time, files, perFile int, state reco
 }
 
 var reasons = []string{
-	"read rows 4000 to 5999 of 003_00017.parquet: row group 2: column text: page at 91,226,113: corrupt parquet file: checksum mismatch",
-	"open rows 0 to 1999 of 011_00004.parquet: the file has changed since the run was planned: it was 2145000000-1795439977986 (size-mtime) and is 2145000000-1795440080789",
+	"read rows 4000 to 5999 of 003_00017.parquet: row group 2: column text: page at 91,226,113: " +
+		"corrupt parquet file: checksum mismatch",
+	"open rows 0 to 1999 of 011_00004.parquet: the file has changed since the run was planned: " +
+		"it was 2145000000-1795439977986 (size-mtime) and is 2145000000-1795440080789",
 	"5 workers were lost with it",
 }
 

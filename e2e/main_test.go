@@ -34,8 +34,8 @@ const (
 
 // raced names the tests that look for races in the programs with -race -short: runs, a
 // cluster, a bucket, an interrupt, and all that looks on.
-const raced = "DemoCorpus|InterruptDrains|ClusterCommands|ControlCommands|BucketCluster|MetricsAreTotals|TracesOfARun|" +
-	"ServeARealRun|ServeComesBack|Top"
+const raced = "DemoCorpus|InterruptDrains|ClusterCommands|ControlCommands|BucketCluster|MetricsAreTotals|" +
+	"TracesOfARun|ServeARealRun|ServeComesBack|Top"
 
 // bin is where the programs under test are.
 var bin string

@@ -121,7 +121,8 @@ func docsMetrics(t *testing.T) [][]string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return regexp.MustCompile("(?m)^\\| `(surprisal_[a-z_]+)` \\| ([a-z]+) \\| ([a-zA-Z_, ]*)\\|").FindAllStringSubmatch(string(docs), -1)
+	row := regexp.MustCompile("(?m)^\\| `(surprisal_[a-z_]+)` \\| ([a-z]+) \\| ([a-zA-Z_, ]*)\\|")
+	return row.FindAllStringSubmatch(string(docs), -1)
 }
 
 // TestDashboardsAndRulesUseWhatThereIs: they name no metric that docs/metrics.md does

@@ -177,7 +177,7 @@ func TestServeARealRun(t *testing.T) {
 
 	// Pause, by keyboard: the token is asked for, then whether it is meant.
 	p.until("[...document.querySelectorAll('.run button')].some((b) => b.textContent.startsWith('Pause'))")
-	_ = eval[bool](p, "[...document.querySelectorAll('.run button')].find((b) => b.textContent.startsWith('Pause')).focus(); true")
+	_ = eval[bool](p, button("run", "Pause")+".focus(); true")
 	p.keys("\r")
 	p.until("document.activeElement.id === 'token'")
 	p.accessible("asking for the token")
@@ -196,12 +196,12 @@ func TestServeARealRun(t *testing.T) {
 		t.Errorf("status: %s", st)
 	}
 	// Escape says no.
-	_ = eval[bool](p, "[...document.querySelectorAll('.run button')].find((b) => b.textContent.startsWith('Cancel')).focus(); true")
+	_ = eval[bool](p, button("run", "Cancel")+".focus(); true")
 	p.keys("\r")
 	p.until("document.querySelector('dialog').open")
 	p.keys("\x1b")
 	p.until("!document.querySelector('dialog').open")
-	_ = eval[bool](p, "[...document.querySelectorAll('.run button')].find((b) => b.textContent.startsWith('Resume')).focus(); true")
+	_ = eval[bool](p, button("run", "Resume")+".focus(); true")
 	p.keys("\r")
 	p.until("document.querySelector('dialog').open")
 	p.keys("\t\r")
@@ -214,7 +214,8 @@ func TestServeARealRun(t *testing.T) {
 	_ = eval[bool](p, "document.querySelector('#tile-dead a').click(); true")
 	p.until("document.querySelector('.letter')?.innerText.includes('has changed since')")
 	_ = eval[bool](p, "document.querySelector('.letter a.id').click(); true")
-	p.until("document.querySelector('.detail')?.innerText.includes('b.parquet') && document.querySelector('.detail')?.innerText.includes('Attempts')")
+	p.until("document.querySelector('.detail')?.innerText.includes('b.parquet') && " +
+		"document.querySelector('.detail')?.innerText.includes('Attempts')")
 	says(t, p.text(), "w1", "dead", "missing")
 	if err := os.Chtimes(touched, time.Now(), was.ModTime()); err != nil {
 		t.Fatal(err)
@@ -222,7 +223,7 @@ func TestServeARealRun(t *testing.T) {
 	if sum := parseSummary(t, wait(t, waiter, ww).want(t, 1)); len(sum.DeadJobs) == 0 || sum.Documents != 60 {
 		t.Errorf("%+v", sum)
 	}
-	_ = eval[bool](p, "[...document.querySelectorAll('.detail button')].find((b) => b.textContent.startsWith('Retry')).click(); true")
+	_ = eval[bool](p, button("detail", "Retry")+".click(); true")
 	p.until("document.querySelector('dialog').open")
 	p.keys("\t\r")
 	p.until("document.getElementById('said').innerText.includes('requeued')")
@@ -233,7 +234,7 @@ func TestServeARealRun(t *testing.T) {
 	p.until("document.querySelector('.run .badge').textContent === 'complete'")
 	p.Quiet()
 	// The worker is drained from the page, and leaves it.
-	_ = eval[bool](p, "[...document.querySelectorAll('.workers button')].find((b) => b.textContent.startsWith('Drain')).click(); true")
+	_ = eval[bool](p, button("workers", "Drain")+".click(); true")
 	p.until("document.querySelector('dialog').open")
 	p.keys("\t\r")
 	wait(t, worker, wr).want(t, 0)
@@ -265,7 +266,8 @@ func TestServeHostileWords(t *testing.T) {
 		"#/run/20261123-084512-k3f9ab/job/" + m.Jobs()[0].ID, "#/dead"} {
 		p.open(route, 1280, "light")
 		p.until("document.body.innerText.includes('onerror=')")
-		if eval[bool](p, `window.pwned === 1 || document.querySelector('main img, main script, a[href^="javascript"]') !== null`) {
+		if eval[bool](p, `window.pwned === 1 ||
+			document.querySelector('main img, main script, a[href^="javascript"]') !== null`) {
 			t.Errorf("%s: words became markup", route)
 		}
 	}
@@ -291,7 +293,8 @@ func TestServeComesBack(t *testing.T) {
 	p.Away.Store(true)
 	s.stop(os.Interrupt)
 	// It may say first that NATS is away: serve let go of it before it ended.
-	p.until("!document.getElementById('outage').hidden && document.getElementById('outage').innerText.includes('No answer from dispatcher serve')")
+	p.until("!document.getElementById('outage').hidden && " +
+		"document.getElementById('outage').innerText.includes('No answer from dispatcher serve')")
 	says(t, p.text(), "No answer from dispatcher serve", "20261123-084512-k3f9ab")
 	_ = startServe(t, nil, "--addr", strings.TrimPrefix(s.url, "http://"))
 	p.until("document.getElementById('outage').hidden && document.getElementById('link').classList.contains('on')")

@@ -62,6 +62,12 @@ func eval[T any](p *browserPage, expr string) T {
 	return v
 }
 
+// button is the expression of a box's first button whose text begins with label.
+func button(box, label string) string {
+	return fmt.Sprintf("[...document.querySelectorAll('.%s button')].find((b) => b.textContent.startsWith('%s'))",
+		box, label)
+}
+
 // until waits for an expression to be true in the page.
 func (p *browserPage) until(expr string) {
 	p.t.Helper()
@@ -94,8 +100,10 @@ func (p *browserPage) accessible(what string) {
 	p.t.Helper()
 	_ = eval[bool](p, axe+"; true")
 	// A promise is not waited for: its answer is.
-	_ = eval[bool](p, `window.found = null; axe.run(document).then((r) => { window.found = JSON.stringify(r.violations.map((v) =>
-		({impact: v.impact, id: v.id, nodes: v.nodes.slice(0, 3).map((n) => n.html + " " + n.failureSummary)}))) }, (e) => { window.found = "failed: " + e }); true`)
+	_ = eval[bool](p, `window.found = null; axe.run(document).then((r) => {
+		window.found = JSON.stringify(r.violations.map((v) =>
+			({impact: v.impact, id: v.id, nodes: v.nodes.slice(0, 3).map((n) => n.html + " " + n.failureSummary)})))
+		}, (e) => { window.found = "failed: " + e }); true`)
 	p.until("window.found !== null")
 	found := eval[string](p, "window.found")
 	var list []struct {
@@ -120,7 +128,8 @@ func (p *browserPage) firstPaint(n int) (painted, drawn []float64) {
 	p.t.Helper()
 	for range n {
 		p.open("", 1280, "light")
-		p.until("performance.getEntriesByName('first-contentful-paint').length && performance.getEntriesByName('drawn').length")
+		p.until("performance.getEntriesByName('first-contentful-paint').length && " +
+			"performance.getEntriesByName('drawn').length")
 		painted = append(painted,
 			eval[float64](p, "performance.getEntriesByName('first-contentful-paint')[0].startTime"))
 		drawn = append(drawn, eval[float64](p, "performance.getEntriesByName('drawn')[0].startTime"))
@@ -188,7 +197,8 @@ func TestServeHundredThousandJobs(t *testing.T) {
 	if testAlone && paints[0] >= 200 {
 		t.Errorf("first painted after %.0f ms", paints)
 	}
-	p.until("document.querySelectorAll('.workers tbody tr').length === 20 && document.querySelectorAll('.cell').length > 200")
+	p.until("document.querySelectorAll('.workers tbody tr').length === 20 && " +
+		"document.querySelectorAll('.cell').length > 200")
 	says(t, p.text(), "live", "20261123-084512-k3f9ab", "gdn2_kla_1.3B", "27", "200 workers")
 	job := m.Jobs()[0].ID
 	for _, x := range []struct{ name, route, ready string }{
@@ -223,7 +233,8 @@ func TestServeHundredThousandJobs(t *testing.T) {
 	p.open("", 1280, "light")
 	p.until("document.getElementById('link').classList.contains('on')")
 	f.server.Shutdown()
-	p.until("!document.getElementById('outage').hidden && document.getElementById('outage').innerText.includes('NATS has been unreachable')")
+	p.until("!document.getElementById('outage').hidden && " +
+		"document.getElementById('outage').innerText.includes('NATS has been unreachable')")
 	says(t, p.text(), "NATS has been unreachable", "reconnects", "20261123-084512-k3f9ab")
 	p.accessible("outage")
 	p.shot("outage")

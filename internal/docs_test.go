@@ -168,7 +168,8 @@ func TestCommandsInDocs(t *testing.T) {
 				}
 			}
 			for i, w := range words {
-				if m[1] != "test" || i+1 == len(words) || w != "-run" && w != "-bench" && w != "-fuzz" || words[i+1] == "." || words[i+1] == "^$" {
+				if m[1] != "test" || i+1 == len(words) || w != "-run" && w != "-bench" && w != "-fuzz" ||
+					words[i+1] == "." || words[i+1] == "^$" {
 					continue
 				}
 				for _, pattern := range alternatives(words[i+1]) {

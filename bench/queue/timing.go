@@ -106,7 +106,8 @@ func timing(ctx context.Context, o options, conn conn.Config, server *process) e
 	}
 	server.stop()
 	serverCPU, serverRSS := server.used()
-	fmt.Printf("%d jobs of %s to %s, %d workers with %d jobs in flight in %d processes, one server that syncs every write, %s\n",
+	fmt.Printf("%d jobs of %s to %s, %d workers with %d jobs in flight in %d processes, "+
+		"one server that syncs every write, %s\n",
 		o.jobs, o.score/2, o.score*3/2, o.workers, o.inFlight, o.processes, cores())
 	fmt.Printf("submitted          %.1f s, %.0f jobs/s\n", submitted.Seconds(), float64(o.jobs)/submitted.Seconds())
 	fmt.Printf("done               %.1f s, %.0f jobs/s\n", took.Seconds(), float64(o.jobs)/took.Seconds())

@@ -70,7 +70,8 @@ func newQueueOptions(cmd *cobra.Command) *queueOptions {
 	f.IntVar(&o.priority, "priority", 0,
 		"workers take jobs of runs with a higher priority first; equal ones share the workers")
 	f.DurationVar(&o.opt.Run.AckWait, "ack-wait", 0,
-		"how long a worker may be silent before its job goes to another (default 60s); set when the run is first queued")
+		"how long a worker may be silent before its job goes to another (default 60s); "+
+			"set when the run is first queued")
 	f.IntVar(&o.opt.Topology.Replicas, "replicas", 0,
 		"replicas of the queue when it is first created: 1, or 3 on a cluster")
 	return o

@@ -29,7 +29,8 @@ func newRequest(cmd *cobra.Command) *request {
 		"column with the documents' text; meta.text is a field of a struct or object")
 	f.StringVar(&o.IDsColumn, "ids-column", "", "column of token IDs, list<int32|int64>, instead of text")
 	f.StringVar(&o.ContextColumn, "context-column", "",
-		"with --target-column: score the target's text given the context's, as lm-evaluation-harness's loglikelihood does")
+		"with --target-column: score the target's text given the context's, "+
+			"as lm-evaluation-harness's loglikelihood does")
 	f.StringVar(&o.TargetColumn, "target-column", "", "column with the text that follows the context")
 	f.StringSliceVar(&o.Keep, "keep", nil, "input columns to copy to the output, or all (default id, if there is one)")
 	f.BoolVar(&o.PerToken, "per-token", false, "write token_ids and token_nll too")
@@ -42,7 +43,8 @@ func newRequest(cmd *cobra.Command) *request {
 	f.StringVar((*string)(&o.Special), "special-tokens", string(score.SpecialText),
 		"how to read a literal <s> in a text: text (its characters) or parse (the token)")
 	f.Int64Var(&r.req.JobTokens, "job-tokens", dispatch.DefaultJobTokens,
-		"target size of a job, in estimated tokens; run chooses less by itself where that gives few jobs to several workers")
+		"target size of a job, in estimated tokens; "+
+			"run chooses less by itself where that gives few jobs to several workers")
 	f.StringVar((*string)(&o.Engine), "engine", string(score.EngineAuto), "auto, cpu or cuda")
 	return r
 }

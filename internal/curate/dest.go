@@ -191,8 +191,8 @@ func (d *destination) made(b []byte, dest string) error {
 		return usage.Errorf("--to %s: its %s cannot be read (%w): name another folder", dest, madeByName, err)
 	}
 	if there.digest() != d.digest {
-		return usage.Errorf("--to %s holds the output of another command (see its %s): name another folder, or remove that one",
-			dest, madeByName)
+		return usage.Errorf("--to %s holds the output of another command (see its %s): "+
+			"name another folder, or remove that one", dest, madeByName)
 	}
 	return nil
 }

@@ -45,10 +45,10 @@ func (c *Corpus) dolmaLines(ctx context.Context, f *File, w io.Writer) error {
 	enc := json.NewEncoder(w)
 	enc.SetEscapeHTML(false)
 	return c.Scan(ctx, f, names, map[string]pq.Kind{"perplexity": pq.Float, "bits_per_byte": pq.Float},
-		func(first int64,
-			n int, v []*pq.Values) error {
+		func(first int64, n int, v []*pq.Values) error {
 			for i := range n {
-				line := dolmaLine{ID: fmt.Sprintf("%s:%d", f.Input.Rel, first+int64(i)), Attributes: map[string][]span{}}
+				id := fmt.Sprintf("%s:%d", f.Input.Rel, first+int64(i))
+				line := dolmaLine{ID: id, Attributes: map[string][]span{}}
 				if len(v) > 3 && !v[3].Null[i] {
 					line.ID = scalarText(v[3], i)
 				}

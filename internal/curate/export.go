@@ -40,10 +40,12 @@ func (c *Corpus) Export(ctx context.Context, o ExportOptions) (*Exported, error)
 	case "dolma":
 		one = c.dolma
 		if c.MissingRows > 0 {
-			return nil, usage.Errorf("%d rows have no score yet, and dolma's attributes must line up with its documents: score them first", c.MissingRows)
+			return nil, usage.Errorf("%d rows have no score yet, and dolma's attributes must line up "+
+				"with its documents: score them first", c.MissingRows)
 		}
 		if c.Manifest.Options.TextColumn == "" {
-			return nil, usage.Errorf("the run scored token IDs, and dolma's attributes are spans of text: use --as sidecar or merged")
+			return nil, usage.Errorf("the run scored token IDs, and dolma's attributes are spans of text: " +
+				"use --as sidecar or merged")
 		}
 	default:
 		return nil, usage.Errorf("--as %s is not one of sidecar, merged, dolma", o.As)

@@ -144,7 +144,9 @@ for p in glob.glob(sys.argv[1] + "/*"):
     docs = [json.loads(x) for x in gzip.open(p, "rt", encoding="utf-8") if x.strip()]
     attrs = [json.loads(x) for x in gzip.open(sys.argv[2] + "/" + os.path.basename(p), "rt", encoding="utf-8")]
     assert [d["id"] for d in docs] == [a["id"] for a in attrs], p
-    assert all(s[0][1] == len(d["meta"]["text"]) for d, a in zip(docs, attrs) for s in a["attributes"].values() if s), p`, inputsOf(c), filepath.Join(dir, "dolma"))
+    for d, a in zip(docs, attrs):
+        assert all(s[0][1] == len(d["meta"]["text"]) for s in a["attributes"].values() if s), p`,
+			inputsOf(c), filepath.Join(dir, "dolma"))
 	}
 }
 
@@ -162,7 +164,8 @@ func TestBadLines(t *testing.T) {
 	}
 	long := `{"text": "` + strings.Repeat("x", 65<<20) + `"}`
 	write("a.jsonl",
-		"\xef\xbb\xbf{\"text\": \"good\", \"n\": 1, \"lang\": \"en\"}\n\n{\"text\": \n[1]\n{\"text\": \"more\", \"n\": 2.5, \"lang\": null}\r\n{}\n{\"text\": \"\xff\"}\n"+
+		"\xef\xbb\xbf{\"text\": \"good\", \"n\": 1, \"lang\": \"en\"}\n\n{\"text\": \n[1]\n"+
+			"{\"text\": \"more\", \"n\": 2.5, \"lang\": null}\r\n{}\n{\"text\": \"\xff\"}\n"+
 			long+"\n{ \"text\" : \"last\" , \"n\": \"x\", \"lang\": 7 }  ")
 	write("b.jsonl", "{\"text\": \"no n here\"}\n{\"text\": \"nor here\", \"n\": null}\n")
 	c := scored(t, dir, fakescores.Options{JobTokens: 3})
@@ -224,8 +227,10 @@ func TestFieldsOfStructs(t *testing.T) {
 os.mkdir(sys.argv[2])
 for p in "000_00000", "001_00000":
     t = pq.read_table(f"{sys.argv[1]}/{p}.parquet")
-    meta = [None if i % 10 == 9 else {"dump": d, "in": {"n": n}} for i, (d, n) in enumerate(zip(t.column("dump").to_pylist(), t.column("token_count").to_pylist()))]
-    pq.write_table(t.drop_columns(["dump"]).append_column("meta", pa.array(meta)), f"{sys.argv[2]}/{p}.parquet", row_group_size=50)`, demo, dir)
+    values = zip(t.column("dump").to_pylist(), t.column("token_count").to_pylist())
+    meta = [None if i % 10 == 9 else {"dump": d, "in": {"n": n}} for i, (d, n) in enumerate(values)]
+    t = t.drop_columns(["dump"]).append_column("meta", pa.array(meta))
+    pq.write_table(t, f"{sys.argv[2]}/{p}.parquet", row_group_size=50)`, demo, dir)
 	c := scored(t, dir, fakescores.Options{})
 	twin := scored(t, demo, fakescores.Options{})
 	count := func(c *Corpus, where, by string) string {

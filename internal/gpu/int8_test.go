@@ -253,7 +253,8 @@ func TestInt8Goldens(t *testing.T) {
 			docs := g.Documents()
 			modeltest.Score(t, e, docs, nil, e.Info().MaxTokens)
 			r := compare(t, g, docs)
-			t.Logf("%d tokens: rms %.4f (limit %.2f), worst %.3f, document means off by at most %.5f (60 tokens and more)", r.tokens, r.rms, limit, r.worst, r.worstMean)
+			t.Logf("%d tokens: rms %.4f (limit %.2f), worst %.3f, document means off by at most %.5f "+
+				"(60 tokens and more)", r.tokens, r.rms, limit, r.worst, r.worstMean)
 			if !(r.rms <= limit) || r.notFinite > 0 {
 				t.Errorf("rms %.4f (limit %.2f), %d not finite", r.rms, limit, r.notFinite)
 			}
@@ -334,7 +335,8 @@ func TestInt8Demo(t *testing.T) {
 		}
 	}
 	spearman := 1 - 6*apart/float64(n*(n*n-1))
-	t.Logf("%d documents: means off by %.5f nats rms, %.5f at worst, %.5f a token; Spearman %.6f; %d on the other side of the 60th percentile", n, rms, worst, bias, spearman, crossed)
+	t.Logf("%d documents: means off by %.5f nats rms, %.5f at worst, %.5f a token; Spearman %.6f; "+
+		"%d on the other side of the 60th percentile", n, rms, worst, bias, spearman, crossed)
 	if emulated(t) {
 		if !(worst <= 0.1) {
 			t.Errorf("a mean is off by %.5f nats", worst)

@@ -37,7 +37,8 @@ func NewDispatcher(version string) *Dispatcher {
 		queue: s.gauge("surprisal_queue_jobs",
 			"jobs in the queue: pending, or in_hand (with a worker, or delayed after a failed attempt)", "state"),
 		oldest: s.gauge("surprisal_queue_oldest_seconds",
-			"seconds since the oldest job in the queue was queued, including jobs in progress; 0 if the queue is empty"),
+			"seconds since the oldest job in the queue was queued, including jobs in progress; "+
+				"0 if the queue is empty"),
 		again: s.gauge("surprisal_queue_redelivered_jobs",
 			"jobs with a worker or delayed that were delivered more than once"),
 		bytes:   s.gauge("surprisal_queue_bytes", "size of the jobs in the queue in bytes"),

@@ -106,8 +106,9 @@ func NewWorker(version string) *Worker {
 		NativeHistogramMinResetDuration: time.Hour,
 	}).WithLabelValues()
 	seconds := s.histogram(prometheus.HistogramOpts{
-		Name:    "surprisal_phase_seconds",
-		Help:    "seconds of work by phase: per chunk of rows (read, tokenize), batch (pack, copy, forward) or job (write)",
+		Name: "surprisal_phase_seconds",
+		Help: "seconds of work by phase: per chunk of rows (read, tokenize), " +
+			"batch (pack, copy, forward) or job (write)",
 		Buckets: []float64{.0001, .001, .01, .05, .1, .25, .5, 1, 2.5, 5, 10, 60},
 	}, "phase")
 	for _, p := range phases {

@@ -93,7 +93,8 @@ func openZip(data []byte) (container, error) {
 // zipBytes is an entry's bytes in place.
 func zipBytes(data []byte, f *zip.File) ([]byte, error) {
 	if f.Method != zip.Store || f.Flags&1 != 0 || f.CompressedSize64 != f.UncompressedSize64 {
-		return nil, fmt.Errorf("zip: entry %q is compressed or encrypted and cannot be mapped: write the file with torch.save", clip(f.Name, 80))
+		return nil, fmt.Errorf("zip: entry %q is compressed or encrypted and cannot be mapped: "+
+			"write the file with torch.save", clip(f.Name, 80))
 	}
 	off, err := f.DataOffset()
 	if err != nil {

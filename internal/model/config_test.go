@@ -28,14 +28,16 @@ func TestParseConfig(t *testing.T) {
 	}{
 		{"named", `{"model_config":{"name":"gdn2_kla_1.3B"}}`, func() Config { return kla }},
 		{"plain", `{"x":1,"model_config":{"name":"gdn2_1.3B","unknown":[1,{}]}}`, func() Config { return plain }},
-		{"nulls", `{"model_config":{"name":"gdn2_1.3B","n_layer":null,"gdn2_num_v_heads":null,"norm_eps":null,"bias":null}}`, func() Config { return plain }},
+		{"nulls", `{"model_config":{"name":"gdn2_1.3B","n_layer":null,"gdn2_num_v_heads":null,` +
+			`"norm_eps":null,"bias":null}}`, func() Config { return plain }},
 		{"general defaults", `{"model_config":{}}`, func() Config { c := kla; c.Name = ""; return c }},
 		{"padded", `{"model_config":{"vocab_size":500,"padding_multiple":64}}`, func() Config {
 			c := kla
 			c.Name, c.VocabSize, c.PaddedVocabSize = "", 500, 512
 			return c
 		}},
-		{"expand", `{"model_config":{"gdn2_expand_v":0.5,"gdn2_num_heads":2.0,"gdn2_num_v_heads":6,"gdn2_head_dim":32}}`, func() Config {
+		{"expand", `{"model_config":{"gdn2_expand_v":0.5,"gdn2_num_heads":2.0,` +
+			`"gdn2_num_v_heads":6,"gdn2_head_dim":32}}`, func() Config {
 			c := kla
 			c.Name, c.Heads, c.VHeads, c.K, c.V = "", 2, 6, 32, 16
 			return c

@@ -15,7 +15,8 @@ import (
 // pickleTests are pickles that a hostile file may hold; want is part of the error, empty for none.
 var pickleTests = []struct{ name, pickle, want string }{
 	{"metadata of every kind",
-		"\x80\x02}(X\x01\x00\x00\x00aK\x01X\x01\x00\x00\x00bG\x00\x00\x00\x00\x00\x00\x00\x00X\x01\x00\x00\x00cNX\x01\x00\x00\x00d](K\x01K\x02eu.", ""},
+		"\x80\x02}(X\x01\x00\x00\x00aK\x01X\x01\x00\x00\x00bG\x00\x00\x00\x00\x00\x00\x00\x00" +
+			"X\x01\x00\x00\x00cNX\x01\x00\x00\x00d](K\x01K\x02eu.", ""},
 	{"attributes of an ordered dict", "\x80\x02ccollections\nOrderedDict\n)R}X\x09\x00\x00\x00_metadata}sb.", ""},
 	{"protocol 4", "\x80\x04\x95\x10\x00\x00\x00\x00\x00\x00\x00}\x94\x8c\x03abc\x94]\x94(K\x01K\x02es.", ""},
 	{"global by opcode", "\x80\x02cos\nsystem\nX\x01\x00\x00\x00x\x85R.", "os.system"},
@@ -70,7 +71,8 @@ func FuzzPickle(f *testing.F) {
 // storages are zeros.
 func legacyTiny(cfg model.Config, zipped []byte) []byte {
 	var b bytes.Buffer
-	b.WriteString("\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}X\x0d\x00\x00\x00little_endian\x88s.")
+	b.WriteString("\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03." +
+		"\x80\x02}X\x0d\x00\x00\x00little_endian\x88s.")
 	start := bytes.Index(zipped, []byte("\x80\x02}("))
 	end := start + bytes.Index(zipped[start:], []byte("u.PK")) + 2
 	b.Write(zipped[start:end])

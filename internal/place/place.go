@@ -65,8 +65,9 @@ func Parse(s string) (Place, error) {
 }
 
 func errQuery(place string) error {
-	return fmt.Errorf("%s has a query or a fragment: only s3 URLs may have a query, with endpoint, region, use_path_style and "+
-		"anonymous; signed URLs are refused, because manifests would contain the signature", place)
+	return fmt.Errorf("%s has a query or a fragment: only s3 URLs may have a query, "+
+		"with endpoint, region, use_path_style and anonymous; "+
+		"signed URLs are refused, because manifests would contain the signature", place)
 }
 
 // ParseArg is Parse for a person's argument, whose path may be a glob.

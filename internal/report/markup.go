@@ -92,7 +92,8 @@ func (t tile) markup(int) markup {
 func (v view) markup(i int) markup {
 	rows := each(v.Rows, func(row []string, _ int) markup { return "<tr>" + each(row, column) + "</tr>" })
 	table := `<div class="card scroll" style="margin-top:16px"><table>
-<thead><tr><th>value</th><th>documents</th><th>tokens</th><th>perplexity of all text</th><th>failed rows</th></tr></thead>
+<thead><tr><th>value</th><th>documents</th><th>tokens</th>` +
+		`<th>perplexity of all text</th><th>failed rows</th></tr></thead>
 <tbody>` + rows + "</tbody>\n</table>" +
 		when(v.More > 0, `<p class="muted">and `+markup(strconv.Itoa(v.More))+" more values</p>") + "</div>"
 	return `<div data-view="` + escape(v.Name) + `"` + when(i > 0, " hidden") + ">\n" +

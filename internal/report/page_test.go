@@ -50,7 +50,9 @@ func TestPageInABrowser(t *testing.T) {
 				t.Errorf("the slider says %s", got)
 			}
 			if got := evaluate[int](t, ctx, `(() => {
-				const s = document.getElementById("view"); s.selectedIndex = s.options.length - 1; s.dispatchEvent(new Event("change"));
+				const s = document.getElementById("view");
+				s.selectedIndex = s.options.length - 1;
+				s.dispatchEvent(new Event("change"));
 				return [...document.querySelectorAll("[data-view]")].filter((v) => !v.hidden).length })()`); got != 1 {
 				t.Errorf("%d views are shown", got)
 			}

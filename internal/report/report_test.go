@@ -253,7 +253,8 @@ func TestWithoutAnyScore(t *testing.T) {
 }
 
 func TestPieces(t *testing.T) {
-	p, err := parsePieces([]byte(`{"model":{"vocab":{"▁a":1,"<0xC3>":2,"<0xBC>":3,"<s>":0,"b":4}},"decoder":{"type":"Sequence","decoders":[{"type":"ByteFallback"},{"type":"Strip"}]}}`))
+	p, err := parsePieces([]byte(`{"model":{"vocab":{"▁a":1,"<0xC3>":2,"<0xBC>":3,"<s>":0,"b":4}},` +
+		`"decoder":{"type":"Sequence","decoders":[{"type":"ByteFallback"},{"type":"Strip"}]}}`))
 	if err != nil {
 		t.Fatal(err)
 	}

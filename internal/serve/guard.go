@@ -38,8 +38,8 @@ func newGuard(cfg Config, style []byte) *guard {
 func policy(style []byte) string {
 	sum := sha256.Sum256(style)
 	return "default-src 'none'; script-src 'self'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) +
-		"'; img-src 'self'; connect-src 'self'; " +
-		"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+		"'; img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; " +
+		"require-trusted-types-for 'script'; trusted-types 'none'"
 }
 
 // wrap refuses requests that another site's page may have sent.

@@ -43,8 +43,8 @@ const MinToken = 16
 
 func (c Config) validate() error {
 	if c.Token != "" && len(c.Token) < MinToken {
-		return fmt.Errorf("the token has %d characters, but needs %d or more: create one with head -c 24 /dev/urandom | base64",
-			len(c.Token), MinToken)
+		return fmt.Errorf("the token has %d characters, but needs %d or more: "+
+			"create one with head -c 24 /dev/urandom | base64", len(c.Token), MinToken)
 	}
 	return nil
 }

@@ -124,7 +124,8 @@ func keptElements(f *pq.Footer, keep, own []string) ([]*pq.Element, error) {
 		keep = nil
 		for _, c := range f.Columns() {
 			if clash(c.Name()) {
-				return nil, f.ColumnErr("the output has a column %q of its own, so not all columns can be kept: name the columns to keep", c.Name())
+				return nil, f.ColumnErr("the output has a column %q of its own, so not all columns can be kept: "+
+					"name the columns to keep", c.Name())
 			}
 			keep = append(keep, c.Name())
 		}

@@ -77,7 +77,8 @@ func checkFileDigest(r io.ReaderAt, size int64) error {
 		return pq.Corruptf("the file ends at byte %d of %d", n, size)
 	}
 	if got := "sha256:" + hex.EncodeToString(h.Sum(nil)); got != string(want) {
-		return pq.Corruptf("the file's bytes have digest %s, its metadata says %q: some have changed since it was written", got, want)
+		return pq.Corruptf("the file's bytes have digest %s, its metadata says %q: "+
+			"some have changed since it was written", got, want)
 	}
 	return nil
 }

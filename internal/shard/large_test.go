@@ -104,7 +104,8 @@ func TestReadLegacyLists(t *testing.T) {
 		}
 	}
 	// The other old form: a LIST group whose repeated field is the element.
-	root := parquet.Group{"ids": parquet.Optional(listOf{parquet.Group{"array": parquet.Repeated(parquet.Leaf(parquet.Int64Type))}})}
+	element := parquet.Repeated(parquet.Leaf(parquet.Int64Type))
+	root := parquet.Group{"ids": parquet.Optional(listOf{parquet.Group{"array": element}})}
 	var b bytes.Buffer
 	w := parquet.NewWriter(&b, parquet.NewSchema("schema", root)) //nolint:staticcheck // columns are made here
 	for _, row := range []parquet.Row{

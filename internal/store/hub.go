@@ -139,8 +139,8 @@ func (h *hub) error(name string, resp *http.Response) error {
 	case what == "GatedRepo":
 		return &Error{name, "the repository is gated: accept its terms on its page, and " + token, ErrDenied}
 	case what == "RepoNotFound" || resp.StatusCode == http.StatusUnauthorized:
-		return &Error{name, fmt.Sprintf("repository not found or private (HTTP %d): check the name; if it is private, %s",
-			resp.StatusCode, token), ErrDenied}
+		return &Error{name, fmt.Sprintf("repository not found or private (HTTP %d): check the name; "+
+			"if it is private, %s", resp.StatusCode, token), ErrDenied}
 	case resp.StatusCode == http.StatusForbidden:
 		return &Error{name, "access denied (HTTP 403): " + token, ErrDenied}
 	}

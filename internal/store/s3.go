@@ -22,7 +22,8 @@ import (
 	"surprisal/internal/place"
 )
 
-const s3Hint = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; for a public bucket end the URL with ?anonymous=true"
+const s3Hint = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; " +
+	"for a public bucket end the URL with ?anonymous=true"
 
 // openS3 opens a bucket of S3 or of a compatible server. The URL's query takes precedence
 // over AWS_ENDPOINT_URL, AWS_REGION and the rest of the SDK's environment.
@@ -127,7 +128,9 @@ func (c *cloud) s3Error(name string, err error) error {
 		code == "InvalidToken":
 		return &Error{name, "credentials rejected (" + code + "): " + s3Hint, ErrDenied}
 	case status == http.StatusForbidden || status == http.StatusUnauthorized:
-		return &Error{name, fmt.Sprintf("access denied (HTTP %d): check the bucket's name and the credentials (AWS_ACCESS_KEY_ID, AWS_PROFILE), which need s3:GetObject, s3:ListBucket and, for --out, s3:PutObject", status), ErrDenied}
+		return &Error{name, fmt.Sprintf("access denied (HTTP %d): check the bucket's name and the credentials "+
+			"(AWS_ACCESS_KEY_ID, AWS_PROFILE), which need s3:GetObject, s3:ListBucket and, for --out, s3:PutObject",
+			status), ErrDenied}
 	case code == "PreconditionFailed" || status == http.StatusPreconditionFailed:
 		return &Error{name, ErrChanged.Error(), ErrChanged}
 	case code == "ConditionalRequestConflict" || status == http.StatusConflict:

@@ -140,7 +140,8 @@ func runSeed(t *testing.T, in *simInput, seed uint64) (trace string) {
 		if err := os.WriteFile(file, []byte(trace+"\n"+s.log.String()), 0o666); err != nil {
 			t.Log(err)
 		}
-		t.Errorf("seed %d: trace and log are in %s; again: go test ./internal/worker -run 'TestSimulation$' -seed %d -v", seed, file, seed)
+		t.Errorf("seed %d: trace and log are in %s; again: "+
+			"go test ./internal/worker -run 'TestSimulation$' -seed %d -v", seed, file, seed)
 	}
 	if err := os.RemoveAll(s.m.Out); err != nil {
 		t.Error(err)

@@ -112,7 +112,8 @@ func (s *simulation) mayDie(st record.Job) string {
 	case st.Lost >= s.top.MaxLost && strings.Contains(st.Error, "workers vanished"):
 	case st.Delivery >= deliver && strings.Contains(st.Error, "MaxDeliver"):
 	default:
-		return fmt.Sprintf("it may not be dead yet: of %d attempts %d failed, of %d workers %d were lost, of %d deliveries %d were made: %s",
+		return fmt.Sprintf("it may not be dead yet: of %d attempts %d failed, of %d workers %d were lost, "+
+			"of %d deliveries %d were made: %s",
 			s.top.MaxAttempts, st.Failed, s.top.MaxLost, st.Lost, deliver, st.Delivery, st.Error)
 	}
 	return ""

@@ -15,10 +15,12 @@ import (
 
 // tiny is a whole definition that the cases below spoil in one place each.
 const tiny = `{"version":"1.0","truncation":null,"padding":null,
-"added_tokens":[{"id":0,"content":"<s>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true}],
+"added_tokens":[{"id":0,"content":"<s>","single_word":false,"lstrip":false,"rstrip":false,
+"normalized":false,"special":true}],
 "normalizer":null,"pre_tokenizer":null,"post_processor":null,"decoder":null,
 "model":{"type":"BPE","dropout":null,"unk_token":null,"continuing_subword_prefix":null,"end_of_word_suffix":null,
-"fuse_unk":false,"byte_fallback":false,"ignore_merges":false,"vocab":{"<s>":0,"a":1,"b":2,"ab":3},"merges":[["a","b"]]}}`
+"fuse_unk":false,"byte_fallback":false,"ignore_merges":false,
+"vocab":{"<s>":0,"a":1,"b":2,"ab":3},"merges":[["a","b"]]}}`
 
 func TestParseDefinition(t *testing.T) {
 	for _, c := range []struct {
@@ -33,7 +35,8 @@ func TestParseDefinition(t *testing.T) {
 		{"truncation", `"truncation":null`,
 			`"truncation":{"max_length":1,"strategy":"LongestFirst","stride":0,"direction":"Right"}`, ""},
 		{"padding", `"padding":null`,
-			`"padding":{"strategy":{"Fixed":64},"direction":"Right","pad_to_multiple_of":8,"pad_id":0,"pad_type_id":0,"pad_token":"<s>"}`, ""},
+			`"padding":{"strategy":{"Fixed":64},"direction":"Right","pad_to_multiple_of":8,` +
+				`"pad_id":0,"pad_type_id":0,"pad_token":"<s>"}`, ""},
 		{"any post-processor", `"post_processor":null`, `"post_processor":{"type":"\u0000"}`, ""},
 		{"any decoder", `"decoder":null`, `"decoder":{"type":"Nonsense"}`, ""},
 		{"unknown fields", `"version"`, `"more":[1,{}],"version"`, ""},
@@ -133,9 +136,11 @@ func TestOpenRefuses(t *testing.T) {
 
 func TestBeginning(t *testing.T) {
 	added := func(id int, content string) string {
-		return fmt.Sprintf(`{"id":%d,"content":%q,"single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true}`, id, content)
+		return fmt.Sprintf(`{"id":%d,"content":%q,"single_word":false,"lstrip":false,"rstrip":false,`+
+			`"normalized":false,"special":true}`, id, content)
 	}
-	template := `{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"<go>","type_id":0}},{"Sequence":{"id":"A","type_id":0}}]}`
+	template := `{"type":"TemplateProcessing","single":[` +
+		`{"SpecialToken":{"id":"<go>","type_id":0}},{"Sequence":{"id":"A","type_id":0}}]}`
 	for _, c := range []struct {
 		name, added, post, config string
 		want                      int32 // -1: none
@@ -147,7 +152,8 @@ func TestBeginning(t *testing.T) {
 		{"template in a sequence", added(4, "<go>") + "," + added(5, "<s>"),
 			`{"type":"Sequence","processors":[{"type":"ByteLevel"},` + template + `]}`, ``, 4, ""},
 		{"template that begins with the text", added(4, "</s>"),
-			`{"type":"TemplateProcessing","single":[{"Sequence":{"id":"A","type_id":0}},{"SpecialToken":{"id":"</s>","type_id":0}}]}`, ``, -1, ""},
+			`{"type":"TemplateProcessing","single":[` +
+				`{"Sequence":{"id":"A","type_id":0}},{"SpecialToken":{"id":"</s>","type_id":0}}]}`, ``, -1, ""},
 		{"config", added(4, "<go>") + "," + added(5, "<s>"), template, `{"bos_token":"<s>"}`, 5, ""},
 		{"config's object", added(4, "<go>") + "," + added(5, "<s>"), template,
 			`{"bos_token":{"content":"<s>","lstrip":false}}`, 5, ""},
@@ -214,7 +220,8 @@ func TestTruncationIsIgnored(t *testing.T) {
 		t.Fatal(err)
 	}
 	m["truncation"] = json.RawMessage(`{"direction":"Right","max_length":8,"strategy":"LongestFirst","stride":0}`)
-	m["padding"] = json.RawMessage(`{"strategy":{"Fixed":512},"direction":"Right","pad_to_multiple_of":null,"pad_id":0,"pad_type_id":0,"pad_token":"<unk>"}`)
+	m["padding"] = json.RawMessage(`{"strategy":{"Fixed":512},"direction":"Right","pad_to_multiple_of":null,` +
+		`"pad_id":0,"pad_type_id":0,"pad_token":"<unk>"}`)
 	if b, err = json.Marshal(m); err != nil {
 		t.Fatal(err)
 	}

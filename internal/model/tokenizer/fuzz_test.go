@@ -86,7 +86,8 @@ func FuzzOpen(f *testing.F) {
 	}
 	for _, step := range []string{`{"type":"Prepend","prepend":"_"}`,
 		`{"type":"Replace","pattern":{"String":"a"},"content":"b"}`,
-		`{"type":"Sequence","normalizers":[{"type":"NFKC"},{"type":"Lowercase"},{"type":"Strip","strip_left":true,"strip_right":true},{"type":"StripAccents"}]}`} {
+		`{"type":"Sequence","normalizers":[{"type":"NFKC"},{"type":"Lowercase"},` +
+			`{"type":"Strip","strip_left":true,"strip_right":true},{"type":"StripAccents"}]}`} {
 		f.Add(bytes.Replace([]byte(tiny), []byte(`"normalizer":null`), []byte(`"normalizer":`+step), 1))
 	}
 	if b, err := os.ReadFile(files["bytelevel"]); err == nil {

@@ -136,7 +136,8 @@ func (d *discovery) argument(arg string) error {
 				return fmt.Errorf("input %s: no readable %s file in this folder (%s: %w)", arg, parquetSuffix, p.Path,
 					p.Err)
 			}
-			return fmt.Errorf("input %s: no %s or .jsonl file in this folder or below it; name files with another suffix one by one or by a glob", arg, parquetSuffix)
+			return fmt.Errorf("input %s: no %s or .jsonl file in this folder or below it; "+
+				"name files with another suffix one by one or by a glob", arg, parquetSuffix)
 		}
 		return nil
 	case err == nil && st.Mode().IsRegular():

@@ -42,7 +42,8 @@ func (d *discovery) glob(arg, abs string) error {
 		p := d.problems[problems]
 		return fmt.Errorf("input %s: the pattern matches no readable file (%s: %w)", arg, p.Path, p.Err)
 	}
-	return fmt.Errorf("input %s: the pattern matches no parquet file; check the path (** matches any number of folders)", arg)
+	return fmt.Errorf("input %s: the pattern matches no parquet file; "+
+		"check the path (** matches any number of folders)", arg)
 }
 
 // globBase is the folder that Rels are relative to: the one before the first

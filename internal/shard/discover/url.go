@@ -83,7 +83,8 @@ func (d *discovery) urlFolder(arg string, dir place.Place) error {
 		return fmt.Errorf("input %s: no usable %s file in this folder (%s: %w)", arg, parquetSuffix,
 			d.problems[problems].Path, d.problems[problems].Err)
 	case len(d.seen) == n && !slices.ContainsFunc(d.found, func(f found) bool { return inFolder(f.in.Path, dir) }):
-		return fmt.Errorf("input %s: no %s file in this folder or below it; name files with another suffix one by one or by a glob", arg, parquetSuffix)
+		return fmt.Errorf("input %s: no %s file in this folder or below it; "+
+			"name files with another suffix one by one or by a glob", arg, parquetSuffix)
 	}
 	return nil
 }
@@ -170,7 +171,8 @@ func (d *discovery) urlGlob(arg string, p place.Place) error {
 			d.problems[problems].Err)
 	}
 	if !matched {
-		return fmt.Errorf("input %s: the pattern matches no parquet file; check the path (** matches any number of folders)", arg)
+		return fmt.Errorf("input %s: the pattern matches no parquet file; "+
+			"check the path (** matches any number of folders)", arg)
 	}
 	return nil
 }
@@ -217,7 +219,8 @@ func (d *discovery) addURL(info store.Info, base place.Place) {
 		d.problem(info.Name, fmt.Errorf("%w; rename it", err))
 		return
 	case info.Version == "":
-		d.problem(info.Name, errors.New("the server reports no version (ETag), so a change would go unnoticed: copy the file to a bucket"))
+		d.problem(info.Name, errors.New("the server reports no version (ETag), so a change would go unnoticed: "+
+			"copy the file to a bucket"))
 		return
 	}
 	name := path.Base(base.Key)

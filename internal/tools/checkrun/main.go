@@ -22,7 +22,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 	f := flag.NewFlagSet("checkrun", flag.ContinueOnError)
 	f.SetOutput(stderr)
 	sameAs := f.String("same-as", "",
-		"an undisturbed run's output folder: score files must be the same byte for byte, but for the ids of run and job")
+		"an undisturbed run's output folder: score files must be the same byte for byte, "+
+			"but for the ids of run and job")
 	dead := f.String("dead", "", "JSON lines of the dead jobs, as `dispatcher dead export` writes them")
 	asJSON := f.Bool("json", false, "print as JSON")
 	most := f.Int("most", 20, "violations printed of each promise")
