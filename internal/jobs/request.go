@@ -19,7 +19,9 @@ const (
 
 // perRequest is a context without the deadline of the one it wraps, which it ends with,
 // so that the jetstream package applies requestTimeout to each request.
-type perRequest struct{ context.Context }
+type perRequest struct {
+	context.Context // embedded: the type is a context itself
+}
 
 // Deadline reports that there is none.
 func (perRequest) Deadline() (time.Time, bool) { return time.Time{}, false }

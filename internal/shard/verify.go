@@ -90,7 +90,7 @@ func belongs(c Committed, job score.Job) error {
 
 // verifier reads one score file.
 type verifier struct {
-	ctx  context.Context
+	ctx  context.Context // of the one call that made it
 	job  score.Job
 	c    Committed
 	f    io.ReaderAt

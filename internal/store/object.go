@@ -129,7 +129,7 @@ func (o *Object) Close() error {
 }
 
 type readerAt struct {
-	ctx context.Context
+	ctx context.Context // of Reader: io.ReaderAt has no parameter for one
 	o   *Object
 }
 

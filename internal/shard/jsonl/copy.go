@@ -148,7 +148,7 @@ func appendString(b []byte, s string) []byte {
 
 // scoreFields gives the own columns of score files, row by row, as JSON.
 type scoreFields struct {
-	ctx    context.Context
+	ctx    context.Context // of the one call of WriteTo that it serves
 	ranges []pq.Range
 	names  []string
 	cur    *pq.Range

@@ -20,7 +20,7 @@ const maxReadText = 1 << 30
 // (Read) or lines copied (LineCopy), until its context ends. It is for one
 // goroutine.
 type File struct {
-	ctx  context.Context
+	ctx  context.Context // until it ends the file is open: its scanners are made later, across calls
 	in   score.Input
 	file pq.File
 	scan *Scanner // nil until something is read

@@ -24,7 +24,7 @@ const (
 // Scanner gives the lines of a file that are not blank, one after another,
 // in the memory of the longest.
 type Scanner struct {
-	ctx   context.Context
+	ctx   context.Context // of the whole pass over the file: lines are read one by one, across calls
 	r     *bufio.Reader
 	raw   failing
 	end   func()

@@ -15,7 +15,7 @@ import (
 // Column reads one leaf's values from a row on, page by page across row
 // groups, and holds one page at a time.
 type Column struct {
-	ctx  context.Context
+	ctx  context.Context // of the whole read: rows are read one by one, across calls
 	file io.ReaderAt
 	foot *Footer
 	Leaf *Leaf

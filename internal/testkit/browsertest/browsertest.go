@@ -26,8 +26,8 @@ var named = os.Getenv("SURPRISAL_TEST_CHROMIUM")
 
 // Page is a page in a browser of its own.
 type Page struct {
-	Ctx  context.Context
-	Away atomic.Bool // it may complain: what it asks for fails
+	Ctx  context.Context // of the browser's tab, which ends with the test
+	Away atomic.Bool     // it may complain: what it asks for fails
 
 	t          testing.TB
 	mu         sync.Mutex
