@@ -109,16 +109,17 @@ bench-filter: build python ## filter FILES=10 files of a million rows (DISTINCT 
 	rm -rf .build/bench-filter
 
 .PHONY: lint
-lint: native $(STATICCHECK) ## gofmt, go vet, staticcheck
+lint: native $(STATICCHECK) ## gofmt, go vet, staticcheck, the limits of packages and lines
 	@unformatted=$$(gofmt -l cmd internal); if [ -n "$$unformatted" ]; then echo "not formatted (gofmt -w):"; echo "$$unformatted"; exit 1; fi
 	go vet ./...
 	$(STATICCHECK) ./...
+	go test -count 1 -run TestLimits ./internal
 	go vet -tags $(TAGS),failpoints ./internal/failpoint ./e2e
 	$(STATICCHECK) -tags $(TAGS),failpoints ./internal/failpoint ./e2e
 
 .PHONY: limits
-limits: native $(DEADCODE) ## functions nobody calls; packages, lines and names past the house's limits
-	SURPRISAL_LIMITS=1 go test -count 1 -run TestLimits ./internal
+limits: native $(DEADCODE) ## functions nobody calls; lines of the product past the house's limit
+	SURPRISAL_LIMITS=1 go test -count 1 -run 'TestLimits|TestSizeOfProduct' ./internal
 	@dead=$$($(DEADCODE) -test -tags $(TAGS) ./...); [ -z "$$dead" ] || { printf '%s\n' "$$dead"; exit 1; }
 
 include cuda.mk
