@@ -22,17 +22,8 @@ import (
 //
 // each ended by a newline, so that in the folder `sha256sum model-ckpt.pth
 // training_metadata.json | sha256sum` gives the same. The files' digests are
-// remembered in the user's cache folder, so that a file is read once; see
-// FileDigest.
+// remembered in the user's cache folder, so that a file is read once.
 func Digest(ctx context.Context, dir string) (string, error) { return newDigester().folder(ctx, dir) }
-
-// FileDigest is "sha256:" and the SHA-256, in hex, of a regular file's bytes. It
-// is remembered under the user's cache folder and taken from there while path,
-// device, inode, size, modification and change time are the same. A cache that
-// can't be read or written costs time, never an error.
-func FileDigest(ctx context.Context, path string) (string, error) {
-	return newDigester().file(ctx, path)
-}
 
 // TokenizerDigest identifies a tokenizer.json together with the
 // tokenizer_config.json beside it, if there is one, which may name the beginning
@@ -98,6 +89,10 @@ func (d *digester) lines(ctx context.Context, files []digestLine) (string, error
 	return digestPrefix + hex.EncodeToString(h.Sum(nil)), nil
 }
 
+// file gives "sha256:" and the SHA-256, in hex, of a regular file's bytes. It
+// is remembered under the user's cache folder and taken from there while path,
+// device, inode, size, modification and change time are the same. A cache that
+// can't be read or written costs time, never an error.
 func (d *digester) file(ctx context.Context, path string) (string, error) {
 	sum, err := d.digest(ctx, path)
 	if err != nil {

@@ -130,10 +130,10 @@ func TestDigestOfAFolder(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, err := FileDigest(ctx, filepath.Join(dir, CheckpointName)); !errors.Is(err, context.Canceled) {
+	if _, err := newDigester().file(ctx, filepath.Join(dir, CheckpointName)); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
-	if _, err := FileDigest(context.Background(), dir); err == nil {
+	if _, err := newDigester().file(context.Background(), dir); err == nil {
 		t.Error("a folder has a digest")
 	}
 }
