@@ -10,8 +10,8 @@ def read(name):
     return json.load(open(path)) if os.path.exists(path) else None
 
 
-engine, peer, corpus, spread = read("engine"), read("peer"), read("corpus"), read("corpus_all")
-json.dump({"date": datetime.date.today().isoformat(), "engine": engine, "peer": peer, "corpus": corpus, "corpus_all": spread}, open(os.path.join(out, "bench.json"), "w"), indent=1)
+engine, peer, corpus, fleet = read("engine"), read("peer"), read("corpus"), read("fleet")
+json.dump({"date": datetime.date.today().isoformat(), "engine": engine, "peer": peer, "corpus": corpus, "fleet": fleet}, open(os.path.join(out, "bench.json"), "w"), indent=1)
 row = lambda *cells: print("| " + " | ".join(str(c) for c in cells) + " |")
 n = lambda v: f"{v:,.0f}"
 
@@ -33,8 +33,9 @@ if engine:
         row(f"surprisal, {name} ({r['documents']} documents, longest {r['longest']:,})", n(r["tokens_per_second"]), f"{r['tokens_per_second'] / limit:.3f}", over(r, name), over(r, ""))
     if corpus:
         row(f"surprisal, parquet to parquet ({corpus['documents']:,} documents, loading included)", n(corpus["tokens_per_second"]), f"{corpus['tokens_per_second'] / limit:.3f}", f"{corpus['tokens_per_second'] / runs['mix']['tokens_per_second']:.3f} of forward alone" if "mix" in runs else "", "")
-    if corpus and spread:
-        row("surprisal, parquet to parquet, on all GPUs", n(spread["tokens_per_second"]), "", f"{spread['tokens_per_second'] / corpus['tokens_per_second']:.3f} of one GPU", "")
+    if fleet:
+        row("surprisal, parquet to parquet, on all GPUs", n(fleet["runs"][-1]["tokens_per_second"]), "",
+            f"{fleet['of_the_sum']:.4f} of the sum of their own rates, {fleet['of_the_first']:.4f} of the first", "")
     print()
     row("recurrence, ms a layer", *runs); row("---", *["---:"] * len(runs))
     row("surprisal (prepare + walk + gated norm, of q, k, v, g, b, w)", *(f"{r['recurrence_ms_per_layer']:.3f}" for r in runs.values()))

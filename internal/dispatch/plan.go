@@ -51,7 +51,7 @@ const DefaultJobTokens = 4_000_000
 // jobTokens is the target size of a job for so many tokens and workers: small enough
 // that no worker waits long for the others at the end of the run.
 func jobTokens(tokens int64, workers int) int64 {
-	const jobsEach, least = 32, 200_000
+	const jobsEach, least = 64, 200_000
 	if workers < 2 {
 		return DefaultJobTokens
 	}

@@ -14,9 +14,8 @@ func TestJobTokens(t *testing.T) {
 		workers int
 		want    int64
 	}{
-		{0, 0, DefaultJobTokens}, {1e6, 1, DefaultJobTokens}, {0, 2, 200_000}, {27_800_000, 2, 434_375}, {27_800_000, 8,
-			200_000},
-		{1e9, 8, 3_906_250}, {1e12, 8, DefaultJobTokens}, {1 << 62, 2, DefaultJobTokens},
+		{0, 0, DefaultJobTokens}, {1e6, 1, DefaultJobTokens}, {0, 2, 200_000}, {27_800_000, 2, 217_187},
+		{27_800_000, 8, 200_000}, {1e9, 8, 1_953_125}, {1e12, 8, DefaultJobTokens}, {1 << 62, 2, DefaultJobTokens},
 	} {
 		if got := jobTokens(c.tokens, c.workers); got != c.want {
 			t.Errorf("%d tokens on %d workers: jobs of %d, want %d", c.tokens, c.workers, got, c.want)
