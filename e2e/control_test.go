@@ -3,11 +3,12 @@ package e2e
 import (
 	"path/filepath"
 	"strings"
-	"surprisal/internal/jobs/embedded"
 	"testing"
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"surprisal/internal/jobs/embedded"
 )
 
 // TestControlCommands: pause, resume, cancel, retry and drain, and taking over a

@@ -2,11 +2,12 @@ package e2e
 
 import (
 	"os"
-	"surprisal/internal/jobs/record"
 	"testing"
 	"time"
 
 	"github.com/chromedp/chromedp"
+
+	"surprisal/internal/jobs/record"
 )
 
 // testPicture is where docs/images/serve.png is to be written, and

@@ -8,10 +8,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"surprisal/internal/jobs/record"
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"surprisal/internal/jobs/record"
 )
 
 // pane is a real terminal with a program in it.

@@ -10,9 +10,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
+
 	"surprisal/internal/score"
 	"surprisal/internal/usage"
-	"time"
 )
 
 // FindWorker finds the worker program: bin, or the one beside this program, or

@@ -11,7 +11,6 @@ import (
 	"surprisal/internal/model"
 	"surprisal/internal/model/cpu"
 	"surprisal/internal/testkit/ckptgen"
-
 	"surprisal/internal/testkit/modeltest"
 )
 

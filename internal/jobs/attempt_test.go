@@ -5,9 +5,10 @@ import (
 	"errors"
 	"slices"
 	"strings"
-	"surprisal/internal/jobs/record"
 	"testing"
 	"time"
+
+	"surprisal/internal/jobs/record"
 )
 
 func outcomes(history []record.Attempt) (o []record.Outcome) {

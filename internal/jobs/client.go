@@ -3,11 +3,12 @@ package jobs
 import (
 	"context"
 	"fmt"
-	"surprisal/internal/jobs/conn"
 	"sync"
 
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
+
+	"surprisal/internal/jobs/conn"
 )
 
 // Client is a connection to the queue. Its methods may be called from any goroutine.

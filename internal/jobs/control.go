@@ -5,10 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"surprisal/internal/jobs/record"
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"surprisal/internal/jobs/record"
 )
 
 // Subjects of messages from dispatchers to workers. They only save time: consumers and

@@ -5,11 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
-	"surprisal/internal/jobs/conn"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"surprisal/internal/jobs/conn"
 )
 
 const (

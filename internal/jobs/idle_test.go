@@ -2,10 +2,11 @@ package jobs
 
 import (
 	"fmt"
-	"surprisal/internal/jobs/record"
 	"syscall"
 	"testing"
 	"time"
+
+	"surprisal/internal/jobs/record"
 )
 
 // TestIdleCost: what many workers that wait on many runs cost, all in this

@@ -3,9 +3,10 @@ package jobs
 import (
 	"errors"
 	"strings"
-	"surprisal/internal/jobs/record"
 	"testing"
 	"time"
+
+	"surprisal/internal/jobs/record"
 )
 
 // TestProbe: a server that is well is measured, and nothing is left there.

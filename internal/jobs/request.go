@@ -3,11 +3,12 @@ package jobs
 import (
 	"context"
 	"errors"
-	"surprisal/internal/jobs/conn"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"surprisal/internal/jobs/conn"
 )
 
 const (

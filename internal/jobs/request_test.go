@@ -4,11 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"surprisal/internal/jobs/record"
 	"testing"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"surprisal/internal/jobs/record"
 )
 
 func TestLostRace(t *testing.T) {

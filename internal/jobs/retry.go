@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+
 	"surprisal/internal/jobs/record"
 )
 

@@ -2,8 +2,9 @@ package jobs
 
 import (
 	"errors"
-	"surprisal/internal/jobs/record"
 	"testing"
+
+	"surprisal/internal/jobs/record"
 )
 
 // TestReviveThenSubmit: a dead job that is submitted again is not taken for dead,

@@ -6,12 +6,13 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"surprisal/internal/jobs/conn"
-	"surprisal/internal/jobs/record"
-	"surprisal/internal/score"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"surprisal/internal/jobs/conn"
+	"surprisal/internal/jobs/record"
+	"surprisal/internal/score"
 )
 
 // PutRun records a new run; ErrRunExists if there is a record.

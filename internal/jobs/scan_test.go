@@ -3,9 +3,10 @@ package jobs
 import (
 	"context"
 	"fmt"
-	"surprisal/internal/jobs/record"
 	"sync"
 	"testing"
+
+	"surprisal/internal/jobs/record"
 )
 
 // TestScanWhileRecordsChange: a list has every record once while all of them

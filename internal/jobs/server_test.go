@@ -5,11 +5,12 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"testing"
+	"time"
+
 	"surprisal/internal/jobs/conn"
 	"surprisal/internal/jobs/embedded"
 	"surprisal/internal/jobs/record"
-	"testing"
-	"time"
 )
 
 func TestServerRestartKeepsJobs(t *testing.T) {

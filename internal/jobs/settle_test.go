@@ -3,13 +3,14 @@ package jobs
 import (
 	"context"
 	"fmt"
-	"surprisal/internal/jobs/record"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"surprisal/internal/jobs/record"
 )
 
 // tappedMsg is a message some of whose ends don't reach the server, or come late.

@@ -4,12 +4,13 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"surprisal/internal/jobs/conn"
-	"surprisal/internal/jobs/record"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"surprisal/internal/jobs/conn"
+	"surprisal/internal/jobs/record"
 )
 
 // One test for each trap of long jobs on JetStream, named after it.

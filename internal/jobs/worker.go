@@ -7,10 +7,11 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"surprisal/internal/jobs/record"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"surprisal/internal/jobs/record"
 )
 
 // WorkerTTL is how long a worker is listed after its last PutWorker, which is due every

@@ -2,9 +2,10 @@ package monitor
 
 import (
 	"maps"
-	"surprisal/internal/jobs/record"
 	"sync"
 	"time"
+
+	"surprisal/internal/jobs/record"
 )
 
 // following is a run whose jobs a Monitor follows or has counted.

@@ -5,11 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"testing"
+	"time"
+
 	"surprisal/internal/jobs/conn"
 	"surprisal/internal/jobs/record"
 	"surprisal/internal/testkit/queuetest"
-	"testing"
-	"time"
 )
 
 // TestMonitorEndsWithItsConnection: one that is closed for good ends it, with why.

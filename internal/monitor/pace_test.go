@@ -1,8 +1,9 @@
 package monitor
 
 import (
-	"surprisal/internal/jobs/record"
 	"testing"
+
+	"surprisal/internal/jobs/record"
 )
 
 // TestPace: percent, rate and time left of a run.

@@ -6,11 +6,12 @@ import (
 	"math"
 	"strconv"
 	"strings"
-	"surprisal/internal/jobs/record"
 	"time"
 
 	"github.com/charmbracelet/lipgloss"
 	"github.com/charmbracelet/x/ansi"
+
+	"surprisal/internal/jobs/record"
 )
 
 // screen is the terminal that a shot is drawn on; the zero value takes lines of any

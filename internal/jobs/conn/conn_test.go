@@ -8,11 +8,12 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-	"surprisal/internal/jobs/embedded"
 	"testing"
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"surprisal/internal/jobs/embedded"
 )
 
 func serve(t *testing.T, cfg embedded.Config) *embedded.Server {

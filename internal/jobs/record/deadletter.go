@@ -2,8 +2,9 @@ package record
 
 import (
 	"encoding/json"
-	"surprisal/internal/score"
 	"time"
+
+	"surprisal/internal/score"
 )
 
 // DeadLetter is kept for a job that is dead: stream SURPRISAL_DEAD, subject

@@ -6,8 +6,9 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"surprisal/internal/score"
 	"time"
+
+	"surprisal/internal/score"
 )
 
 // State is where a job is.

@@ -4,8 +4,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"surprisal/internal/score"
 	"time"
+
+	"surprisal/internal/score"
 )
 
 // RunState is where a run is.

@@ -8,13 +8,14 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
-	"surprisal/internal/jobs/embedded"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"surprisal/internal/jobs/embedded"
 )
 
 var diffSeed = flag.Uint64("diff-seed", 0, "do only this seed's operations on both servers")

@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"surprisal/internal/model"
-
 	"surprisal/internal/testkit/modeltest"
 )
 
