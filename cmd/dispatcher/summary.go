@@ -71,6 +71,19 @@ func printSummary(w io.Writer, s *dispatch.Summary, asJSON bool) error {
 		}
 		line("", "%s rows %d-%d: %s", d.File, d.First, d.Last, cli.OneLine(d.Reason))
 	}
+	for i, f := range s.WorkerFailures {
+		name, times, then := "", "once", "restarted"
+		if i == 0 {
+			name = "worker died"
+		}
+		if f.Times > 1 {
+			times = fmt.Sprintf("%d times", f.Times)
+		}
+		if f.Lost {
+			then = "lost; the others took its jobs"
+		}
+		line(name, "%s, %s: %s (%s)", f.Worker, times, cli.OneLine(f.Error), then)
+	}
 	line("scores", "%s", s.Out)
 	if err := t.Flush(); err != nil {
 		return err

@@ -6,6 +6,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+
 	"surprisal/internal/jobs"
 	"surprisal/internal/jobs/conn"
 	"surprisal/internal/jobs/embedded"
@@ -14,10 +19,6 @@ import (
 	"surprisal/internal/monitor"
 	"surprisal/internal/score"
 	"surprisal/internal/usage"
-	"time"
-
-	"github.com/rs/zerolog"
-	"golang.org/x/sync/errgroup"
 )
 
 // Local scores a whole run on this machine, with a NATS server in this process and
@@ -52,7 +53,7 @@ func (l *Local) Run(drain, ctx context.Context, req Request) (*Summary, error) {
 	if err != nil {
 		return nil, err
 	}
-	var workers int
+	var workers []string
 	req.Engine = func(ctx context.Context, e score.EngineKind) (_ score.EngineKind, _ int, err error) {
 		have, err := AskEngines(ctx, bin)
 		if err != nil {
@@ -66,7 +67,7 @@ func (l *Local) Run(drain, ctx context.Context, req Request) (*Summary, error) {
 				have.Engines)
 		}
 		workers, err = l.workers(e, have)
-		return e, workers, err
+		return e, len(workers), err
 	}
 	// Workers end with their dispatcher, so every temporary file is stale.
 	s, err := Begin(ctx, req, 0, l.Log, nil)
@@ -95,6 +96,7 @@ func (l *Local) Run(drain, ctx context.Context, req Request) (*Summary, error) {
 	if err != nil {
 		return nil, err
 	}
+	sum.WorkerFailures = end.failed
 	bill(ctx, alone{}, m, sum, end.cost, l.Log)
 	if err := Finish(ctx, m, sum); err != nil {
 		return nil, err
@@ -105,17 +107,24 @@ func (l *Local) Run(drain, ctx context.Context, req Request) (*Summary, error) {
 	return sum, nil
 }
 
-// workers is how many processes to run: one for each GPU, or one for the CPU.
-func (l *Local) workers(e score.EngineKind, have Engines) (int, error) {
-	switch n := len(have.GPUs); {
-	case e != score.EngineCUDA:
-		return max(l.Workers, 1), nil
-	case l.Workers > n:
-		return 0, usage.Errorf("--workers %d: one worker for each GPU, and only %d GPUs are visible", l.Workers, n)
-	case l.Workers == 0:
-		return n, nil
+// workers names the processes to run: one for each GPU, or one for the CPU.
+func (l *Local) workers(e score.EngineKind, have Engines) (names []string, err error) {
+	if e != score.EngineCUDA {
+		for i := range max(l.Workers, 1) {
+			names = append(names, fmt.Sprintf("CPU worker %d", i))
+		}
+		return names, nil
 	}
-	return l.Workers, nil
+	for i, gpu := range have.GPUs {
+		names = append(names, fmt.Sprintf("GPU %d (%s)", i, gpu.Name))
+	}
+	switch n := len(names); {
+	case l.Workers > n:
+		return nil, usage.Errorf("--workers %d: one worker for each GPU, and only %d GPUs are visible", l.Workers, n)
+	case l.Workers > 0:
+		names = names[:l.Workers]
+	}
+	return names, nil
 }
 
 // localAckWait is short: there is no network between workers and the queue, and a
@@ -127,10 +136,11 @@ type ending struct {
 	committed *Committed
 	dead      []DeadJob
 	cost      score.Cost // as the queue's records have it, which are lost with the queue
+	failed    []WorkerFailure
 }
 
 // score runs server, workers and watch until every job is committed or dead.
-func (l *Local) score(drain, ctx context.Context, bin string, workers int, s *Submitted) (end ending, err error) {
+func (l *Local) score(drain, ctx context.Context, bin string, workers []string, s *Submitted) (end ending, err error) {
 	q, err := l.startQueue(ctx)
 	if err != nil {
 		return end, err
@@ -139,9 +149,10 @@ func (l *Local) score(drain, ctx context.Context, bin string, workers int, s *Su
 	if err := s.Queue(ctx, q.client, QueueOptions{Run: record.RunConfig{AckWait: localAckWait}}); err != nil {
 		return end, err
 	}
-	workers = min(workers, s.Queued)
-	c := command{bin: bin, engine: s.Manifest.Options.Engine, threads: l.threads(workers), env: q.at.Environ()}
-	end.committed, end.dead, err = l.follow(drain, ctx, q.client, c, workers, s)
+	w := l.newCrew(workers[:min(len(workers), s.Queued)])
+	c := command{bin: bin, engine: s.Manifest.Options.Engine, threads: l.threads(len(w.names)), env: q.at.Environ()}
+	end.committed, end.dead, err = l.follow(drain, ctx, q.client, w, c, s)
+	end.failed = w.failed()
 	end.cost = costOf(ctx, q.client, s.Manifest.Run, l.Log)
 	switch {
 	case end.committed != nil && err == nil:
@@ -199,7 +210,7 @@ func (q *localQueue) close() {
 // follow runs workers and watches the run until its end. When drain ends it stops the
 // workers and returns ErrInterrupted once they have exited.
 func (l *Local) follow(
-	drain, ctx context.Context, client *jobs.Client, c command, workers int, s *Submitted,
+	drain, ctx context.Context, client *jobs.Client, w *crew, c command, s *Submitted,
 ) (committed *Committed, dead []DeadJob, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -209,14 +220,9 @@ func (l *Local) follow(
 	report, endObserver := l.observe(gctx, g, client)
 	defer endObserver()
 	exited := make(chan struct{}) // closed when all workers have exited
-	crew, cctx := errgroup.WithContext(gctx)
-	for i := range workers {
-		c.slot = i
-		crew.Go(func() error { return l.supervise(stop, cctx, c) })
-	}
 	g.Go(func() error {
 		defer close(exited)
-		return crew.Wait()
+		return w.run(stop, gctx, c)
 	})
 	watchCtx, endWatch := context.WithCancelCause(gctx)
 	defer endWatch(nil)

@@ -7,10 +7,14 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strconv"
-	"surprisal/internal/score"
 	"syscall"
 	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"surprisal/internal/score"
 )
 
 // command is how to run one worker process.
@@ -27,39 +31,104 @@ const (
 	shortLived = 30 * time.Second // a worker that ran for longer starts a new row
 )
 
+// WorkerFailure is a worker process that exited unexpectedly.
+type WorkerFailure struct {
+	Worker string `json:"worker"` // "GPU 1 (NVIDIA H200)", "CPU worker 0"
+	Times  int    `json:"times"`
+	Lost   bool   `json:"lost"`  // it was not restarted; the other workers took its jobs
+	Error  string `json:"error"` // of the last time
+}
+
+// crew is the worker processes of a local run.
+type crew struct {
+	l        *Local
+	names    []string // of workers, by number
+	failures []WorkerFailure
+}
+
+func (l *Local) newCrew(names []string) *crew {
+	w := &crew{l: l, names: names, failures: make([]WorkerFailure, len(names))}
+	for i, name := range names {
+		w.failures[i].Worker = name
+	}
+	return w
+}
+
+// run keeps the workers running until stop ends, then waits for them. A worker that
+// keeps dying is lost; the run goes on while one is left.
+func (w *crew) run(stop, ctx context.Context, c command) error {
+	errs := make([]error, len(w.names))
+	var g errgroup.Group
+	for i := range w.names {
+		c.slot = i
+		g.Go(func() error {
+			errs[i] = w.supervise(stop, ctx, c)
+			return nil
+		})
+	}
+	_ = g.Wait() // each has its own error
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if slices.Contains(errs, nil) {
+		return nil
+	}
+	return errs[0]
+}
+
+// failed lists the workers that exited unexpectedly. It is for after run.
+func (w *crew) failed() (failed []WorkerFailure) {
+	for _, f := range w.failures {
+		if f.Times > 0 {
+			failed = append(failed, f)
+		}
+	}
+	return failed
+}
+
 // supervise keeps one worker process running until stop ends, then waits for it.
-func (l *Local) supervise(stop, ctx context.Context, c command) error {
+func (w *crew) supervise(stop, ctx context.Context, c command) error {
+	name, log := w.names[c.slot], w.l.Log.With().Str("worker", w.names[c.slot]).Logger()
+	f := &w.failures[c.slot] // this goroutine's own
 	deaths := 0
 	for {
 		started := time.Now()
-		err := l.worker(stop, ctx, c)
+		err := w.l.worker(stop, ctx, c)
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case stop.Err() != nil:
 			if err != nil {
-				l.Log.Warn().Err(err).Int("slot", c.slot).Msg("worker failed while draining")
+				log.Warn().Err(err).Msg("worker failed while draining")
 			}
 			return nil
 		case err == nil:
 			err = errors.New("worker exited unexpectedly")
 		}
-		var exit *exec.ExitError
-		if errors.As(err, &exit) && exit.ExitCode() == 2 {
-			return errors.New("worker: wrong usage or environment, see its message above")
-		}
+		f.Times++
+		f.Error = err.Error()
 		if time.Since(started) > shortLived {
 			deaths = 0
 		}
-		if deaths++; deaths >= maxDeaths {
-			return fmt.Errorf("worker %d died %d times in a row: %w", c.slot, deaths, err)
+		deaths++
+		var exit *exec.ExitError
+		switch {
+		case errors.As(err, &exit) && exit.ExitCode() == 2:
+			err = errors.New("worker: wrong usage or environment, see its message above")
+		case deaths >= maxDeaths:
+			err = fmt.Errorf("worker %s died %d times in a row: %w", name, deaths, err)
+		default:
+			log.Error().Err(err).Int("deaths", deaths).Msg("worker died; restarting it")
+			select {
+			case <-time.After(time.Duration(deaths) * 200 * time.Millisecond):
+			case <-stop.Done():
+			case <-ctx.Done():
+			}
+			continue
 		}
-		l.Log.Error().Err(err).Int("slot", c.slot).Int("deaths", deaths).Msg("worker died; restarting it")
-		select {
-		case <-time.After(time.Duration(deaths) * 200 * time.Millisecond):
-		case <-stop.Done():
-		case <-ctx.Done():
-		}
+		f.Lost = true
+		log.Error().Err(err).Msg("worker lost; the others continue")
+		return err
 	}
 }
 

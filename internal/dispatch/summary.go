@@ -44,6 +44,9 @@ type Summary struct {
 	FailedFiles []FailedFile `json:"failed_files,omitempty"`
 	DeadJobs    []DeadJob    `json:"dead_jobs,omitempty"`
 
+	// Workers of this command's own that exited unexpectedly, by number.
+	WorkerFailures []WorkerFailure `json:"worker_failures,omitempty"`
+
 	// Energy and GPU time of the jobs that reported them, over all commands. They
 	// include loading models and failed attempts. nil: unknown.
 	Joules                  *float64 `json:"joules,omitempty"`

@@ -18,6 +18,7 @@ package failpoint
 const (
 	AfterFetch   = "after-fetch"   // a worker has received a job and recorded nothing
 	MidForward   = "mid-forward"   // before a batch goes to the engine
+	DeviceFault  = "device-fault"  // error: a CUDA engine's next kernel reads a bad address, which ends its context
 	MidWrite     = "mid-write"     // before a row is written to the output
 	BeforeRename = "before-rename" // the temporary file is complete and synced
 	AfterRename  = "after-rename"  // the output has its name, but its folder is not synced

@@ -10,6 +10,7 @@ import (
 
 	"gorgonia.org/cu"
 
+	"surprisal/internal/failpoint"
 	"surprisal/internal/score"
 )
 
@@ -68,6 +69,9 @@ func (e *Engine) forward(ctx context.Context, b *score.Batch) error {
 	b.Copied = time.Since(start)
 	if err != nil {
 		return fmt.Errorf("copy the batch to the device: %w", err)
+	}
+	if failpoint.Hit(failpoint.DeviceFault) != nil {
+		d.ids = 16 // no address of the device: the context is lost with the kernel that reads it
 	}
 	e.mark("embed")
 	if err := e.embed(d); err != nil {
