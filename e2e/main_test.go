@@ -364,6 +364,12 @@ type summary struct {
 	ScoredTokens int64  `json:"scored_tokens"`
 	FailedFiles  []struct{ File, Error string }
 	DeadJobs     []struct{ File, Reason string }
+
+	WorkerFailures []struct {
+		Worker, Error string
+		Times         int
+		Lost          bool
+	} `json:"worker_failures"`
 }
 
 func parseSummary(t *testing.T, r *result) summary {
