@@ -3,8 +3,9 @@
 parquet, and compares the rate of all with the sum of each one's own rate. Boards differ by 2 to 3 %, so the sum is the
 limit; the plain ratio to the first GPU is printed beside it.
 
-Every run takes the checkpoint's digest anew. Seconds lost at the start are until a worker has its model loaded; seconds
-lost at the end are from a worker's last job to the last job of all. CPU seconds are of all processes of the run.
+Every run takes the checkpoint's digest anew. Seconds lost at the start are until the workers have their model loaded;
+seconds lost at the end are from a worker's last job to the last job of all. CPU time is of all processes of the run.
+Give a corpus for all that is as many times larger as there are GPUs: then the start weighs the same in both.
 
     bench/fleet.py --model DIR --corpus DIR --corpus-all DIR [--engine cuda] [--gpus 0,1] [--dispatcher bin/dispatcher]
                    [--json FILE]
@@ -36,7 +37,7 @@ def run(name, visible, corpus):
     out = os.path.join(scratch, "scores")
     shutil.rmtree(out, ignore_errors=True)
     environ = dict(os.environ, CUDA_VISIBLE_DEVICES=",".join(visible), XDG_CACHE_HOME=os.path.join(scratch, "cache"))
-    command = [args.dispatcher, "run", "--engine", args.engine, "--json", "--log-format", "json", "--log-level", "info"]
+    command = [args.dispatcher, "run", "--engine", args.engine, "--json", "--log-format", "json", "--log-level", "debug"]
     command += ["--workers", str(len(visible)), "--model", args.model, "--out", out, corpus]
     if args.engine == "cpu":
         command[2:2] = ["--threads", "1"]

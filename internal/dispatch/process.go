@@ -60,9 +60,10 @@ func (w *crew) run(stop, ctx context.Context, c command) error {
 	errs := make([]error, len(w.names))
 	var g errgroup.Group
 	for i := range w.names {
-		c.slot = i
+		one := c
+		one.slot = i
 		g.Go(func() error {
-			errs[i] = w.supervise(stop, ctx, c)
+			errs[i] = w.supervise(stop, ctx, one)
 			return nil
 		})
 	}
