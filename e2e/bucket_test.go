@@ -166,15 +166,15 @@ func TestBucketMistakes(t *testing.T) {
 		code int
 		says string
 	}{
-		"wrong bucket": {[]string{"--out", out, "s3://nobucket/in"}, nil, 2, "there is no bucket nobucket: check the name"},
-		"wrong out":    {[]string{"--out", "s3://nobucket/out", in}, nil, 2, "there is no bucket nobucket: check the name"},
+		"wrong bucket": {[]string{"--out", out, "s3://nobucket/in"}, nil, 2, "bucket nobucket not found: check the name"},
+		"wrong out":    {[]string{"--out", "s3://nobucket/out", in}, nil, 2, "bucket nobucket not found: check the name"},
 		"no file":      {[]string{"--out", out, storetest.URL("nothing.parquet")}, nil, 2, "check the name"},
 		"no credentials": {[]string{"--out", out, in}, map[string]string{"AWS_ACCESS_KEY_ID": "",
 			"AWS_SECRET_ACCESS_KEY": ""}, 2, "set AWS_ACCESS_KEY_ID"},
 		"denied": {[]string{"--out", out, in}, map[string]string{"AWS_SECRET_ACCESS_KEY": "wrong"}, 2,
 			"access denied"},
 		"read only": {[]string{"--out", "https://127.0.0.1/out", in}, nil, 2, "not possible with a https URL"},
-		"secret":    {[]string{"--out", out, "https://h/a.parquet?X-Amz-Signature=5ec7e7"}, nil, 2, "signed URLs are not taken"},
+		"secret":    {[]string{"--out", out, "https://h/a.parquet?X-Amz-Signature=5ec7e7"}, nil, 2, "signed URLs are refused"},
 		"column":    {[]string{"--out", storetest.URL("out-column"), "--text-column", "nope", in}, nil, 1, "nope"},
 		"torn":      {[]string{"--out", storetest.URL("out-torn"), storetest.URL("torn")}, nil, 1, "truncated"},
 	} {

@@ -202,7 +202,7 @@ func TestDestMistakes(t *testing.T) {
 		storetest.URL("in"):                             "holds the input",
 		storetest.URL("in/fw"):                          "holds the input",
 		"s3://" + storetest.Bucket:                      "holds the scores",
-		"s3://nobucket/kept":                            "there is no bucket",
+		"s3://nobucket/kept":                            "bucket nobucket not found",
 		"https://127.0.0.1/kept":                        "not possible",
 		"hf://datasets/a/b/kept":                        "not possible",
 		"ftp://h/kept":                                  "are supported",

@@ -38,14 +38,3 @@ type DeviceInfo struct {
 	Major   int   // compute capability
 	Minor   int
 }
-
-const (
-	defaultMaxTokens = 32768
-	minMaxTokens     = 1024 // the default is halved to this at least
-	maxMaxTokens     = 1 << 18
-	maxHeadsWidth    = 1 << 14 // so that 32 bits index an element of a batch
-	rowTile          = 256     // rows of a matrix product are a multiple of this
-	headRows         = 4096    // rows of a slice of the head
-	taps             = 4       // of the short convolution; shorter ones have zeros in front
-	initialStates    = 16      // recurrent states that New allocates: long documents side by side, of two batches
-)

@@ -223,7 +223,7 @@ func TestErrors(t *testing.T) {
 			"AWS_SECRET_ACCESS_KEY": ""},
 			store.ErrDenied, "AWS_ACCESS_KEY_ID"},
 		{"anonymous", storetest.URL("there?anonymous=true"), nil, store.ErrDenied, "denied"},
-		{"signed", "https://example.org/x?X-Amz-Signature=abcdef", nil, nil, "signed URLs are not taken"},
+		{"signed", "https://example.org/x?X-Amz-Signature=abcdef", nil, nil, "signed URLs are refused"},
 		{"user info", "https://user:abcdef@example.org/x", nil, nil, "user info"},
 		{"user info", "s3://AK:abcdef@bucket/x", nil, nil, "user info"},
 		{"no server", storetest.URL("there?endpoint=http://127.0.0.1:1"), nil, store.ErrUnreachable, "127.0.0.1:1"},

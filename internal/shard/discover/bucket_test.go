@@ -37,8 +37,8 @@ func TestBucketDiscover(t *testing.T) {
 		"text file":   {[]string{u("fw/b/x.txt")}, "x.txt", ""},
 		"nothing":     {[]string{u("nothing")}, "", "no such file or folder"},
 		"no match":    {[]string{u("fw/*.parquet")}, "", "matches no parquet file"},
-		"no parquet":  {[]string{u("fw/_tmp2"), u("fw")}, "", "there is no such"},
-		"no bucket":   {[]string{"s3://nobucket/x"}, "", "there is no bucket nobucket"},
+		"no parquet":  {[]string{u("fw/_tmp2"), u("fw")}, "", "no such file or folder"},
+		"no bucket":   {[]string{"s3://nobucket/x"}, "", "bucket nobucket not found"},
 		"scheme":      {[]string{"ftp://h/x"}, "", "are supported"},
 	} {
 		t.Run(name, func(t *testing.T) {
