@@ -144,6 +144,35 @@ func TestLostWorker(t *testing.T) {
 	says(t, r.stderr, "died 5 times in a row")
 }
 
+// TestWorkerOnEachGPU: a run on GPUs starts one worker for each, on its own.
+func TestWorkerOnEachGPU(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	in := filepath.Join(dir, "in")
+	writeParquet(t, filepath.Join(in, "a.parquet"), manyTexts(60), 10)
+	script := `#!/bin/sh
+if [ "$1" = engines ]; then echo '{"engines":["cuda"],"gpus":[{"name":"A"},{"name":"B"},{"name":"C"}]}'; exit; fi
+echo "$@" >>'` + dir + `/started'
+exit 2
+`
+	worker := filepath.Join(dir, "worker")
+	if err := os.WriteFile(worker, []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	r := dispatcher(t, "run", "--model", demoModel, "--worker-bin", worker, "--job-tokens", "2000", "--out",
+		filepath.Join(dir, "out"), in).want(t, 1)
+	says(t, r.stderr, "wrong usage or environment", "GPU 0 (A)", "GPU 1 (B)", "GPU 2 (C)")
+	started, err := os.ReadFile(filepath.Join(dir, "started"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, gpu := range []string{"--gpu 0 ", "--gpu 1 ", "--gpu 2 "} {
+		if strings.Count(string(started), gpu) != 1 {
+			t.Errorf("no worker, or more than one, with %sin:\n%s", gpu, started)
+		}
+	}
+}
+
 // TestInterruptDrains: the first interrupt keeps what is in hand, and the same
 // command goes on.
 func TestInterruptDrains(t *testing.T) {
