@@ -114,7 +114,8 @@ func TestKilledWorkerIsReplaced(t *testing.T) {
 	}
 	says(t, r.stderr, "worker died")
 	f := sum.WorkerFailures
-	if len(f) != 1 || f[0].Worker != "CPU worker 0" || f[0].Times != 1 || f[0].Lost || !strings.Contains(f[0].Error, "killed") {
+	if len(f) != 1 || f[0].Worker != "CPU worker 0" || f[0].Times != 1 || f[0].Lost ||
+		!strings.Contains(f[0].Error, "killed") {
 		t.Errorf("the summary has %+v of the worker that was killed", f)
 	}
 }
@@ -127,7 +128,12 @@ func TestLostWorker(t *testing.T) {
 	in := filepath.Join(dir, "in")
 	writeParquet(t, filepath.Join(in, "a.parquet"), manyTexts(60), 10)
 	// The first to start is a worker, every other one dies.
-	script := "#!/bin/sh\nif [ \"$1\" = engines ] || mkdir '" + dir + "/first' 2>/dev/null; then exec '" + filepath.Join(bin, "worker") + "' \"$@\"; fi\nexit 3\n"
+	script := `#!/bin/sh
+if [ "$1" = engines ] || mkdir '` + dir + `/first' 2>/dev/null; then
+	exec '` + filepath.Join(bin, "worker") + `' "$@"
+fi
+exit 3
+`
 	broken := filepath.Join(dir, "broken")
 	if err := os.WriteFile(broken, []byte(script), 0o700); err != nil {
 		t.Fatal(err)
@@ -136,7 +142,8 @@ func TestLostWorker(t *testing.T) {
 	out := filepath.Join(dir, "out")
 	r := dispatcher(t, append(args, "--out", out, in)...).want(t, 0)
 	says(t, r.stderr, "worker lost; the others continue")
-	says(t, r.stdout, "worker died", "5 times", "exit status 3", "lost; the others took its jobs", "complete: every row")
+	says(t, r.stdout, "worker died", "5 times", "exit status 3", "lost; the others took its jobs",
+		"complete: every row")
 	if n := len(scores(t, out)); n != 60 {
 		t.Errorf("%d of 60 rows", n)
 	}
