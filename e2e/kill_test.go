@@ -127,12 +127,13 @@ func TestLostWorker(t *testing.T) {
 	dir := t.TempDir()
 	in := filepath.Join(dir, "in")
 	writeParquet(t, filepath.Join(in, "a.parquet"), manyTexts(60), 10)
-	// The first to start is a worker, every other one dies.
+	// The first to start is a worker, once every other one has died five times.
 	script := `#!/bin/sh
-if [ "$1" = engines ] || mkdir '` + dir + `/first' 2>/dev/null; then
-	exec '` + filepath.Join(bin, "worker") + `' "$@"
+if [ "$1" != engines ]; then
+	if ! mkdir '` + dir + `/first' 2>/dev/null; then echo >>'` + dir + `/deaths'; exit 3; fi
+	while [ "$(cat '` + dir + `/deaths' 2>/dev/null | wc -l)" -lt 5 ]; do sleep 0.05; done
 fi
-exit 3
+exec '` + filepath.Join(bin, "worker") + `' "$@"
 `
 	broken := filepath.Join(dir, "broken")
 	if err := os.WriteFile(broken, []byte(script), 0o700); err != nil {
