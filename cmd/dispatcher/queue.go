@@ -120,7 +120,7 @@ func (q *queue) find(arg string) (*target, error) {
 	client, err := q.connect(q.app.Abort, log)
 	switch {
 	case err == cli.ErrNoNATS && !folder:
-		return nil, usage.Errorf("%s is no folder on this machine; if it is a run ID, give --nats URL", arg)
+		return nil, usage.Errorf("%s is not a folder on this machine; if it is a run ID, give --nats URL", arg)
 	case err != nil:
 		return nil, err
 	case folder:

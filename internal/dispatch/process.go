@@ -128,7 +128,9 @@ func (w *crew) supervise(stop, ctx context.Context, c command) error {
 			continue
 		}
 		f.Lost = true
-		log.Error().Err(err).Msg("worker lost; the others continue")
+		if len(w.names) > 1 {
+			log.Error().Err(err).Msg("worker lost; the others continue")
+		}
 		return err
 	}
 }
@@ -154,7 +156,7 @@ func (l *Local) worker(stop, ctx context.Context, c command) error {
 		args = append(args, l.ArgsOf(c.slot)...)
 	}
 	cmd := exec.Command(c.bin, args...)
-	// A config file and a server that are named for the dispatcher are not its workers'..
+	// A config file and a server that are named for the dispatcher are not its workers'.
 	cmd.Env = append(append(os.Environ(), "SURPRISAL_CONFIG=", "SURPRISAL_NATS="), c.env...)
 	cmd.Stdout, cmd.Stderr = l.WorkerLog, l.WorkerLog
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
